@@ -1,0 +1,1 @@
+"""TaskFlow's services: scheduler, coordinator, queue, worker, and what they share."""

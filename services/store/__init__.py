@@ -1,0 +1,1 @@
+"""Everything that touches Postgres: the only importer of psycopg."""

@@ -1,0 +1,168 @@
+"""Forward-only migrations: data/migrations/NNNN_name.sql, each applied once, in order, in a transaction of its own.
+
+What always holds: `taskflow.migrations` has one row for each file applied, with the checksum of its text; a file that
+was changed after it was applied is refused, and so is a database that knows a migration which this code does not.
+One migrator runs at a time (an advisory lock of the session); a lock that a migration needs and cannot have within
+`LOCK_TIMEOUT` makes it fail and leaves nothing behind, so that it never stands in front of the services' queries.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from services.store.paths import data_dir
+
+LOCK_TIMEOUT = "10s"
+PARTITION_DAYS = 9  # yesterday, today, and a week ahead
+_ADVISORY_KEY = 0x7461736B  # "task"
+_FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+
+_BOOKKEEPING = """
+create schema if not exists taskflow;
+create table if not exists taskflow.migrations (
+    name       text primary key,
+    checksum   text not null,
+    applied_at timestamptz not null default now()
+);
+"""
+
+
+class MigrationError(Exception):
+    """The database and data/migrations do not fit together, or a migration failed; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file. `checksum` is the SHA-256 of its text, in hex, with line ends as LF."""
+
+    name: str
+    text: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationStatus:
+    """One migration, known to the code or to the database. `applied_at` is None while it is pending."""
+
+    name: str
+    applied_at: datetime | None
+    problem: str | None = None
+
+    @property
+    def state(self) -> str:
+        """`applied`, `pending`, or the problem in words."""
+        return self.problem or ("applied" if self.applied_at else "pending")
+
+
+def migrations(folder: Path | None = None) -> list[Migration]:
+    """The files of data/migrations in order. Raises MigrationError for a wrong or doubled number."""
+    found: list[Migration] = []
+    numbers: set[str] = set()
+    for path in sorted((folder or data_dir() / "migrations").glob("*.sql")):
+        match = _FILE_NAME.fullmatch(path.name)
+        if match is None:
+            raise MigrationError(f"{path.name}: a migration's name is NNNN_words.sql")
+        if match[1] in numbers:
+            raise MigrationError(f"{path.name}: the number {match[1]} is taken twice")
+        numbers.add(match[1])
+        text = path.read_text(encoding="utf-8")  # universal newlines: the checksum is the same everywhere
+        found.append(Migration(path.stem, text, hashlib.sha256(text.encode()).hexdigest()))
+    return found
+
+
+async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
+    """Apply what is pending, then make the partitions of the coming days. Returns the names applied, in order.
+
+    Raises MigrationError when the database does not fit the files or a statement fails (the failed file leaves
+    nothing behind), psycopg.OperationalError when Postgres cannot be reached.
+    """
+    files = migrations(folder)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=10) as conn:
+        await conn.execute("select pg_advisory_lock(%s)", (_ADVISORY_KEY,))  # before the timeout: another may be long
+        await _settle(conn)
+        if not await _has_bookkeeping(conn):
+            await conn.execute(_BOOKKEEPING)
+        applied = await _applied(conn)
+        pending = [file for file in files if _checked(file, applied, files)]
+        for file in pending:
+            await _apply(conn, file)
+        await _make_partitions(conn)
+        return [file.name for file in pending]
+
+
+async def status(dsn: str, folder: Path | None = None) -> list[MigrationStatus]:
+    """Every migration that the code or the database knows, in order. Writes nothing."""
+    files = {file.name: file for file in migrations(folder)}
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=10) as conn:
+        rows = await _applied(conn) if await _has_bookkeeping(conn) else {}
+    found = []
+    for name in sorted(files.keys() | rows.keys()):
+        checksum, applied_at = rows.get(name, ("", None))
+        problem = None
+        if name not in files:
+            problem = "applied, but unknown to this version"
+        elif applied_at and checksum != files[name].checksum:
+            problem = "changed after it was applied"
+        found.append(MigrationStatus(name, applied_at, problem))
+    return found
+
+
+async def _settle(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    await conn.execute("set client_min_messages = warning")
+    await conn.execute(sql.SQL("set lock_timeout = {}").format(LOCK_TIMEOUT))
+
+
+async def _has_bookkeeping(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
+    cursor = await conn.execute("select to_regclass('taskflow.migrations') is not null")
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _applied(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> dict[str, tuple[str, datetime]]:
+    async with conn.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute("select name, checksum, applied_at from taskflow.migrations order by name")
+        return {name: (checksum, at) for name, checksum, at in await cursor.fetchall()}
+
+
+def _checked(file: Migration, applied: dict[str, tuple[str, datetime]], files: list[Migration]) -> bool:
+    """Whether `file` is pending; raises when the database's history is not a beginning of ours."""
+    unknown = sorted(applied.keys() - {known.name for known in files})
+    if unknown:
+        raise MigrationError(f"the database has migration {unknown[-1]}, which this version does not know: upgrade")
+    if file.name in applied:
+        if applied[file.name][0] != file.checksum:
+            raise MigrationError(f"{file.name} was changed after it was applied: add a new migration instead")
+        return False
+    later = [name for name in applied if name > file.name]
+    if later:
+        raise MigrationError(f"{file.name} is pending, but {max(later)} is applied: give it a higher number")
+    return True
+
+
+async def _apply(conn: psycopg.AsyncConnection[tuple[object, ...]], file: Migration) -> None:
+    try:
+        async with conn.transaction():
+            await conn.execute(file.text.encode())
+            await conn.execute(
+                "insert into taskflow.migrations (name, checksum) values (%s, %s)", (file.name, file.checksum)
+            )
+    except psycopg.OperationalError as error:
+        if conn.broken:
+            raise
+        raise MigrationError(f"{file.name}: {_first_line(error)}") from error
+    except psycopg.Error as error:
+        raise MigrationError(f"{file.name}: {_first_line(error)}") from error
+
+
+async def _make_partitions(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    await conn.execute("select taskflow.create_partitions((now() at time zone 'UTC')::date - 1, %s)", (PARTITION_DAYS,))
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return str(error).partition("\n")[0]

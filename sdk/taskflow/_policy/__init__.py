@@ -1,0 +1,20 @@
+"""Rules without I/O, shared by the SDK, `taskflow.testing` and the services: states, backoff, what follows an outcome."""
+
+from taskflow._policy.backoff import DEFAULT_BACKOFF, Backoff
+from taskflow._policy.decide import Change, Defer, Deferral, decide
+from taskflow._policy.states import FINAL_STATES, TRANSITIONS, Event, JobState, Outcome, next_state
+
+__all__ = [
+    "DEFAULT_BACKOFF",
+    "FINAL_STATES",
+    "TRANSITIONS",
+    "Backoff",
+    "Change",
+    "Defer",
+    "Deferral",
+    "Event",
+    "JobState",
+    "Outcome",
+    "decide",
+    "next_state",
+]

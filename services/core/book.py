@@ -1,0 +1,298 @@
+"""Who has which job: the owner's memory of what is handed out, and what may be handed out (protocol A5-A8).
+
+What holds, for every job of a shard that this book has open:
+
+- it is in two live workers never: a task that a worker was given comes back only by that worker's consent (it confirms
+  a void), by its return, or by the end of its lease;
+- what was committed before the takeover and may run somewhere is HELD until every worker registered then has
+  confirmed the new epoch together with what it has, or is over;
+- an outcome is accepted once, for the present exec_id alone.
+
+Pure: times are arguments, tokens come from a function. `tests/unit/test_epoch_model.py` drives it with random
+messages, deaths and takeovers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from services.core.lanes import Lane, LaneKey
+
+
+class Phase(IntEnum):
+    HELD = 1  # in doubt: may be running under an older epoch
+    QUEUED = 2  # in the queue service, or on its way there
+    TAKEN = 3  # given to a worker
+    ENDING = 4  # its outcome is being committed
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A job in memory, and the attempt at it that is waiting or under way."""
+
+    job_id: bytes
+    key: LaneKey
+    shard: int
+    attempt: int
+    tries: int  # used before this attempt
+    spec: Any = None  # what the worker is told; None until it is loaded
+    phase: Phase = Phase.QUEUED
+    exec_id: bytes = b""
+    worker: bytes = b""
+    taken_at: float = 0.0
+    started: bool = False  # the worker said so
+    due: bool = False  # has a row in `deferred`, which stays until the attempt's outcome (A4)
+    leased: bool = False  # has a row in `leases`
+    handouts: int = 0  # without a start (R4)
+    lease_first: bool = False  # in doubt after an unclean takeover (A12)
+    cancelling: bool = False
+    cancel_reason: str = ""
+    void_asked: bool = False
+    progress: Any = None
+    commit: Any = None  # whoever waits for its outcome's commit
+
+
+@dataclass(slots=True)
+class Shard:
+    number: int
+    epoch: int
+    catch_to: int  # transactions from here on began after the takeover
+    clean: bool  # its last owner left in order
+    unconfirmed: set[bytes] = field(default_factory=set)
+    held: dict[bytes, Entry] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> bool:
+        return not self.unconfirmed
+
+
+@dataclass(slots=True)
+class Seat:
+    """A registered worker, as this coordinator knows it."""
+
+    worker: bytes
+    deadline: float  # on the owner's monotonic clock: the end of its lease
+    name: str = ""
+    entries: dict[bytes, Entry] = field(default_factory=dict)  # by exec_id
+    confirmed: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker says that it has."""
+
+    exec_id: bytes
+    job_id: bytes
+    attempt: int
+    shard: int
+    started: bool
+    finished: bool
+
+
+VOID_AFTER = 2.0  # seconds since a hand-out: a poll's answer is normally there long before
+
+
+class Book:
+    def __init__(self, token: Callable[[int, int], bytes], *, depth: int) -> None:
+        """`token(shard, epoch)` makes an exec_id; `depth`: jobs of one lane that may wait in the queue service."""
+        self._token = token
+        self.depth = depth
+        self.shards: dict[int, Shard] = {}
+        self.lanes: dict[LaneKey, Lane] = {}
+        self.by_exec: dict[bytes, Entry] = {}
+        self.by_job: dict[bytes, Entry] = {}
+        self.seats: dict[bytes, Seat] = {}
+        self.waiting: defaultdict[LaneKey, int] = defaultdict(int)  # HELD or QUEUED
+        self.outbox: list[Entry] = []  # to be fed
+        self.adopted: list[Entry] = []  # claimed by workers, facts not loaded
+
+    # -- ownership ---------------------------------------------------------------------------
+    def open(self, shard: Shard, registered: Iterable[bytes]) -> None:
+        """This shard is ours, under a new epoch; nothing of an older one remains."""
+        self.shut(shard.number)
+        shard.unconfirmed = {worker for worker in registered if worker in self.seats}
+        self.shards[shard.number] = shard
+
+    def shut(self, number: int) -> None:
+        """The shard is another's, or about to be opened anew: forget it."""
+        if self.shards.pop(number, None) is None:
+            return
+        for entry in [e for e in self.by_job.values() if e.shard == number]:
+            self._forget(entry)
+        for key in [k for k, lane in self.lanes.items() if lane.shard == number]:
+            del self.lanes[key]
+            self.waiting.pop(key, None)
+        self.outbox = [e for e in self.outbox if e.shard != number]
+        self.adopted = [e for e in self.adopted if e.shard != number]
+
+    # -- what comes in -----------------------------------------------------------------------
+    def room(self, key: LaneKey) -> int:
+        return self.depth - self.waiting[key]
+
+    def admit(self, entry: Entry, *, in_doubt: bool) -> None:
+        """A job that a page, an offer or a due time brought. In doubt, and the shard unsettled: it is held."""
+        self.by_job[entry.job_id] = entry
+        self.waiting[entry.key] += 1
+        shard = self.shards[entry.shard]
+        if in_doubt and not shard.settled:
+            entry.phase = Phase.HELD
+            entry.lease_first = not shard.clean
+            shard.held[entry.job_id] = entry
+        else:
+            self._queue(entry)
+
+    def restore(self, entry: Entry) -> None:
+        """A row of `leases`, read at a takeover: some worker may have it."""
+        entry.leased, entry.phase = True, Phase.HELD
+        self.by_job[entry.job_id] = entry
+        self.waiting[entry.key] += 1
+        self.shards[entry.shard].held[entry.job_id] = entry
+
+    def hand_out(self, entry: Entry) -> None:
+        """Feeds an entry that waited: new token, same attempt."""
+        if entry.phase is Phase.TAKEN:
+            self._leave_seat(entry)
+            self.waiting[entry.key] += 1
+        self._queue(entry)
+
+    def _queue(self, entry: Entry) -> None:
+        shard = self.shards[entry.shard]
+        shard.held.pop(entry.job_id, None)
+        if entry.exec_id:
+            self.by_exec.pop(entry.exec_id, None)
+        entry.exec_id = self._token(shard.number, shard.epoch)
+        entry.phase, entry.worker, entry.started, entry.void_asked = Phase.QUEUED, b"", False, False
+        self.by_exec[entry.exec_id] = entry
+        self.outbox.append(entry)
+
+    # -- workers -----------------------------------------------------------------------------
+    def took(self, worker: bytes, exec_ids: Iterable[bytes], now: float) -> list[Entry]:
+        """The queue service gave these to `worker`. Returns those whose worker is over already: lost."""
+        seat = self.seats.get(worker)
+        orphans = []
+        for exec_id in exec_ids:
+            entry = self.by_exec.get(exec_id)
+            if entry is None or entry.phase is not Phase.QUEUED:
+                continue  # its outcome was quicker than this message
+            entry.phase, entry.worker, entry.taken_at = Phase.TAKEN, worker, now
+            self.waiting[entry.key] -= 1
+            if seat is None:
+                orphans.append(entry)
+            else:
+                seat.entries[exec_id] = entry
+        return orphans
+
+    def hear(
+        self, worker: bytes, confirmed: dict[int, int], claims: Iterable[Claim], voided: Iterable[bytes], now: float
+    ) -> tuple[list[bytes], list[Entry]]:
+        """A heartbeat. Returns what to void, and the entries that come back by consent."""
+        seat = self.seats[worker]
+        seat.confirmed = confirmed
+        have = {}
+        for claim in claims:
+            have[claim.exec_id] = claim
+            self._claim(seat, claim, now)
+        for number, epoch in confirmed.items():
+            shard = self.shards.get(number)
+            if shard is not None and epoch == shard.epoch:
+                shard.unconfirmed.discard(worker)
+        back = []
+        for exec_id in voided:
+            entry = seat.entries.get(exec_id)
+            if entry is not None and entry.void_asked and exec_id not in have and entry.phase is Phase.TAKEN:
+                back.append(entry)
+        void = []
+        for exec_id, entry in seat.entries.items():
+            if exec_id in have:
+                entry.started = entry.started or have[exec_id].started
+            elif entry.phase is Phase.TAKEN and entry not in back and now - entry.taken_at >= VOID_AFTER:
+                entry.void_asked = True
+                void.append(exec_id)
+        return void, back
+
+    def _claim(self, seat: Seat, claim: Claim, now: float) -> None:
+        """A worker has this. In doubt until now, or unknown and of an older epoch of ours: it is the worker's."""
+        shard = self.shards.get(claim.shard)
+        if shard is None or claim.exec_id in self.by_exec:
+            return
+        entry = self.by_job.get(claim.job_id)
+        if entry is not None and entry.phase is not Phase.HELD:
+            return  # handed out anew, or ended: the worker's report will be refused
+        if seat.worker not in shard.unconfirmed:
+            return  # it has confirmed this epoch before, without this
+        self.adopt(claim, now, seat)
+
+    def adopt(self, claim: Claim, now: float, seat: Seat | None = None) -> Entry:
+        """Takes over an attempt of an older epoch. Its facts are loaded before its outcome is decided."""
+        shard = self.shards[claim.shard]
+        entry = self.by_job.get(claim.job_id)
+        if entry is None:
+            entry = Entry(claim.job_id, LaneKey("", "", 0), claim.shard, claim.attempt, 0)
+            self.by_job[claim.job_id] = entry
+            self.adopted.append(entry)
+        else:
+            self.waiting[entry.key] -= 1
+            shard.held.pop(claim.job_id, None)
+        entry.phase, entry.exec_id, entry.attempt = Phase.TAKEN, claim.exec_id, claim.attempt
+        entry.taken_at, entry.started = now, claim.started
+        self.by_exec[claim.exec_id] = entry
+        if seat is not None:
+            entry.worker = seat.worker
+            seat.entries[claim.exec_id] = entry
+        return entry
+
+    def over(self, worker: bytes) -> list[Entry]:
+        """The worker is dead, has left, or its lease is over. Returns what it had: lost."""
+        seat = self.seats.pop(worker, None)
+        for shard in self.shards.values():
+            shard.unconfirmed.discard(worker)
+        if seat is None:
+            return []
+        return [e for e in seat.entries.values() if e.phase is Phase.TAKEN]
+
+    def settle(self, number: int) -> list[Entry]:
+        """All have confirmed: what is still held is with nobody."""
+        shard = self.shards[number]
+        if shard.unconfirmed:
+            return []
+        entries = list(shard.held.values())
+        shard.held.clear()
+        return entries
+
+    # -- outcomes ----------------------------------------------------------------------------
+    def end(self, entry: Entry) -> None:
+        """Its outcome is being committed: from here on nothing else may happen to it."""
+        if entry.phase in (Phase.HELD, Phase.QUEUED):
+            self.waiting[entry.key] -= 1
+            self.shards[entry.shard].held.pop(entry.job_id, None)
+        entry.phase = Phase.ENDING
+
+    def finish(self, entry: Entry) -> None:
+        """Committed: final, or in `deferred`."""
+        lane = self.lanes.get(entry.key)
+        if lane is not None:
+            lane.close((entry.job_id,))
+        self._forget(entry)
+
+    def leased(self, entry: Entry) -> None:
+        """It has a row in `leases` now, and no longer holds its lane's mark."""
+        entry.leased = True
+        lane = self.lanes.get(entry.key)
+        if lane is not None:
+            lane.close((entry.job_id,))
+
+    def _leave_seat(self, entry: Entry) -> None:
+        seat = self.seats.get(entry.worker)
+        if seat is not None:
+            seat.entries.pop(entry.exec_id, None)
+
+    def _forget(self, entry: Entry) -> None:
+        self._leave_seat(entry)
+        if self.by_exec.get(entry.exec_id) is entry:
+            del self.by_exec[entry.exec_id]
+        if self.by_job.get(entry.job_id) is entry:
+            del self.by_job[entry.job_id]

@@ -1,0 +1,55 @@
+"""What can go wrong, as types with fields. `services.rpc.errors` maps them to status codes, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class TaskFlowFault(Exception):
+    """Base of the faults that a caller may see."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass
+class InvalidArgument(TaskFlowFault):
+    """Bad input; `field` is the path of the field at fault, as `jobs[3].retries`."""
+
+    field: str = ""
+    reason: str = ""
+
+
+@dataclass
+class NotFound(TaskFlowFault):
+    reason: str = "NOT_FOUND"
+
+
+@dataclass
+class AlreadyExists(TaskFlowFault):
+    reason: str = "ALREADY_EXISTS"
+
+
+@dataclass
+class FailedPrecondition(TaskFlowFault):
+    reason: str = "FAILED_PRECONDITION"
+
+
+@dataclass
+class ResourceExhausted(TaskFlowFault):
+    reason: str = "RESOURCE_EXHAUSTED"
+
+
+@dataclass
+class Unavailable(TaskFlowFault):
+    """Try again: a part of the system is away. Nothing was done, or the same call may be repeated."""
+
+    reason: str = "UNAVAILABLE"
+    retry_after: float = 1.0
+
+
+class NotOwner(Exception):
+    """A fence failed: another coordinator owns the shard. Never shown to a user."""

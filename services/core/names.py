@@ -1,0 +1,47 @@
+"""Names of namespaces, queues and tasks (R10).
+
+A name of the namespace `default` is stored bare, any other as `namespace/name`: SQL on a plain installation
+reads as its user wrote it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from services.core.errors import InvalidArgument
+
+DEFAULT_NAMESPACE = "default"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
+_known: set[str] = set()  # names that passed: bounded, since checking costs more than looking up
+
+
+def qualify(name: str, *, field: str, namespace: str = DEFAULT_NAMESPACE) -> str:
+    """The stored form of a name as a caller of `namespace` wrote it. InvalidArgument names `field`."""
+    if namespace == DEFAULT_NAMESPACE and name in _known:
+        return name
+    space, slash, bare = name.rpartition("/")
+    space = space if slash else namespace
+    if not _NAME.match(bare):
+        raise InvalidArgument(
+            f"{field}: {name[:140]!r} is not a name; use 1 to 128 letters, digits, '-' and '_'", field, "BAD_NAME"
+        )
+    if not _NAMESPACE.match(space):
+        raise InvalidArgument(f"{field}: {space[:140]!r} is not a namespace's name", field, "BAD_NAME")
+    stored = bare if space == DEFAULT_NAMESPACE else f"{space}/{bare}"
+    if stored == name:
+        if len(_known) > 100_000:
+            _known.clear()
+        _known.add(name)
+    return stored
+
+
+def namespace_of(stored: str) -> str:
+    """The namespace of a stored name."""
+    space, slash, _ = stored.rpartition("/")
+    return space if slash else DEFAULT_NAMESPACE
+
+
+def bare(stored: str) -> str:
+    """A stored name without its namespace."""
+    return stored.rpartition("/")[2]

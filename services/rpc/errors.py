@@ -1,0 +1,102 @@
+"""The one map from our errors to gRPC status, with google.rpc details."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from services.core import errors
+from services.runtime import logs
+
+log = logs.get("rpc")
+
+CODES: dict[type[errors.TaskFlowFault], int] = {
+    errors.InvalidArgument: code_pb2.INVALID_ARGUMENT,
+    errors.NotFound: code_pb2.NOT_FOUND,
+    errors.AlreadyExists: code_pb2.ALREADY_EXISTS,
+    errors.FailedPrecondition: code_pb2.FAILED_PRECONDITION,
+    errors.ResourceExhausted: code_pb2.RESOURCE_EXHAUSTED,
+    errors.Unavailable: code_pb2.UNAVAILABLE,
+}
+
+
+def status_of(fault: errors.TaskFlowFault) -> status_pb2.Status:
+    status = status_pb2.Status(code=CODES[type(fault)], message=fault.message)
+    reason = getattr(fault, "reason", "")
+    if isinstance(fault, errors.InvalidArgument):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=fault.field, description=fault.message)
+        _pack(status, error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(fault, errors.Unavailable):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(fault.retry_after * 1000))
+        _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    if reason:
+        _pack(status, error_details_pb2.ErrorInfo(reason=reason, domain="taskflow"))
+    return status
+
+
+def _pack(status: status_pb2.Status, detail: Message) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> NoReturn:
+    if isinstance(error, errors.TaskFlowFault):
+        answer = rpc_status.to_status(status_of(error))
+        await context.abort(answer.code, answer.details, answer.trailing_metadata)
+    log.error("a call failed", method=method, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "an error of the server's own; its log has the details")
+    raise AssertionError  # abort raises
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns our errors into statuses; anything else into INTERNAL, logged, without a trace for the caller."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = handler_call_details.method
+        if handler.unary_unary:
+            inner = handler.unary_unary
+
+            async def unary(request: Any, context: Any) -> Any:
+                try:
+                    return await inner(request, context)
+                except (grpc.aio.AbortError, grpc.RpcError):
+                    raise
+                except Exception as error:
+                    await _abort(context, error, method)
+
+            return grpc.unary_unary_rpc_method_handler(
+                unary, handler.request_deserializer, handler.response_serializer
+            )
+        if handler.stream_stream and method.startswith("/taskflow."):
+            inner = handler.stream_stream
+
+            async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:
+                try:
+                    async with contextlib.aclosing(inner(requests, context)) as answers:
+                        async for answer in answers:
+                            yield answer
+                except (grpc.aio.AbortError, grpc.RpcError):
+                    raise
+                except Exception as error:
+                    await _abort(context, error, method)
+
+            return grpc.stream_stream_rpc_method_handler(
+                stream, handler.request_deserializer, handler.response_serializer
+            )
+        return handler

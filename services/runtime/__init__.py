@@ -1,0 +1,1 @@
+"""What every service process shares: settings, lifecycle, logs, metrics, the clock, batching, failpoints."""

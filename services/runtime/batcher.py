@@ -1,0 +1,64 @@
+"""Group commit: one flush in flight, and what arrives meanwhile is the next. No timers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Calls `flush` with what all callers brought; each gets the results of its own items, in order.
+
+    `flush` answers with one result for each item; an exception is every caller's. `limit` is the most items
+    of one flush (a single caller's items stay together, even above it).
+    """
+
+    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int = 5000) -> None:
+        self._flush = flush
+        self._limit = limit
+        self._waiting: deque[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def backlog(self) -> int:
+        return sum(len(items) for items, _ in self._waiting)
+
+    def submit(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
+        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((items, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch: list[T] = []
+                futures = []
+                while self._waiting and (not batch or len(batch) + len(self._waiting[0][0]) <= self._limit):
+                    items, future = self._waiting.popleft()
+                    if future.cancelled():
+                        continue
+                    futures.append((len(batch), len(items), future))
+                    batch.extend(items)
+                if batch:
+                    await self._settle(batch, futures)
+        finally:
+            self._task = None
+
+    async def _settle(self, batch: list[T], futures: list[tuple[int, int, asyncio.Future[Sequence[R]]]]) -> None:
+        try:
+            results = await self._flush(batch)
+        except Exception as error:
+            for _, _, future in futures:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for start, count, future in futures:
+            if not future.done():
+                future.set_result(results[start : start + count])

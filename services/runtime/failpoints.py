@@ -1,0 +1,36 @@
+"""Named points at which a test may make a process die, wait or skip. Off unless TASKFLOW_FAILPOINTS is set.
+
+`TASKFLOW_FAILPOINTS=coordinator.before_commit=kill@3,scheduler.offer=skip`: the action at the third pass
+(every pass without `@`). Actions: `kill` (SIGKILL to ourselves), `skip` (the caller leaves the step out),
+`delay:SECONDS`, `stop` (SIGSTOP to ourselves).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+_points: dict[str, tuple[str, int]] = {}
+_passes: dict[str, int] = {}
+for _item in filter(None, os.environ.get("TASKFLOW_FAILPOINTS", "").split(",")):
+    _name, _, _action = _item.partition("=")
+    _what, _, _nth = _action.partition("@")
+    _points[_name.strip()] = (_what, int(_nth or 0))
+
+
+async def reach(name: str) -> bool:
+    """True when the step that follows is to be left out."""
+    if not _points or name not in _points:
+        return False
+    action, nth = _points[name]
+    _passes[name] = _passes.get(name, 0) + 1
+    if nth and _passes[name] != nth:
+        return False
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif action.startswith("delay:"):
+        await asyncio.sleep(float(action[6:]))
+    return action == "skip"

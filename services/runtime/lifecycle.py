@@ -1,0 +1,87 @@
+"""Start, run until a signal, stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import uvloop
+
+from services.runtime import logs
+
+log = logs.get("lifecycle")
+
+
+class Background:
+    """Tasks that live as long as the service. One that fails ends the service: nothing half-works."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a background task failed", task=task.get_name(), exc_info=error)
+            if not self.failed.done():
+                self.failed.set_exception(error)
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[Background]:
+    tasks = Background()
+    try:
+        yield tasks
+    finally:
+        await tasks.stop()
+
+
+def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service: str) -> int:
+    """Runs a service: `serve` starts it and registers what is to be closed; then until SIGTERM or SIGINT.
+
+    Exit status 0 after a stop, 1 when a part of it failed.
+    """
+
+    async def main() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(background())
+            starting = asyncio.ensure_future(serve(stack, tasks))
+            stopping = asyncio.ensure_future(stop.wait())
+            try:
+                await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if not starting.done():
+                    starting.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await starting
+                    return 0
+                await starting
+                log.info("ready")
+                await asyncio.wait({stopping, tasks.failed}, return_when=asyncio.FIRST_COMPLETED)
+                if not stop.is_set():
+                    return 1
+                log.info("stopping")
+            finally:
+                stopping.cancel()
+        return 0
+
+    status = uvloop.run(main())
+    return status

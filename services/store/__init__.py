@@ -1,1 +1,1 @@
-"""Everything that touches Postgres: the only importer of psycopg."""
+"""Postgres. The only package that speaks to it: one function per named query of `data/queries`."""

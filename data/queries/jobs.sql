@@ -1,0 +1,152 @@
+-- name: insert_jobs
+-- The slow way in, for a batch whose COPY met a duplicate id or a bad row: tells which ids are new.
+insert into taskflow.jobs (id, priority, encoding, retries, deferred, queue, task, payload, key, run_at, options)
+select * from unnest(
+    %(id)s::uuid[], %(priority)s::smallint[], %(encoding)s::smallint[], %(retries)s::integer[], %(deferred)s::boolean[],
+    %(queue)s::text[], %(task)s::text[], %(payload)s::bytea[], %(key)s::text[], %(run_at)s::timestamptz[], %(options)s::jsonb[])
+on conflict (id) do nothing
+returning id;
+
+-- name: insert_deferred
+-- Jobs that wait for a time, of the transaction that inserts them.
+insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)
+select * from unnest(
+    %(job_id)s::uuid[], %(due_at)s::timestamptz[], %(shard)s::smallint[], %(priority)s::smallint[], %(attempt)s::integer[],
+    %(tries)s::integer[], %(reason)s::smallint[], %(queue)s::text[], %(task)s::text[])
+on conflict (job_id) do nothing;
+
+-- name: same_jobs
+-- Rows already there under these ids, to tell a repeated call from a clash (A9).
+select id, queue, task, priority, encoding, retries, payload, key from taskflow.jobs where id = any(%(ids)s::uuid[]);
+
+-- name: claim_keys
+-- The winners of these idempotency keys. Sorted by the caller, so that two batches never deadlock (B5).
+insert into taskflow.job_keys (namespace, key, job_id)
+select * from unnest(%(namespace)s::text[], %(key)s::text[], %(job_id)s::uuid[])
+on conflict (namespace, key) do nothing
+returning namespace, key;
+
+-- name: keyed_jobs
+-- The jobs that hold these keys.
+select k.namespace, k.key, k.job_id
+from unnest(%(namespace)s::text[], %(key)s::text[]) as wanted (namespace, key)
+join taskflow.job_keys k using (namespace, key);
+
+-- name: load_specs
+-- What workers are told of these jobs.
+select id, payload, encoding, retries, options from taskflow.jobs where id = any(%(ids)s::uuid[]);
+
+-- name: load_facts
+-- All that is known of these jobs, for an attempt or a cancel that memory does not know.
+select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.options, j.deferred, q.shard,
+    d.attempt as due_attempt, d.tries as due_tries,
+    l.attempt as lease_attempt, l.tries as lease_tries, l.exec_id as lease_exec,
+    a.attempt as last_attempt, a.tries as last_tries, a.final as last_final, a.exec_id as last_exec
+from taskflow.jobs j
+join taskflow.queues q on q.name = j.queue
+left join taskflow.deferred d on d.job_id = j.id
+left join taskflow.leases l on l.job_id = j.id
+left join lateral (
+    select * from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+) a on true
+where j.id = any(%(ids)s::uuid[]);
+
+-- name: get_jobs
+-- Jobs with their derived state, as the API shows them.
+select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.options, j.key, j.created_at,
+    coalesce(d.due_at, j.run_at) as run_at, d.reason, d.due_at <= coalesce(%(now)s, now()) as due, d.job_id is not null as waits,
+    l.job_id is not null as leased, l.started, l.attempt as lease_attempt, l.started_at as lease_started_at,
+    l.worker as lease_worker, l.progress,
+    a.attempt, a.outcome, a.final, a.started_at, a.finished_at, a.result, a.encoding as result_encoding, a.error, a.worker,
+    c.job_id is not null as cancelling
+from taskflow.jobs j
+left join taskflow.leases l on l.job_id = j.id
+left join taskflow.deferred d on d.job_id = j.id
+left join taskflow.cancels c on c.job_id = j.id and not c.done and not c.revoked
+left join lateral (
+    select * from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+) a on true
+where j.id = any(%(ids)s::uuid[]);
+
+-- name: list_jobs
+-- A page of jobs, newest first, by the derived state. States are numbers of the proto enum; empty means all.
+select j.id from taskflow.jobs j
+left join taskflow.leases l on l.job_id = j.id
+left join taskflow.deferred d on d.job_id = j.id
+left join lateral (
+    select a.final, a.outcome from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+) a on true
+where j.id < %(before)s::uuid
+    and (%(queue)s::text = '' or j.queue = %(queue)s)
+    and (%(task)s::text = '' or j.task = %(task)s)
+    and (cardinality(%(states)s::integer[]) = 0 or case
+        when l.started then 4
+        when l.job_id is not null then 3
+        when d.job_id is not null and d.due_at <= coalesce(%(now)s, now()) then 2
+        when d.reason = 2 then 5
+        when d.job_id is not null then 1
+        when a.final and a.outcome in (2, 3, 4) then 7
+        when a.final and a.outcome = 5 then 8
+        when a.final then 6
+        else 2 end = any(%(states)s::integer[]))
+order by j.id desc limit %(limit)s;
+
+-- name: list_attempts
+select a.job_id, a.attempt, a.exec_id, a.outcome, a.final, a.worker, a.started_at, a.finished_at, a.result, a.encoding, a.error
+from taskflow.attempts a where a.job_id = %(job_id)s order by a.attempt;
+
+-- name: current_lease
+select attempt, exec_id, started, started_at, worker from taskflow.leases where job_id = %(job_id)s;
+
+-- name: final_jobs
+-- Which of these jobs are final now, for those who wait for them.
+select wanted.id
+from unnest(%(ids)s::uuid[]) as wanted (id)
+cross join lateral (
+    select a.final from taskflow.attempts a where a.job_id = wanted.id order by a.attempt desc limit 1
+) last
+where last.final
+    and not exists (select from taskflow.deferred d where d.job_id = wanted.id)
+    and not exists (select from taskflow.leases l where l.job_id = wanted.id);
+
+-- name: retry_by_hand
+-- A finished job waits again, due now, with the next attempt's number and fresh tries (A14).
+insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)
+select j.id, coalesce(%(now)s, now()), q.shard, j.priority, a.attempt + 1, 0, 5, j.queue, j.task
+from taskflow.jobs j
+join taskflow.queues q on q.name = j.queue
+cross join lateral (
+    select a.attempt, a.final from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+) a
+where j.id = %(id)s and a.final and not exists (select from taskflow.leases l where l.job_id = j.id)
+on conflict (job_id) do nothing
+returning job_id;
+
+-- name: revoke_cancel
+update taskflow.cancels set revoked = true, done = true where job_id = %(id)s;
+
+-- name: request_cancel
+-- A wish to cancel an unfinished job. No row comes back for a finished or unknown one.
+insert into taskflow.cancels as c (job_id, shard, requested_at, reason)
+select j.id, q.shard, coalesce(%(now)s, now()), %(reason)s
+from taskflow.jobs j
+join taskflow.queues q on q.name = j.queue
+left join lateral (
+    select a.final from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+) a on true
+where j.id = %(id)s
+    and (a.final is not true
+        or exists (select from taskflow.deferred d where d.job_id = j.id)
+        or exists (select from taskflow.leases l where l.job_id = j.id))
+on conflict (job_id) do update
+    set done = false, revoked = false, reason = excluded.reason, requested_at = excluded.requested_at
+    where c.revoked or not c.done
+returning job_id;
+
+-- name: append_logs
+insert into taskflow.job_logs (job_id, attempt, logged_at, level, message)
+select * from unnest(%(job_id)s::uuid[], %(attempt)s::integer[], %(logged_at)s::timestamptz[], %(level)s::text[], %(message)s::text[]);
+
+-- name: list_logs
+select seq, attempt, logged_at, level, message from taskflow.job_logs
+where job_id = %(job_id)s and seq > %(after)s order by seq limit %(limit)s;

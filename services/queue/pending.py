@@ -1,0 +1,204 @@
+"""The pending tasks of this queue service, and the polls that wait for them.
+
+What holds: only the highest epoch of a shard is served, and nothing of it past its owner's validity (A7); a task
+leaves once, to one poll, and its owner is told; removed or taken, never both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from services.core.clock import Clock
+from services.core.ids import shard_and_epoch
+from services.core.lanes import LaneKey
+from services.queue.link import Link
+from taskflow.v1.queue_pb2 import LaneStats, LaneTasks, PollRequest, PollResponse, ShardValidity, StatsResponse, Task
+
+ANSWER_BYTES = 4 << 20  # a poll's answer stays well below the message limit
+_TASK_OVERHEAD = 250  # bytes of a Task message besides its contents, measured
+
+
+@dataclass(slots=True)
+class PendingLane:
+    key: LaneKey
+    shard: int
+    epoch: int
+    tasks: deque[Task] = field(default_factory=deque)
+    served: int = 0  # when it was last taken from; equal priorities take turns
+
+
+@dataclass(slots=True)
+class OpenShard:
+    epoch: int
+    valid_until: float
+    link: Link
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    request: PollRequest
+    future: asyncio.Future[PollResponse]
+
+
+class Pending:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.shards: dict[int, OpenShard] = {}
+        self._lanes: dict[LaneKey, PendingLane] = {}
+        self._of_task: defaultdict[str, dict[LaneKey, PendingLane]] = defaultdict(dict)
+        self._of_queue: defaultdict[str, dict[LaneKey, PendingLane]] = defaultdict(dict)  # jobs without a task
+        self._task_waiters: defaultdict[str, dict[Waiter, None]] = defaultdict(dict)
+        self._queue_waiters: defaultdict[str, dict[Waiter, None]] = defaultdict(dict)
+        self._waiting = 0
+        self._dirty: set[LaneKey] = set()
+        self._turn = 0
+
+    # -- from coordinators -------------------------------------------------------------------
+    def open(self, validity: ShardValidity, link: Link) -> bool:
+        """Opens a shard's epoch, or prolongs it. False: a higher one is open."""
+        now = self._clock.monotonic()
+        shard = self.shards.get(validity.shard)
+        if shard is not None and shard.epoch > validity.epoch:
+            return False
+        if shard is None or shard.epoch < validity.epoch:
+            for key in [k for k, lane in self._lanes.items() if lane.shard == validity.shard]:
+                self._drop(key)
+        stale = shard is not None and shard.valid_until <= now
+        self.shards[validity.shard] = OpenShard(validity.epoch, now + validity.valid_ms / 1000, link)
+        if stale:
+            self._touch(k for k, lane in self._lanes.items() if lane.shard == validity.shard)
+        return True
+
+    def feed(self, group: LaneTasks) -> None:
+        """Tasks of an epoch that is not open are dropped: their owner is superseded."""
+        shard = self.shards.get(group.shard)
+        if shard is None or shard.epoch != group.epoch:
+            return
+        key = LaneKey(group.queue, group.task, group.priority)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = PendingLane(key, group.shard, group.epoch)
+            (self._of_task[key.task] if key.task else self._of_queue[key.queue])[key] = lane
+        lane.tasks.extend(group.tasks)
+        self._touch((key,))
+
+    def remove(self, exec_ids: Iterable[bytes]) -> list[bytes]:
+        """Takes tasks out; those that are not here have been taken, and `took` says or said so."""
+        wanted = set(exec_ids)
+        shards = {shard_and_epoch(e)[0] for e in wanted}
+        removed = []
+        for lane in [lane for lane in self._lanes.values() if lane.shard in shards]:
+            found = [t for t in lane.tasks if t.exec_id in wanted]
+            for task in found:
+                lane.tasks.remove(task)
+                removed.append(task.exec_id)
+            if not lane.tasks:
+                self._drop(lane.key)
+        return removed
+
+    def _drop(self, key: LaneKey) -> None:
+        lane = self._lanes.pop(key, None)
+        if lane is None:
+            return
+        index, name = (self._of_task, key.task) if key.task else (self._of_queue, key.queue)
+        index[name].pop(key, None)
+        if not index[name]:
+            del index[name]
+
+    # -- from workers ------------------------------------------------------------------------
+    def take(self, request: PollRequest, most: int) -> PollResponse | None:
+        """Up to `most` tasks for this poll, highest priority first; None when there is nothing for it."""
+        now = self._clock.monotonic()
+        only = set(request.queues)
+        lanes = []
+        for index, names in ((self._of_task, request.tasks), (self._of_queue, request.queue_handlers)):
+            for name in names:
+                for lane in index.get(name, {}).values():
+                    shard = self.shards[lane.shard]
+                    if shard.valid_until > now and (not only or lane.key.queue in only):
+                        lanes.append(lane)
+        if not lanes:
+            return None
+        if len(lanes) > 1:
+            lanes.sort(key=lambda lane: (-lane.key.priority, lane.served))
+        answer = PollResponse()
+        room, size = most, 0
+        for lane in lanes:
+            if room <= 0 or size >= ANSWER_BYTES:
+                break
+            taken = []
+            while lane.tasks and room > 0 and size < ANSWER_BYTES:
+                task = lane.tasks.popleft()
+                size += task.ByteSize()
+                room -= 1
+                taken.append(task)
+            self._turn += 1
+            lane.served = self._turn
+            key = lane.key
+            answer.lanes.add(
+                queue=key.queue, task=key.task, priority=key.priority, shard=lane.shard, epoch=lane.epoch, tasks=taken
+            )
+            self.shards[lane.shard].link.took(request.worker_id, [t.exec_id for t in taken])
+            if not lane.tasks:
+                self._drop(key)
+        return answer
+
+    def wait(self, request: PollRequest) -> Waiter:
+        waiter = Waiter(request, asyncio.get_running_loop().create_future())
+        self._waiting += 1
+        for name in request.tasks:
+            self._task_waiters[name][waiter] = None
+        for name in request.queue_handlers:
+            self._queue_waiters[name][waiter] = None
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        self._waiting -= 1
+        for index, names in (
+            (self._task_waiters, waiter.request.tasks),
+            (self._queue_waiters, waiter.request.queue_handlers),
+        ):
+            for name in names:
+                waiters = index.get(name)
+                if waiters is not None:
+                    waiters.pop(waiter, None)
+                    if not waiters:
+                        del index[name]
+
+    def _touch(self, keys: Iterable[LaneKey]) -> None:
+        """Answers waiting polls once this turn of the loop has brought all that it brings."""
+        first = not self._dirty
+        self._dirty.update(keys)
+        if first and self._dirty:
+            asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        dirty, self._dirty = self._dirty, set()
+        for key in dirty:
+            lane = self._lanes.get(key)
+            index, name = (self._task_waiters, key.task) if key.task else (self._queue_waiters, key.queue)
+            waiters = [w for w in index.get(name, ()) if not w.future.done()]
+            while lane is not None and lane.tasks and waiters:
+                waiter = waiters.pop(0)
+                # Several idle workers share what has come, instead of the first taking all.
+                share = -(-len(lane.tasks) // (len(waiters) + 1))
+                answer = self.take(waiter.request, min(waiter.request.max or 1, max(share, 1)))
+                if answer is not None:
+                    waiter.future.set_result(answer)
+                lane = self._lanes.get(key)
+
+    # -- for people --------------------------------------------------------------------------
+    def stats(self) -> StatsResponse:
+        answer = StatsResponse(waiting_polls=self._waiting)
+        for key, lane in self._lanes.items():
+            size = sum(t.ByteSize() + _TASK_OVERHEAD for t in lane.tasks)
+            answer.lanes.append(
+                LaneStats(
+                    queue=key.queue, task=key.task, priority=key.priority, pending=len(lane.tasks), memory_bytes=size
+                )
+            )
+            answer.memory_bytes += size
+        return answer

@@ -1,0 +1,83 @@
+"""QueueService: polls, feeds, numbers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+from services.core.errors import InvalidArgument
+from services.queue.link import Link
+from services.queue.pending import Pending
+from taskflow.v1 import queue_pb2 as pb
+from taskflow.v1 import queue_pb2_grpc
+from taskflow.v1.worker_pb2 import ShardEpoch
+
+MAX_TASKS = 1000
+MAX_WAIT_MS = 60_000
+
+
+class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
+    def __init__(self, pending: Pending, closing: asyncio.Event) -> None:
+        self._pending = pending
+        self._closing = closing
+        self._incarnation = str(uuid4())
+
+    async def Poll(self, request: pb.PollRequest, context: Any) -> pb.PollResponse:
+        _check(request)
+        answer = self._pending.take(request, request.max or 1)
+        if answer is not None or not request.timeout_ms or self._closing.is_set():
+            return answer or pb.PollResponse()
+        waiter = self._pending.wait(request)
+        try:
+            async with asyncio.timeout(request.timeout_ms / 1000):
+                return await waiter.future
+        except TimeoutError:
+            return pb.PollResponse()
+        finally:
+            self._pending.leave(waiter)
+
+    async def Stats(self, request: pb.StatsRequest, context: Any) -> pb.StatsResponse:
+        return self._pending.stats()
+
+    async def Feed(self, requests: AsyncIterator[pb.FeedRequest], context: Any) -> AsyncIterator[pb.FeedResponse]:
+        link = Link()
+        epochs = [ShardEpoch(shard=n, epoch=s.epoch) for n, s in self._pending.shards.items()]
+        yield pb.FeedResponse(hello=pb.Hello(incarnation=self._incarnation, epochs=epochs))
+        reader = asyncio.create_task(self._read(requests, link))
+        closer = asyncio.create_task(self._close(link))
+        try:
+            while (answer := await link.next()) is not None:
+                yield answer
+        finally:
+            reader.cancel()
+            closer.cancel()
+
+    async def _read(self, requests: AsyncIterator[pb.FeedRequest], link: Link) -> None:
+        try:
+            async for request in requests:
+                for validity in request.shards:
+                    if not self._pending.open(validity, link):
+                        link.superseded(validity.shard, self._pending.shards[validity.shard].epoch)
+                for group in request.lanes:
+                    self._pending.feed(group)
+                if request.remove:
+                    link.removed(self._pending.remove(request.remove))
+        finally:
+            link.close()
+
+    async def _close(self, link: Link) -> None:
+        await self._closing.wait()
+        link.close()
+
+
+def _check(request: pb.PollRequest) -> None:
+    if len(request.worker_id) != 16:
+        raise InvalidArgument("worker_id: must be the 16 bytes that the worker registered with", "worker_id")
+    if not request.tasks and not request.queue_handlers:
+        raise InvalidArgument("tasks, queue_handlers: name at least one of either", "tasks")
+    if not 0 <= request.max <= MAX_TASKS:
+        raise InvalidArgument(f"max: {request.max} is not between 1 and {MAX_TASKS}", "max")
+    if not 0 <= request.timeout_ms <= MAX_WAIT_MS:
+        raise InvalidArgument(f"timeout_ms: {request.timeout_ms} is not between 0 and {MAX_WAIT_MS}", "timeout_ms")

@@ -1,0 +1,143 @@
+"""Between protobuf messages and the values that the store keeps: durations, instants, options, errors."""
+
+from __future__ import annotations
+
+import functools
+import json
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.core.errors import InvalidArgument
+from taskflow._policy import DEFAULT_BACKOFF, Backoff
+from taskflow.v1 import jobs_pb2 as pb
+
+MAX_SECONDS = 10 * 366 * 86_400.0  # no duration of ours is longer than ten years
+
+
+def seconds(duration: Duration, field: str, *, least: float = 0.0) -> float:
+    value = duration.seconds + duration.nanos / 1e9
+    if not least <= value <= MAX_SECONDS:
+        raise InvalidArgument(f"{field}: {value:g} s is not between {least:g} s and ten years", field, "BAD_DURATION")
+    return value
+
+
+def duration(value: float) -> Duration:
+    whole = int(value)
+    return Duration(seconds=whole, nanos=round((value - whole) * 1e9))
+
+
+def timestamp_us(stamp: Timestamp, field: str) -> int:
+    if not 0 < stamp.seconds < 253_402_300_800 or not 0 <= stamp.nanos < 1_000_000_000:
+        raise InvalidArgument(f"{field}: not an instant between 1970 and 9999", field, "BAD_INSTANT")
+    return stamp.seconds * 1_000_000 + stamp.nanos // 1000
+
+
+def timestamp(unix_us: int) -> Timestamp:
+    return Timestamp(seconds=unix_us // 1_000_000, nanos=unix_us % 1_000_000 * 1000)
+
+
+def stamp(instant: datetime | None) -> Timestamp | None:
+    if instant is None:
+        return None
+    result = Timestamp()
+    result.FromDatetime(instant)
+    return result
+
+
+@functools.lru_cache(maxsize=1024)
+def options_to_json(serialized: bytes, field: str) -> bytes | None:
+    """The JSON of a JobOptions message, checked; None when nothing is set. Most jobs of a task share theirs."""
+    options = pb.JobOptions.FromString(serialized)
+    found: dict[str, Any] = {}
+    if options.HasField("timeout"):
+        found["timeout"] = seconds(options.timeout, f"{field}.timeout", least=0.001)
+    if options.HasField("heartbeat_timeout"):
+        found["heartbeat_timeout"] = seconds(options.heartbeat_timeout, f"{field}.heartbeat_timeout", least=0.1)
+    if options.HasField("backoff"):
+        found["backoff"] = _backoff_to_json(options.backoff, f"{field}.backoff")
+    if options.HasField("start_by"):
+        found["start_by"] = timestamp_us(options.start_by, f"{field}.start_by")
+    if options.metadata:
+        found["metadata"] = dict(options.metadata)
+    if options.tags:
+        found["tags"] = list(options.tags)
+    text = json.dumps(found, separators=(",", ":"))
+    if "\\u0000" in text:
+        raise InvalidArgument(f"{field}: metadata and tags may not hold the character NUL", field, "BAD_TEXT")
+    if len(text) > 16_384:
+        raise InvalidArgument(f"{field}: {len(text)} bytes; options may have 16,384 at most", field, "TOO_LARGE")
+    return text.encode() if found else None
+
+
+def _backoff_to_json(backoff: pb.Backoff, field: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    if backoff.HasField("first"):
+        found["first"] = seconds(backoff.first, f"{field}.first")
+    if backoff.HasField("limit"):
+        found["limit"] = seconds(backoff.limit, f"{field}.limit")
+    if backoff.factor:
+        if not 1 <= backoff.factor <= 1000:
+            raise InvalidArgument(f"{field}.factor: {backoff.factor:g} is not between 1 and 1000", f"{field}.factor")
+        found["factor"] = backoff.factor
+    if backoff.HasField("jitter"):
+        if not 0 <= backoff.jitter <= 1:
+            raise InvalidArgument(f"{field}.jitter: {backoff.jitter:g} is not between 0 and 1", f"{field}.jitter")
+        found["jitter"] = backoff.jitter
+    return found
+
+
+def options_from_json(found: dict[str, Any] | None) -> pb.JobOptions | None:
+    if not found:
+        return None
+    options = pb.JobOptions(metadata=found.get("metadata"), tags=found.get("tags"))
+    for name in ("timeout", "heartbeat_timeout"):
+        if name in found:
+            getattr(options, name).CopyFrom(duration(found[name]))
+    if "start_by" in found:
+        options.start_by.CopyFrom(timestamp(found["start_by"]))
+    if "backoff" in found:
+        backoff = found["backoff"]
+        for name in ("first", "limit"):
+            if name in backoff:
+                getattr(options.backoff, name).CopyFrom(duration(backoff[name]))
+        if "factor" in backoff:
+            options.backoff.factor = backoff["factor"]
+        if "jitter" in backoff:
+            options.backoff.jitter = backoff["jitter"]
+    return options
+
+
+def backoff_of(options: pb.JobOptions) -> Backoff:
+    if not options.HasField("backoff"):
+        return DEFAULT_BACKOFF
+    given, default = options.backoff, DEFAULT_BACKOFF
+    return Backoff(
+        first=given.first.seconds + given.first.nanos / 1e9 if given.HasField("first") else default.first,
+        factor=given.factor or default.factor,
+        limit=given.limit.seconds + given.limit.nanos / 1e9 if given.HasField("limit") else default.limit,
+        jitter=given.jitter if given.HasField("jitter") else default.jitter,
+    )
+
+
+def error_to_json(error: pb.Error) -> bytes:
+    """jsonb holds no NUL: it is left out of whatever a handler said."""
+    found = {"type": error.type, "message": error.message}
+    if error.traceback:
+        found["traceback"] = error.traceback
+    if error.details:
+        found["details"] = error.details.decode(errors="replace")
+    return json.dumps(found).replace("\\u0000", "").encode()
+
+
+def error_from_json(found: dict[str, Any] | None) -> pb.Error | None:
+    if not found:
+        return None
+    return pb.Error(
+        type=found.get("type", ""),
+        message=found.get("message", ""),
+        traceback=found.get("traceback", ""),
+        details=found.get("details", "").encode(),
+    )

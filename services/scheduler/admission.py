@@ -1,0 +1,116 @@
+"""The border: a JobSpec becomes a row to be stored, or an error that names its field."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+import orjson
+
+from services.core import ids
+from services.core.errors import InvalidArgument
+from services.core.names import qualify
+from services.rpc.values import options_to_json, seconds, timestamp_us
+from services.runtime.clock import SystemClock
+from services.scheduler.settings import SchedulerSettings
+from services.store.jobs import NewJob
+from taskflow.v1 import jobs_pb2 as pb
+
+HOUR_MS = 3_600_000
+MAX_KEY = 255
+
+
+class Admission:
+    def __init__(self, settings: SchedulerSettings, clock: SystemClock) -> None:
+        self._settings = settings
+        self._clock = clock
+
+    def check(self, spec: pb.JobSpec, field: str) -> NewJob:
+        """The row for `spec` (its shard still 0). A missing id is made, and set in `spec`. InvalidArgument otherwise."""
+        queue = qualify(spec.queue, field=f"{field}.queue")
+        task = qualify(spec.task, field=f"{field}.task") if spec.task else ""
+        if not spec.id:
+            spec.id = self._clock.new_id()
+        else:
+            self._check_id(spec.id, field)
+        priority = spec.priority if spec.HasField("priority") else 5
+        if not 0 <= priority <= 9:
+            raise InvalidArgument(f"{field}.priority: {priority} is not between 0 and 9", f"{field}.priority")
+        if not 0 <= spec.retries <= self._settings.max_retries:
+            raise InvalidArgument(
+                f"{field}.retries: {spec.retries} is not between 0 and {self._settings.max_retries}", f"{field}.retries"
+            )
+        encoding = spec.encoding or pb.ENCODING_JSON
+        payload = spec.payload or None
+        if payload is not None:
+            self._check_payload(payload, encoding, field)
+        elif encoding != pb.ENCODING_JSON:
+            payload = b""
+        key = spec.key or None
+        if key is not None and (len(key) > MAX_KEY or "\0" in key):
+            raise InvalidArgument(f"{field}.key: must have 1 to {MAX_KEY} characters, none of them NUL", f"{field}.key")
+        options = None
+        if spec.HasField("options"):
+            options = options_to_json(spec.options.SerializeToString(deterministic=True), f"{field}.options")
+        run_at = self._due(spec, field) if spec.HasField("run_at") or spec.HasField("delay") else None
+        return NewJob(
+            spec.id, priority, encoding, spec.retries, run_at is not None, queue, task, payload, key, run_at, options, 0
+        )
+
+    def _check_id(self, job_id: bytes, field: str) -> None:
+        if not ids.is_uuid7(job_id):
+            raise InvalidArgument(f"{field}.id: must be the 16 bytes of a UUIDv7", f"{field}.id", "BAD_ID")
+        off = ids.unix_ms_of(job_id) - self._clock.now_us() // 1000
+        if abs(off) > HOUR_MS:
+            raise InvalidArgument(
+                f"{field}.id: its time is {abs(off) / 1000:.0f} s {'ahead of' if off > 0 else 'behind'} the database's;"
+                " an hour is the most: set the clock of the machine that made it",
+                f"{field}.id",
+                "ID_TIME",
+            )
+
+    def _check_payload(self, payload: bytes, encoding: int, field: str) -> None:
+        most = self._settings.max_payload_bytes
+        if len(payload) > most:
+            raise InvalidArgument(
+                f"{field}.payload: {len(payload)} bytes; {most} are the most (TASKFLOW_MAX_PAYLOAD_BYTES)",
+                f"{field}.payload",
+                "TOO_LARGE",
+            )
+        if encoding == pb.ENCODING_JSON:
+            try:
+                orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                _check_json(payload, field)  # orjson refuses integers over 64 bits, which JSON allows
+        elif encoding == pb.ENCODING_TEXT:
+            try:
+                payload.decode()
+            except UnicodeDecodeError as error:
+                raise InvalidArgument(f"{field}.payload: not UTF-8 at byte {error.start}", f"{field}.payload") from None
+            if b"\0" in payload:
+                raise InvalidArgument(
+                    f"{field}.payload: text may not hold the character NUL; send it as bytes", f"{field}.payload"
+                )
+        elif encoding != pb.ENCODING_BYTES:
+            raise InvalidArgument(f"{field}.encoding: {encoding} is not an encoding", f"{field}.encoding")
+
+    def _due(self, spec: pb.JobSpec, field: str) -> int | None:
+        """Microseconds since 1970, or None when it is due already."""
+        if spec.HasField("run_at") and spec.HasField("delay"):
+            raise InvalidArgument(f"{field}.delay: give either run_at or delay, not both", f"{field}.delay")
+        now = self._clock.now_us()
+        if spec.HasField("run_at"):
+            due = timestamp_us(spec.run_at, f"{field}.run_at")
+        else:
+            due = now + int(seconds(spec.delay, f"{field}.delay") * 1e6)
+        return due if due > now else None
+
+
+def _check_json(payload: bytes, field: str) -> None:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        json.loads(payload, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{field}.payload: not JSON: {error}", f"{field}.payload", "BAD_JSON") from None

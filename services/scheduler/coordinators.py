@@ -1,0 +1,202 @@
+"""The scheduler's links to coordinators: offers, watches, and questions. All of them hints: losing one costs latency."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
+
+import grpc
+
+from services.rpc.server import channel
+from services.runtime import logs
+from services.runtime.lifecycle import Background
+from services.scheduler.directory import Directory
+from taskflow.v1 import dispatch_pb2 as pb
+from taskflow.v1 import dispatch_pb2_grpc
+
+log = logs.get("coordinators")
+
+OFFER_BYTES = 2 << 20  # a message of offers stays well below the limit
+RECONNECT = 0.5  # seconds between tries of a broken stream
+QUESTION_TIMEOUT = 1.0
+
+
+class Link:
+    """One coordinator. Its streams are opened again for as long as the link is kept."""
+
+    def __init__(self, address: str, backlog: int, finals: Callable[[Iterable[bytes]], None]) -> None:
+        self.address = address
+        self._backlog = backlog
+        self._finals = finals
+        self._channel = channel(address)
+        self.stub = dispatch_pb2_grpc.DispatchServiceStub(self._channel)
+        self._offers: deque[pb.LaneJobs] = deque()
+        self._waiting = 0
+        self._offer_news = asyncio.Event()
+        self._watched: set[bytes] = set()
+        self._watch_news = asyncio.Event()
+        self._add: set[bytes] = set()
+        self._remove: set[bytes] = set()
+        self.tasks = [
+            asyncio.create_task(self._forever(self._offer_stream)),
+            asyncio.create_task(self._forever(self._watch_stream)),
+        ]
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self._channel.close()
+
+    def offer(self, group: pb.LaneJobs) -> None:
+        if self._waiting + len(group.jobs) > self._backlog:
+            return
+        self._waiting += len(group.jobs)
+        self._offers.append(group)
+        self._offer_news.set()
+
+    def watch(self, job_id: bytes) -> None:
+        self._watched.add(job_id)
+        self._remove.discard(job_id)
+        self._add.add(job_id)
+        self._watch_news.set()
+
+    def unwatch(self, job_id: bytes) -> None:
+        self._watched.discard(job_id)
+        self._add.discard(job_id)
+        self._remove.add(job_id)
+        self._watch_news.set()
+
+    async def _forever(self, stream: Callable[[], object]) -> None:
+        while True:
+            with suppress(grpc.RpcError):
+                await stream()  # type: ignore[misc]
+            await asyncio.sleep(RECONNECT)
+
+    async def _offer_stream(self) -> None:
+        call = self.stub.Offer(self._offer_requests())
+        async for _ in call:
+            pass
+
+    async def _offer_requests(self) -> AsyncIterator[pb.OfferRequest]:
+        self._offers.clear()  # what was offered to a dead stream is left to the pager
+        self._waiting = 0
+        while True:
+            await self._offer_news.wait()
+            request, size = pb.OfferRequest(), 0
+            while self._offers and size < OFFER_BYTES:
+                group = self._offers.popleft()
+                self._waiting -= len(group.jobs)
+                size += group.ByteSize()
+                request.lanes.append(group)
+            if not self._offers:
+                self._offer_news.clear()
+            yield request
+
+    async def _watch_stream(self) -> None:
+        self._add = set(self._watched)
+        self._watch_news.set()
+        call = self.stub.Watch(self._watch_requests())
+        async for answer in call:
+            self._finals(answer.final)
+
+    async def _watch_requests(self) -> AsyncIterator[pb.WatchRequest]:
+        while True:
+            await self._watch_news.wait()
+            self._watch_news.clear()
+            request = pb.WatchRequest(add=list(self._add), remove=list(self._remove))
+            self._add.clear()
+            self._remove.clear()
+            yield request
+
+
+class Coordinators:
+    def __init__(self, directory: Directory, backlog: int) -> None:
+        self._directory = directory
+        self._backlog = backlog
+        self._links: dict[str, Link] = {}
+        self._waiters: defaultdict[bytes, set[asyncio.Future[None]]] = defaultdict(set)
+
+    def refresh(self, tasks: Background) -> None:
+        """Follows the directory: links to the owners of shards, and to nobody else."""
+        owners = set(self._directory.cluster.owners.values())
+        for address in owners - self._links.keys():
+            link = self._links[address] = Link(address, self._backlog, self._final)
+            for job_id in self._waiters:
+                link.watch(job_id)
+        for address in self._links.keys() - owners:
+            tasks.start(self._links.pop(address).close(), f"close {address}")
+
+    async def close(self) -> None:
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+
+    def _owner(self, shard: int) -> Link | None:
+        return self._links.get(self._directory.cluster.owners.get(shard, ""))
+
+    def offer(self, groups: Sequence[pb.LaneJobs]) -> None:
+        for group in groups:
+            link = self._owner(group.shard)
+            if link is not None:
+                link.offer(group)
+
+    # -- waiting for jobs --------------------------------------------------------------------
+    def _final(self, job_ids: Iterable[bytes]) -> None:
+        for job_id in job_ids:
+            for future in self._waiters.get(job_id, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    def subscribe(self, job_id: bytes) -> asyncio.Future[None]:
+        """Done when the job is said to be final. Unsubscribe always."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if job_id not in self._waiters:
+            for link in self._links.values():
+                link.watch(job_id)
+        self._waiters[job_id].add(future)
+        return future
+
+    def unsubscribe(self, job_id: bytes, future: asyncio.Future[None]) -> None:
+        future.cancel()
+        waiters = self._waiters[job_id]
+        waiters.discard(future)
+        if not waiters:
+            del self._waiters[job_id]
+            for link in self._links.values():
+                link.unwatch(job_id)
+
+    @property
+    def awaited(self) -> list[bytes]:
+        return list(self._waiters)
+
+    def settled(self, job_ids: Iterable[bytes]) -> None:
+        self._final(job_ids)
+
+    # -- questions ---------------------------------------------------------------------------
+    async def wake(self, shard: int | None, job_id: bytes) -> None:
+        """Rows were written for this job: its owner looks now, not at its next sweep."""
+        for link in self._links.values() if shard is None else filter(None, [self._owner(shard)]):
+            with suppress(grpc.RpcError):
+                await link.stub.Wake(pb.WakeRequest(job_ids=[job_id]), timeout=QUESTION_TIMEOUT)
+
+    async def describe(self, job_ids: Sequence[bytes] = (), queue: str = "") -> dict[bytes, pb.LiveJob]:
+        """What the owners' memory knows; from those that answer."""
+        answers = await asyncio.gather(
+            *(
+                link.stub.Describe(pb.DescribeRequest(job_ids=job_ids, queue=queue), timeout=QUESTION_TIMEOUT)
+                for link in self._links.values()
+            ),
+            return_exceptions=True,
+        )
+        return {job.job_id: job for a in answers if isinstance(a, pb.DescribeResponse) for job in a.jobs}
+
+    async def describe_queues(self) -> dict[str, pb.LiveQueue]:
+        answers = await asyncio.gather(
+            *(
+                link.stub.DescribeQueues(pb.DescribeQueuesRequest(), timeout=QUESTION_TIMEOUT)
+                for link in self._links.values()
+            ),
+            return_exceptions=True,
+        )
+        return {q.queue: q for a in answers if isinstance(a, pb.DescribeQueuesResponse) for q in a.queues}

@@ -1,0 +1,131 @@
+"""Storing what callers bring: group commit, then the offer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from services.core.errors import InvalidArgument, TaskFlowFault, Unavailable
+from services.core.lanes import LaneKey
+from services.runtime import metrics
+from services.runtime.batcher import Batcher
+from services.runtime.failpoints import reach
+from services.scheduler.admission import Admission
+from services.scheduler.coordinators import Coordinators
+from services.scheduler.directory import Directory
+from services.scheduler.settings import SchedulerSettings
+from services.store.database import Writer
+from services.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
+from taskflow.v1 import jobs_pb2 as pb
+from taskflow.v1.dispatch_pb2 import LaneJobs
+
+OFFER_BYTES = 1 << 20  # a group of offered jobs stays well below the message limit, once another job is added
+
+Item = tuple[NewJob, pb.JobSpec]
+
+
+class Intake:
+    def __init__(
+        self, settings: SchedulerSettings, admission: Admission, directory: Directory, coordinators: Coordinators
+    ) -> None:
+        self._settings = settings
+        self._admission = admission
+        self._directory = directory
+        self._coordinators = coordinators
+        self._plain = Writer(settings.database_url, timeout=settings.database_timeout)
+        self._keyed = Writer(settings.database_url, timeout=settings.database_timeout)
+        limit = settings.max_batch
+        self._plain_batches: Batcher[Item, Result] = Batcher(self._flush_plain, limit=limit)
+        self._keyed_batches: Batcher[Item, Result] = Batcher(self._flush_keyed, limit=min(limit, 500))
+
+    async def close(self) -> None:
+        await self._plain.reset()
+        await self._keyed.reset()
+
+    async def create(self, specs: Sequence[pb.JobSpec], field: str, *, partial: bool) -> list[Result]:
+        """Stores jobs; a result for each. `field` is their path in the request. Without `partial` the first fault is raised.
+
+        A bad job that checks find is refused before anything is stored; what only the database finds, after.
+        """
+        checked: list[NewJob | TaskFlowFault] = []
+        for number, spec in enumerate(specs):
+            try:
+                checked.append(self._admission.check(spec, field.format(number)))
+            except InvalidArgument as fault:
+                if not partial:
+                    raise
+                checked.append(fault)
+        lanes = {LaneKey(j.queue, j.task, j.priority) for j in checked if isinstance(j, NewJob)}
+        if not all(map(self._directory.known, lanes)):
+            await self._directory.learn(lanes)
+        plain: list[Item] = []
+        keyed: list[Item] = []
+        for job, spec in zip(checked, specs, strict=True):
+            if isinstance(job, NewJob):
+                item = (job._replace(shard=self._directory.shard(job.queue)) if job.deferred else job, spec)
+                (plain if job.key is None else keyed).append(item)
+        stored = iter(await self._submit(self._plain_batches, plain))
+        stored_keyed = iter(await self._submit(self._keyed_batches, keyed))
+        results: list[Result] = []
+        for job in checked:
+            result = job if isinstance(job, TaskFlowFault) else next(stored if job.key is None else stored_keyed)
+            if isinstance(result, TaskFlowFault) and not partial:
+                raise result
+            results.append(result)
+        return results
+
+    async def _submit(self, batches: Batcher[Item, Result], items: list[Item]) -> Sequence[Result]:
+        if not items:
+            return []
+        if batches.backlog > 10 * self._settings.max_batch:
+            raise Unavailable("more jobs wait to be stored than can be held; try again", "OVERLOADED")
+        # Shielded: what is on its way to disk is stored whether or not the caller stays for the answer.
+        return await asyncio.shield(batches.submit(items))
+
+    async def _flush_plain(self, items: list[Item]) -> Sequence[Result]:
+        with metrics.commit_seconds.labels("jobs").time():
+            results = await store_jobs(self._plain, [job for job, _ in items])
+        await self._offer(items, results)
+        return results
+
+    async def _flush_keyed(self, items: list[Item]) -> Sequence[Result]:
+        with metrics.commit_seconds.labels("keyed_jobs").time():
+            results = await store_keyed(self._keyed, [job for job, _ in items])
+        await self._offer(items, results)
+        return results
+
+    async def _offer(self, items: list[Item], results: Sequence[Result]) -> None:
+        """Tells the owners, without waiting: a hint that saves them a read."""
+        metrics.commit_rows.labels("jobs").observe(len(items))
+        lanes: defaultdict[tuple[str, str, int, int], list[pb.JobSpec]] = defaultdict(list)
+        made: defaultdict[str, int] = defaultdict(int)
+        for (job, spec), result in zip(items, results, strict=True):
+            if isinstance(result, Stored) and result.tx:
+                made[job.queue] += 1
+                if not job.deferred:
+                    lanes[job.queue, job.task, job.priority, result.tx].append(spec)
+        for queue, count in made.items():
+            metrics.jobs_created.labels(queue).inc(count)
+        groups = [
+            LaneJobs(queue=q, task=t, priority=p, tx=tx, shard=self._directory.shard(q), jobs=part)
+            for (q, t, p, tx), specs in lanes.items()
+            for part in chunks(specs, OFFER_BYTES)
+        ]
+        if groups and not await reach("scheduler.offer"):
+            self._coordinators.offer(groups)
+
+
+
+def chunks(specs: list[pb.JobSpec], most: int) -> Iterator[list[pb.JobSpec]]:
+    """Runs of `specs` whose payloads come to `most` bytes, or just above."""
+    part: list[pb.JobSpec] = []
+    size = 0
+    for spec in specs:
+        part.append(spec)
+        size += len(spec.payload)
+        if size >= most:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

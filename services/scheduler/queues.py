@@ -1,0 +1,132 @@
+"""QueueAdminService and ClusterService."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from services.core.errors import InvalidArgument, NotFound
+from services.core.names import bare, namespace_of, qualify
+from services.rpc.values import duration, stamp
+from services.runtime.clock import SystemClock
+from services.scheduler.coordinators import Coordinators
+from services.scheduler.directory import Directory
+from services.scheduler.reading import page_size
+from services.store.database import Database
+from services.store.times import to_us
+from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, queues_pb2_grpc
+from taskflow.v1 import queues_pb2 as pb
+from taskflow.v1.dispatch_pb2 import LiveQueue
+
+READY_CAP = 10_000
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
+    def __init__(self, db: Database, coordinators: Coordinators, clock: SystemClock) -> None:
+        self._db = db
+        self._coordinators = coordinators
+        self._clock = clock
+
+    async def ListQueues(self, request: pb.ListQueuesRequest, context: Any) -> pb.ListQueuesResponse:
+        size = page_size(request.page_size)
+        queues = await self._read(after=request.page_token, names=[], limit=size + 1)
+        token = queues[size - 1].name if len(queues) > size else ""
+        return pb.ListQueuesResponse(queues=queues[:size], next_page_token=token)
+
+    async def GetQueue(self, request: pb.GetQueueRequest, context: Any) -> pb.Queue:
+        found = await self._read(after="", names=[qualify(request.name, field="name")], limit=1)
+        if not found:
+            raise NotFound(f"there is no queue {request.name!r}; a queue is made by its first job", "QUEUE_NOT_FOUND")
+        return found[0]
+
+    async def _read(self, *, after: str, names: list[str], limit: int) -> list[pb.Queue]:
+        rows = await self._db.rows("list_queues", after=after, names=names, limit=limit, now=None)
+        ready = {
+            r["name"]: r
+            for r in await self._db.rows(
+                "ready_of_queues", names=[r["name"] for r in rows], cap=READY_CAP + 1, now=None
+            )
+        }
+        live = await self._coordinators.describe_queues()
+        return [self._queue(row, ready.get(row["name"]), live.get(row["name"])) for row in rows]
+
+    def _queue(self, row: dict[str, Any], ready: dict[str, Any] | None, live: LiveQueue | None) -> pb.Queue:
+        handed_out = live.handed_out if live else row["leased"]
+        # What is handed out and has no lease row yet stands beyond the marks like what is ready.
+        waiting = max(0, (ready["ready"] if ready else 0) - max(0, handed_out - row["leased"]))
+        queue = pb.Queue(
+            name=bare(row["name"]),
+            namespace=namespace_of(row["name"]),
+            ready=min(waiting, READY_CAP),
+            ready_capped=waiting > READY_CAP,
+            scheduled=row["scheduled"],
+            running=handed_out,
+            workers=live.workers if live else 0,
+            memory_bytes=live.memory_bytes if live else 0,
+            create_time=stamp(row["created_at"]),
+        )
+        if ready and waiting:
+            age = (self._clock.now_us() - (to_us(ready["oldest"]) or 0)) / 1e6
+            queue.oldest.CopyFrom(duration(max(age, 0.0)))
+        return queue
+
+
+class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
+    def __init__(self, db: Database, directory: Directory, coordinators: Coordinators) -> None:
+        self._db = db
+        self._directory = directory
+        self._coordinators = coordinators
+
+    async def GetTopology(
+        self, request: cluster_pb2.GetTopologyRequest, context: Any
+    ) -> cluster_pb2.Topology:
+        cluster = self._directory.cluster
+        answer = cluster_pb2.Topology()
+        for kind, members in (("coordinators", cluster.coordinators), ("schedulers", cluster.schedulers)):
+            for m in members:
+                getattr(answer, kind).add(name=m["name"], incarnation=str(m["incarnation"]), addresses=m["addresses"])
+        for name, address in cluster.queues:
+            answer.queues.add(name=name, addresses=[a for a in address.split(",") if a])
+        return answer
+
+    async def ListWorkers(
+        self, request: cluster_pb2.ListWorkersRequest, context: Any
+    ) -> cluster_pb2.ListWorkersResponse:
+        size = page_size(request.page_size)
+        after = _worker_token(request.page_token)
+        rows = await self._db.rows("list_workers", after_time=after[0], after_id=after[1], limit=size + 1)
+        running: dict[str, int] = {}
+        for job in (await self._coordinators.describe()).values():
+            running[job.worker] = running.get(job.worker, 0) + 1
+        answer = cluster_pb2.ListWorkersResponse()
+        for r in rows[:size]:
+            answer.workers.add(
+                id=str(r["worker_id"]),
+                name=r["name"],
+                host=r["host"],
+                pid=r["pid"],
+                queues=r["queues"],
+                tasks=r["tasks"],
+                concurrency=r["concurrency"],
+                running=running.get(r["name"], 0),
+                start_time=stamp(r["started_at"]),
+                coordinator=r["coordinator"],
+                sdk=r["sdk"],
+                draining=r["draining"],
+            )
+        if len(rows) > size:
+            last = rows[size - 1]
+            answer.next_page_token = f"{last['started_at'].isoformat()}~{last['worker_id']}"
+        return answer
+
+
+def _worker_token(token: str) -> tuple[datetime, UUID]:
+    if not token:
+        return _BEGINNING, UUID(int=0)
+    try:
+        time, _, worker = token.partition("~")
+        return datetime.fromisoformat(time), UUID(worker)
+    except ValueError:
+        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None

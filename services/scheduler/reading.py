@@ -1,0 +1,134 @@
+"""Reading jobs: facts from Postgres, and what is handed out from the owners' memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from services.core import ids
+from services.core.errors import InvalidArgument, NotFound
+from services.core.names import qualify
+from services.runtime.batcher import Batcher
+from services.scheduler import resources
+from services.scheduler.coordinators import Coordinators
+from services.store import jobs as store
+from services.store.database import Database
+from taskflow._policy import JobState
+from taskflow.v1 import jobs_pb2 as pb
+
+LIST_BYTES = 1024  # of a payload or a result in a list
+_LIVE = {JobState.REQUESTED, JobState.RUNNING}
+
+
+class Reading:
+    def __init__(self, db: Database, coordinators: Coordinators) -> None:
+        self._db = db
+        self._coordinators = coordinators
+        self._rows: Batcher[bytes, dict[str, Any] | None] = Batcher(self._read_rows, limit=500)
+
+    async def _read_rows(self, wanted: list[bytes]) -> Sequence[dict[str, Any] | None]:
+        found = await store.get_jobs(self._db, list(set(wanted)))
+        return [found.get(i) for i in wanted]
+
+    async def row(self, job_id: bytes) -> dict[str, Any]:
+        row = (await asyncio.shield(self._rows.submit([job_id])))[0]
+        if row is None:
+            raise NotFound(f"there is no job {ids.show(job_id)}", "JOB_NOT_FOUND")
+        return row
+
+    async def job(self, job_id: bytes) -> pb.Job:
+        row = await self.row(job_id)
+        live = None
+        if not resources.is_final(row):
+            live = (await self._coordinators.describe([job_id])).get(job_id)
+            if live is None:
+                row = await self.row(job_id)  # it may have ended between the two
+        return resources.job(row, live)
+
+    async def await_final(self, job_id: bytes, timeout: float) -> pb.Job:
+        """Subscribes first, then reads, then waits (protocol C1)."""
+        future = self._coordinators.subscribe(job_id)
+        try:
+            if not resources.is_final(await self.row(job_id)):
+                async with asyncio.timeout(timeout):
+                    await future
+        except TimeoutError:
+            pass
+        finally:
+            self._coordinators.unsubscribe(job_id, future)
+        return await self.job(job_id)
+
+    async def sweep_awaited(self) -> None:
+        """The net under the pushes: which of the awaited jobs are final."""
+        awaited = self._coordinators.awaited
+        for start in range(0, len(awaited), 1000):
+            rows = await self._db.rows("final_jobs", ids=[UUID(bytes=i) for i in awaited[start : start + 1000]])
+            self._coordinators.settled(row["id"].bytes for row in rows)
+
+    async def attempts(self, job_id: bytes) -> list[pb.Attempt]:
+        await self.row(job_id)
+        rows = await self._db.rows("list_attempts", job_id=UUID(bytes=job_id))
+        found = [resources.attempt(row) for row in rows]
+        lease = await self._db.rows("current_lease", job_id=UUID(bytes=job_id))
+        live = (await self._coordinators.describe([job_id])).get(job_id)
+        running = resources.running_attempt(job_id, lease[0] if lease else None, live)
+        if running is not None and all(a.number != running.number for a in found):
+            found.append(running)
+        return found
+
+    async def list(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        size = page_size(request.page_size)
+        queue = qualify(request.queue, field="queue") if request.queue else ""
+        task = qualify(request.task, field="task") if request.task else ""
+        states = {_state(s) for s in request.states}
+        before = _page_token(request.page_token)
+        if states and states <= _LIVE:
+            return await self._list_live(queue, task, states, before, size)
+        asked = states | ({JobState.READY} | _LIVE if states & _LIVE else set())
+        rows = await self._db.rows(
+            "list_jobs", queue=queue, task=task, states=[int(s) for s in asked], before=before, limit=size + 1, now=None
+        )
+        page = [row["id"].bytes for row in rows[:size]]
+        jobs = [job for job in await self._overlaid(page) if not states or job.state in states]
+        token = str(UUID(bytes=page[-1])) if len(rows) > size else ""
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    async def _list_live(
+        self, queue: str, task: str, states: set[JobState], before: UUID, size: int
+    ) -> pb.ListJobsResponse:
+        """Jobs that are handed out are known to their owners alone."""
+        live = await self._coordinators.describe(queue=queue)
+        wanted = sorted((i for i, job in live.items() if job.state in states and i < before.bytes), reverse=True)
+        page = wanted[:size]
+        jobs = [job for job in await self._overlaid(page) if job.state in states and (not task or job.task == task)]
+        token = str(UUID(bytes=page[-1])) if len(wanted) > size else ""
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    async def _overlaid(self, page: list[bytes]) -> list[pb.Job]:
+        if not page:
+            return []
+        live = await self._coordinators.describe(page)
+        rows = await store.get_jobs(self._db, page)
+        return [resources.job(rows[i], live.get(i), most=LIST_BYTES) for i in page if i in rows]
+
+
+def page_size(asked: int, default: int = 100, most: int = 1000) -> int:
+    if not 0 <= asked <= most:
+        raise InvalidArgument(f"page_size: {asked} is not between 1 and {most}", "page_size")
+    return asked or default
+
+
+def _state(number: int) -> JobState:
+    try:
+        return JobState(number)
+    except ValueError:
+        raise InvalidArgument(f"states: {number} is not a state", "states") from None
+
+
+def _page_token(token: str) -> UUID:
+    try:
+        return UUID(token) if token else UUID(int=(1 << 128) - 1)
+    except ValueError:
+        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None

@@ -1,0 +1,124 @@
+"""Rows of the store, with what owners' memory adds, as the API's resources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.core import ids
+from services.core.names import bare, namespace_of
+from services.rpc.values import error_from_json, options_from_json, stamp
+from taskflow._policy import Deferral, JobState, Outcome
+from taskflow.v1 import jobs_pb2 as pb
+from taskflow.v1.dispatch_pb2 import LiveJob
+
+Row = dict[str, Any]
+
+_FINAL = {
+    Outcome.SUCCEEDED: JobState.SUCCEEDED,
+    Outcome.FAILED: JobState.FAILED,
+    Outcome.TIMED_OUT: JobState.FAILED,
+    Outcome.LOST: JobState.FAILED,
+    Outcome.CANCELLED: JobState.CANCELLED,
+}
+
+
+def state_of(row: Row, live: LiveJob | None) -> JobState:
+    """The derived state: lease, then `deferred`, then the last attempt (architecture.md, State)."""
+    if live is not None and not (row["final"] and not row["waits"] and not row["leased"]):
+        return JobState(live.state)
+    if row["leased"]:
+        return JobState.RUNNING if row["started"] else JobState.REQUESTED
+    if row["waits"]:
+        if row["due"]:
+            return JobState.READY
+        return JobState.RETRYING if row["reason"] == Deferral.RETRYING else JobState.SCHEDULED
+    if row["final"]:
+        return _FINAL[Outcome(row["outcome"])]
+    return JobState.READY
+
+
+def is_final(row: Row) -> bool:
+    return bool(row["final"]) and not row["waits"] and not row["leased"]
+
+
+def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb.Job:
+    """`most`: payloads and results longer than that are left out."""
+    state = state_of(row, live)
+    final = is_final(row)
+    queue = row["queue"]
+    found = pb.Job(
+        id=str(row["id"]),
+        namespace=namespace_of(queue),
+        queue=bare(queue),
+        task=row["task"],
+        state=int(state),  # type: ignore[arg-type]
+        encoding=row["encoding"],
+        priority=row["priority"],
+        retries=row["retries"],
+        options=options_from_json(row["options"]),
+        key=row["key"] or "",
+        attempt=row["attempt"] or 0,
+        create_time=stamp(row["created_at"]),
+        run_time=stamp(row["run_at"]),
+        error=error_from_json(row["error"]),
+        last_outcome=row["outcome"] or 0,
+        start_time=stamp(row["started_at"]),
+        worker=row["worker"] or "",
+        cancelling=bool(row["cancelling"]) and not final,
+    )
+    if row["payload"] is not None and (most is None or len(row["payload"]) <= most):
+        found.payload = row["payload"]
+    if final:
+        found.finish_time.CopyFrom(stamp(row["finished_at"]))
+        if row["result"] is not None and (most is None or len(row["result"]) <= most):
+            found.result = row["result"]
+        found.result_encoding = row["result_encoding"]
+    _add_running(found, row, live, final)
+    return found
+
+
+def _add_running(found: pb.Job, row: Row, live: LiveJob | None, final: bool) -> None:
+    if row["leased"]:
+        found.attempt, found.worker = row["lease_attempt"], row["lease_worker"] or ""
+        if row["lease_started_at"]:
+            found.start_time.CopyFrom(stamp(row["lease_started_at"]))
+        if row["progress"]:
+            found.progress.CopyFrom(pb.Progress(**row["progress"]))
+    if live is not None and not final and live.state in (JobState.REQUESTED, JobState.RUNNING):
+        found.attempt, found.worker = live.attempt, live.worker
+        found.cancelling = found.cancelling or live.cancelling
+        if live.HasField("progress"):
+            found.progress.CopyFrom(live.progress)
+
+
+def attempt(row: Row) -> pb.Attempt:
+    return pb.Attempt(
+        job_id=str(row["job_id"]),
+        number=row["attempt"],
+        exec_id=str(row["exec_id"] or ""),
+        outcome=row["outcome"],
+        final=row["final"],
+        worker=row["worker"] or "",
+        start_time=stamp(row["started_at"]),
+        finish_time=stamp(row["finished_at"]),
+        result=row["result"],
+        result_encoding=row["encoding"],
+        error=error_from_json(row["error"]),
+    )
+
+
+def running_attempt(job_id: bytes, lease: Row | None, live: LiveJob | None) -> pb.Attempt | None:
+    """The attempt under way, if there is one."""
+    if live is not None and live.state in (JobState.REQUESTED, JobState.RUNNING):
+        return pb.Attempt(
+            job_id=ids.show(job_id), number=live.attempt, exec_id=ids.show(live.exec_id), worker=live.worker
+        )
+    if lease is not None:
+        return pb.Attempt(
+            job_id=ids.show(job_id),
+            number=lease["attempt"],
+            exec_id=str(lease["exec_id"]),
+            worker=lease["worker"] or "",
+            start_time=stamp(lease["started_at"]),
+        )
+    return None

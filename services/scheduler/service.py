@@ -1,0 +1,140 @@
+"""Puts the scheduler together, and its loops."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from uuid import UUID, uuid4
+
+from services.core.errors import Unavailable
+from services.rpc.server import Server
+from services.runtime import logs
+from services.runtime.clock import SystemClock
+from services.runtime.lifecycle import Background
+from services.runtime.settings import refuse
+from services.scheduler.admission import Admission
+from services.scheduler.coordinators import Coordinators
+from services.scheduler.directory import Directory
+from services.scheduler.intake import Intake
+from services.scheduler.jobs import JobServicer
+from services.scheduler.queues import ClusterServicer, QueueAdminServicer
+from services.scheduler.reading import Reading
+from services.scheduler.settings import SchedulerSettings
+from services.store.database import Database
+from taskflow.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    queues_pb2,
+    queues_pb2_grpc,
+)
+
+log = logs.get("scheduler")
+
+PARTITION_INTERVAL = 3600.0
+
+
+async def start(
+    settings: SchedulerSettings, server: Server, clock: SystemClock, stack: AsyncExitStack, tasks: Background
+) -> None:
+    """Serves as soon as Postgres answers; exits with one line when it does not at the start."""
+    db = Database(settings.database_url, timeout=settings.database_timeout)
+    try:
+        await db.open()
+    except Unavailable as error:
+        refuse(f"TASKFLOW_DATABASE_URL: {error}")
+    stack.push_async_callback(db.close)
+    directory = Directory(db, clock)
+    coordinators = Coordinators(directory, settings.offer_backlog)
+    stack.push_async_callback(coordinators.close)
+    intake = Intake(settings, Admission(settings, clock), directory, coordinators)
+    stack.push_async_callback(intake.close)
+    reading = Reading(db, coordinators)
+    register(server, settings, db, clock, directory, coordinators, intake, reading)
+    await server.start(stack)
+    incarnation = uuid4()
+    await db.run(
+        "join_members", name=settings.name, kind="scheduler", incarnation=incarnation, addresses=settings.addresses
+    )
+    stack.push_async_callback(leave, db, settings.name, incarnation)
+    await directory.refresh()
+    coordinators.refresh(tasks)
+    tasks.start(follow_cluster(settings, db, clock, directory, coordinators, server, tasks, incarnation), "cluster")
+    tasks.start(keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs"), "awaited")
+
+    async def make_partitions() -> None:
+        await db.run("ensure_partitions", days=settings.partition_days)
+
+    tasks.start(keep(clock, PARTITION_INTERVAL, make_partitions, "partitions"), "partitions")
+    await server.serving(True)
+
+
+def register(
+    server: Server,
+    settings: SchedulerSettings,
+    db: Database,
+    clock: SystemClock,
+    directory: Directory,
+    coordinators: Coordinators,
+    intake: Intake,
+    reading: Reading,
+) -> None:
+    jobs = JobServicer(settings, db, intake, reading, coordinators)
+    queues = QueueAdminServicer(db, coordinators, clock)
+    cluster = ClusterServicer(db, directory, coordinators)
+    name = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
+    server.add(name, lambda s: jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, s))
+    name = queues_pb2.DESCRIPTOR.services_by_name["QueueAdminService"].full_name
+    server.add(name, lambda s: queues_pb2_grpc.add_QueueAdminServiceServicer_to_server(queues, s))
+    name = cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name
+    server.add(name, lambda s: cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, s))
+
+
+async def leave(db: Database, name: str, incarnation: UUID) -> None:
+    try:
+        await db.run("leave_members", name=name, incarnation=incarnation)
+    except Unavailable:
+        pass  # its beat stops, which says the same
+
+
+async def follow_cluster(
+    settings: SchedulerSettings,
+    db: Database,
+    clock: SystemClock,
+    directory: Directory,
+    coordinators: Coordinators,
+    server: Server,
+    tasks: Background,
+    incarnation: UUID,
+) -> None:
+    """Beats, and follows the owners. Not ready while Postgres is away: no call could be stored."""
+    ready = True
+    while True:
+        await clock.sleep(settings.topology_interval)
+        try:
+            if not await db.run("beat", name=settings.name, incarnation=incarnation):
+                log.warning("another scheduler has taken this name; only one may be called so", name=settings.name)
+            await directory.refresh()
+            coordinators.refresh(tasks)
+            well = True
+        except Unavailable as error:
+            well = False
+            if ready:
+                log.warning("not ready", why=str(error))
+        if well != ready:
+            ready = well
+            await server.serving(well)
+
+
+async def keep(clock: SystemClock, interval: float, step: object, what: str) -> None:
+    """Runs `step` now and at every interval; a failure is logged and tried again in a minute at most."""
+    while True:
+        try:
+            await step()  # type: ignore[operator]
+            await clock.sleep(interval)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            log.warning("failed, and will be tried again", what=what, why=str(error))
+            await clock.sleep(min(interval, 60.0))

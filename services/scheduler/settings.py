@@ -1,0 +1,19 @@
+"""Settings of the scheduler."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.runtime.settings import DatabaseSettings
+
+
+class SchedulerSettings(DatabaseSettings):
+    port: int = Field(9003, ge=1, le=65535, description="gRPC port")
+    metrics_port: int = Field(9103, ge=0, le=65535, description="Prometheus metrics; 0 turns them off")
+    name: str = Field("scheduler-1", description="stable name of this instance")
+    max_batch: int = Field(5000, ge=1, le=50_000, description="jobs of one CreateJobs call, and of one commit")
+    max_retries: int = Field(1000, ge=0, description="largest number of retries that a job may ask for")
+    topology_interval: float = Field(1.0, gt=0, description="seconds between readings of shards, members and the database's clock")
+    offer_backlog: int = Field(20_000, ge=0, description="jobs whose offers may wait for a coordinator; more are left to its pager")
+    await_interval: float = Field(2.0, gt=0, description="seconds between readings of jobs that somebody awaits, beside the pushes")
+    partition_days: int = Field(9, ge=2, description="days of partitions to have, yesterday's included")

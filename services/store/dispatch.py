@@ -1,0 +1,254 @@
+"""What a coordinator reads and writes. Every write ends with the fence of the shards concerned (A1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from services.core.lanes import Lane, LaneKey, Mark, Page, PageRequest, Position, Snapshot
+from services.runtime.failpoints import reach
+from services.store.database import Database, Writer, commit, translated
+from services.store.queries import sql
+from services.store.times import to_copy, to_datetime
+
+_COPY_ATTEMPTS = (
+    "copy taskflow.attempts (job_id, started_at, finished_at, exec_id, attempt, tries, outcome, final, encoding, worker,"
+    " result, error) from stdin (format binary)"
+)
+_ATTEMPT_TYPES = ["bytea", "int8", "int8", "bytea", "int4", "int4", "int2", "bool", "int2", "text", "bytea", "bytea"]
+_NAMES = (
+    "job_id", "started_at", "finished_at", "exec_id", "attempt", "tries", "outcome", "final", "encoding", "worker",
+    "result", "error",
+)  # fmt: skip
+
+
+class AttemptRow(NamedTuple):
+    """One row of `attempts`. Instants are microseconds since 1970."""
+
+    job_id: bytes
+    started_at: int | None
+    finished_at: int
+    exec_id: bytes | None
+    attempt: int
+    tries: int
+    outcome: int
+    final: bool
+    encoding: int
+    worker: str | None
+    result: bytes | None
+    error: bytes | None  # JSON
+
+
+class DeferredRow(NamedTuple):
+    job_id: bytes
+    delay: float
+    shard: int
+    priority: int
+    attempt: int
+    tries: int
+    reason: int
+    queue: str
+    task: str
+
+
+class LeaseRow(NamedTuple):
+    job_id: bytes
+    exec_id: bytes
+    started_at: int | None
+    shard: int
+    priority: int
+    attempt: int
+    tries: int
+    handouts: int
+    started: bool
+    queue: str
+    task: str
+    worker: str | None
+    progress: str | None
+
+
+@dataclass(slots=True)
+class Changes:
+    """One fenced transaction of a coordinator."""
+
+    attempts: list[AttemptRow] = field(default_factory=list)
+    defer: list[DeferredRow] = field(default_factory=list)
+    undefer: list[bytes] = field(default_factory=list)
+    leases: list[LeaseRow] = field(default_factory=list)
+    unlease: list[bytes] = field(default_factory=list)
+    cancelled: list[bytes] = field(default_factory=list)
+    marks: list[tuple[LaneKey, Mark]] = field(default_factory=list)
+    other: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def statements(self, epochs: Mapping[int, int], *, slow: bool) -> list[tuple[str, dict[str, Any]]]:
+        """The small tables and the fence, in the order in which they are sent."""
+        found: list[tuple[str, dict[str, Any]]] = list(self.other)
+        if slow and self.attempts:
+            found.append(("insert_attempts", _attempt_columns(self.attempts)))
+        if self.defer:
+            found.append(("put_deferred", _by_column(DeferredRow, self.defer) | {"now": None}))
+        if self.undefer:
+            found.append(("delete_deferred", {"ids": _uuids(self.undefer)}))
+        if self.leases:
+            leases = _by_column(LeaseRow, self.leases)
+            leases["started_at"] = [to_datetime(t) for t in leases["started_at"]]
+            found.append(("put_leases", leases))
+        if self.unlease:
+            found.append(("delete_leases", {"ids": _uuids(self.unlease)}))
+        if self.cancelled:
+            found.append(("finish_cancels", {"ids": _uuids(self.cancelled)}))
+        if self.marks:
+            found.append(("write_marks", _mark_columns(self.marks)))
+        shards = sorted(epochs)
+        found.append(("fence", {"shards": shards, "epochs": [epochs[n] for n in shards]}))
+        return found
+
+
+def _uuids(ids: Sequence[bytes]) -> list[UUID]:
+    return [UUID(bytes=i) for i in ids]
+
+
+def _by_column(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
+    columns = dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))
+    for name in ("job_id", "exec_id"):
+        if name in columns:
+            columns[name] = [None if i is None else UUID(bytes=i) for i in columns[name]]
+    return columns
+
+
+def _attempt_columns(rows: Sequence[AttemptRow]) -> dict[str, list[Any]]:
+    columns = _by_column(AttemptRow, rows)
+    for name in ("started_at", "finished_at"):
+        columns[name] = [to_datetime(t) for t in columns[name]]
+    columns["error"] = [None if e is None else e.decode() for e in columns["error"]]
+    return columns
+
+
+def _mark_columns(marks: Sequence[tuple[LaneKey, Mark]]) -> dict[str, list[Any]]:
+    return {
+        "queue": [k.queue for k, _ in marks],
+        "task": [k.task for k, _ in marks],
+        "priority": [k.priority for k, _ in marks],
+        "tx": [str(m.position.tx) for _, m in marks],
+        "id": [UUID(bytes=m.position.id) for _, m in marks],
+        "late": ["{" + ",".join(map(str, sorted(m.late))) + "}" for _, m in marks],
+    }
+
+
+async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, slow: bool = False) -> None:
+    """Writes `changes` if every shard of `epochs` is still ours.
+
+    NotOwner when one is not; CommitUnknown when it may have been written: then again with `slow`, which finds the
+    rows of a commit in doubt by their keys (A8). psycopg errors of class 22 or 23: a row is bad, nothing is written.
+    """
+    async with writer.transaction() as conn:
+        if changes.attempts and not slow:
+            await conn.execute("begin")
+            async with conn.cursor() as cursor, cursor.copy(_COPY_ATTEMPTS) as copy:
+                copy.set_types(_ATTEMPT_TYPES)
+                for row in changes.attempts:
+                    await copy.write_row(_copy_row(row))
+            await reach("coordinator.before_commit")
+            await commit(conn, changes.statements(epochs, slow=False))
+        else:
+            await commit_all(conn, changes.statements(epochs, slow=slow))
+        if changes.attempts:
+            await reach("coordinator.after_commit")
+
+
+async def commit_all(conn: Any, statements: list[tuple[str, dict[str, Any]]]) -> None:
+    await conn.execute("begin")
+    await commit(conn, statements)
+
+
+def _copy_row(row: AttemptRow) -> tuple[Any, ...]:
+    error = None if row.error is None else b"\x01" + row.error
+    return (row[0], to_copy(row.started_at), row.finished_at - 946_684_800_000_000, *row[3:11], error)
+
+
+class Spec(NamedTuple):
+    """What a worker is told of a job."""
+
+    payload: bytes | None
+    encoding: int
+    retries: int
+    options: dict[str, Any] | None
+
+
+class LaneReader:
+    """Reads pages. Its connection is kept from plans that scan: a fresh partition looks empty to the planner."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._writer = Writer(url, timeout=timeout, settings=" -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off")
+
+    async def close(self) -> None:
+        await self._writer.reset()
+
+    async def pages(self, wanted: Sequence[tuple[Lane, PageRequest]]) -> list[Page]:
+        """One page for each lane, all of one snapshot."""
+        parameters = {
+            "queues": [lane.key.queue for lane, _ in wanted],
+            "tasks": [lane.key.task for lane, _ in wanted],
+            "priorities": [lane.key.priority for lane, _ in wanted],
+            "txs": [str(r.position.tx) for _, r in wanted],
+            "ids": [UUID(bytes=r.position.id) for _, r in wanted],
+            "limits": [r.limit for _, r in wanted],
+            "catching_up": [r.catching_up for _, r in wanted],
+            "late_of": [n for n, (_, r) in enumerate(wanted, 1) for _ in r.late],
+            "late": [str(tx) for _, r in wanted for tx in r.late],
+        }
+        async with self._writer.transaction() as conn:
+            rows = await (await conn.execute(sql("read_lanes"), parameters)).fetchall()
+        snapshot = Snapshot(0, frozenset())
+        ahead: list[list[Position]] = [[] for _ in wanted]
+        behind: list[list[Position]] = [[] for _ in wanted]
+        for n, tx, job_id, text in rows:
+            if n == 0:
+                _, xmax, running = text.split(":")
+                snapshot = Snapshot(int(xmax), frozenset(int(x) for x in running.split(",") if x))
+            else:
+                (ahead if n > 0 else behind)[abs(n) - 1].append(Position(tx, job_id.bytes))
+        # UNION ALL keeps each branch's order, but does not promise to.
+        return [
+            Page(snapshot, sorted(a), b, len(a) >= r.limit)
+            for a, b, (_, r) in zip(ahead, behind, wanted, strict=True)
+        ]
+
+    async def specs(self, ids: Sequence[bytes]) -> dict[bytes, Spec]:
+        async with self._writer.transaction() as conn:
+            rows = await (await conn.execute(sql("load_specs"), {"ids": _uuids(ids)}, binary=True)).fetchall()
+        return {row[0].bytes: Spec(*row[1:]) for row in rows}
+
+
+async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -> dict[int, tuple[int, bool]]:
+    """Raises the epochs; `{shard: (epoch, clean)}`, clean when the last owner had left in order.
+
+    A takeover that waits for a stopped owner's fence does not wait long: lock_timeout, and the caller ends its backend.
+    """
+    async with writer.transaction() as conn:
+        await conn.execute("begin")
+        shards = sorted(floors)
+        cursor = await conn.execute(
+            sql("take_shards"), {"shards": shards, "floors": [floors[n] for n in shards], **owner}
+        )
+        rows = await cursor.fetchall()
+        await commit(conn, [])
+    return {shard: (epoch, previous is None) for shard, epoch, previous in rows}
+
+
+async def recorded(db: Database, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], tuple[bytes | None, int]]:
+    """What stands for these attempts: `{(job, attempt): (exec_id, outcome)}`."""
+    rows = await db.rows("recorded", job_ids=_uuids([j for j, _ in wanted]), attempts=[a for _, a in wanted])
+    return {
+        (r["job_id"].bytes, r["attempt"]): (r["exec_id"].bytes if r["exec_id"] else None, r["outcome"]) for r in rows
+    }
+
+
+__all__ = [
+    "AttemptRow", "Changes", "DeferredRow", "LaneReader", "LeaseRow", "Spec", "psycopg", "recorded", "take_shards",
+    "translated", "write",
+]  # fmt: skip

@@ -1,0 +1,226 @@
+"""Storing jobs: the fast way by COPY, the slow way when a batch has a duplicate or a bad row, keys apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from services.core.errors import AlreadyExists, InvalidArgument, TaskFlowFault, Unavailable
+from services.core.names import namespace_of
+from services.runtime.failpoints import reach
+from services.store.database import Database, Writer, commit
+from services.store.queries import sql
+from services.store.times import to_copy, to_datetime
+
+_COPY_JOBS = (
+    "copy taskflow.jobs (id, priority, encoding, retries, deferred, queue, task, payload, key, run_at, options)"
+    " from stdin (format binary)"
+)
+# uuid and jsonb travel as the bytes they are, timestamptz as its number: what binary COPY expects, without conversions.
+_JOB_TYPES = ["bytea", "int2", "int2", "int4", "bool", "text", "text", "bytea", "text", "int8", "bytea"]
+_COLUMNS = ("id", "priority", "encoding", "retries", "deferred", "queue", "task", "payload", "key", "run_at", "options")
+
+
+class NewJob(NamedTuple):
+    """A job to be stored. `run_at`: microseconds since 1970, only for a job that is due later."""
+
+    id: bytes
+    priority: int
+    encoding: int
+    retries: int
+    deferred: bool
+    queue: str
+    task: str
+    payload: bytes | None
+    key: str | None
+    run_at: int | None
+    options: bytes | None
+    shard: int
+
+
+class Stored(NamedTuple):
+    """It is on disk. `tx` is 0 for one that was there before, whose id is `id`."""
+
+    id: bytes
+    tx: int
+
+
+Result = Stored | TaskFlowFault
+
+
+def _copy_row(job: NewJob) -> tuple[Any, ...]:
+    options = b"\x01" + job.options if job.options is not None else None  # jsonb's version
+    return (*job[:9], to_copy(job.run_at), options)
+
+
+async def store_jobs(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
+    """Stores jobs without keys in one transaction. Unavailable: nothing is stored, or the same ids may be sent again."""
+    try:
+        return await _copy(writer, jobs)
+    except psycopg.errors.UniqueViolation:
+        return await _insert(writer, jobs)
+    except psycopg.Error as error:
+        return await halve(writer, jobs, error, store_jobs)
+
+
+async def _copy(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
+    async with writer.transaction() as conn:
+        async with conn.pipeline():
+            await conn.execute("begin")
+            number = await conn.execute("select pg_current_xact_id()::text::bigint")
+        row = await number.fetchone()
+        async with conn.cursor() as cursor, cursor.copy(_COPY_JOBS) as copy:
+            copy.set_types(_JOB_TYPES)
+            for job in jobs:
+                await copy.write_row(_copy_row(job))
+        await reach("scheduler.before_commit")
+        await commit(conn, _deferred(jobs))
+        await reach("scheduler.after_commit")
+    return [Stored(job.id, row[0]) for job in jobs]
+
+
+def _deferred(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
+    later = [job for job in jobs if job.deferred]
+    if not later:
+        return []
+    parameters = {
+        "job_id": [UUID(bytes=j.id) for j in later],
+        "due_at": [to_datetime(j.run_at) for j in later],
+        "shard": [j.shard for j in later],
+        "priority": [j.priority for j in later],
+        "attempt": [1] * len(later),
+        "tries": [0] * len(later),
+        "reason": [1] * len(later),
+        "queue": [j.queue for j in later],
+        "task": [j.task for j in later],
+    }
+    return [("insert_deferred", parameters)]
+
+
+def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
+    columns = dict(zip(_COLUMNS, map(list, zip(*(j[:11] for j in jobs), strict=True)), strict=True))
+    columns["id"] = [UUID(bytes=i) for i in columns["id"]]
+    columns["run_at"] = [to_datetime(t) for t in columns["run_at"]]
+    columns["options"] = [None if o is None else o.decode() for o in columns["options"]]
+    return columns
+
+
+async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
+    """Row by row decisions: new, the same job once more, or another's id (A9)."""
+    first: dict[bytes, NewJob] = {}
+    for job in jobs:
+        first.setdefault(job.id, job)
+    unique = list(first.values())
+    try:
+        async with writer.transaction() as conn:
+            await conn.execute("begin")
+            number = await (await conn.execute("select pg_current_xact_id()::text::bigint")).fetchone()
+            made = await (await conn.execute(sql("insert_jobs"), _columns(unique))).fetchall()
+            new = {row[0].bytes for row in made}
+            await commit(conn, _deferred([job for job in unique if job.id in new]))
+    except psycopg.Error as error:
+        return await halve(writer, jobs, error, _insert)
+    there = await _present(writer, [job.id for job in jobs])
+    results: list[Result] = []
+    for job in jobs:
+        if there.get(job.id) != _identity(job):
+            results.append(AlreadyExists(f"id: {UUID(bytes=job.id)} is the id of another job", "ID_IN_USE"))
+        elif job.id in new:
+            results.append(Stored(job.id, number[0]))
+            new.discard(job.id)
+        else:
+            results.append(Stored(job.id, 0))
+    return results
+
+
+def _identity(job: NewJob) -> tuple[Any, ...]:
+    return (job.queue, job.task, job.priority, job.encoding, job.retries, job.payload, job.key)
+
+
+async def _present(writer: Writer, ids: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
+    async with writer.transaction() as conn:
+        rows = await (await conn.execute(sql("same_jobs"), {"ids": [UUID(bytes=i) for i in ids]})).fetchall()
+    return {row[0].bytes: tuple(row[1:]) for row in rows}
+
+
+async def halve(writer: Writer, jobs: Sequence[NewJob], error: psycopg.Error, store: Any) -> list[Result]:
+    """One bad row must not fail its batch: halves until the culprit stands alone (B6)."""
+    state = error.sqlstate or ""
+    if state == "23514":
+        raise Unavailable("the database lacks the partition for these jobs' day; it is made within a minute", "NO_PARTITION")
+    if not state.startswith(("22", "23")):
+        raise error
+    if len(jobs) == 1:
+        said = (error.diag.message_primary or str(error)).strip()
+        return [InvalidArgument(f"the database refuses this job: {said}", "", "BAD_JOB")]
+    middle = len(jobs) // 2
+    return [*await store(writer, jobs[:middle]), *await store(writer, jobs[middle:])]
+
+
+async def store_keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
+    """Stores jobs with idempotency keys, in a transaction of their own: keys first, then the winners' rows (B5).
+
+    Another caller's open transaction on one key makes this batch wait half a second, and then each job goes alone.
+    """
+    try:
+        return await _keyed(writer, jobs)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+        if len(jobs) == 1:
+            raise Unavailable("key: another call with this key is under way; try again", "KEY_BUSY") from None
+        return [result for job in jobs for result in await _alone(writer, job)]
+    except psycopg.Error as error:
+        return await halve(writer, jobs, error, store_keyed)
+
+
+async def _alone(writer: Writer, job: NewJob) -> list[Result]:
+    try:
+        return await store_keyed(writer, [job])
+    except TaskFlowFault as fault:
+        return [fault]
+
+
+async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
+    wanted = sorted({(namespace_of(j.queue), j.key or ""): j for j in reversed(jobs)}.items(), key=lambda kj: kj[0])
+    keys = {"namespace": [k[0] for k, _ in wanted], "key": [k[1] for k, _ in wanted]}
+    holders = {"job_id": [UUID(bytes=j.id) for _, j in wanted]}
+    async with writer.transaction() as conn:
+        await conn.execute("begin")
+        await conn.execute("set local lock_timeout = '500ms'")
+        number = await (await conn.execute("select pg_current_xact_id()::text::bigint")).fetchone()
+        won = set(await (await conn.execute(sql("claim_keys"), keys | holders)).fetchall())
+        winners = [job for key, job in wanted if key in won]
+        if winners:
+            await conn.execute(sql("insert_jobs"), _columns(winners))
+        held = await (await conn.execute(sql("keyed_jobs"), keys)).fetchall()
+        await commit(conn, _deferred(winners))
+        await reach("scheduler.after_keyed_commit")
+    owner = {(space, key): job_id.bytes for space, key, job_id in held}
+    new = {job.id for job in winners}
+    results: list[Result] = []
+    for job in jobs:
+        job_id = owner[namespace_of(job.queue), job.key or ""]
+        results.append(Stored(job_id, number[0] if job_id == job.id and job_id in new else 0))
+        new.discard(job.id)
+    return results
+
+
+def options_json(options: dict[str, Any]) -> bytes | None:
+    return json.dumps(options, separators=(",", ":")).encode() if options else None
+
+
+async def get_jobs(db: Database, ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+    rows = await db.rows("get_jobs", ids=[UUID(bytes=i) for i in ids], now=None)
+    return {row["id"].bytes: row for row in rows}
+
+
+async def retry_by_hand(db: Database, job_id: bytes) -> bool:
+    """A finished job waits again, with fresh tries, and a cancel of it is revoked. False when it is not finished."""
+    async with db.connection() as conn, conn.transaction():
+        made = await (await conn.execute(sql("retry_by_hand"), {"id": UUID(bytes=job_id), "now": None})).fetchall()
+        if made:
+            await conn.execute(sql("revoke_cancel"), {"id": UUID(bytes=job_id)})
+    return bool(made)

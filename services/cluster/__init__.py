@@ -1,0 +1,1 @@
+"""`taskflow up`: embedded Postgres and every service under one supervisor."""

@@ -1,0 +1,1 @@
+"""Example applications, as a user of TaskFlow would write them: they import `taskflow` and nothing of `services`."""

@@ -1,0 +1,103 @@
+"""The shop's app: three kinds of work, each with a handler of another kind.
+
+    send_confirmation   a mail over SMTP; waits for the network, so a plain function in a thread
+    make_thumbnail      pixels; needs a core of its own, so a process
+    import_sales        50,000 rows as one job, which says how far it is
+"""
+
+import csv
+import os
+import smtplib
+from collections import Counter
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from examples.shop.data import COUNTRIES, SKUS
+from taskflow import Exponential, Fail, Job, TaskFlow
+
+SMTP_HOST = "127.0.0.1"
+SMTP_PORT = int(os.environ.get("SHOP_SMTP_PORT", "2525"))
+
+app = TaskFlow(os.environ.get("TASKFLOW_SCHEDULER_ADDRESS", "localhost:9003"))
+
+
+@app.task(queue="mails", retries=8, timeout=30, backoff=Exponential(first=0.2, factor=2, limit=5))
+def send_confirmation(job: Job, order: int, to: str, name: str, total: str) -> dict[str, Any]:
+    """Confirms an order. A receiver that says «later» (4xx) is tried again; one that says «never» (5xx) is not."""
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "shop@example.com", to, f"Your order {order}"
+    mail["Message-ID"] = f"<order-{order}@shop.example.com>"  # the same in every try: a receiver can tell repeats
+    mail["X-Attempt"] = str(job.attempt)
+    mail.set_content(f"Dear {name},\n\nthank you for order {order}. We have charged {total} EUR.\n")
+    try:
+        with smtplib.SMTP(SMTP_HOST, SMTP_PORT, timeout=10) as server:
+            server.send_message(mail)
+    except smtplib.SMTPRecipientsRefused as error:
+        code, reason = error.recipients[to]
+        if 500 <= code < 600:
+            raise Fail(f"{to} is refused for good: {code} {reason.decode(errors='replace')}") from None
+        raise
+    return {"order": order, "attempt": job.attempt}
+
+
+@app.task(queue="thumbnails", processes=2, retries=2, timeout=60)
+def make_thumbnail(picture: str, folder: str, edge: int = 256) -> dict[str, Any]:
+    """Makes a thumbnail of at most `edge` pixels a side. A repetition replaces the file by an equal one."""
+    from PIL import Image, ImageFilter
+
+    source = Path(picture)
+    target = Path(folder) / f"{source.stem}.webp"
+    with Image.open(source) as image:
+        image.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+        small = image.convert("RGB").filter(ImageFilter.UnsharpMask(radius=1, percent=120))
+    partial = target.with_suffix(f".{os.getpid()}.partial")
+    small.save(partial, "WEBP", quality=85, method=6)
+    partial.replace(target)
+    return {"file": str(target), "width": small.width, "height": small.height, "bytes": target.stat().st_size}
+
+
+@app.task(queue="imports", timeout=120)
+def import_sales(job: Job, path: str) -> dict[str, Any]:
+    """Reads a CSV of sales: checks every row, adds up the good ones by country, names the first bad ones."""
+    with Path(path).open(encoding="utf-8") as file:
+        total = sum(1 for _ in file) - 1
+    cents: Counter[str] = Counter()
+    faults: list[str] = []
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        for number, row in enumerate(csv.DictReader(file), start=1):
+            try:
+                cents[row["country"]] += check_sale(row)
+            except ValueError as error:
+                faults.append(f"row {number}: {error}")
+            if number % 2_500 == 0:
+                job.progress(number, total=total, unit="rows")
+                if job.cancelled:
+                    raise Fail("cancelled half-way; nothing was booked")
+    job.log(f"{len(faults)} of {total} rows were left out; the first: {faults[0] if faults else 'none'}")
+    return {"rows": total, "good": total - len(faults), "bad": len(faults), "cents": cents.total(),
+            "cents_by_country": dict(sorted(cents.items())), "faults": faults[:5]}  # fmt: skip
+
+
+_SKUS = frozenset(SKUS)
+_COUNTRIES = frozenset(COUNTRIES)
+
+
+def check_sale(row: dict[str, str]) -> int:
+    """The value of a sale in cents. ValueError says what is wrong with the row."""
+    if row["sku"] not in _SKUS:
+        raise ValueError(f"there is no article {row['sku']}")
+    if row["country"] not in _COUNTRIES:
+        raise ValueError(f"we do not sell to «{row['country']}»")
+    if "@" not in row["email"]:
+        raise ValueError(f"«{row['email']}» is no e-mail address")
+    date.fromisoformat(row["date"])
+    try:
+        quantity, cents = int(row["quantity"]), Decimal(row["price"]) * 100
+    except InvalidOperation:
+        raise ValueError(f"«{row['price']}» is no price") from None
+    if quantity < 1 or cents < 0:
+        raise ValueError("quantity and price must be positive")
+    return quantity * int(cents)

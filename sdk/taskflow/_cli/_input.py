@@ -1,0 +1,132 @@
+"""What people type, made into values. Pure: no network, no grpc; every refusal is a `BadInput` of one line.
+
+A refusal says what was wrong, where, and what would be right.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+STATES = ("scheduled", "ready", "requested", "running", "retrying", "succeeded", "failed", "cancelled")
+PRIORITIES = {"low": 2, "normal": 5, "high": 7, "critical": 9}
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+class BadInput(Exception):
+    """An argument that cannot be used; its message is the whole line for the person."""
+
+
+def payload(argument: str | None, *, text: bool = False) -> Any:
+    """The payload meant by `argument`: JSON, `@file`, or `-` for standard input. None is JSON null.
+
+    With `text` it is taken as it stands, a str that arrives as text.
+    """
+    if argument is None:
+        return "" if text else None
+    source, content = _content(argument)
+    return content if text else parse_json(content, source)
+
+
+def _content(argument: str) -> tuple[str, str]:
+    """Where the payload came from, for messages, and its text."""
+    if argument == "-":
+        return "standard input", _decode(sys.stdin.buffer.read(), "standard input")
+    if not argument.startswith("@"):
+        return "PAYLOAD", argument
+    path = argument[1:]
+    try:
+        return path, _decode(Path(path).read_bytes(), path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BadInput(f"cannot read the payload from {path or '«»'}: {reason}") from None
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{source} is not UTF-8 text (byte {error.start})") from None
+
+
+def parse_json(content: str, source: str = "PAYLOAD") -> Any:
+    """The value of a JSON document, strictly: no NaN, no infinities."""
+    try:
+        return json.loads(content, parse_constant=_not_json)
+    except json.JSONDecodeError as error:
+        seen = error.doc[max(0, error.pos - 12) : error.pos + 12].replace("\n", " ")
+        problem = error.msg[0].lower() + error.msg[1:]
+        found = f", near «{seen.strip()}»" if seen.strip() else ""
+        raise BadInput(
+            f"{source} is not JSON: line {error.lineno}, column {error.colno}: {problem}{found}"
+            '; write strings in double quotes, like {"to": "ada@example.org"}, or give --text'
+        ) from None
+    except _Constant as error:
+        raise BadInput(f"{source} is not JSON: {error} is no JSON number; use null or a string") from None
+    except RecursionError:
+        raise BadInput(f"{source} is nested too deeply") from None
+
+
+class _Constant(ValueError):
+    pass
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise _Constant(constant)
+
+
+def states(values: Iterable[str]) -> list[str]:
+    """States named by repeated options, by commas, or both; without repetition."""
+    found: dict[str, None] = {}
+    for value in values:
+        for each in filter(None, (part.strip().lower() for part in value.split(","))):
+            each = "cancelled" if each == "canceled" else each
+            if each not in STATES:
+                near = get_close_matches(each, STATES, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise BadInput(f"«{each}» is no state of a job; {hint}states: {', '.join(STATES)}")
+            found[each] = None
+    return list(found)
+
+
+def priority(value: str | None) -> int | None:
+    """0 to 9, or low, normal, high, critical."""
+    if value is None:
+        return None
+    if value.lower() in PRIORITIES:
+        return PRIORITIES[value.lower()]
+    if value.isdecimal() and 0 <= int(value) <= 9:
+        return int(value)
+    raise BadInput(f"--priority {value}: give 0 to 9, or one of {', '.join(PRIORITIES)}")
+
+
+def seconds(value: str | None, option: str) -> float | None:
+    """A length of time: seconds (`90`, `0.5`) or with units (`1m30s`, `2h`, `250ms`)."""
+    if value is None:
+        return None
+    try:
+        amount = float(value)
+    except ValueError:
+        parts = _DURATION.findall(value)
+        if not parts or "".join(number + unit for number, unit in parts) != value:
+            raise BadInput(f"{option} {value}: give seconds, or a length like 250ms, 90s, 1m30s, 2h, 1d") from None
+        amount = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not 0 <= amount < 1e10:  # also false for NaN
+        raise BadInput(f"{option} {value}: must not be negative, nor without end")
+    return amount
+
+
+def instant(value: str | None, option: str) -> datetime | None:
+    """An ISO 8601 instant; without a zone it is UTC, never the machine's."""
+    if value is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        raise BadInput(f"{option} {value}: give an instant like 2026-12-24T18:00:00Z (UTC without a zone)") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -30,7 +30,7 @@ class NoPostgresError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """A folder with initdb and postgres. `bundle`: what another user needs of it, below `root`; empty: all can run it."""
+    """A folder with initdb and postgres. `bundle`: what another user needs of it, below `root`, to run it."""
 
     bin: Path
     version: str

@@ -100,6 +100,7 @@ class EmbeddedPostgres:
         except BaseException:
             self.stop()
             raise
+        self._fixed_port = True  # whoever was told the dsn finds the server there after a restart
         return self.dsn
 
     def stop(self) -> None:
@@ -230,9 +231,12 @@ class EmbeddedPostgres:
             raise PostgresError(f"cannot start {command[0]}: {error}") from error
 
     def _make_database(self) -> None:
-        with psycopg.connect(_dsn(self._home.password, self.port, "postgres"), autocommit=True) as conn:
-            if conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
-                conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+        try:
+            with psycopg.connect(_dsn(self._home.password, self.port, "postgres"), autocommit=True) as conn:
+                if conn.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
+                    conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
+        except psycopg.Error as error:
+            raise PostgresError(f"the embedded Postgres answers, but: {error}") from error
 
 
 def attach(data_dir: Path, environ: Mapping[str, str] = os.environ) -> str | None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _STUB = Path(__file__).with_name("_child.py")
-_POLL = 0.02  # seconds between looks at a condition
 _spawner = ThreadPoolExecutor(1, "spawner")
 
 
@@ -65,32 +64,43 @@ def spawn(
     return _spawner.submit(start).result()
 
 
-def wait_until(condition: Callable[[], bool], timeout: float, stopping: Callable[[], bool] = lambda: False) -> bool:
-    """Whether `condition` came true within `timeout` seconds. Raises Interrupted as soon as `stopping()` holds."""
+def wait_until(
+    condition: Callable[[], bool], timeout: float, stopping: Callable[[], bool] = lambda: False, every: float = 0.02
+) -> bool:
+    """Whether `condition`, looked at `every` so many seconds, came true within `timeout` seconds.
+
+    Raises Interrupted as soon as `stopping()` holds.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
         if stopping():
             raise Interrupted
         if time.monotonic() >= deadline:
             return False
-        time.sleep(_POLL)
+        time.sleep(every)
     return True
 
 
-def stop(process: "subprocess.Popen[bytes]", signals: Sequence[tuple[signal.Signals, float]]) -> signal.Signals | None:
-    """Send the signals one after the other, each with its seconds to work; SIGKILL after the last. Reaps the child.
+def stop(
+    process: "subprocess.Popen[bytes]",
+    signals: Sequence[tuple[signal.Signals, float]],
+    hurry: Callable[[], bool] = lambda: False,
+) -> None:
+    """Send the signals one after the other, each with its seconds to work; SIGKILL after the last, or on `hurry()`.
 
-    Returns the signal that ended it, None if it had ended before.
+    Returns when the child has ended and is reaped.
     """
-    if process.poll() is not None:
-        return None
     for number, patience in signals:
+        if process.poll() is not None:
+            return
         process.send_signal(number)
-        if wait_until(lambda: process.poll() is not None, patience):
-            return number
-    process.kill()
+        try:
+            wait_until(lambda: process.poll() is not None, patience, hurry)
+        except Interrupted:
+            break
+    if process.poll() is None:
+        process.kill()
     process.wait()
-    return signal.SIGKILL
 
 
 def tail(log: Path, offset: int = 0) -> str:

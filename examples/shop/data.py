@@ -1,4 +1,4 @@
-"""The shop's goods: orders, product pictures and a price list, made up from a seed, the same every time."""
+"""The shop's goods: orders, product pictures and a list of sales, made up from a seed, the same every time."""
 
 import csv
 import random

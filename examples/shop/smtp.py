@@ -7,7 +7,11 @@ most `patience` times, as greylisting does. Recipients in the domain `nowhere.in
 import argparse
 import asyncio
 import random
+import threading
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import Message
@@ -39,6 +43,7 @@ class FlakyReceiver:
         self._patience = patience
         self._random = random.Random(seed)
         self._server: asyncio.Server | None = None
+        self.stopped = asyncio.Event()
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listens; with port 0 on a free one, which `port` then names."""
@@ -144,6 +149,35 @@ class _Conversation:
 def _address(rest: str) -> str:
     """The address in `FROM:<ada@example.org> SIZE=10`."""
     return rest.partition(":")[2].strip().partition(" ")[0].strip("<>").lower()
+
+
+@contextmanager
+def receiving(*, share: float = 0.25, seed: int | None = None) -> Iterator[FlakyReceiver]:
+    """A receiver on a free port, in a thread of its own, as long as the block lasts."""
+    receiver = FlakyReceiver(share=share, seed=seed)
+    started: Future[asyncio.AbstractEventLoop] = Future()
+
+    async def live() -> None:
+        await receiver.start()
+        started.set_result(asyncio.get_running_loop())
+        await receiver.stopped.wait()
+        await receiver.stop()
+
+    def thread() -> None:
+        try:
+            asyncio.run(live())
+        except BaseException as error:
+            if not started.done():
+                started.set_exception(error)
+
+    runner = threading.Thread(target=thread, name="smtp", daemon=True)
+    runner.start()
+    loop = started.result(timeout=10)
+    try:
+        yield receiver
+    finally:
+        loop.call_soon_threadsafe(receiver.stopped.set)
+        runner.join(timeout=5)
 
 
 async def _main(port: int, share: float) -> None:

@@ -183,7 +183,7 @@ def logs(
     if not lines:
         return _output.notice("no log lines")
     for line in lines:
-        print(f"{_output.cell(line.time)}  {line.level:7}  #{line.attempt}  {line.message}")
+        print(f"{_output.cell(line.time)}  {line.level:7}  #{line.attempt}  {_output.cell(line.message)}")
 
 
 def finish(tf: TaskFlow, id: str, timeout: float | None, as_json: bool) -> None:

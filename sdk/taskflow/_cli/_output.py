@@ -31,7 +31,7 @@ def documents(values: Iterable[Any]) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """A table with one row a thing; `empty` is said on standard error when there is none."""
-    cells = [[cell(value) for value in row] for row in rows]
+    cells = [[" ".join(cell(value).split()) for value in row] for row in rows]
     if not cells:
         return notice(empty)
     if not sys.stdout.isatty():  # for grep and awk: columns, but nothing cut off
@@ -73,7 +73,11 @@ def notice(text: str) -> None:
 
 
 def cell(value: Any) -> str:
-    """A value as a person reads it."""
+    """A value as a person reads it; what others wrote cannot steer the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in _text(value))
+
+
+def _text(value: Any) -> str:
     match value:
         case None:
             return "-"

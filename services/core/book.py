@@ -53,6 +53,7 @@ class Entry:
     cancel_reason: str = ""
     void_asked: bool = False
     progress: Any = None
+    lease_written: Any = None  # the progress that its lease row has
     commit: Any = None  # whoever waits for its outcome's commit
 
 
@@ -62,6 +63,7 @@ class Shard:
     epoch: int
     catch_to: int  # transactions from here on began after the takeover
     clean: bool  # its last owner left in order
+    opened_at: Any = None  # the database's time of the takeover: what was due by then may have been handed out
     unconfirmed: set[bytes] = field(default_factory=set)
     held: dict[bytes, Entry] = field(default_factory=dict)
 
@@ -275,6 +277,8 @@ class Book:
         """Committed: final, or in `deferred`."""
         lane = self.lanes.get(entry.key)
         if lane is not None:
+            if lane.catching_up and not lane.holds(entry.job_id):
+                lane.drop(entry.job_id)  # a page read before the commit may still bring it
             lane.close((entry.job_id,))
         self._forget(entry)
 
@@ -284,6 +288,10 @@ class Book:
         lane = self.lanes.get(entry.key)
         if lane is not None:
             lane.close((entry.job_id,))
+
+    def discard(self, entry: Entry) -> None:
+        """An adopted attempt that turned out to be recorded: nothing is left to do for it."""
+        self._forget(entry)
 
     def _leave_seat(self, entry: Entry) -> None:
         seat = self.seats.get(entry.worker)

@@ -135,6 +135,10 @@ class Lane:
         self.reading = False
         self.news = True
 
+    def holds(self, job_id: bytes) -> bool:
+        """Read or offered, and unfinished."""
+        return job_id in self.open or job_id in self.open_late
+
     def close(self, job_ids: Iterable[bytes]) -> None:
         """These are finished, deferred or leased: the mark need not wait for them."""
         for job_id in job_ids:

@@ -35,6 +35,11 @@ class Batcher(Generic[T, R]):
             self._task = asyncio.create_task(self._run())
         return future
 
+    async def idle(self) -> None:
+        """Returns when nothing is submitted that has not been flushed."""
+        while self._task is not None:
+            await asyncio.wait({self._task})
+
     async def _run(self) -> None:
         try:
             while self._waiting:

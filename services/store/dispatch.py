@@ -84,11 +84,9 @@ class Changes:
     marks: list[tuple[LaneKey, Mark]] = field(default_factory=list)
     other: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def statements(self, epochs: Mapping[int, int], *, slow: bool) -> list[tuple[str, dict[str, Any]]]:
+    def statements(self, epochs: Mapping[int, int]) -> list[tuple[str, dict[str, Any]]]:
         """The small tables and the fence, in the order in which they are sent."""
         found: list[tuple[str, dict[str, Any]]] = list(self.other)
-        if slow and self.attempts:
-            found.append(("insert_attempts", _attempt_columns(self.attempts)))
         if self.defer:
             found.append(("put_deferred", _by_column(DeferredRow, self.defer) | {"now": None}))
         if self.undefer:
@@ -153,16 +151,26 @@ async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, 
                 for row in changes.attempts:
                     await copy.write_row(_copy_row(row))
             await reach("coordinator.before_commit")
-            await commit(conn, changes.statements(epochs, slow=False))
+            await commit(conn, changes.statements(epochs))
         else:
-            await commit_all(conn, changes.statements(epochs, slow=slow))
+            await conn.execute("begin")
+            if changes.attempts:
+                await _insert_attempts(conn, changes)
+            await commit(conn, changes.statements(epochs))
         if changes.attempts:
             await reach("coordinator.after_commit")
 
 
-async def commit_all(conn: Any, statements: list[tuple[str, dict[str, Any]]]) -> None:
-    await conn.execute("begin")
-    await commit(conn, statements)
+async def _insert_attempts(conn: Any, changes: Changes) -> None:
+    """By keys. What stands there already from this very commit is as good as written; what another exec_id has
+    written (a cancel, say) wins, and nothing more of ours is written for that job."""
+    await conn.execute(sql("insert_attempts"), _attempt_columns(changes.attempts))
+    wanted = {"job_ids": _uuids([r.job_id for r in changes.attempts]), "attempts": [r.attempt for r in changes.attempts]}
+    rows = await (await conn.execute(sql("recorded"), wanted)).fetchall()
+    written = {(job_id.bytes, attempt): exec_id.bytes if exec_id else None for job_id, attempt, exec_id, _ in rows}
+    beaten = {r.job_id for r in changes.attempts if written[r.job_id, r.attempt] != r.exec_id}
+    if beaten:
+        changes.defer = [row for row in changes.defer if row.job_id not in beaten]
 
 
 def _copy_row(row: AttemptRow) -> tuple[Any, ...]:

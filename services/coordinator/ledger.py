@@ -1,0 +1,260 @@
+"""Outcomes: decided purely, appended in batches, acknowledged after the commit (protocol A8).
+
+What holds: one transaction of this coordinator at a time; each ends with the fence of its shards; an attempt leaves
+memory after its commit, never before; a commit of unknown fate is run again by keys until its fate is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from services.coordinator.state import State
+from services.core.book import Entry
+from services.core.errors import NotOwner, Unavailable
+from services.rpc.values import backoff_of, error_to_json
+from services.runtime import logs, metrics
+from services.runtime.batcher import Batcher
+from services.store import dispatch as store
+from services.store.database import Writer
+from services.store.dispatch import AttemptRow, Changes, DeferredRow
+from taskflow._policy import Change, Outcome, decide
+from taskflow.v1 import jobs_pb2
+from taskflow.v1.worker_pb2 import AttemptOutcome
+
+log = logs.get("ledger")
+
+RETRY_DELAY = 0.2  # seconds between tries of a write while Postgres is away
+
+
+@dataclass(slots=True)
+class Ending:
+    """An attempt that ends, and what is written for it."""
+
+    entry: Entry
+    change: Change
+    row: AttemptRow | None  # None: it ends without having been handed out, and leaves no attempt
+
+
+class Ledger:
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
+        self._lock = asyncio.Lock()
+        self._batches: Batcher[Ending, None] = Batcher(self._flush, limit=2000)
+        self._doubtful = False  # the last commit's fate is unknown
+
+    async def close(self) -> None:
+        await self._writer.reset()
+
+    # -- endings -----------------------------------------------------------------------------
+    def report(self, outcomes: Sequence[tuple[Entry, AttemptOutcome]]) -> asyncio.Future[Sequence[None]]:
+        """What a worker reported of attempts that are its own; done when it is on disk."""
+        now = self._state.clock.now_us()
+        return self._submit([self._from_report(entry, outcome, now) for entry, outcome in outcomes])
+
+    def end(
+        self, entries: Sequence[Entry], outcome: Outcome, reason: str, *, final: bool = False
+    ) -> asyncio.Future[Sequence[None]]:
+        """Ends attempts by our own decision: lost, cancelled, expired, never started."""
+        now = self._state.clock.now_us()
+        endings = []
+        for entry in entries:
+            error = jobs_pb2.Error(type=reason, message=_SENTENCES.get(reason, reason))
+            change = self._decide(entry, outcome, final_error=final)
+            handed_out = entry.exec_id if entry.worker or entry.started else None
+            started = now if entry.started else None
+            endings.append(Ending(entry, change, self._row(entry, change, now, started, handed_out, error=error)))
+        return self._submit(endings)
+
+    def _submit(self, endings: list[Ending]) -> asyncio.Future[Sequence[None]]:
+        future = self._batches.submit(endings)
+        future.add_done_callback(_seen)
+        for ending in endings:
+            self._state.book.end(ending.entry)
+            ending.entry.commit = future
+        return future
+
+    def _from_report(self, entry: Entry, told: AttemptOutcome, now: int) -> Ending:
+        outcome, error, result = Outcome(told.outcome), told.error, told.result
+        most = self._state.settings.max_payload_bytes
+        if len(result) > most:
+            outcome, result = Outcome.FAILED, b""
+            error = jobs_pb2.Error(
+                type="ResultTooLarge", message=f"the result has {len(told.result)} bytes; {most} are the most"
+            )
+        change = self._decide(
+            entry,
+            outcome,
+            final_error=error.final,
+            delay=told.delay_ms / 1000 if told.HasField("delay_ms") else None,
+        )
+        finished = now - max(0, told.age_us)
+        started = finished - max(0, told.run_us) if told.started else None
+        row = self._row(
+            entry,
+            change,
+            finished,
+            started,
+            told.exec_id,
+            error=error if error.ByteSize() else None,
+            result=result or None if outcome is Outcome.SUCCEEDED else None,
+            encoding=told.encoding or jobs_pb2.ENCODING_JSON,
+        )
+        return Ending(entry, change, row)
+
+    def _decide(
+        self, entry: Entry, outcome: Outcome, *, final_error: bool = False, delay: float | None = None
+    ) -> Change:
+        options = entry.spec.options if entry.spec is not None and entry.spec.HasField("options") else None
+        retries = entry.spec.retries if entry.spec is not None else 0
+        if options is None:
+            return decide(
+                outcome, tries=entry.tries, retries=retries, rng=self._state.rng, delay=delay,
+                final_error=final_error, cancelling=entry.cancelling,
+            )  # fmt: skip
+        return decide(
+            outcome, tries=entry.tries, retries=retries, rng=self._state.rng, delay=delay,
+            final_error=final_error, cancelling=entry.cancelling, backoff=backoff_of(options),
+        )  # fmt: skip
+
+    def _row(
+        self,
+        entry: Entry,
+        change: Change,
+        finished: int,
+        started: int | None,
+        exec_id: bytes | None,
+        *,
+        error: jobs_pb2.Error | None,
+        result: bytes | None = None,
+        encoding: int = 1,
+    ) -> AttemptRow:
+        seat = self._state.book.seats.get(entry.worker)
+        return AttemptRow(
+            entry.job_id,
+            started,
+            finished,
+            exec_id,
+            entry.attempt,
+            change.tries,
+            int(change.outcome),
+            change.final,
+            encoding,
+            seat.name if seat is not None else None,
+            result,
+            error_to_json(error) if error is not None else None,
+        )
+
+    # -- commits -----------------------------------------------------------------------------
+    async def _flush(self, endings: list[Ending]) -> Sequence[None]:
+        async with self._lock:
+            with metrics.commit_seconds.labels("attempts").time():
+                await self._commit(endings)
+        metrics.commit_rows.labels("attempts").observe(len(endings))
+        self._close(endings)
+        return [None] * len(endings)
+
+    async def _commit(self, endings: list[Ending]) -> None:
+        """Until it is written, or the shards are not ours. The caller's patience is its own affair."""
+        while True:
+            epochs = self._state.epochs({e.entry.shard for e in endings})
+            try:
+                await store.write(self._writer, self._changes(endings), epochs, slow=self._doubtful)
+                self._doubtful = False
+                return
+            except NotOwner:
+                self._state.lost.set()
+                raise
+            except psycopg.errors.UniqueViolation:
+                self._doubtful = True  # somebody has written one of them: by keys, then
+            except Unavailable as error:
+                log.warning("outcomes wait", count=len(endings), why=str(error))
+                self._doubtful = True
+                await self._state.clock.sleep(RETRY_DELAY)
+            except psycopg.Error as error:
+                if len(endings) == 1 or not (error.sqlstate or "").startswith(("22", "23")):
+                    log.error("an outcome cannot be written", exc_info=error)
+                    self._spoil(endings, error)
+                    continue
+                middle = len(endings) // 2
+                await self._commit(endings[:middle])
+                await self._commit(endings[middle:])
+                return
+
+    def _spoil(self, endings: list[Ending], error: psycopg.Error) -> None:
+        """A row that the database refuses fails its attempt with the database's words: it never wedges the job (R14)."""
+        for ending in endings:
+            if ending.row is not None:
+                said = jobs_pb2.Error(type="OutcomeRefused", message=f"the database refuses this outcome: {error.sqlstate}")
+                ending.row = ending.row._replace(result=None, error=error_to_json(said), worker=None)
+
+    def _changes(self, endings: Sequence[Ending]) -> Changes:
+        changes = Changes()
+        for ending in endings:
+            entry, change = ending.entry, ending.change
+            if ending.row is not None:
+                changes.attempts.append(ending.row)
+            if change.then is not None:
+                key = entry.key
+                changes.defer.append(
+                    DeferredRow(
+                        entry.job_id, change.then.delay, entry.shard, key.priority, entry.attempt + 1, change.tries,
+                        int(change.then.reason), key.queue, key.task,
+                    )
+                )  # fmt: skip
+            elif entry.due:
+                changes.undefer.append(entry.job_id)
+            if entry.leased:
+                changes.unlease.append(entry.job_id)
+            if entry.cancelling:
+                changes.cancelled.append(entry.job_id)
+        return changes
+
+    def _close(self, endings: Sequence[Ending]) -> None:
+        state = self._state
+        due = False
+        for ending in endings:
+            state.book.finish(ending.entry)
+            metrics.attempts_finished.labels(ending.entry.key.queue, ending.change.outcome.name.lower()).inc()
+            if ending.change.then is None:
+                state.announce_final(ending.entry.job_id)
+            elif ending.change.then.delay < state.settings.due_interval:
+                due = True
+        if due:
+            state.due_wanted.set()
+
+    async def write(self, changes: Changes, shards: set[int]) -> None:
+        """A fenced write besides outcomes. The caller computes it under `exclusive`, or needs no such care."""
+        try:
+            await store.write(self._writer, changes, self._state.epochs(shards))
+        except NotOwner:
+            self._state.lost.set()
+            raise
+
+    @property
+    def exclusive(self) -> asyncio.Lock:
+        """Held while no other write of this coordinator is under way."""
+        return self._lock
+
+    async def drained(self) -> None:
+        """When everything submitted so far is written."""
+        await self._batches.idle()
+
+
+def _seen(future: asyncio.Future[Sequence[None]]) -> None:
+    """Nobody may be waiting for an ending of our own: its failure is `lost`, which is acted upon."""
+    if not future.cancelled():
+        future.exception()
+
+
+_SENTENCES = {
+    "lost": "its worker died, or was cut off for longer than its lease",
+    "expired": "it was not started by the time that start_by gave",
+    "cancelled": "cancelled before its start",
+    "cancel_grace": "cancelled; its worker did not confirm within the grace",
+    "never_started": "handed out too often without being started",
+}

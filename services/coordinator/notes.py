@@ -1,0 +1,77 @@
+"""Progress and log lines of attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from uuid import UUID
+
+from services.coordinator.state import State
+from services.core.errors import Unavailable
+from services.runtime import logs
+from services.store.times import to_datetime
+from taskflow.v1 import worker_pb2 as pb
+
+log = logs.get("notes")
+
+MAX_LINES = 10_000  # log lines that wait for Postgres; beyond, the oldest go
+MAX_MESSAGE = 8192
+BATCH = 1000
+
+Line = tuple[bytes, int, int, str, str]  # job, attempt, microseconds since 1970, level, message
+
+
+class Notes:
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._lines: deque[Line] = deque(maxlen=MAX_LINES)
+        self._news = asyncio.Event()
+
+    async def take(self, request: pb.NotifyRequest) -> list[bytes]:
+        """Keeps what running attempts say; returns the exec_ids that are not current."""
+        stale = []
+        now = self._state.clock.now_us()
+        for note in request.notifications:
+            entry = self._state.book.by_exec.get(note.exec_id)
+            if entry is None:
+                stale.append(note.exec_id)
+                continue
+            entry.started = True
+            if note.HasField("progress"):
+                entry.progress = note.progress
+            for line in note.logs:
+                self._add(entry.job_id, entry.attempt, now - line.age_us, line.level, line.message)
+        return stale
+
+    def stale(self, outcome: pb.AttemptOutcome, reason: str) -> None:
+        """R1: a refused outcome leaves a line in its job's log."""
+        message = f"an outcome of attempt {outcome.attempt} was refused: {reason}"
+        self._add(outcome.job_id, outcome.attempt, self._state.clock.now_us(), "warning", message)
+
+    def _add(self, job_id: bytes, attempt: int, at: int, level: str, message: str) -> None:
+        self._lines.append((job_id, attempt, at, level[:20] or "info", message.replace("\0", "")[:MAX_MESSAGE]))
+        self._news.set()
+
+    async def run(self) -> None:
+        """Writes lines in batches. They are no outcome: a lost database loses the oldest beyond the bound."""
+        state = self._state
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._lines:
+                batch = [self._lines.popleft() for _ in range(min(BATCH, len(self._lines)))]
+                try:
+                    await state.db.run(
+                        "append_logs",
+                        job_id=[UUID(bytes=line[0]) for line in batch],
+                        attempt=[line[1] for line in batch],
+                        logged_at=[to_datetime(line[2]) for line in batch],
+                        level=[line[3].replace("\0", "") for line in batch],
+                        message=[line[4] for line in batch],
+                    )
+                except Unavailable as error:
+                    log.warning("log lines wait", why=str(error))
+                    self._lines.extendleft(reversed(batch[: MAX_LINES - len(self._lines)]))
+                    await state.clock.sleep(1.0)
+
+

@@ -1,0 +1,217 @@
+"""Ownership: taking shards over, keeping them, handing them over. Taking over is the one recovery."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from uuid import uuid4
+
+import grpc
+
+from services.coordinator.feed import Feed
+from services.coordinator.ledger import Ledger
+from services.coordinator.pager import Pager
+from services.coordinator.recovery import Recovery
+from services.coordinator.state import State
+from services.core.book import Entry, Shard
+from services.core.errors import NotOwner, Unavailable
+from services.core.lanes import LaneKey
+from services.runtime import logs, metrics
+from services.store import dispatch as store
+from services.store.database import Writer
+from services.store.dispatch import Changes
+
+log = logs.get("owner")
+
+STANDBY_READS = 3  # good reads of an unchanged beat before an owner counts as dead (protocol B1)
+RETRY = 0.25
+
+
+class Superseded(Exception):
+    """Another process runs under our name."""
+
+
+class Owner:
+    def __init__(
+        self,
+        state: State,
+        ledger: Ledger,
+        pager: Pager,
+        recovery: Recovery,
+        announce: Callable[[], None],
+        orphaned: Callable[[list[Entry]], None],
+        removed: Callable[[list[Entry]], None],
+    ) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._pager = pager
+        self._recovery = recovery
+        self._announce = announce
+        self._orphaned = orphaned
+        self._removed = removed
+        self.incarnation = uuid4()
+        self.feed: Feed | None = None
+        self.took_over = asyncio.Event()  # since the process began
+        self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
+        self._seen_beats: dict[str, tuple[int, float, int]] = {}  # name -> beat, since when, good reads
+
+    async def join(self) -> None:
+        """Our row in `members`, under a new incarnation."""
+        settings = self._state.settings
+        await self._state.db.run(
+            "join_members",
+            name=settings.name,
+            kind="coordinator",
+            incarnation=self.incarnation,
+            addresses=settings.addresses,
+        )
+        self._state.valid_until = self._state.clock.monotonic() + settings.owner_timeout
+
+    async def beat(self) -> None:
+        """Renews our claim for as long as Postgres answers; counted from the sending (A7)."""
+        state = self._state
+        while True:
+            await state.clock.sleep(state.settings.beat_interval)
+            sent_at = state.clock.monotonic()
+            try:
+                alive = await state.db.rows("beat", name=state.settings.name, incarnation=self.incarnation)
+                now = await state.db.rows("database_time")
+            except Unavailable as error:
+                log.warning("no beat", why=str(error))
+                continue
+            if not alive:
+                raise Superseded(f"another process runs under the name {state.settings.name}; this one ends")
+            state.clock.set_now_us(now[0]["now_us"], state.clock.monotonic() - 0.0005)
+            state.valid_until = sent_at + state.settings.owner_timeout
+            if self.feed is not None:
+                self.feed.prolong()
+
+    async def run(self) -> None:
+        """Owns what can be owned; whenever that ends, begins anew."""
+        while True:
+            try:
+                await self._reign()
+            except (grpc.RpcError, ConnectionError, TimeoutError) as error:
+                log.warning("the queue service does not answer", why=_first_line(error))
+            except (Unavailable, NotOwner) as error:
+                log.warning("cannot own shards now", why=_first_line(error))
+            await self._state.clock.sleep(RETRY)
+
+    async def _reign(self) -> None:
+        state = self._state
+        if not await self._may_take():
+            return
+        feed = Feed(state, self._orphaned, self._removed)
+        try:
+            seen = await feed.open()
+            await self._take_over(seen)
+            self.feed = feed
+            feed.prolong()
+            self._announce()
+            self.took_over.set()
+            streaming = asyncio.ensure_future(feed.run())
+            losing = asyncio.ensure_future(state.lost.wait())
+            try:
+                await asyncio.wait({streaming, losing}, return_when=asyncio.FIRST_COMPLETED)
+                if streaming.done():
+                    streaming.result()
+                    raise ConnectionError("its stream ended")
+                log.warning("these shards have another owner now")
+            finally:
+                for task in (streaming, losing):
+                    task.cancel()
+                await asyncio.gather(streaming, losing, return_exceptions=True)
+        finally:
+            self.feed = None
+            await feed.close()
+
+    async def _may_take(self) -> bool:
+        """All shards are free, ours, or their owner's beat has stopped."""
+        state = self._state
+        members = {m["name"]: m for m in await state.db.rows("list_members")}
+        now = state.clock.monotonic()
+        for row in await state.db.rows("list_shards"):
+            owner = row["owner"]
+            if owner is None or owner == state.settings.name or owner not in members:
+                continue
+            beat = members[owner]["beat"]
+            known, since, reads = self._seen_beats.get(owner, (-1, now, 0))
+            if known != beat:
+                self._seen_beats[owner] = (beat, now, 1)
+                return False
+            self._seen_beats[owner] = (beat, since, reads + 1)
+            if now - since < state.settings.owner_timeout or reads + 1 < STANDBY_READS:
+                return False
+        return True
+
+    async def _take_over(self, seen: dict[int, int]) -> None:
+        """Raises the epochs, reads what must be known, opens the shards (protocol A1: reads after its commit)."""
+        state, settings = self._state, self._state.settings
+        floors = {row["shard"]: seen.get(row["shard"], 0) for row in await state.db.rows("list_shards")}
+        previous = {row["owner"] for row in await state.db.rows("list_shards")} - {None}
+        epochs = await store.take_shards(
+            self._writer,
+            floors,
+            owner=settings.name,
+            incarnation=self.incarnation,
+            address=settings.addresses[0],
+            queue_name=settings.queue_name,
+            queue_address=settings.queue_advertise or settings.queue_address,
+        )
+        snapshot = (await state.db.rows("snapshot_now", now=None))[0]
+        state.lost.clear()
+        state.page_wanted.set()
+        registered = await self._recovery.seats(previous | {settings.name})
+        leases = await state.db.rows("list_leases", shards=list(epochs))
+        self._pager.forget()
+        state.book.outbox.clear()
+        for number, (epoch, clean) in epochs.items():
+            shard = Shard(number, epoch, snapshot["xmax"], clean)
+            shard.opened_at = snapshot["now"]
+            state.book.open(shard, registered)
+        await self._pager.find_lanes()
+        await self._recovery.restore(leases)
+        state.settle_wanted.set()
+        state.due_wanted.set()
+        state.cancels_wanted.set()
+        metrics.takeovers.inc(len(epochs))
+        log.info("took over", shards=len(epochs), epoch=max(e for e, _ in epochs.values()), workers=len(registered))
+
+    async def write_marks(self) -> None:
+        """Every few seconds, the marks that have moved."""
+        state = self._state
+        written: dict[LaneKey, object] = {}
+        while True:
+            await state.clock.sleep(state.settings.mark_interval)
+            with suppress(Unavailable, NotOwner):
+                async with self._ledger.exclusive:
+                    marks = [(lane.key, lane.mark()) for lane in state.book.lanes.values()]
+                    moved = [(key, mark) for key, mark in marks if written.get(key) != mark]
+                    if not moved or not state.healthy:
+                        continue
+                    shards = {state.book.lanes[key].shard for key, _ in moved}
+                    await self._ledger.write(Changes(marks=moved), shards)
+                written.update(moved)
+
+    async def hand_over(self) -> None:
+        """SIGTERM: feed nothing more, write what is known, release the shards in order (B13)."""
+        state = self._state
+        with suppress(Unavailable, NotOwner, TimeoutError):
+            async with asyncio.timeout(state.settings.stop_grace):
+                await self._ledger.drained()
+                shards = set(state.book.shards)
+                if shards:
+                    marks = [(lane.key, lane.mark()) for lane in state.book.lanes.values()]
+                    release = ("release_shards", {"shards": sorted(shards), "owner": state.settings.name})
+                    async with self._ledger.exclusive:
+                        # The fence locks the shards for share, and the release updates them: ours both, one transaction.
+                        await self._ledger.write(Changes(marks=marks, other=[release]), shards)
+                await state.db.run("leave_members", name=state.settings.name, incarnation=self.incarnation)
+        await self._writer.reset()
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.details() or str(error.code())
+    return (str(error).splitlines() or [type(error).__name__])[0]

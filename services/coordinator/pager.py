@@ -1,0 +1,259 @@
+"""Reading what waits: pages of lanes, and deferred jobs that are due."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.coordinator.expiry import Expiry
+from services.coordinator.state import State
+from services.core.book import Entry
+from services.core.errors import Unavailable
+from services.core.lanes import START, Lane, LaneKey, Mark, Position
+from services.rpc.values import options_from_json
+from services.runtime import logs, metrics
+from services.runtime.failpoints import reach
+from services.store.dispatch import LaneReader, Spec
+from taskflow.v1 import jobs_pb2
+from taskflow.v1.dispatch_pb2 import LaneJobs
+from taskflow.v1.queue_pb2 import Task
+
+log = logs.get("pager")
+
+LANES_A_QUERY = 200
+SPECS_A_QUERY = 500
+SWEEPS_FOR_ALL = 5  # every lane is looked at within so many sweeps
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+REREAD_DUE = 30.0  # deferred rows can be committed after their time was passed
+
+
+def task_of(job_id: bytes, spec: Spec) -> Task:
+    task = Task(job_id=job_id, payload=spec.payload or b"", encoding=spec.encoding, retries=spec.retries)  # type: ignore[arg-type]
+    if spec.options:
+        task.options.CopyFrom(options_from_json(spec.options) or jobs_pb2.JobOptions())
+    return task
+
+
+class Pager:
+    def __init__(self, state: State, expiry: Expiry) -> None:
+        self._state = state
+        self._expiry = expiry
+        settings = state.settings
+        self._reader = LaneReader(settings.database_url, settings.database_timeout)
+        self._round: list[LaneKey] = []
+        self._unknown: set[LaneKey] = set()
+        self._due_in_memory = 0
+        self._due_since = _BEGINNING
+        self._due_reread_at = 0.0
+
+    async def close(self) -> None:
+        await self._reader.close()
+
+    def forget(self) -> None:
+        """A takeover begins: nothing that was read before counts."""
+        self._round.clear()
+        self._unknown.clear()
+        self._due_since = _BEGINNING
+
+    # -- offers ------------------------------------------------------------------------------
+    def offer(self, group: LaneJobs) -> None:
+        """Takes offered jobs that the lane's reading has not covered, while there is room and no backlog (A3)."""
+        book = self._state.book
+        shard = book.shards.get(group.shard)
+        if shard is None:
+            return
+        key = LaneKey(group.queue, group.task, group.priority)
+        lane = book.lanes.get(key)
+        if lane is None:
+            self._unknown.add(key)
+            self._state.page_wanted.set()
+            return
+        if lane.news or book.room(key) < len(group.jobs):
+            lane.news = True  # a backlog: first come, first served, by the pager
+            metrics.offers_refused.inc(len(group.jobs))
+            self._state.page_wanted.set()
+            return
+        for spec in group.jobs:
+            if spec.id not in book.by_job and lane.offer(group.tx, spec.id):
+                task = Task(job_id=spec.id, payload=spec.payload, encoding=spec.encoding, retries=spec.retries)
+                if spec.HasField("options"):
+                    task.options.CopyFrom(spec.options)
+                entry = Entry(spec.id, key, group.shard, 1, 0, task)
+                book.admit(entry, in_doubt=False)
+                self._expiry.consider(entry)
+        self._state.fed.set()
+
+    # -- pages -------------------------------------------------------------------------------
+    async def run_lanes(self) -> None:
+        """Reads lanes that have news and room at once, and all lanes every few sweeps."""
+        state = self._state
+        while True:
+            sweep = False
+            try:
+                async with asyncio.timeout(state.settings.sweep_interval):
+                    await state.page_wanted.wait()
+            except TimeoutError:
+                sweep = True
+            state.page_wanted.clear()
+            try:
+                if sweep or self._unknown:
+                    await self.find_lanes()
+                await self._read(self._pick(sweep))
+            except Unavailable as error:
+                log.warning("cannot read lanes", why=str(error))
+                await state.clock.sleep(state.settings.sweep_interval)
+
+    async def find_lanes(self) -> None:
+        """Lanes whose row we have not seen yet. A new lane is read from its mark on."""
+        state = self._state
+        self._unknown.clear()
+        rows = await state.db.rows("list_lanes", shards=list(state.book.shards))
+        for row in rows:
+            key = LaneKey(row["queue"], row["task"], row["priority"])
+            shard = state.book.shards.get(row["shard"])
+            if shard is not None and key not in state.book.lanes:
+                mark = Mark(Position(row["tx"], row["id"].bytes), frozenset(row["late"]))
+                # A lane born after the takeover has nothing that an older owner can have seen.
+                catch_to = 0 if mark == START and state.book.shards[row["shard"]].settled else shard.catch_to
+                state.book.lanes[key] = Lane.at(key, row["shard"], mark, catch_to)
+
+    def _pick(self, sweep: bool) -> list[Lane]:
+        book = self._state.book
+        half = book.depth // 2
+        picked = {
+            lane.key: lane
+            for lane in book.lanes.values()
+            if lane.news and not lane.reading and book.room(lane.key) >= half
+        }
+        if sweep:
+            if not self._round:
+                self._round = list(book.lanes)
+            share = max(LANES_A_QUERY, len(book.lanes) // SWEEPS_FOR_ALL + 1)
+            due, self._round = self._round[:share], self._round[share:]
+            for key in due:
+                lane = book.lanes.get(key)
+                if lane is not None and not lane.reading and book.room(key) > 0:
+                    picked[key] = lane
+        return list(picked.values())
+
+    async def _read(self, lanes: list[Lane]) -> None:
+        for start in range(0, len(lanes), LANES_A_QUERY):
+            part = lanes[start : start + LANES_A_QUERY]
+            size = self._state.settings.page_size
+            wanted = [(lane, lane.request(min(size, self._state.book.room(lane.key)))) for lane in part]
+            try:
+                pages = await self._reader.pages(wanted)
+            except BaseException:
+                for lane, request in wanted:
+                    lane.abandon(request)
+                raise
+            await reach("coordinator.after_page")
+            for (lane, request), page in zip(wanted, pages, strict=True):
+                if self._state.book.lanes.get(lane.key) is lane:
+                    catching_up = request.catching_up
+                    fresh = lane.merge(request, page)
+                    if fresh:
+                        await self._admit(lane, fresh, catching_up)
+            if any(lane.news for lane in part):
+                self._state.page_wanted.set()
+
+    async def _admit(self, lane: Lane, rows: list[Position], catching_up: bool) -> None:
+        """Dispatches what a page has brought. Their payloads are read in parts, up to the lane's share of memory."""
+        book = self._state.book
+        for start in range(0, len(rows), SPECS_A_QUERY):
+            part = rows[start : start + SPECS_A_QUERY]
+            claimed = [row for row in part if row.id in book.by_job]
+            for row in claimed:  # a worker has it, or a lease: only its place in the lane was missing
+                entry = book.by_job[row.id]
+                entry.key = lane.key if not entry.key.queue else entry.key
+                if entry.leased:
+                    lane.close((row.id,))
+            wanted = [row for row in part if row.id not in book.by_job]
+            specs = await self._specs([row.id for row in wanted])
+            shard = book.shards.get(lane.shard)
+            if shard is None or book.lanes.get(lane.key) is not lane:
+                return  # a takeover came between
+            for row in wanted:
+                if row.id in book.by_job or row.id not in specs:
+                    continue
+                if lane.dropped.pop(row.id, None) is not None:
+                    lane.close((row.id,))  # cancelled while its payload was read
+                    continue
+                entry = Entry(row.id, lane.key, lane.shard, 1, 0, task_of(row.id, specs[row.id]))
+                book.admit(entry, in_doubt=catching_up and row.tx < shard.catch_to)
+                self._expiry.consider(entry)
+            self._state.fed.set()
+            self._state.settle_wanted.set()
+
+    async def _specs(self, ids: list[bytes]) -> dict[bytes, Spec]:
+        while True:
+            try:
+                return await self._reader.specs(ids) if ids else {}
+            except Unavailable as error:
+                # The lane has moved past these rows: they must be dispatched from here.
+                log.warning("cannot read payloads", why=str(error))
+                await self._state.clock.sleep(self._state.settings.sweep_interval)
+
+    # -- deferred ----------------------------------------------------------------------------
+    async def run_due(self) -> None:
+        """Brings deferred jobs into memory when their time has come. Their rows stay until the outcome (A4)."""
+        state = self._state
+        while True:
+            try:
+                async with asyncio.timeout(state.settings.due_interval):
+                    await state.due_wanted.wait()
+            except TimeoutError:
+                pass
+            state.due_wanted.clear()
+            try:
+                await self._read_due()
+            except Unavailable as error:
+                log.warning("cannot read deferred jobs", why=str(error))
+                await state.clock.sleep(state.settings.sweep_interval)
+
+    def rescan_due(self) -> None:
+        """Rows were written whose time may lie before what has been read."""
+        self._due_reread_at = 0.0
+
+    async def _read_due(self) -> None:
+        state, book = self._state, self._state.book
+        if not book.shards:
+            return
+        now = state.clock.monotonic()
+        if now >= self._due_reread_at:
+            self._due_reread_at, self._due_since = now + REREAD_DUE, _BEGINNING
+        in_memory = sum(1 for e in book.by_job.values() if e.due and not e.worker) if book.by_job else 0
+        room = state.settings.due_depth - in_memory
+        if room <= 0:
+            return
+        rows = await state.db.rows(
+            "due_jobs", shards=list(book.shards), now=None, since=self._due_since, limit=min(room + in_memory, 2000)
+        )
+        fresh = [row for row in rows if row["job_id"].bytes not in book.by_job]
+        if fresh and len(rows) >= 2000:
+            state.due_wanted.set()
+        for start in range(0, len(fresh), SPECS_A_QUERY):
+            part = fresh[start : start + SPECS_A_QUERY]
+            specs = await self._specs([row["job_id"].bytes for row in part])
+            self._admit_due(part, specs)
+        if rows:
+            # A row that is committed with an earlier time than this is found by the next reading from the beginning.
+            self._due_since = max(self._due_since, rows[-1]["due_at"] - timedelta(seconds=1))
+
+    def _admit_due(self, rows: list[dict[str, Any]], specs: dict[bytes, Spec]) -> None:
+        book = self._state.book
+        for row in rows:
+            job_id: bytes = row["job_id"].bytes
+            shard = book.shards.get(row["shard"])
+            if shard is None or job_id in book.by_job or job_id not in specs:
+                continue
+            key = LaneKey(row["queue"], row["task"], row["priority"])
+            entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], task_of(job_id, specs[job_id]))
+            entry.due = True
+            book.admit(entry, in_doubt=row["due_at"] <= shard.opened_at)
+            self._expiry.consider(entry)
+        self._state.fed.set()
+        self._state.settle_wanted.set()
+
+

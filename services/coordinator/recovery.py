@@ -1,0 +1,201 @@
+"""What a takeover leaves open: attempts that may run somewhere, and those that workers claim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from services.coordinator.ledger import Ledger
+from services.coordinator.pager import task_of
+from services.coordinator.state import State
+from services.core.book import Entry, Phase, Seat
+from services.core.errors import NotOwner, Unavailable
+from services.core.lanes import LaneKey
+from services.runtime import logs
+from services.store.dispatch import Changes, LeaseRow, Spec
+from taskflow._policy import Outcome
+
+log = logs.get("recovery")
+
+
+class Recovery:
+    def __init__(self, state: State, ledger: Ledger) -> None:
+        self._state = state
+        self._ledger = ledger
+
+    async def seats(self, coordinators: Iterable[str]) -> list[bytes]:
+        """The workers that were registered with the former owners; each has a lease's time to come back."""
+        state = self._state
+        rows = await state.db.rows("registered_workers", coordinators=list(coordinators))
+        deadline = state.clock.monotonic() + state.settings.lease
+        for row in rows:
+            worker = row["worker_id"].bytes
+            if worker not in state.book.seats:
+                state.book.seats[worker] = Seat(worker, deadline, row["name"])
+        return [row["worker_id"].bytes for row in rows]
+
+    async def restore(self, leases: list[dict[str, Any]]) -> None:
+        """Attempts with a lease row: running somewhere, or handed out in doubt."""
+        facts = await self.facts([row["job_id"].bytes for row in leases])
+        for row in leases:
+            job_id = row["job_id"].bytes
+            if job_id not in facts or row["shard"] not in self._state.book.shards:
+                continue
+            key = LaneKey(row["queue"], row["task"], row["priority"])
+            entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], spec_of(job_id, facts[job_id]))
+            entry.exec_id, entry.started, entry.handouts = row["exec_id"].bytes, row["started"], row["handouts"]
+            entry.due = facts[job_id]["due_attempt"] is not None
+            self._state.book.restore(entry)
+
+    async def facts(self, job_ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+        if not job_ids:
+            return {}
+        rows = await self._state.db.rows("load_facts", ids=[UUID(bytes=i) for i in job_ids])
+        return {row["id"].bytes: row for row in rows}
+
+    async def complete(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Loads what an adopted attempt needs before it can end. Returns those that are final already, or unknown."""
+        wanting = [e for e in entries if e.spec is None]
+        facts = await self.facts([e.job_id for e in wanting])
+        void = []
+        for entry in wanting:
+            row = facts.get(entry.job_id)
+            if row is None or _ended(row, entry):
+                void.append(entry)
+                continue
+            if entry.spec is not None:
+                continue  # another report was quicker
+            entry.key = LaneKey(row["queue"], row["task"], row["priority"])
+            entry.spec = spec_of(entry.job_id, row)
+            entry.due = row["due_attempt"] is not None
+            entry.leased = row["lease_attempt"] is not None
+            known = row["lease_tries"] if row["lease_tries"] is not None else row["due_tries"]
+            entry.tries = known if known is not None else row["last_tries"] or 0
+        for entry in void:
+            self._state.book.discard(entry)
+        return void
+
+    async def run(self) -> None:
+        """Settles shards whose workers have all confirmed, and loads the facts of what was adopted."""
+        state = self._state
+        while True:
+            await state.settle_wanted.wait()
+            state.settle_wanted.clear()
+            try:
+                adopted, state.book.adopted = state.book.adopted, []
+                await self.complete(adopted)
+                entries = [e for number in list(state.book.shards) for e in state.book.settle(number)]
+                if entries:
+                    await self._settle(entries)
+            except (Unavailable, NotOwner) as error:
+                log.warning("cannot settle", why=str(error))
+                await state.clock.sleep(1.0)
+                state.settle_wanted.set()
+
+    async def _settle(self, entries: list[Entry]) -> None:
+        """With nobody: what had started is lost, what had not is handed out again."""
+        state = self._state
+        lost = [e for e in entries if e.leased and e.started]
+        if lost:
+            self._ledger.end(lost, Outcome.LOST, "lost")
+        again = []
+        for entry in entries:
+            if entry.phase is not Phase.HELD:
+                continue
+            entry.handouts += entry.leased
+            if entry.handouts >= state.settings.max_handouts:
+                self._ledger.end([entry], Outcome.FAILED, "never_started", final=True)
+            else:
+                again.append(entry)
+        first = [e for e in again if e.leased or e.lease_first]
+        if first:
+            await self._lease_first(first)
+        for entry in again:
+            if entry.phase is Phase.HELD:
+                state.book.hand_out(entry)
+        state.fed.set()
+
+    async def _lease_first(self, entries: list[Entry]) -> None:
+        """Poison that takes the machine down leaves a trace: its row is written before it is handed out (A12)."""
+        async with self._ledger.exclusive:
+            rows = [lease_row(e, started_at=None, worker=None) for e in entries if e.phase is Phase.HELD]
+            for entry in entries:
+                entry.leased = True
+            try:
+                await self._ledger.write(Changes(leases=rows), {e.shard for e in entries})
+            except Unavailable:
+                for entry in entries:  # they stay held, to be settled again
+                    shard = self._state.book.shards.get(entry.shard)
+                    if shard is not None and entry.phase is Phase.HELD:
+                        shard.held[entry.job_id] = entry
+                raise
+        for entry in entries:
+            self._state.book.leased(entry)
+
+    async def lease_long(self) -> None:
+        """Attempts that outlast a heartbeat get a row in `leases`; progress is written with it."""
+        state = self._state
+        while True:
+            await state.clock.sleep(1.0)
+            if not state.healthy:
+                continue
+            try:
+                async with self._ledger.exclusive:
+                    long = self._long()
+                    if not long:
+                        continue
+                    now_us, now = state.clock.now_us(), state.clock.monotonic()
+                    rows = []
+                    for entry in long:
+                        entry.leased = True
+                        started_at = now_us - int((now - entry.taken_at) * 1e6)
+                        rows.append(lease_row(entry, started_at=started_at, worker=self._name(entry)))
+                    await self._ledger.write(Changes(leases=rows), {e.shard for e in long})
+                for entry in long:
+                    entry.lease_written = entry.progress
+                    state.book.leased(entry)
+            except (Unavailable, NotOwner) as error:
+                log.warning("cannot write leases", why=str(error))
+
+    def _name(self, entry: Entry) -> str | None:
+        seat = self._state.book.seats.get(entry.worker)
+        return seat.name if seat is not None else None
+
+    def _long(self) -> list[Entry]:
+        before = self._state.clock.monotonic() - self._state.settings.lease_row_after
+        found = []
+        for seat in self._state.book.seats.values():
+            for entry in seat.entries.values():
+                if entry.taken_at > before or entry.phase is not Phase.TAKEN or not entry.key.queue:
+                    continue
+                if not entry.started:
+                    entry.started = True  # a live worker has had it for longer than a heartbeat
+                elif entry.leased and entry.lease_written is entry.progress:
+                    continue
+                found.append(entry)
+        return found
+
+
+def lease_row(entry: Entry, *, started_at: int | None, worker: str | None) -> LeaseRow:
+    key = entry.key
+    progress = entry.progress
+    told = None
+    if progress is not None:
+        told = json.dumps(
+            {"current": progress.current, "total": progress.total, "unit": progress.unit, "message": progress.message}
+        ).replace("\\u0000", "")
+    return LeaseRow(
+        entry.job_id, entry.exec_id or bytes(16), started_at, entry.shard, key.priority,
+        entry.attempt, entry.tries, entry.handouts, entry.started, key.queue, key.task, worker, told,
+    )  # fmt: skip
+
+
+def spec_of(job_id: bytes, facts: dict[str, Any]) -> Any:
+    return task_of(job_id, Spec(facts["payload"], facts["encoding"], facts["retries"], facts["options"]))
+
+
+def _ended(facts: dict[str, Any], entry: Entry) -> bool:
+    """The attempt that the worker has is recorded already: its report will be answered from `attempts`."""
+    return facts["last_attempt"] is not None and facts["last_attempt"] >= entry.attempt

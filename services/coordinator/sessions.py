@@ -1,0 +1,227 @@
+"""Workers: their sessions, leases, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from services.coordinator.ledger import Ledger
+from services.coordinator.settings import CoordinatorSettings
+from services.coordinator.state import State
+from services.core.book import Claim, Entry, Phase, Seat
+from services.core.errors import InvalidArgument, NotOwner, Unavailable
+from services.core.names import qualify
+from services.runtime import logs
+from services.store.dispatch import Changes
+from taskflow._policy import Outcome
+from taskflow.v1 import worker_pb2 as pb
+
+log = logs.get("sessions")
+
+CHECK = 0.25  # seconds between looks at leases
+
+
+@dataclass(eq=False)
+class Session:
+    """One open stream. Messages to the worker wait in `out`; None ends it."""
+
+    worker: bytes
+    register: pb.Register
+    out: asyncio.Queue[pb.SessionResponse | None] = field(default_factory=asyncio.Queue)
+    goodbye: bool = False
+
+
+class Sessions:
+    def __init__(self, state: State, ledger: Ledger, closing: asyncio.Event) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._closing = closing
+        self.open: dict[bytes, Session] = {}
+        self.known: dict[bytes, pb.Register] = {}
+
+    # -- the stream --------------------------------------------------------------------------
+    async def serve(self, requests: AsyncIterator[pb.SessionRequest], context: Any) -> AsyncIterator[pb.SessionResponse]:
+        first = await anext(aiter(requests), None)
+        if first is None:
+            return
+        register = _checked(first)
+        session = Session(register.worker_id, register)
+        await self._register(register)
+        previous = self.open.get(session.worker)
+        if previous is not None:
+            previous.out.put_nowait(None)
+        self.open[session.worker] = session
+        reader = asyncio.create_task(self._read(session, requests))
+        closer = asyncio.create_task(self._close_with(session))
+        try:
+            yield pb.SessionResponse(welcome=self._welcome(self._state.settings))
+            while (message := await session.out.get()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            closer.cancel()
+            self._broken(session)
+
+    def _welcome(self, settings: CoordinatorSettings) -> pb.Welcome:
+        return pb.Welcome(
+            lease_ms=int(settings.lease * 1000),
+            heartbeat_interval_ms=int(settings.heartbeat_interval * 1000),
+            epochs=self._state.shard_epochs(),
+        )
+
+    async def _close_with(self, session: Session) -> None:
+        await self._closing.wait()
+        session.out.put_nowait(None)
+
+    async def _register(self, register: pb.Register) -> None:
+        """On disk before the worker may be given anything: a takeover must know whose word to wait for (A5)."""
+        book = self._state.book
+        worker = register.worker_id
+        name = register.name.replace("\0", "")[:200] or worker.hex()[:12]
+        if worker not in book.seats or self.known.get(worker) != register:
+            await self._state.db.run(
+                "register_worker",
+                worker_id=UUID(bytes=worker),
+                coordinator=self._state.settings.name,
+                name=name,
+                host=register.host.replace("\0", "")[:255],
+                pid=register.pid,
+                queues=list(register.queues),
+                tasks=list(register.tasks),
+                concurrency=register.concurrency,
+                sdk=register.sdk.replace("\0", "")[:100],
+            )
+            log.info("a worker is here", worker=name, tasks=len(register.tasks), queues=len(register.queues))
+        self.known[worker] = register
+        seat = book.seats.setdefault(worker, Seat(worker, 0.0))
+        seat.name = name
+        seat.deadline = self._state.clock.monotonic() + self._state.settings.lease
+
+    async def _read(self, session: Session, requests: AsyncIterator[pb.SessionRequest]) -> None:
+        try:
+            async for request in requests:
+                if request.HasField("heartbeat"):
+                    self._heartbeat(session, request.heartbeat)
+                elif request.HasField("goodbye"):
+                    session.goodbye = True
+                    break
+        finally:
+            session.out.put_nowait(None)
+
+    def _broken(self, session: Session) -> None:
+        """A broken stream leaves the worker some seconds to come back; a goodbye none."""
+        if self.open.get(session.worker) is not session:
+            return
+        del self.open[session.worker]
+        seat = self._state.book.seats.get(session.worker)
+        if seat is not None and not self._closing.is_set():
+            now = self._state.clock.monotonic()
+            grace = 0.0 if session.goodbye else self._state.settings.reconnect_grace
+            seat.deadline = min(seat.deadline, now + grace)
+
+    # -- heartbeats --------------------------------------------------------------------------
+    def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
+        state = self._state
+        now = state.clock.monotonic()
+        seat = state.book.seats.get(session.worker)
+        if seat is None:
+            session.out.put_nowait(pb.SessionResponse(lease_lost=pb.LeaseLost()))
+            session.out.put_nowait(None)
+            return
+        seat.deadline = now + state.settings.lease
+        claims = [Claim(h.exec_id, h.job_id, h.attempt, h.shard, h.started, h.finished) for h in beat.held]
+        confirmed = {e.shard: e.epoch for e in beat.confirmed}
+        void, back = state.book.hear(session.worker, confirmed, claims, beat.voided, now)
+        self.returned(back)
+        if state.book.adopted or any(s.held and s.settled for s in state.book.shards.values()):
+            state.settle_wanted.set()
+        ack = pb.HeartbeatAck(sequence=beat.sequence, epochs=state.shard_epochs(), void=void)
+        session.out.put_nowait(pb.SessionResponse(ack=ack))
+        for entry in seat.entries.values():
+            if entry.cancelling and entry.phase is Phase.TAKEN:
+                self.tell_cancel(entry)
+
+    def returned(self, entries: Sequence[Entry]) -> None:
+        """Handed out, and never started: back to the queue, no try used, up to a cap (R4)."""
+        for entry in entries:
+            entry.handouts += 1
+            if entry.cancelling:
+                self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
+            elif entry.handouts >= self._state.settings.max_handouts:
+                self._ledger.end([entry], Outcome.FAILED, "never_started", final=True)
+            else:
+                self._state.book.hand_out(entry)
+        self._state.fed.set()
+
+    def announce(self) -> None:
+        """Our shards have changed: every worker is to confirm."""
+        epochs = pb.Epochs(epochs=self._state.shard_epochs())
+        for session in self.open.values():
+            session.out.put_nowait(pb.SessionResponse(epochs=epochs))
+
+    def tell_cancel(self, entry: Entry) -> None:
+        session = self.open.get(entry.worker)
+        if session is not None:
+            cancel = pb.Cancel(exec_id=entry.exec_id, reason=entry.cancel_reason)
+            session.out.put_nowait(pb.SessionResponse(cancel=cancel))
+
+    # -- leases ------------------------------------------------------------------------------
+    async def watch_leases(self) -> None:
+        """Ends the leases of the dead. A gap of our own, or of Postgres, is nobody's death (B2)."""
+        state = self._state
+        last = state.clock.monotonic()
+        while True:
+            await state.clock.sleep(CHECK)
+            now = state.clock.monotonic()
+            gap, last = now - last - CHECK, now
+            if gap > 1.0:
+                log.warning("stopped for a while; every lease is prolonged by it", seconds=round(gap, 1))
+                for seat in state.book.seats.values():
+                    seat.deadline += gap
+            if not state.healthy:
+                continue
+            dead = [worker for worker, seat in state.book.seats.items() if seat.deadline <= now]
+            if dead:
+                await self._bury(dead)
+
+    async def _bury(self, dead: list[bytes]) -> None:
+        state = self._state
+        for worker in dead:
+            session = self.open.pop(worker, None)
+            if session is not None:
+                session.out.put_nowait(pb.SessionResponse(lease_lost=pb.LeaseLost()))
+                session.out.put_nowait(None)
+            register = self.known.pop(worker, None)
+            lost = state.book.over(worker)
+            if lost:
+                log.warning("a worker is lost", worker=register.name if register else worker.hex(), attempts=len(lost))
+            self.lose(lost)
+        state.settle_wanted.set()
+        ids = [UUID(bytes=w) for w in dead]
+        gone = ("unregister_workers", {"coordinator": state.settings.name, "ids": ids})
+        with suppress(Unavailable, NotOwner):  # the row then stays until the next takeover's wait for it is over
+            async with self._ledger.exclusive:
+                await self._ledger.write(Changes(other=[gone]), set(state.book.shards))
+
+    def lose(self, entries: Sequence[Entry]) -> None:
+        """Their worker is over."""
+        for entry in entries:
+            if entry.spec is None:
+                self._state.book.adopted.append(entry)
+        self._ledger.end([e for e in entries if e.spec is not None], Outcome.LOST, "lost")
+
+
+def _checked(request: pb.SessionRequest) -> pb.Register:
+    register = request.register
+    if not request.HasField("register"):
+        raise InvalidArgument("register: the first message of a session must be Register", "register")
+    if len(register.worker_id) != 16:
+        raise InvalidArgument("register.worker_id: must be 16 bytes", "register.worker_id")
+    for field_name in ("queues", "tasks"):
+        for name in getattr(register, field_name):
+            qualify(name, field=f"register.{field_name}")
+    return register

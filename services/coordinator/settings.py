@@ -1,0 +1,32 @@
+"""Settings of the coordinator. Times are seconds."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.runtime.settings import DatabaseSettings
+
+
+class CoordinatorSettings(DatabaseSettings):
+    port: int = Field(9001, ge=1, le=65535, description="gRPC port")
+    metrics_port: int = Field(9101, ge=0, le=65535, description="Prometheus metrics; 0 turns them off")
+    name: str = Field("coordinator-1", description="stable name of this instance; a restart under it takes over without waiting")
+    queue_address: str = Field("127.0.0.1:9002", description="the queue service that this coordinator feeds, host:port")
+    queue_name: str = Field("queue-1", description="its name")
+    queue_advertise: str = Field("", description="addresses at which workers reach it; queue_address by default")
+    lease: float = Field(15.0, ge=1, description="a worker that is silent for so long is taken for dead")
+    heartbeat_interval: float = Field(2.0, gt=0, le=5, description="how often a worker says that it lives")
+    lease_row_after: float = Field(5.0, gt=0, description="an attempt that runs longer has a row in `leases`")
+    reconnect_grace: float = Field(5.0, gt=0, description="how long a worker with a broken stream has to come back")
+    beat_interval: float = Field(1.0, gt=0, description="how often this process says in Postgres that it lives")
+    owner_timeout: float = Field(5.0, gt=0, description="an owner without a beat for so long is dispatching no more")
+    lane_depth: int = Field(5000, ge=10, description="jobs of one lane that may wait in the queue service")
+    lane_bytes: int = Field(32 << 20, ge=1 << 20, description="payload bytes of one lane that may wait there")
+    page_size: int = Field(2000, ge=1, le=10_000, description="rows of one page")
+    sweep_interval: float = Field(1.0, gt=0, description="how often lanes without an offer are looked at")
+    due_interval: float = Field(0.25, gt=0, description="how often deferred jobs are looked at")
+    due_depth: int = Field(5000, ge=10, description="due jobs that may wait in the queue service")
+    mark_interval: float = Field(3.0, gt=0, description="how often marks of lanes are written")
+    max_handouts: int = Field(20, ge=1, description="hand-outs of an attempt without a start; then it fails, never_started")
+    cancel_grace: float = Field(30.0, gt=0, description="a running job's time to confirm a cancel; then it is final without")
+    report_wait: float = Field(8.0, gt=0, description="how long a report waits for its commit before it is told to come again")

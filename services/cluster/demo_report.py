@@ -72,7 +72,8 @@ def plan(folder: Path, orders: int, pictures: int, rows: int) -> Plan:
 
     made = make_orders(orders)
     for number in range(UNDELIVERABLE):
-        made.append({"order": orders + number + 1, "to": f"lost.{number}@nowhere.invalid", "name": "Nemo", "total": "1.00"})
+        lost = {"order": orders + number + 1, "to": f"lost.{number}@nowhere.invalid", "name": "Nemo", "total": "1.00"}
+        made.append(lost)
     drawn = draw_pictures(folder / "pictures", pictures)
     return Plan(folder, made, drawn, write_sales(folder / "sales.csv", rows))
 
@@ -195,15 +196,16 @@ def show(facts: Facts, plan: Plan, mailbox: Mailbox) -> None:
         states = Counter(str(job.state) for job in jobs)
         tries = sum(job.attempt for job in jobs)
         p50, p99 = facts.latencies.get(queue, (0.0, 0.0))
-        print(f"{queue:<12}{len(jobs):>6}{states['succeeded']:>11}{states['failed']:>8}{tries:>10}{tries - len(jobs):>9}"
-              f"{p50:>7.0f} ms{p99:>7.0f} ms")  # fmt: skip
-    twice = sum(len(mails) > 1 for mails in mailbox.mails.values())
+        counts = f"{len(jobs):>6}{states['succeeded']:>11}{states['failed']:>8}{tries:>10}{tries - len(jobs):>9}"
+        print(f"{queue:<12}{counts}{p50:>7.0f} ms{p99:>7.0f} ms")
     got = len(mailbox.mails.keys() & plan.recipients)
+    twice = sum(len(mails) > 1 for mails in mailbox.mails.values())
     sizes = [path.stat().st_size for path in (plan.folder / "thumbnails").glob("*.webp")]
     booked = sum(cents for _, cents in _booked(plan.database))
-    rows = sum(row["jobs"] for row in facts.states), sum(row["attempts"] for row in facts.states)
-    print(f"\nmails       {got} of {len(plan.recipients)} customers have theirs, {twice} of them more than once;"
-          f" the server said «later» {mailbox.put_off.total()} times and «never» {mailbox.refused.total()} times")  # fmt: skip
+    rows, tries = (sum(row[name] for row in facts.states) for name in ("jobs", "attempts"))
+    print(f"\nmails       {got} of {len(plan.recipients)} customers have theirs, {twice} of them more than once")
+    later, never = mailbox.put_off.total(), mailbox.refused.total()
+    print(f"            the server said «later» {later} times, «never» {never} times")
     print(f"thumbnails  {len(sizes)} of {len(plan.pictures)} on disk, {sum(sizes) / 1024:,.0f} KiB")
     print(f"import      {booked / 100:,.2f} EUR booked; its log: {'; '.join(facts.log) or 'empty'}")
-    print(f"Postgres    {rows[0]} jobs and {rows[1]} attempts stand there, p50 and p99 (stored to finished) are its own")
+    print(f"Postgres    holds {rows} jobs and {tries} attempts; p50 and p99 are its own, from stored to finished")

@@ -53,11 +53,13 @@ class Service:
 
     @property
     def ending(self) -> str:
-        """How the process ended, in words, with its last line."""
+        """How the process ended, in words, with the last line that it wrote if it ended by itself."""
         status = self.process.returncode if self.process else None
         if status is None:
             return "was not started"
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        if status < 0:
+            return f"was ended by {signal.Signals(-status).name}"
+        how = f"ended with exit status {status}"
         said = tail(self.log, self.log_start)
         return f"{how}: {said}" if said else how
 

@@ -137,7 +137,7 @@ def _running_already(state: Path, data_dir: Path) -> str:
     except (OSError, ValueError):
         other = {}
     facts = [f"pid {other['pid']}"] if "pid" in other else []
-    facts += [f"scheduler {other['addresses']['scheduler']}"] if "addresses" in other else []
+    facts += [f"{name} {address}" for name, address in other.get("addresses", {}).items() if name == "scheduler"]
     return f"one is running already with {data_dir}" + (f" ({', '.join(facts)})" if facts else "")
 
 

@@ -36,15 +36,17 @@ class Feed:
         self._channel = channel(state.settings.queue_address)
         self.stub = queue_pb2_grpc.QueueServiceStub(self._channel)
         self._call: grpc.aio.StreamStreamCall[pb.FeedRequest, pb.FeedResponse] | None = None
+        self._answers: AsyncIterator[pb.FeedResponse]
         self._remove: list[bytes] = []
         self._validity_due = False
 
     async def open(self) -> dict[int, int]:
         """Connects; the highest epochs that the queue service has seen."""
         self._call = self.stub.Feed(self._requests())
+        self._answers = aiter(self._call)
         async with asyncio.timeout(HELLO_TIMEOUT):
-            first = await self._call.read()
-        if first is grpc.aio.EOF or not first.HasField("hello"):
+            first = await anext(self._answers, None)
+        if first is None or not first.HasField("hello"):
             raise ConnectionError("the queue service said no hello")
         return {e.shard: e.epoch for e in first.hello.epochs}
 
@@ -64,8 +66,7 @@ class Feed:
 
     async def run(self) -> None:
         """Hears who took what, until the stream ends."""
-        assert self._call is not None
-        async for answer in self._call:
+        async for answer in self._answers:
             now = self._state.clock.monotonic()
             book = self._state.book
             for took in answer.took:

@@ -33,7 +33,7 @@ class Background:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", task=task.get_name(), exc_info=error)
             if not self.failed.done():
-                self.failed.set_exception(error)
+                self.failed.set_result(None)
 
     async def stop(self) -> None:
         tasks = list(self._tasks)

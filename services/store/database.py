@@ -102,22 +102,22 @@ class Database:
                 await self._pool.check()  # after a restart every idle connection is stale: find all of them now
                 raise
 
-    async def rows(self, name: str, **parameters: Any) -> list[Row]:
+    async def rows(self, query: str, /, **parameters: Any) -> list[Row]:
         """Runs a named query that may be repeated; tries once more on a stale connection."""
         for last in (False, True):
             try:
                 async with self.connection() as conn:
-                    cursor = await conn.execute(sql(name), parameters)
+                    cursor = await conn.execute(sql(query), parameters)
                     return await cursor.fetchall() if cursor.description else []
             except Unavailable:
                 if last:
                     raise
         raise AssertionError
 
-    async def run(self, name: str, **parameters: Any) -> int:
+    async def run(self, query: str, /, **parameters: Any) -> int:
         """Runs a named statement once; the number of rows that it touched."""
         async with self.connection() as conn:
-            return (await conn.execute(sql(name), parameters)).rowcount
+            return (await conn.execute(sql(query), parameters)).rowcount
 
 
 class Writer:

@@ -1,0 +1,58 @@
+"""The app that a packaged worker runs, and its life: until it is told to drain."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.runtime import logs
+from services.worker.settings import WorkerSettings
+from taskflow import AsyncTaskFlow, TaskFlow, apps
+
+log = logs.get("worker")
+
+
+def load_app(settings: WorkerSettings) -> TaskFlow | AsyncTaskFlow | None:
+    """The app that the settings name, against their scheduler; None if they name none. InvalidArgument in one line."""
+    if not settings.app:
+        TaskFlow(settings.scheduler_address)  # says what is wrong with the address
+        return None
+    return apps.load(settings.app, scheduler=settings.scheduler_address)
+
+
+class Running:
+    """`run` ends after `drain`, or with the error that ended the app."""
+
+    def __init__(self, app: TaskFlow | AsyncTaskFlow | None, settings: WorkerSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._draining = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        try:
+            if self._app is None:
+                log.info("no app is named (TASKFLOW_APP) and there are no built-in handlers yet: nothing to run")
+                await self._draining.wait()
+            else:
+                log.info("runs", app=self._settings.app, scheduler=self._settings.scheduler_address)
+                await self._run(self._app)
+        finally:
+            self._ended.set()
+
+    async def _run(self, app: TaskFlow | AsyncTaskFlow) -> None:
+        given = self._settings
+        if isinstance(app, AsyncTaskFlow):
+            await app.run(
+                concurrency=given.concurrency, queues=given.queue_names, grace=given.grace, name=given.name
+            )
+        else:
+            await asyncio.to_thread(
+                app.run, concurrency=given.concurrency, queues=given.queue_names, grace=given.grace, name=given.name
+            )
+
+    async def drain(self) -> None:
+        """Takes nothing new, gives what runs its grace, hands the rest back; returns when that is done."""
+        self._draining.set()
+        if self._app is not None:
+            self._app.stop()
+        await self._ended.wait()

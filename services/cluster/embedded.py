@@ -21,7 +21,8 @@ from services.cluster import pidfile
 from services.cluster.ports import PortInUseError, free_ports, is_free
 from services.cluster.process import spawn, stop, tail, take_lock, wait_until
 
-USER = DATABASE = "taskflow"
+USER = "postgres"  # not "taskflow": the schema of that name would be on its search path, and hide unqualified names
+DATABASE = "taskflow"
 HOST = "127.0.0.1"
 _INITDB_TIMEOUT = 120.0
 _START_TIMEOUT = 60.0

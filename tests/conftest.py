@@ -1,0 +1,64 @@
+"""Fixtures for all tests: `postgres`, `database`, `cluster`, `make_cluster`."""
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import postgres as pg
+from tests.support.cluster import ServiceCluster
+from tests.support.plugin import pytest_configure, pytest_runtest_makereport  # noqa: F401  hooks
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The dsn of a superuser on a real Postgres."""
+    with pg.server() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> Iterator[str]:
+    """The name of a migrated database that others are copied from. Nobody connects to it."""
+    name = f"taskflow_template_{os.getpid()}"
+    pg.create_template(postgres, name)
+    yield name
+    pg.drop_database(postgres, name)
+
+
+@pytest.fixture(scope="module")
+def database(postgres: str, template: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The dsn of a fresh, migrated database for the module."""
+    words = re.sub(r"\W+", "_", Path(str(request.path)).stem)[:30]
+    name = f"{words}_{os.getpid()}_{next(_numbers)}"
+    yield pg.create_database(postgres, name, template)
+    pg.drop_database(postgres, name)
+
+
+@pytest.fixture(scope="module")
+def make_cluster(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ServiceCluster]]:
+    """Makes clusters on the module's database, not started yet; takes ServiceCluster's options, and `dsn`."""
+    made: list[ServiceCluster] = []
+
+    def make(dsn: str | None = None, **options: Any) -> ServiceCluster:
+        cluster = ServiceCluster(dsn or database, tmp_path_factory.mktemp("cluster"), **options)
+        made.append(cluster)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
+    """Queue service, coordinator and scheduler, running, for the whole module. No worker: the tests bring theirs."""
+    running = make_cluster()
+    running.start_all()
+    return running

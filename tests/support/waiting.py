@@ -1,0 +1,46 @@
+"""Waiting for a fact, with a deadline. The only place in the tests that sleeps."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, overload
+
+T = TypeVar("T")
+EVERY = 0.02
+
+
+def eventually(fact: Callable[[], T], timeout: float = 10.0) -> T:
+    """What `fact()` returns as soon as it is true; AssertionError with its last answer after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (answer := fact()):
+        if time.monotonic() >= deadline:
+            raise AssertionError(_complaint(fact, answer, timeout))
+        time.sleep(EVERY)
+    return answer
+
+
+@overload
+async def eventually_async(fact: Callable[[], Awaitable[T]], timeout: float = ...) -> T: ...
+@overload
+async def eventually_async(fact: Callable[[], T], timeout: float = ...) -> T: ...
+async def eventually_async(fact: Callable[[], object], timeout: float = 10.0) -> object:
+    """The same inside a running loop; `fact` may be a coroutine function."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = fact()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return answer
+        if time.monotonic() >= deadline:
+            raise AssertionError(_complaint(fact, answer, timeout))
+        await asyncio.sleep(EVERY)
+
+
+def _complaint(fact: Callable[[], object], answer: object, timeout: float) -> str:
+    try:
+        what = " ".join(inspect.getsource(fact).split())
+    except (OSError, TypeError):
+        what = getattr(fact, "__name__", repr(fact))
+    return f"not within {timeout:g} s: {what} (last answer: {answer!r})"

@@ -1,0 +1,113 @@
+"""The feature table: what works, by the tests that prove it. `python -m tools.features [--write] [--tests]`.
+
+A row `works` when every test that names it passed in its last run and docs/reference/features.toml lists nothing as
+missing; `partial` when some did; `not yet` when none did. A skipped test, and one that was not run, prove nothing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CATALOGUE = ROOT / "docs" / "reference" / "features.toml"
+README = ROOT / "README.md"
+RESULTS = ROOT / ".pytest_cache" / "v" / "taskflow" / "features"
+BEGIN, END = "<!-- features: made by `make features` -->", "<!-- /features -->"
+STATES = ("works", "partial", "not yet")
+
+
+@dataclass
+class Row:
+    """One feature, with the outcome of each of its tests: passed, failed, skipped or not run."""
+
+    name: str
+    title: str
+    missing: str = ""
+    tests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        passed = [outcome == "passed" for outcome in self.tests.values()]
+        if not any(passed):
+            return "not yet"
+        return "works" if all(passed) and not self.missing else "partial"
+
+
+def catalogue() -> dict[str, Row]:
+    """Every row of the catalogue, without tests."""
+    entries = tomllib.loads(CATALOGUE.read_text())
+    return {name: Row(name, entry["title"], entry.get("missing", "")) for name, entry in entries.items()}
+
+
+def rows() -> list[Row]:
+    """The catalogue with the tests that exist now and how each ended last."""
+    found = catalogue()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for nodeid, names in _collected().items():
+        for name in names:
+            found[name].tests[nodeid] = results.get(nodeid, {}).get("outcome", "not run")
+    return list(found.values())
+
+
+def table(of: list[Row]) -> str:
+    """The table as Markdown."""
+    lines = ["| id | feature | state |", "|---|---|---|"]
+    for row in of:
+        lack = f", without {row.missing}" if row.missing and row.state == "partial" else ""
+        lines.append(f"| {row.name} | {row.title} | {row.state}{lack} |")
+    return "\n".join(lines)
+
+
+def in_readme() -> str | None:
+    """The table that stands in README.md; None when its marks are missing."""
+    text = README.read_text() if README.exists() else ""
+    if BEGIN not in text or END not in text:
+        return None
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def write(of: list[Row]) -> None:
+    """Put the table between the marks of README.md."""
+    if in_readme() is None:
+        sys.exit(f"README.md lacks the marks {BEGIN} and {END}")
+    before, _, rest = README.read_text().partition(BEGIN)
+    README.write_text(f"{before}{BEGIN}\n{table(of)}\n{END}{rest.partition(END)[2]}")
+
+
+def _collected() -> dict[str, list[str]]:
+    """The tests that there are, by node id, with the features that each names."""
+    command = [sys.executable, "-m", "pytest", "tests", "--collect-only", "-q", "-p", "tools.collect"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    marks: dict[str, list[str]] = defaultdict(list)
+    for line in answer.stdout.splitlines():
+        if line.startswith("feature\t"):
+            _, name, nodeid = line.split("\t", 2)
+            marks[nodeid].append(name)
+    if answer.returncode not in (0, 5):
+        sys.exit(f"the tests cannot be collected:\n{answer.stdout[-2000:]}{answer.stderr[-2000:]}")
+    return marks
+
+
+def main() -> None:
+    """Print the table with the tests behind each row, or put it into README.md."""
+    parser = argparse.ArgumentParser(description="What works, by the tests that prove it.")
+    parser.add_argument("--write", action="store_true", help="rewrite the table in README.md")
+    options = parser.parse_args()
+    found = rows()
+    for row in found:
+        print(f"{row.name:<6} {row.state:<8} {row.title}{f' (without {row.missing})' if row.missing else ''}")
+        for nodeid, outcome in row.tests.items():
+            print(f"{'':<16}{outcome:<8} {nodeid}")
+    print("; ".join(f"{sum(row.state == state for row in found)} {state}" for state in STATES))
+    if options.write:
+        write(found)
+
+
+if __name__ == "__main__":
+    main()

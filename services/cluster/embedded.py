@@ -90,7 +90,7 @@ class EmbeddedPostgres:
         """
         self._take_lock()
         try:
-            pg_home.prepare(self._home)
+            pg_home.prepare(self._home, self.data_dir)
             found = pg_binaries.find(self._major_of_data(), self._environ)
             self._bin, self.version = pg_home.runnable(found, self._home), found.version
             self._end_leftover(stopping)

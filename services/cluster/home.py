@@ -53,15 +53,16 @@ def locate(data_dir: Path, environ: Mapping[str, str] = os.environ) -> Home:
     return Home(_clone_home() / _digest(data_dir), _identity(environ))
 
 
-def prepare(home: Home) -> None:
+def prepare(home: Home, data_dir: Path) -> None:
     """Make the home, with a fresh password, unless it is there. Raises HomeError."""
     try:
         if home.identity:
             ROOT_BASE.mkdir(mode=0o755, exist_ok=True)
             _make(_clone_home(), home.identity, {})
+            _sweep()
         else:
-            home.path.parent.mkdir(parents=True, exist_ok=True)
-        _make(home.path, home.identity, {"password": secrets.token_urlsafe(32)})
+            data_dir.mkdir(parents=True, exist_ok=True)
+        _make(home.path, home.identity, {"password": secrets.token_urlsafe(32), "origin": str(data_dir.resolve())})
     except OSError as error:
         raise HomeError(f"Postgres cannot live in {home.path}: {error.strerror}") from error
 
@@ -84,6 +85,14 @@ def runnable(binaries: Binaries, home: Home) -> Path:
 def remove(home: Home) -> None:
     """Delete the data and the password for good."""
     shutil.rmtree(home.path, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Delete the homes of data folders in the temporary folder that are gone, as those of tests that were killed."""
+    for origin in _clone_home().glob("*/origin"):
+        data_dir = Path(origin.read_text())
+        if data_dir.is_relative_to(tempfile.gettempdir()) and not data_dir.exists():
+            shutil.rmtree(origin.parent, ignore_errors=True)
 
 
 def _clone_home() -> Path:

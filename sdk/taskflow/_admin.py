@@ -1,0 +1,181 @@
+"""`tf.jobs`, `tf.queues`, `tf.workers`: what is there, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from taskflow._core import Core
+from taskflow._resources import AttemptInfo, JobInfo, JobState, LogInfo, QueueInfo, WorkerInfo
+
+T = TypeVar("T")
+Page = tuple[list[T], str]
+
+PAGE_SIZE = 100
+
+
+def _each(
+    call: Callable[[Callable[[], Coroutine[Any, Any, Page[T]]]], Page[T]], page: Callable[[str], Any]
+) -> Iterator[T]:
+    token = ""
+    while True:
+        items, token = call(lambda: page(token))  # noqa: B023
+        yield from items
+        if not token:
+            return
+
+
+async def _aeach(
+    call: Callable[[Callable[[], Coroutine[Any, Any, Page[T]]]], Awaitable[Page[T]]], page: Callable[[str], Any]
+) -> AsyncIterator[T]:
+    token = ""
+    while True:
+        items, token = await call(lambda: page(token))  # noqa: B023
+        for item in items:
+            yield item
+        if not token:
+            return
+
+
+class Jobs:
+    """`tf.jobs`"""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._call = core.io.call
+
+    def get(self, id: str) -> JobInfo:
+        """NotFound when there is no job of that id."""
+        return self._call(lambda: self._core.get_job(id))
+
+    def list(
+        self,
+        *,
+        queue: str = "",
+        states: Iterable[JobState | str] | str = (),
+        task: str = "",
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[JobInfo]:
+        """Newest first, read page by page while iterating. Payloads and results over 1 KiB are left out."""
+        wanted = states if isinstance(states, str) else tuple(states)
+        return _each(self._call, lambda token: self._core.list_jobs(queue, wanted, task, page_size, token))
+
+    def wait(self, id: str, timeout: float | None = None) -> JobInfo:
+        """The job once it is final, whatever its state. DeadlineExceeded after `timeout` seconds."""
+        return self._call(lambda: self._core.wait_job(id, timeout))
+
+    def cancel(self, id: str, reason: str = "") -> JobInfo:
+        """As JobHandle.cancel."""
+        return self._call(lambda: self._core.cancel_job(id, reason))
+
+    def retry(self, id: str) -> JobInfo:
+        """As JobHandle.retry."""
+        return self._call(lambda: self._core.retry_job(id))
+
+    def attempts(self, id: str) -> Sequence[AttemptInfo]:
+        """Its tries, in order."""
+        return self._call(lambda: self._core.list_attempts(id))
+
+    def logs(self, id: str, *, page_size: int = PAGE_SIZE) -> Iterator[LogInfo]:
+        """Its log, oldest first."""
+        return _each(self._call, lambda token: self._core.list_logs(id, page_size, token))
+
+
+class Queues:
+    """`tf.queues`"""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._call = core.io.call
+
+    def get(self, name: str) -> QueueInfo:
+        """NotFound when there is no such queue; never for an empty one."""
+        return self._call(lambda: self._core.get_queue(name))
+
+    def list(self, *, page_size: int = PAGE_SIZE) -> Iterator[QueueInfo]:
+        """By name."""
+        return _each(self._call, lambda token: self._core.list_queues(page_size, token))
+
+
+class Workers:
+    """`tf.workers`"""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._call = core.io.call
+
+    def list(self, *, page_size: int = PAGE_SIZE) -> Iterator[WorkerInfo]:
+        """The live ones."""
+        return _each(self._call, lambda token: self._core.list_workers(page_size, token))
+
+
+class AsyncJobs:
+    """`tf.jobs` of AsyncTaskFlow: the verbs of Jobs as coroutines, lists as async iterators."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._call = core.io.acall
+
+    async def get(self, id: str) -> JobInfo:
+        """As Jobs.get."""
+        return await self._call(lambda: self._core.get_job(id))
+
+    def list(
+        self,
+        *,
+        queue: str = "",
+        states: Iterable[JobState | str] | str = (),
+        task: str = "",
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[JobInfo]:
+        """As Jobs.list."""
+        wanted = states if isinstance(states, str) else tuple(states)
+        return _aeach(self._call, lambda token: self._core.list_jobs(queue, wanted, task, page_size, token))
+
+    async def wait(self, id: str, timeout: float | None = None) -> JobInfo:
+        """As Jobs.wait."""
+        return await self._call(lambda: self._core.wait_job(id, timeout))
+
+    async def cancel(self, id: str, reason: str = "") -> JobInfo:
+        """As JobHandle.cancel."""
+        return await self._call(lambda: self._core.cancel_job(id, reason))
+
+    async def retry(self, id: str) -> JobInfo:
+        """As JobHandle.retry."""
+        return await self._call(lambda: self._core.retry_job(id))
+
+    async def attempts(self, id: str) -> Sequence[AttemptInfo]:
+        """As Jobs.attempts."""
+        return await self._call(lambda: self._core.list_attempts(id))
+
+    def logs(self, id: str, *, page_size: int = PAGE_SIZE) -> AsyncIterator[LogInfo]:
+        """As Jobs.logs."""
+        return _aeach(self._call, lambda token: self._core.list_logs(id, page_size, token))
+
+
+class AsyncQueues:
+    """`tf.queues` of AsyncTaskFlow."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._call = core.io.acall
+
+    async def get(self, name: str) -> QueueInfo:
+        """As Queues.get."""
+        return await self._call(lambda: self._core.get_queue(name))
+
+    def list(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[QueueInfo]:
+        """As Queues.list."""
+        return _aeach(self._call, lambda token: self._core.list_queues(page_size, token))
+
+
+class AsyncWorkers:
+    """`tf.workers` of AsyncTaskFlow."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._call = core.io.acall
+
+    def list(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[WorkerInfo]:
+        """As Workers.list."""
+        return _aeach(self._call, lambda token: self._core.list_workers(page_size, token))

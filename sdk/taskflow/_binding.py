@@ -1,0 +1,172 @@
+"""How a handler is called: with the job, with the payload's fields as its parameters, or both."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from taskflow._job import Job
+from taskflow.errors import InvalidArgument
+
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+class Binding:
+    """Read once from a handler's signature. InvalidArgument for one that cannot be called by names."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = getattr(function, "__qualname__", repr(function))
+        self.signature = inspect.signature(function)
+        hints = _hints(function)
+        self.job_parameter: str | None = None
+        self.takes_rest = False
+        self.fields: dict[str, inspect.Parameter] = {}
+        self._converters: dict[str, Callable[[Any], Any]] = {}
+        for name, parameter in self.signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                self.takes_rest = True
+            elif parameter.kind not in (_POSITIONAL, _KEYWORD):
+                raise InvalidArgument(
+                    f"handler: {self.name} has the parameter {parameter}, which cannot be given by name",
+                    field="handler",
+                )
+            elif _means_job(name, hints.get(name, parameter.annotation)) and self.job_parameter is None:
+                self.job_parameter = name
+            else:
+                self.fields[name] = parameter
+                if (converter := _converter(hints.get(name))) is not None:
+                    self._converters[name] = converter
+        self._required = {n for n, p in self.fields.items() if p.default is inspect.Parameter.empty}
+        self.only_job = self.job_parameter is not None and not self.fields and not self.takes_rest
+
+    def payload(self, args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload for a call with these arguments, checked. InvalidArgument names the one at fault."""
+        given = dict(arguments)
+        if args:
+            names = [n for n, p in self.fields.items() if p.kind is _POSITIONAL]
+            if len(args) > len(names):
+                raise InvalidArgument(
+                    f"{self.name} takes at most {len(names)} arguments by position, {len(args)} were given",
+                    field="args",
+                )
+            for name, value in zip(names, args, strict=False):
+                if name in given:
+                    raise InvalidArgument(f"{name}: given by position and by name", field=name)
+                given[name] = value
+        self._check(given)
+        return given
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        for name in given:
+            if name not in self.fields and not self.takes_rest:
+                known = ", ".join(self.fields) or "none"
+                raise InvalidArgument(f"{name}: {self.name} has no such parameter (it has: {known})", field=name)
+        missing = self._required - given.keys()
+        if missing:
+            name = sorted(missing)[0]
+            raise InvalidArgument(f"{name}: {self.name} needs it, and it was not given", field=name)
+
+    def call(self, function: Callable[..., Any], job: Job) -> Any:
+        """Calls the handler for `job`. InvalidArgument when the payload does not fit its parameters."""
+        if self.only_job:
+            return function(**{self.job_parameter: job}) if self.job_parameter else function()
+        payload = job.payload
+        if payload is None:
+            payload = {}
+        if not isinstance(payload, dict):
+            raise InvalidArgument(
+                f"payload: {self.name} takes fields ({', '.join(self.fields) or 'none'}), and the payload is"
+                f" {_kind(payload)}; take it as job.payload from a parameter annotated Job",
+                field="payload",
+            )
+        if self.job_parameter in payload:
+            raise InvalidArgument(f"payload.{self.job_parameter}: the name of the Job parameter", field="payload")
+        self._check(payload)
+        arguments = dict(payload)
+        for name, convert in self._converters.items():
+            if name in arguments:
+                arguments[name] = _converted(convert, arguments[name], name)
+        if self.job_parameter is not None:
+            arguments[self.job_parameter] = job
+        return function(**arguments)
+
+
+def _converted(convert: Callable[[Any], Any], value: Any, name: str) -> Any:
+    try:
+        return convert(value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidArgument(f"payload.{name}: {error}", field=f"payload.{name}") from error
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(inspect.unwrap(function))
+    except Exception:  # a name known to the type checker alone; its text is looked at instead
+        return {}
+
+
+def _means_job(name: str, annotation: Any) -> bool:
+    if annotation is inspect.Parameter.empty:
+        return name == "job"
+    if isinstance(annotation, str):
+        return annotation.strip("'\"") in ("Job", "taskflow.Job")
+    return annotation is Job or (isinstance(annotation, type) and issubclass(annotation, Job))
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {str: "text", bytes: "bytes", list: "a list"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _is_model(annotation: Any) -> bool:
+    """A dataclass or a pydantic model. Looking does not import pydantic: whoever has a model has imported it."""
+    if not isinstance(annotation, type) or typing.get_origin(annotation) is not None:
+        return False
+    pydantic = sys.modules.get("pydantic")
+    return dataclasses.is_dataclass(annotation) or (pydantic is not None and issubclass(annotation, pydantic.BaseModel))
+
+
+def _mentions_model(annotation: Any) -> bool:
+    return _is_model(annotation) or any(_mentions_model(a) for a in typing.get_args(annotation))
+
+
+def _converter(annotation: Any) -> Callable[[Any], Any] | None:
+    """For a dataclass or a pydantic model, also inside list, dict and Optional: pydantic where it is installed."""
+    if not _mentions_model(annotation):
+        return None
+    try:
+        from pydantic import TypeAdapter
+    except ImportError:
+        return lambda value: build(annotation, value)
+    adapter: Any = TypeAdapter(annotation)
+    validate: Callable[[Any], Any] = adapter.validate_python
+    return validate
+
+
+def build(annotation: Any, value: Any) -> Any:
+    """A value of dataclasses out of plain JSON, without pydantic. Other types are taken as they are."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        models = [a for a in args if _mentions_model(a)]
+        return build(models[0], value) if models else value
+    if origin is list and isinstance(value, list) and args:
+        return [build(args[0], item) for item in value]
+    if origin is dict and isinstance(value, dict) and len(args) == 2:
+        return {key: build(args[1], item) for key, item in value.items()}
+    if not _is_model(annotation) or isinstance(value, annotation):
+        return value
+    if not isinstance(value, dict):
+        raise TypeError(f"{annotation.__name__} is made from a JSON object, this is {_kind(value)}")
+    hints = typing.get_type_hints(annotation)
+    unknown = value.keys() - {f.name for f in dataclasses.fields(annotation) if f.init}
+    if unknown:
+        raise TypeError(f"{annotation.__name__} has no field {sorted(unknown)[0]!r}")
+    return annotation(**{name: build(hints[name], item) for name, item in value.items()})

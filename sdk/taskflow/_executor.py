@@ -1,0 +1,72 @@
+"""What runs attempts. Three kinds: the handlers' event loop, threads, processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Protocol
+
+from taskflow import _verdict
+from taskflow._io import Mailbox
+from taskflow._worker_attempts import Attempt
+
+
+class Executor(Protocol):
+    """Called on the I/O thread. Every attempt submitted is answered once, by `Attempt.finish` or a failed start."""
+
+    stoppable: bool
+    """Whether `stop` ends the handler; a thread can only be asked, by `job.cancelled`."""
+
+    def submit(self, attempts: list[Attempt]) -> None: ...
+
+    def stop(self, attempt: Attempt, gently: bool) -> None:
+        """Ends a started attempt; `gently`: it is asked first, and may go on."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class LoopExecutor:
+    """`async def` handlers, as tasks of the handlers' loop (the application's own, or `TaskFlow.run`'s)."""
+
+    stoppable = True
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._inbox: Mailbox[Attempt] = Mailbox(loop, self._begin)
+
+    def submit(self, attempts: list[Attempt]) -> None:
+        self._inbox.put_all(attempts)
+
+    def _begin(self, arrived: deque[Attempt]) -> None:
+        create = self.loop.create_task
+        while arrived:
+            attempt = arrived.popleft()
+            if attempt.start():
+                task = create(self._run(attempt))
+                attempt.runner = task
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, attempt: Attempt) -> None:
+        handler = attempt.handler
+        try:
+            value: Any = await handler.binding.call(handler.function, attempt.job())
+            verdict = _verdict.of_value(value)
+        except asyncio.CancelledError as error:
+            # By us, and then `forced` says why; else by the handler itself or the loop's end.
+            verdict = _verdict.of_exception(error)
+        except BaseException as error:
+            verdict = _verdict.of_exception(error)
+        attempt.finish(verdict)
+
+    def stop(self, attempt: Attempt, gently: bool) -> None:
+        self.loop.call_soon_threadsafe(self._cancel, attempt)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        if attempt.runner is not None:
+            attempt.runner.cancel()
+
+    async def close(self) -> None:
+        """Handlers that ignored their cancellation are left behind."""

@@ -1,0 +1,71 @@
+"""A job just made: its id, and what can be done with it."""
+
+from __future__ import annotations
+
+from taskflow import _ids
+from taskflow._core import Core, outcome_or_raise
+from taskflow._resources import JobInfo
+
+
+class _Handle:
+    __slots__ = ("_core", "_id", "existing")
+
+    def __init__(self, core: Core, job_id: bytes, existing: bool = False) -> None:
+        self._core = core
+        self._id = job_id
+        self.existing = existing
+        """Whether its idempotency key named a job that was there already."""
+
+    @property
+    def id(self) -> str:
+        return _ids.show(self._id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
+
+
+class JobHandle(_Handle):
+    """What `TaskFlow.new_job` returns."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> JobInfo:
+        """The finished job, with `.result`. JobFailed, JobCancelled; DeadlineExceeded after `timeout` seconds."""
+        return outcome_or_raise(self._core.io.call(lambda: self._core.wait_job(self.id, timeout)))
+
+    def get(self) -> JobInfo:
+        """The job as it stands now."""
+        return self._core.io.call(lambda: self._core.get_job(self.id))
+
+    def cancel(self, reason: str = "") -> JobInfo:
+        """A waiting job is cancelled at once; a running one is asked to stop (`.cancelling`).
+
+        FailedPrecondition, reason JOB_FINISHED, when it is final already.
+        """
+        return self._core.io.call(lambda: self._core.cancel_job(self.id, reason))
+
+    def retry(self) -> JobInfo:
+        """Puts a finished job in its queue once more, with fresh tries. FailedPrecondition when it is not final."""
+        return self._core.io.call(lambda: self._core.retry_job(self.id))
+
+
+class AsyncJobHandle(_Handle):
+    """What `AsyncTaskFlow.new_job` returns: the verbs of JobHandle as coroutines."""
+
+    __slots__ = ()
+
+    async def wait(self, timeout: float | None = None) -> JobInfo:
+        """As JobHandle.wait."""
+        return outcome_or_raise(await self._core.io.acall(lambda: self._core.wait_job(self.id, timeout)))
+
+    async def get(self) -> JobInfo:
+        """As JobHandle.get."""
+        return await self._core.io.acall(lambda: self._core.get_job(self.id))
+
+    async def cancel(self, reason: str = "") -> JobInfo:
+        """As JobHandle.cancel."""
+        return await self._core.io.acall(lambda: self._core.cancel_job(self.id, reason))
+
+    async def retry(self) -> JobInfo:
+        """As JobHandle.retry."""
+        return await self._core.io.acall(lambda: self._core.retry_job(self.id))

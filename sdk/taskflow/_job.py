@@ -1,0 +1,117 @@
+"""The job as its handler sees it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Protocol
+
+from taskflow import _ids, _values
+
+
+class JobLink(Protocol):
+    """What connects a job to the worker that runs it: directly, or through a pipe."""
+
+    @property
+    def cancelled(self) -> bool: ...
+
+    def progress(self, current: float, total: float, unit: str, message: str) -> None: ...
+
+    def heartbeat(self) -> None: ...
+
+    def log(self, level: str, message: str) -> None: ...
+
+
+class Job:
+    """One attempt at a job. A handler gets it as the parameter annotated `Job`, or named `job`.
+
+    Its methods may be called from async handlers, threads and processes alike, and never block.
+    """
+
+    __slots__ = (
+        "_data",
+        "_encoding",
+        "_exec_id",
+        "_id",
+        "_link",
+        "_payload",
+        "attempt",
+        "deadline",
+        "queue",
+        "retries",
+        "task",
+    )
+
+    queue: str
+    task: str
+    """'' for a job without a task."""
+    attempt: int
+    """Number of this execution, from 1."""
+    retries: int
+    """Further tries that the job was made with."""
+    deadline: datetime | None
+    """When this attempt times out; None: never."""
+
+    def __init__(
+        self,
+        link: JobLink,
+        job_id: bytes,
+        exec_id: bytes,
+        queue: str,
+        task: str,
+        attempt: int,
+        retries: int,
+        data: bytes,
+        encoding: int,
+        deadline: datetime | None,
+    ) -> None:
+        self._link = link
+        self._id = job_id
+        self._exec_id = exec_id
+        self._data = data
+        self._encoding = encoding
+        self._payload: Any = _UNREAD
+        self.queue = queue
+        self.task = task
+        self.attempt = attempt
+        self.retries = retries
+        self.deadline = deadline
+
+    @property
+    def id(self) -> str:
+        """The job's id, the same in all its attempts."""
+        return _ids.show(self._id)
+
+    @property
+    def exec_id(self) -> str:
+        """This attempt's id: the key to use where an effect must happen once per attempt."""
+        return _ids.show(self._exec_id)
+
+    @property
+    def payload(self) -> Any:
+        """What the job was made with: a JSON value, text or bytes."""
+        if self._payload is _UNREAD:
+            self._payload = _values.decode(self._data, self._encoding)
+        return self._payload
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should stop: cancelled, timed out, or cut off from the cluster."""
+        return self._link.cancelled
+
+    def progress(self, current: float, total: float = 0, unit: str = "", message: str = "") -> None:
+        """Says how far it is. Also the heartbeat. Sent on at most twice a second; the last one counts."""
+        self._link.progress(float(current), float(total), str(unit), str(message))
+
+    def heartbeat(self) -> None:
+        """Says that it is alive: needed at least every `heartbeat_timeout`, where one is set."""
+        self._link.heartbeat()
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Adds a line to the job's log, kept with the job and listed by `tf.jobs.logs`."""
+        self._link.log(str(level), str(message))
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} queue={self.queue!r} task={self.task!r} attempt={self.attempt}>"
+
+
+_UNREAD = object()

@@ -1,0 +1,129 @@
+"""`run`: a worker in the foreground, until a signal or `stop` ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from taskflow._core import Core
+from taskflow._executor_child import stop_if_importing
+from taskflow._io import new_event_loop
+from taskflow._worker import Worker
+from taskflow._worker_options import RunOptions
+from taskflow.errors import FailedPrecondition
+
+log = logging.getLogger("taskflow")
+
+
+class Running:
+    """A `run` under way, seen from other threads."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.worker: Worker | None = None
+        self._stopped = False
+
+    async def serve(self, options: RunOptions, handler_loop: asyncio.AbstractEventLoop) -> None:
+        """On the I/O loop."""
+        self.worker = Worker(self._core, options, handler_loop)
+        if self._stopped:
+            self.worker.stop()
+        await self.worker.run()
+
+    def stop(self) -> None:
+        """From any thread, or from a signal's handler: drain."""
+        self._stopped = True
+        self._core.io.post(lambda: self.worker.stop() if self.worker is not None else None)
+
+    def kill(self) -> None:
+        """From any thread: handler processes end with this one."""
+        if self.worker is not None:
+            self.worker.kill()
+
+
+def run_blocking(core: Core, options: RunOptions, running: list[Running]) -> None:
+    """For TaskFlow.run: an event loop of its own for async handlers, in this thread."""
+    stop_if_importing()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise FailedPrecondition(
+            "run: an event loop runs in this thread already; use AsyncTaskFlow there, and await its run",
+            reason="IN_EVENT_LOOP",
+        )
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run_here(core, options, running))
+
+
+async def run_here(core: Core, options: RunOptions, running: list[Running]) -> None:
+    """For AsyncTaskFlow.run: async handlers on the present loop. Its cancellation drains, too."""
+    stop_if_importing()
+    control = Running(core)
+    handler_loop = asyncio.get_running_loop()
+    running.append(control)
+    try:
+        with _signals(control, options):
+            _say(_notice(core, options))
+            serving = asyncio.wrap_future(core.io.submit(lambda: control.serve(options, handler_loop)))
+            try:
+                await asyncio.shield(serving)
+            except asyncio.CancelledError:
+                control.stop()
+                await asyncio.shield(serving)
+                raise
+    finally:
+        running.remove(control)
+
+
+@contextmanager
+def _signals(control: Running, options: RunOptions) -> Iterator[None]:
+    """In the main thread, SIGTERM and SIGINT drain, and a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    got = 0
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        nonlocal got
+        got += 1
+        if got == 1:
+            name = signal.Signals(number).name
+            _say(f"taskflow: {name}; draining, for {options.grace:g} s at most. Once more ends at once")
+            control.stop()
+        else:
+            control.kill()
+            os._exit(128 + number)
+
+    before: dict[int, Callable[..., Any] | int | None] = {}
+    for each in (signal.SIGTERM, signal.SIGINT):
+        before[each] = signal.signal(each, heard)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _notice(core: Core, options: RunOptions) -> str:
+    what = [f"task {name}" for name in options.tasks] + [f"queue {name}" for name in options.queue_handlers]
+    shown = ", ".join(what[:6]) + (f" and {len(what) - 6} more" if len(what) > 6 else "")
+    only = f" of {', '.join(options.queues)}" if options.queues else ""
+    return f"taskflow: {options.name} runs {shown}{only}, {options.concurrency} at once, for {core.scheduler}"
+
+
+def _say(line: str) -> None:
+    """To the log if the application shows it, else to standard error."""
+    if log.isEnabledFor(logging.INFO) and log.hasHandlers():
+        log.info(line)
+    else:
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,189 @@
+"""Channels, calls with a deadline, and statuses turned into the errors of the tree. Lives on the I/O loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
+
+from taskflow import errors
+from taskflow._clock import SYSTEM
+from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2_grpc, queues_pb2_grpc
+
+R = TypeVar("R")
+
+MAX_MESSAGE_BYTES = 8 << 20
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
+_STATUS_KEY = "grpc-status-details-bin"
+
+
+def channel_options(address: str, max_backoff_ms: int) -> list[tuple[str, int]]:
+    """Measured: without http2.ping_timeout_ms a frozen peer goes unseen for over a minute."""
+    options = [
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", max_backoff_ms),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ]
+    if _is_private(address):
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
+def _is_private(address: str) -> bool:
+    """Loopback, private addresses and names without a dot are never behind a web proxy."""
+    host = address.rpartition(":")[0].strip("[]") or address
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal", ".localhost", ".svc"))
+    return ip.is_loopback or ip.is_private
+
+
+def check_address(address: object, what: str) -> str:
+    """`host:port`. InvalidArgument says what is wrong with anything else."""
+    host, colon, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    if not host or not colon or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host or " " in host:
+        raise errors.InvalidArgument(
+            f"{what}: {address!r} is not host:port, as in 'localhost:9003'", field=what, reason="BAD_ADDRESS"
+        )
+    return str(address)
+
+
+class Transport:
+    """One channel per address; calls to the scheduler."""
+
+    def __init__(self, scheduler: str, timeout: float) -> None:
+        self.scheduler = scheduler
+        self.timeout = timeout
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        channel = self.channel(scheduler, max_backoff_ms=3_000)
+        self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
+        self.queues = queues_pb2_grpc.QueueAdminServiceStub(channel)
+        self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
+
+    def channel(self, address: str, max_backoff_ms: int = 500) -> grpc.aio.Channel:
+        found = self._channels.get(address)
+        if found is None:
+            found = grpc.aio.insecure_channel(address, options=channel_options(address, max_backoff_ms))
+            self._channels[address] = found
+        return found
+
+    async def first_reachable(self, addresses: list[str]) -> str:
+        """The first that answers; with one address, that one."""
+        for address in addresses[:-1]:
+            try:
+                async with asyncio.timeout(1.0):
+                    await self.channel(address).channel_ready()
+                return address
+            except TimeoutError:
+                continue
+        return addresses[-1] if addresses else ""
+
+    async def call(
+        self, method: Callable[..., Awaitable[R]], request: object, *, timeout: float | None = None
+    ) -> R:
+        """One call to the scheduler. UNAVAILABLE is repeated, with backoff, within the deadline (seconds)."""
+        limit = self.timeout if timeout is None else timeout
+        deadline = SYSTEM.monotonic() + limit
+        backoff = _FIRST_BACKOFF
+        left = limit
+        while True:
+            try:
+                return await method(request, timeout=max(left, 0.001))
+            except grpc.aio.AioRpcError as error:
+                failure = error
+            pause = backoff * random.uniform(0.5, 1.0)
+            left = deadline - SYSTEM.monotonic() - pause
+            if failure.code() is not grpc.StatusCode.UNAVAILABLE or left <= 0:
+                raise to_error(failure, self.scheduler) from None
+            await SYSTEM.sleep(pause)
+            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    async def topology(self) -> cluster_pb2.Topology:
+        return await self.call(self.cluster.GetTopology, cluster_pb2.GetTopologyRequest(), timeout=5.0)
+
+    async def close(self) -> None:
+        channels, self._channels = list(self._channels.values()), {}
+        await asyncio.gather(*(c.close() for c in channels), return_exceptions=True)
+
+
+_BY_CODE: dict[grpc.StatusCode, type[errors.TaskFlowError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArgument,
+    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
+    grpc.StatusCode.ABORTED: errors.FailedPrecondition,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: errors.PermissionDenied,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
+}
+_BY_NUMBER = {code.value[0]: kind for code, kind in _BY_CODE.items()}
+
+
+def by_code_number(code: int, message: str, field: str, reason: str) -> errors.TaskFlowError:
+    """The error of a google.rpc.Code with its details."""
+    kind = _BY_NUMBER.get(code, errors.InternalError)
+    if issubclass(kind, errors.InvalidArgument):
+        return kind(message, field=field, reason=reason)
+    return kind(message, reason=reason)
+
+
+def to_error(error: grpc.aio.AioRpcError, address: str) -> errors.TaskFlowError:
+    """The error of the tree for a failed call to `address`."""
+    code, message = error.code(), error.details() or ""
+    field, reason, has_details = _details(error)
+    if code is grpc.StatusCode.UNAVAILABLE and not has_details:
+        message = (
+            f"cannot reach TaskFlow's scheduler at {address} ({_cause(message)});"
+            " is it running, and is this its address?"
+        )
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not has_details:
+        message = f"no answer from TaskFlow's scheduler at {address} in time; it may yet do what was asked"
+    elif code is grpc.StatusCode.UNIMPLEMENTED:
+        message = f"what answers at {address} is not a TaskFlow scheduler of this version ({message})"
+    return by_code_number(code.value[0], message, field, reason)
+
+
+def _cause(message: str) -> str:
+    """The end of gRPC's chain of words, which holds the reason."""
+    for word in ("Connection refused", "Name or service not known", "Domain name not found", "Connection reset"):
+        if word.lower() in message.lower():
+            return word.lower()
+    return message.strip().splitlines()[-1][:160] if message.strip() else "no connection"
+
+
+def _details(error: grpc.aio.AioRpcError) -> tuple[str, str, bool]:
+    field = reason = ""
+    found = False
+    for key, value in error.trailing_metadata() or ():
+        if key != _STATUS_KEY:
+            continue
+        status = status_pb2.Status.FromString(value)
+        for detail in status.details:
+            found = True
+            if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                bad = error_details_pb2.BadRequest()
+                detail.Unpack(bad)
+                field = bad.field_violations[0].field if bad.field_violations else field
+            elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo()
+                detail.Unpack(info)
+                reason = info.reason
+    return field, reason, found
+
+

@@ -1,0 +1,338 @@
+"""The worker: polls for attempts, has them run, and sees that each outcome is acknowledged.
+
+Everything here is on the I/O thread. Invariants: `held` is what this worker has, from receipt to acknowledgement,
+and what heartbeats list; an attempt is settled once, and its slot released once; nothing starts without a lease,
+under an epoch older than one that was heard, or after it was given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from uuid import uuid4
+
+import grpc.aio
+
+from taskflow import _ids
+from taskflow._core import Core
+from taskflow._io import Mailbox
+from taskflow._verdict import Verdict
+from taskflow._worker_attempts import Attempt, Desk, Place
+from taskflow._worker_cluster import Cluster
+from taskflow._worker_drain import drain
+from taskflow._worker_epochs import Epochs
+from taskflow._worker_options import RunOptions
+from taskflow._worker_places import Places
+from taskflow._worker_poll import Poller
+from taskflow._worker_report import Notifier, Reporter
+from taskflow._worker_session import Registration, Session
+from taskflow._worker_stops import Stops, merged
+from taskflow._worker_timers import Timers, Wakeup
+from taskflow._worker_watch import LoopWatch
+from taskflow.v1 import queue_pb2, worker_pb2
+
+log = logging.getLogger("taskflow")
+
+SDK = "python/0.1.0"
+_MAX_GIVEN_UP = 100_000
+_MIN_UNACKNOWLEDGED = 1_000
+
+
+class Worker:
+    """One `run`. To be made on the I/O loop; `handler_loop` is where async handlers run."""
+
+    def __init__(self, core: Core, options: RunOptions, handler_loop: asyncio.AbstractEventLoop) -> None:
+        loop = asyncio.get_running_loop()
+        self.core, self.io, self.clock, self.options = core, core.io, core.clock, options
+        self.timers = Timers(core.clock)
+        self.epochs = Epochs()
+        self.held: dict[bytes, Attempt] = {}
+        self.draining = False
+        self.standing = Wakeup()  # may poll, perhaps
+        self.quiet = Wakeup()  # something was settled or acknowledged
+        self._given_up: OrderedDict[bytes, None] = OrderedDict()
+        self._stopping = asyncio.Event()
+        self._most_unacknowledged = max(_MIN_UNACKNOWLEDGED, 4 * options.concurrency)
+        self.cluster = Cluster(core, self.timers, self._topology_changed)
+        self.reporter = Reporter(self)
+        self.notifier = Notifier(self)
+        self.stops = Stops(self)
+        self.desk = Desk(
+            core.clock,
+            self._may_start,
+            Mailbox(loop, self._finished),
+            Mailbox(loop, self.notifier.noted),
+            Mailbox(loop, self.stops.arm),
+        )
+        self.places = Places(options, handler_loop, self.io, self.timers, self.later)
+        self._pollers: dict[str, list[Poller]] = {}
+        self._watch = LoopWatch(handler_loop, self.timers, self.places.busy_loop(self.held))
+        self.retired: list[Registration] = []
+        self.registration = Registration(self, uuid4().bytes)
+
+    async def run(self) -> None:
+        """Until `stop`; then drains. FailedPrecondition when a handler's processes cannot import it."""
+        watching: asyncio.Task[None] | None = None
+        try:
+            await self.places.start()
+            watching = self.io.spawn(self.cluster.watch())
+            if self.places.has_async:
+                self._watch.tick()
+            await self._stopping.wait()
+            await drain(self)
+        finally:
+            if watching is not None:
+                watching.cancel()
+            self._watch.closed = True
+            for session in self.sessions():
+                session.close(goodbye=False)
+            for poller in self.pollers():
+                poller.stop()
+            await self.places.close()
+            self.timers.close()
+
+    def stop(self) -> None:
+        """Begins to drain."""
+        self._stopping.set()
+
+    def kill(self) -> None:
+        """Ends handler processes at once, from any thread: this process is about to end."""
+        self.places.kill()
+
+    # -- the cluster -----------------------------------------------------------------------------------------------
+
+    def refresh_topology(self) -> None:
+        self.cluster.refresh()
+
+    def _topology_changed(self) -> None:
+        for name in self.cluster.coordinators:
+            self.registration.meet(name)
+        for name in self.cluster.queues - self._pollers.keys():
+            self._pollers[name] = [Poller(self, pool, name) for pool in self.places.pools]
+            for poller in self._pollers[name]:
+                if self.draining:
+                    poller.stop()
+                self.io.spawn(poller.run())
+        for name in self._pollers.keys() - self.cluster.queues:
+            for poller in self._pollers.pop(name):
+                poller.stop()
+
+    @property
+    def queue_services(self) -> int:
+        return len(self._pollers)
+
+    async def channel_of(self, coordinator: str) -> grpc.aio.Channel:
+        return await self.cluster.coordinator(coordinator)
+
+    async def queue_channel(self, name: str) -> grpc.aio.Channel:
+        return await self.cluster.queue(name)
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """In so many seconds of the real clock: for pacing, not for what the protocol measures."""
+        return self.io.loop.call_later(seconds, callback)
+
+    def pollers(self) -> list[Poller]:
+        return [poller for pollers in self._pollers.values() for poller in pollers]
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    def sessions(self) -> list[Session]:
+        return [s for r in (self.registration, *self.retired) for s in list(r.sessions.values())]
+
+    def register_message(self, worker_id: bytes) -> worker_pb2.Register:
+        return worker_pb2.Register(
+            worker_id=worker_id,
+            name=self.options.name or "",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=list(self.options.queue_handlers),
+            tasks=list(self.options.tasks),
+            concurrency=self.options.concurrency,
+            sdk=SDK,
+        )
+
+    def sessions_changed(self) -> None:
+        self.standing.wake()
+
+    def announce(self, coordinator: str, shards: Iterable[worker_pb2.ShardEpoch]) -> bool:
+        """A coordinator said what it owns. Whether an epoch was raised, which it waits to hear confirmed."""
+        before = dict(self.epochs.owner)
+        raised = set(self.epochs.announce(coordinator, shards))
+        if raised:
+            for attempt in [a for a in self.held.values() if a.shard in raised and not a.started]:
+                if self.epochs.is_stale(attempt.shard, attempt.epoch) and attempt.claim():
+                    self.drop(attempt)
+        if raised or self.epochs.owner != before:
+            self.reporter.owners_changed()
+        return bool(raised)
+
+    def held_for(self, coordinator: str, registration: Registration) -> list[worker_pb2.Held]:
+        """What this worker has of a coordinator's shards, under a registration or under one that it replaced there."""
+        now = self.clock.monotonic()
+        held = []
+        for attempt in self.held.values():
+            if self.epochs.owner.get(attempt.shard, coordinator) != coordinator:
+                continue
+            under: Registration = attempt.registration
+            if under is not registration and coordinator in under.sessions:
+                continue
+            started = attempt.started
+            held.append(
+                worker_pb2.Held(
+                    exec_id=attempt.exec_id,
+                    job_id=attempt.job_id,
+                    attempt=attempt.number,
+                    shard=attempt.shard,
+                    started=started > 0,
+                    finished=attempt.verdict is not None,
+                    running_us=int((now - started) * 1e6) if started else 0,
+                )
+            )
+        return held
+
+    def give_up(self, exec_id: bytes) -> bool:
+        """A void: True if this worker does not have it, and then it will never start it (A6)."""
+        if exec_id in self.held:
+            return False
+        self._given_up[exec_id] = None
+        while len(self._given_up) > _MAX_GIVEN_UP:
+            self._given_up.popitem(last=False)
+        return True
+
+    def lease_over(self, registration: Registration, session: Session) -> None:
+        """No coordinator may count on this worker_id any more: stop what it gave, register anew (R6)."""
+        registration.sessions.pop(session.coordinator, None)
+        session.close(goodbye=False)
+        theirs = [
+            a
+            for a in self.held.values()
+            if a.registration is registration and self.epochs.owner.get(a.shard) in (session.coordinator, None)
+        ]
+        for attempt in theirs:
+            self.stops.lose(attempt)
+        if self.options.strict:
+            self.timers.after(max(0.0, session.lease_until - self.clock.monotonic()), lambda: self._outlived(theirs))
+        if registration is self.registration:
+            registration.retired_by = session
+            self.retired.append(registration)
+            self.registration = Registration(self, uuid4().bytes)
+        self._leave_if_done(registration)
+        self.refresh_topology()
+        self._topology_changed()
+
+    def _outlived(self, attempts: list[Attempt]) -> None:
+        if any(not a.released and not a.executor.stoppable and a.started for a in attempts):
+            log.critical("a thread handler outlived the worker's lease, and strict is set: this process ends")
+            self.kill()
+            os._exit(70)
+
+    def _leave_if_done(self, registration: Registration) -> None:
+        """A retired registration stays with other coordinators until what they gave is acknowledged."""
+        if registration.retired and all(a.registration is not registration for a in self.held.values()):
+            for session in list(registration.sessions.values()):
+                session.close(goodbye=True)
+            if registration in self.retired:
+                self.retired.remove(registration)
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+
+    def may_poll(self) -> bool:
+        if self.draining or self.reporter.unacknowledged > self._most_unacknowledged:
+            return False
+        now = self.clock.monotonic()
+        return any(s.standing and now < s.soft_until for s in self.registration.sessions.values())
+
+    def _may_start(self, shard: int, epoch: int, now: float) -> bool:
+        """Asked by the thread that is about to start a handler."""
+        if self.epochs.is_stale(shard, epoch):
+            return False
+        session = self.registration.sessions.get(self.epochs.owner.get(shard, ""))
+        if session is not None:
+            return now < session.soft_until
+        return any(now < s.soft_until for s in list(self.registration.sessions.values()))
+
+    def receive(self, lanes: Iterable[queue_pb2.LaneTasks], registration: Registration) -> None:
+        """A poll's answer."""
+        now = self.clock.monotonic()
+        by_place: dict[Place, list[Attempt]] = {}
+        for lane in lanes:
+            self.epochs.see(lane.shard, lane.epoch)
+            place = self.places.find(lane.queue, lane.task)
+            if registration is not self.registration or not self._may_start(lane.shard, lane.epoch, now):
+                continue  # dropped: the coordinator asks for it back, or counts it as lost with the lease
+            if place is None:
+                log.error("queue %s, task %r: handed out to this worker, without a handler", lane.queue, lane.task)
+                continue
+            for task in lane.tasks:
+                if task.exec_id in self._given_up or task.exec_id in self.held:
+                    continue
+                attempt = Attempt(self.desk, place, registration, lane, task)
+                self.held[attempt.exec_id] = attempt
+                place.pool.used += 1
+                by_place.setdefault(place, []).append(attempt)
+        for place, attempts in by_place.items():
+            if self.draining:
+                for attempt in attempts:
+                    self.stops.give_back(attempt)
+            else:
+                place.executor.submit(attempts)
+
+    def _finished(self, ended: deque[tuple[Attempt, Verdict | None, float]]) -> None:
+        """From executors: handlers that have ended, and starts that were refused (no verdict)."""
+        while ended:
+            attempt, verdict, at = ended.popleft()
+            self.release(attempt)
+            if attempt.verdict is not None:
+                continue
+            if verdict is None:
+                self.drop(attempt)
+            else:
+                self.settle(attempt, merged(attempt.forced, verdict), at)
+
+    def settle(self, attempt: Attempt, verdict: Verdict, at: float) -> None:
+        """Its outcome is known, and is kept until it is acknowledged."""
+        attempt.verdict, attempt.ended = verdict, at
+        if attempt.released:
+            attempt.wire = None
+        for timer in attempt.timers:
+            timer.cancel()
+        attempt.timers.clear()
+        if attempt.has_notes:
+            self.notifier.flush_ended(attempt, self.reporter.add)
+        else:
+            self.reporter.add(attempt)
+        self.quiet.wake()
+
+    def release(self, attempt: Attempt) -> None:
+        """Its slot is free."""
+        if not attempt.released:
+            attempt.released = True
+            attempt.pool.release()
+            self.quiet.wake()
+
+    def drop(self, attempt: Attempt) -> None:
+        """It never started here and is no longer this worker's."""
+        self.release(attempt)
+        self.forget(attempt)
+
+    def forget(self, attempt: Attempt) -> None:
+        """Acknowledged, or dropped: no heartbeat lists it any more."""
+        self.held.pop(attempt.exec_id, None)
+        if attempt.registration.retired:
+            self._leave_if_done(attempt.registration)
+        if self.reporter.unacknowledged == self._most_unacknowledged:
+            self.standing.wake()
+        self.quiet.wake()
+
+    def cancel(self, exec_id: bytes, reason: str) -> None:
+        """The coordinator asks for an attempt's end."""
+        attempt = self.held.get(exec_id)
+        if attempt is not None and attempt.verdict is None:
+            log.info("job %s is cancelled: %s", _ids.show(attempt.job_id), reason)
+            self.stops.cancel(attempt, reason)
+
+

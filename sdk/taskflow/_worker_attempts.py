@@ -1,0 +1,220 @@
+"""One attempt in a worker's hands, from its receipt until its outcome is acknowledged.
+
+The I/O thread owns every field but these: `started`, set by whoever wins `claim`; the notes, which the handler's
+thread writes and the I/O thread takes; `beat_at`. Each is one assignment or one atomic operation of the
+interpreter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from taskflow._clock import Clock
+from taskflow._io import Mailbox
+from taskflow._job import Job
+from taskflow._tasks import Handler
+from taskflow._verdict import Verdict, text
+from taskflow._worker_timers import Timer
+from taskflow.v1 import queue_pb2
+
+if TYPE_CHECKING:
+    from taskflow._executor import Executor
+    from taskflow._worker_poll import Pool
+    from taskflow._worker_session import Registration
+
+MAX_LOG_LINES = 1_000  # of one attempt, not yet sent
+MAX_LOG_BYTES = 8 << 10
+
+Progress = tuple[float, float, str, str]
+
+
+class Desk:
+    """What attempts need of their worker, from any thread."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        may_start: Callable[[int, int, float], bool],
+        finished: Mailbox[tuple[Attempt, Verdict | None, float]],
+        noted: Mailbox[Attempt],
+        limited: Mailbox[Attempt],
+    ) -> None:
+        self.clock = clock
+        self.may_start = may_start
+        self.finished = finished
+        self.noted = noted
+        self.limited = limited  # started, and has a timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where jobs of one handler run."""
+
+    handler: Handler
+    executor: Executor
+    pool: Pool
+
+
+class Attempt:
+    """`claim` is won once: by the thread that starts the handler, or by the I/O thread that takes the task back."""
+
+    __slots__ = (
+        "_claim",
+        "_note_queued",
+        "beat_at",
+        "cancelled",
+        "desk",
+        "ended",
+        "epoch",
+        "exec_id",
+        "executor",
+        "forced",
+        "handler",
+        "heartbeat_timeout",
+        "job_id",
+        "logs",
+        "logs_dropped",
+        "number",
+        "pool",
+        "progress_note",
+        "queue",
+        "registration",
+        "released",
+        "runner",
+        "shard",
+        "started",
+        "task",
+        "timeout",
+        "timers",
+        "verdict",
+        "wire",
+    )
+
+    def __init__(
+        self, desk: Desk, place: Place, registration: Registration, lane: queue_pb2.LaneTasks, wire: queue_pb2.Task
+    ) -> None:
+        self.desk = desk
+        self.registration = registration  # under which it was received
+        self.handler = handler = place.handler
+        self.executor = place.executor
+        self.pool = place.pool
+        self.wire: queue_pb2.Task | None = wire
+        self.exec_id = wire.exec_id
+        self.job_id = wire.job_id
+        self.number = wire.attempt
+        self.shard = lane.shard
+        self.epoch = lane.epoch
+        self.queue = lane.queue
+        self.task = lane.task
+        self.timeout = handler.timeout
+        self.heartbeat_timeout = handler.heartbeat_timeout
+        if wire.HasField("options"):
+            options = wire.options
+            if options.HasField("timeout"):
+                self.timeout = options.timeout.ToMicroseconds() / 1e6
+            if options.HasField("heartbeat_timeout"):
+                self.heartbeat_timeout = options.heartbeat_timeout.ToMicroseconds() / 1e6
+        self._claim = [None]
+        self.started = 0.0  # by the monotonic clock; 0: not yet
+        self.ended = 0.0
+        self.beat_at = 0.0
+        self.cancelled = False
+        self.released = False  # its slot is free again
+        self.forced: Verdict | None = None  # what it ends as, once stopped from outside
+        self.verdict: Verdict | None = None  # once settled
+        self.runner: Any = None  # what the executor stops it by
+        self.timers: list[Timer] = []
+        self.progress_note: Progress | None = None
+        self.logs: deque[tuple[float, str, str]] = deque()
+        self.logs_dropped = 0
+        self._note_queued = False
+
+    def claim(self) -> bool:
+        """Whether the caller, and nobody else, has it now."""
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        return True
+
+    def start(self) -> bool:
+        """For executors, right before the handler's first line. False: somebody took it back, or the lease is over."""
+        if not self.claim():
+            return False
+        now = self.desk.clock.monotonic()
+        if not self.desk.may_start(self.shard, self.epoch, now):
+            self.desk.finished.put((self, None, now))
+            return False
+        self.started = self.beat_at = now
+        if self.timeout is not None or self.heartbeat_timeout is not None:
+            self.desk.limited.put(self)
+        return True
+
+    def finish(self, verdict: Verdict) -> None:
+        """For executors: the handler has ended."""
+        self.desk.finished.put((self, verdict, self.desk.clock.monotonic()))
+
+    def job(self) -> Job:
+        """What the handler gets."""
+        wire = self.wire
+        assert wire is not None
+        return Job(
+            self,
+            self.job_id,
+            self.exec_id,
+            self.queue,
+            self.task,
+            self.number,
+            wire.retries,
+            wire.payload,
+            wire.encoding,
+            self.deadline(),
+        )
+
+    def deadline(self) -> datetime | None:
+        """The instant at which it times out, were it to start now."""
+        return None if self.timeout is None else self.desk.clock.now() + timedelta(seconds=self.timeout)
+
+    # -- what a handler says: any thread -------------------------------------------------------------------------
+
+    def progress(self, current: float, total: float, unit: str, message: str) -> None:
+        self.beat_at = self.desk.clock.monotonic()
+        self.progress_note = (current, total, text(unit, 64), text(message, 1_024))
+        self._note()
+
+    def heartbeat(self) -> None:
+        self.beat_at = self.desk.clock.monotonic()
+
+    def log(self, level: str, message: str) -> None:
+        if len(self.logs) >= MAX_LOG_LINES:
+            self.logs_dropped += 1
+            return
+        self.logs.append((self.desk.clock.monotonic(), text(level, 16), text(message, MAX_LOG_BYTES)))
+        self._note()
+
+    def _note(self) -> None:
+        if not self._note_queued:
+            self._note_queued = True
+            self.desk.noted.put(self)
+
+    # -- and what the I/O thread takes ----------------------------------------------------------------------------
+
+    @property
+    def has_notes(self) -> bool:
+        return self.progress_note is not None or bool(self.logs)
+
+    def take_notes(self) -> tuple[Progress | None, list[tuple[float, str, str]]]:
+        self._note_queued = False
+        progress, self.progress_note = self.progress_note, None
+        lines = []
+        while self.logs:
+            lines.append(self.logs.popleft())
+        if self.logs_dropped:
+            said = f"{self.logs_dropped} lines before this one were dropped"
+            lines.append((self.desk.clock.monotonic(), "warning", said))
+            self.logs_dropped = 0
+        return progress, lines

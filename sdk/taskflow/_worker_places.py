@@ -1,0 +1,75 @@
+"""Where a worker's jobs run: which executor and which slots for which handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from taskflow._executor import Executor, LoopExecutor
+from taskflow._executor_processes import ProcessExecutor
+from taskflow._executor_threads import ThreadExecutor
+from taskflow._io import IoThread
+from taskflow._tasks import Handler
+from taskflow._worker_attempts import Attempt, Place
+from taskflow._worker_options import RunOptions
+from taskflow._worker_poll import Pool
+from taskflow._worker_timers import Timers
+
+
+class Places:
+    """Async and thread handlers share one pool of slots; a handler with processes has one of its own."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        handler_loop: asyncio.AbstractEventLoop,
+        io: IoThread,
+        timers: Timers,
+        later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._loop = LoopExecutor(handler_loop)
+        self._threads = ThreadExecutor(options.concurrency, later)
+        self._processes: list[ProcessExecutor] = []
+        self._by_task: dict[str, Place] = {}
+        self._by_queue: dict[str, Place] = {}
+        shared = Pool(options.concurrency, [], [])
+        self.pools = [shared]
+        self.has_async = False
+
+        def place(handler: Handler, tasks: list[str], queues: list[str]) -> Place:
+            if handler.processes:
+                processes = ProcessExecutor(handler, io, timers, options.cancel_grace)
+                self._processes.append(processes)
+                own = Pool(handler.processes, tasks, queues)
+                self.pools.append(own)
+                return Place(handler, processes, own)
+            shared.tasks.extend(tasks)
+            shared.queue_handlers.extend(queues)
+            self.has_async = self.has_async or handler.is_async
+            executor: Executor = self._loop if handler.is_async else self._threads
+            return Place(handler, executor, shared)
+
+        for name, handler in options.tasks.items():
+            self._by_task[name] = place(handler, [name], [])
+        for name, handler in options.queue_handlers.items():
+            self._by_queue[name] = place(handler, [], [name])
+        if not shared.tasks and not shared.queue_handlers:
+            self.pools.remove(shared)
+
+    def find(self, queue: str, task: str) -> Place | None:
+        return self._by_task.get(task) if task else self._by_queue.get(queue)
+
+    def busy_loop(self, held: Mapping[bytes, Attempt]) -> Callable[[], bool]:
+        """Whether async handlers run."""
+        return lambda: any(a.executor is self._loop and not a.released for a in held.values())
+
+    async def start(self) -> None:
+        await asyncio.gather(*(p.start() for p in self._processes))
+
+    def kill(self) -> None:
+        for executor in self._processes:
+            executor.kill()
+
+    async def close(self) -> None:
+        executors: list[Executor] = [self._loop, self._threads, *self._processes]
+        await asyncio.gather(*(e.close() for e in executors))

@@ -1,0 +1,305 @@
+"""What a worker tells coordinators: notes of running attempts, and outcomes, each kept until it is acknowledged.
+
+One call of a kind is under way per coordinator; what arrives meanwhile is the next. Notes of an attempt that has
+ended go before its outcome, after which they would be stale.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from taskflow import _ids, _verdict
+from taskflow._clock import SYSTEM
+from taskflow._verdict import Failure, Verdict
+from taskflow._worker_attempts import Attempt
+from taskflow.v1 import jobs_pb2, worker_pb2, worker_pb2_grpc
+
+if TYPE_CHECKING:
+    from taskflow._worker import Worker
+
+log = logging.getLogger("taskflow")
+
+MAX_OUTCOMES = 1_000
+MAX_BYTES = 3 << 20
+NOTE_SECONDS = 0.5
+_SOON = 0.02
+_CALL_SECONDS = 10.0
+_NOTE_CALL_SECONDS = 2.0
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
+_NOT_TAKEN = frozenset(
+    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}
+)
+
+Send = Callable[..., Awaitable[Any]]
+
+
+class Reporter:
+    """Outcomes, by coordinator. Lives on the I/O loop."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._lanes: dict[str, _Lane] = {}
+        self._homeless: list[Attempt] = []  # nobody has announced their shard
+        self.unacknowledged = 0
+
+    def add(self, attempt: Attempt) -> None:
+        """Once for each settled attempt."""
+        self.unacknowledged += 1
+        self._route(attempt)
+
+    def _route(self, attempt: Attempt) -> None:
+        owner = self._worker.epochs.owner.get(attempt.shard)
+        if owner is None:
+            self._homeless.append(attempt)
+            return
+        lane = self._lanes.get(owner)
+        if lane is None:
+            lane = self._lanes[owner] = _Lane(self, self._worker, owner)
+        lane.put(attempt)
+
+    def owners_changed(self) -> None:
+        """Outcomes that wait are sent to whoever owns their shard now."""
+        waiting, self._homeless = self._homeless, []
+        for lane in self._lanes.values():
+            waiting.extend(lane.take_misplaced(self._worker.epochs.owner))
+        for attempt in waiting:
+            self._route(attempt)
+
+    def again(self, attempts: list[Attempt]) -> None:
+        for attempt in attempts:
+            self._route(attempt)
+
+    def acknowledged(self, attempt: Attempt) -> None:
+        self.unacknowledged -= 1
+        self._worker.forget(attempt)
+
+
+class _Lane:
+    """One coordinator's outcomes."""
+
+    def __init__(self, reporter: Reporter, worker: Worker, coordinator: str) -> None:
+        self._reporter = reporter
+        self._worker = worker
+        self._coordinator = coordinator
+        self._waiting: deque[Attempt] = deque()
+        self._busy = False
+        self._backoff = 0.0
+        self._most = MAX_OUTCOMES
+
+    def put(self, attempt: Attempt) -> None:
+        self._waiting.append(attempt)
+        if not self._busy:
+            self._busy = True
+            self._worker.io.spawn(self._send_all())
+
+    def take_misplaced(self, owner: dict[int, str]) -> list[Attempt]:
+        misplaced = [a for a in self._waiting if owner.get(a.shard) != self._coordinator]
+        if misplaced:
+            self._waiting = deque(a for a in self._waiting if owner.get(a.shard) == self._coordinator)
+        return misplaced
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                if self._backoff:
+                    await SYSTEM.sleep(self._backoff * random.uniform(0.7, 1.0))
+                if batch := self._take():
+                    await self._send(batch)
+        finally:
+            self._busy = False
+
+    def _take(self) -> list[Attempt]:
+        batch: list[Attempt] = []
+        size = 0
+        while self._waiting and len(batch) < self._most:
+            verdict = self._waiting[0].verdict
+            assert verdict is not None
+            size += 200 + len(verdict.result) + (len(verdict.failure.traceback) if verdict.failure else 0)
+            if batch and size > MAX_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _send(self, batch: list[Attempt]) -> None:
+        now = self._worker.clock.monotonic()
+        request = worker_pb2.ReportRequest(
+            worker_id=self._worker.registration.worker_id, outcomes=[outcome_message(a, now) for a in batch]
+        )
+        try:
+            channel = await self._worker.channel_of(self._coordinator)
+            stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
+            answer = await stub.Report(request, timeout=_CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            self._failed(batch, error)
+            return
+        self._backoff, self._most = 0.0, MAX_OUTCOMES
+        refused = {r.exec_id: r.reason for r in answer.refused}
+        again = []
+        for attempt in batch:
+            reason = refused.get(attempt.exec_id) if refused else None
+            if reason == "NOT_OWNER":
+                again.append(attempt)
+                continue
+            if reason is not None:
+                job = _ids.show(attempt.job_id)
+                log.warning("job %s, attempt %d: its outcome was refused, %s", job, attempt.number, reason)
+            self._reporter.acknowledged(attempt)
+        if again:
+            self._back_off()
+            self._worker.refresh_topology()
+            self._reporter.again(again)
+
+    def _failed(self, batch: list[Attempt], error: grpc.aio.AioRpcError) -> None:
+        if error.code() in _NOT_TAKEN:
+            self._not_taken(batch, error)
+            return
+        self._back_off()
+        self._worker.refresh_topology()
+        self._waiting.extendleft(reversed(batch))
+        self._reporter.owners_changed()
+
+    def _not_taken(self, batch: list[Attempt], error: grpc.aio.AioRpcError) -> None:
+        """One bad outcome must not hold up the others: halve until it stands alone, then report that instead."""
+        self._waiting.extendleft(reversed(batch))
+        if len(batch) > 1:
+            self._most = len(batch) // 2
+            return
+        attempt, why = batch[0], str(error.details())[:500]
+        assert attempt.verdict is not None
+        if attempt.verdict.failure is not None and attempt.verdict.failure.type == "OutcomeRefused":
+            log.error("job %s: its outcome cannot be delivered: %s", _ids.show(attempt.job_id), why)
+            self._waiting.popleft()
+            self._reporter.acknowledged(attempt)
+            return
+        failure = Failure("OutcomeRefused", f"the coordinator refused the outcome: {why}")
+        attempt.verdict = Verdict(_verdict.FAILED, failure=failure)
+
+    def _back_off(self) -> None:
+        self._backoff = min(max(self._backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
+
+
+def outcome_message(attempt: Attempt, now: float) -> worker_pb2.AttemptOutcome:
+    """An attempt's verdict, to be sent `now`."""
+    verdict = attempt.verdict
+    assert verdict is not None
+    started = attempt.started > 0
+    message = worker_pb2.AttemptOutcome(
+        exec_id=attempt.exec_id,
+        job_id=attempt.job_id,
+        attempt=attempt.number,
+        shard=attempt.shard,
+        outcome=verdict.outcome,  # type: ignore[arg-type]
+        result=verdict.result,
+        encoding=verdict.encoding,  # type: ignore[arg-type]
+        started=started,
+        run_us=int((attempt.ended - attempt.started) * 1e6) if started else 0,
+        age_us=max(0, int((now - attempt.ended) * 1e6)),
+    )
+    if verdict.failure is not None:
+        failure = verdict.failure
+        message.error.CopyFrom(
+            jobs_pb2.Error(type=failure.type, message=failure.message, traceback=failure.traceback, final=failure.final)
+        )
+    if verdict.delay_ms is not None:
+        message.delay_ms = verdict.delay_ms
+    return message
+
+
+class Notifier:
+    """Progress and log lines. Dropped, with a warning, when they cannot be delivered."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._dirty: dict[bytes, Attempt] = {}
+        self._ended: list[tuple[Attempt, Callable[[Attempt], None]]] = []
+        self._busy = False
+        self._last = 0.0
+        self._scheduled = False
+
+    def noted(self, arrived: deque[Attempt]) -> None:
+        while arrived:
+            attempt = arrived.popleft()
+            self._dirty[attempt.exec_id] = attempt
+        self._schedule()
+
+    def flush_ended(self, attempt: Attempt, then: Callable[[Attempt], None]) -> None:
+        """Sends the last notes of an attempt at once, and calls `then`, whether they arrived or not."""
+        self._ended.append((attempt, then))
+        if not self._busy:
+            self._busy = True
+            self._worker.io.spawn(self._flush())
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._busy and self._dirty:
+            self._scheduled = True
+            wait = max(_SOON, self._last + NOTE_SECONDS - SYSTEM.monotonic())
+            self._worker.later(wait, self._due)
+
+    def _due(self) -> None:
+        self._scheduled = False
+        if not self._busy:
+            self._busy = True
+            self._worker.io.spawn(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            first = True
+            while self._ended or first:
+                ended, self._ended = self._ended, []
+                attempts = [a for a, _ in ended]
+                if first and SYSTEM.monotonic() - self._last >= NOTE_SECONDS:
+                    attempts.extend(self._dirty.values())
+                    self._dirty.clear()
+                    self._last = SYSTEM.monotonic()
+                first = False
+                for attempt in attempts:
+                    self._dirty.pop(attempt.exec_id, None)
+                await self._send({a.exec_id: a for a in attempts if a.has_notes})
+                for attempt, then in ended:
+                    then(attempt)
+        finally:
+            self._busy = False
+            self._schedule()
+
+    async def _send(self, attempts: dict[bytes, Attempt]) -> None:
+        by_owner: dict[str, list[Attempt]] = {}
+        for attempt in attempts.values():
+            by_owner.setdefault(self._worker.epochs.owner.get(attempt.shard, ""), []).append(attempt)
+        for owner, some in by_owner.items():
+            messages = [_notification(a, self._worker.clock.monotonic()) for a in some]
+            if not await self._send_to(owner, messages):
+                log.warning("the last progress and log lines of %d jobs could not be delivered", len(some))
+
+    async def _send_to(self, owner: str, messages: list[worker_pb2.Notification]) -> bool:
+        if not owner:
+            return False
+        request = worker_pb2.NotifyRequest(worker_id=self._worker.registration.worker_id, notifications=messages)
+        for pause in (0.1, 0.4, None):
+            try:
+                channel = await self._worker.channel_of(owner)
+                stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
+                await stub.Notify(request, timeout=_NOTE_CALL_SECONDS)
+                return True
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _NOT_TAKEN or pause is None:
+                    return False
+                await SYSTEM.sleep(pause)
+        return False
+
+
+def _notification(attempt: Attempt, now: float) -> worker_pb2.Notification:
+    progress, lines = attempt.take_notes()
+    message = worker_pb2.Notification(exec_id=attempt.exec_id, job_id=attempt.job_id)
+    if progress is not None:
+        current, total, unit, note = progress
+        message.progress.CopyFrom(jobs_pb2.Progress(current=current, total=total, unit=unit, message=note))
+    for at, level, line in lines:
+        message.logs.append(worker_pb2.LogLine(age_us=max(0, int((now - at) * 1e6)), level=level, message=line))
+    return message

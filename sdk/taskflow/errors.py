@@ -1,0 +1,134 @@
+"""Everything that TaskFlow raises, as one small tree.
+
+    TaskFlowError
+    ├── InvalidArgument      an argument is wrong; `.field` says which (also a ValueError)
+    ├── NotFound             there is no job or queue of that name
+    ├── AlreadyExists        the id belongs to another job
+    ├── FailedPrecondition   not possible in the present state, e.g. cancelling a finished job
+    ├── PermissionDenied     the caller may not do this
+    ├── Unavailable          the cluster cannot be reached now; the same call may be made again
+    ├── DeadlineExceeded     no answer in time (also a TimeoutError)
+    ├── ResourceExhausted    over a limit of size or number
+    ├── InternalError        a fault of the server's own
+    └── JobUnsuccessful      what `wait` raises; `.job` is the job
+        ├── JobFailed
+        └── JobCancelled
+
+What a handler raises to say what becomes of its attempt is not an error and stands apart:
+Retry, Fail, Snooze, Cancelled.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskflow._resources import JobInfo
+
+
+class TaskFlowError(Exception):
+    """Base of the tree. `reason` is a stable word for programs, '' where there is none."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+
+class InvalidArgument(TaskFlowError, ValueError):
+    """An argument is wrong. `field` names it, as in `retries` or `jobs[3].payload`."""
+
+    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
+        super().__init__(message, reason=reason)
+        self.field = field
+
+
+class NotFound(TaskFlowError):
+    """There is nothing of that id or name."""
+
+
+class AlreadyExists(TaskFlowError):
+    """The id or name belongs to something else."""
+
+
+class FailedPrecondition(TaskFlowError):
+    """Not possible in the present state; `reason` says why, e.g. JOB_FINISHED."""
+
+
+class PermissionDenied(TaskFlowError):
+    """The caller is not known, or may not do this."""
+
+
+class Unavailable(TaskFlowError):
+    """The cluster cannot be reached now. Nothing was done, or the same call may be made again."""
+
+
+class DeadlineExceeded(TaskFlowError, TimeoutError):
+    """No answer in time. What was asked for may yet happen."""
+
+
+class ResourceExhausted(TaskFlowError):
+    """Over a limit of size or number."""
+
+
+class InternalError(TaskFlowError):
+    """A fault of the server's own; its log has the details."""
+
+
+class JobUnsuccessful(TaskFlowError):
+    """A job that was waited for ended without a result. `job` is its last state."""
+
+    def __init__(self, message: str, job: JobInfo) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class JobFailed(JobUnsuccessful):
+    """Its last try failed, timed out or was lost. `job.error` has type, message and traceback."""
+
+
+class JobCancelled(JobUnsuccessful):
+    """It was cancelled, or not started before its `start_by`."""
+
+
+class Signal(Exception):
+    """Base of what a handler raises to say what becomes of its attempt."""
+
+
+class Retry(Signal):
+    """The attempt failed; try again after `delay` (seconds), or by the job's backoff. Uses a try."""
+
+    def __init__(self, message: str = "the handler asked for another try", *, delay: float | timedelta | None = None):
+        super().__init__(message)
+        self.delay = _seconds(delay)
+
+
+class Fail(Signal):
+    """The job has failed, and no retry can help."""
+
+    def __init__(self, message: str = "the handler gave up") -> None:
+        super().__init__(message)
+
+
+class Snooze(Signal):
+    """Not now: run the job again after `delay` (seconds). Uses no try."""
+
+    def __init__(self, delay: float | timedelta) -> None:
+        super().__init__(f"snoozed for {delay} s")
+        self.delay: float = _seconds(delay) or 0.0
+
+
+class Cancelled(Signal):
+    """The handler has noticed `job.cancelled`, or wishes the job cancelled itself."""
+
+    def __init__(self, message: str = "the handler stopped") -> None:
+        super().__init__(message)
+
+
+def _seconds(delay: float | timedelta | None) -> float | None:
+    if isinstance(delay, timedelta):
+        delay = delay.total_seconds()
+    if delay is not None and not 0 <= delay < 10 * 365 * 86_400:
+        raise InvalidArgument(f"delay: {delay} is not a number of seconds from 0 to ten years", field="delay")
+    return delay

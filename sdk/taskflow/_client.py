@@ -1,0 +1,323 @@
+"""`TaskFlow` and `AsyncTaskFlow`: one core, two faces.
+
+Neither holds a stub. The async face awaits what the I/O thread does, the sync face blocks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, cast
+
+from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
+from taskflow._core import Core
+from taskflow._create import AsyncWaiter, Created, SyncWaiter, chunks
+from taskflow._executor_child import forbid_while_importing
+from taskflow._handles import AsyncJobHandle, JobHandle
+from taskflow._options import Backoff, JobOptions, NewJob, Seconds, build_spec, check_name, options_of
+from taskflow._run import Running, run_blocking, run_here
+from taskflow._tasks import AsyncTask, Registry, Task, make_handler
+from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE, RunOptions
+from taskflow.errors import InvalidArgument
+from taskflow.v1 import jobs_pb2
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+JobLike = NewJob | Mapping[str, Any] | tuple[str, Any]
+
+
+class _Client:
+    """What both faces share.
+
+    `scheduler`: host:port, by default TASKFLOW_ADDRESS or localhost:9003; the rest is discovered from it. `queue`:
+    pins the queue service that workers poll. `timeout`: seconds for one call, by default TASKFLOW_TIMEOUT or 10;
+    while the scheduler is away a call is repeated until then. Nothing is connected before the first use.
+    """
+
+    def __init__(self, scheduler: str | None = None, queue: str | None = None, *, timeout: float | None = None) -> None:
+        self._core = Core(scheduler, queue, timeout)
+        self._registry = self._core.registry = Registry()
+        self._running: list[Running] = []
+
+    def stop(self) -> None:
+        """Makes `run` drain and return, as SIGTERM does. From any thread; does nothing when nothing runs."""
+        for running in list(self._running):
+            running.stop()
+
+    def _run_options(
+        self,
+        queue: str | None,
+        handler: object,
+        processes: int | None,
+        queues: Iterable[str],
+        options: RunOptions,
+    ) -> RunOptions:
+        if isinstance(queues, str):
+            queues = [queues]
+        if (queue is None) != (handler is None):
+            missing = "handler" if handler is None else "queue"
+            raise InvalidArgument(
+                f"{missing}: give both, as in run('EmailQueue', handler=deliver), or neither, to run registered tasks",
+                field=missing,
+            )
+        return options.bind(queue, handler, processes, tuple(queues), self._registry)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._core.scheduler}>"
+
+
+class TaskFlow(_Client):
+    """A cluster, for threads. Safe to share between them; one per process is enough.
+
+    >>> tf = TaskFlow("localhost:9003")
+    >>> job = tf.new_job("EmailQueue", {"to": "ada@example.org"}, retries=5)
+    >>> job.wait(timeout=10).result
+    """
+
+    def __init__(self, scheduler: str | None = None, queue: str | None = None, *, timeout: float | None = None) -> None:
+        super().__init__(scheduler, queue, timeout=timeout)
+        self.jobs = Jobs(self._core)
+        self.queues = Queues(self._core)
+        self.workers = Workers(self._core)
+
+    def new_job(
+        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Any
+    ) -> JobHandle:
+        """Makes a job, and returns once it is on disk.
+
+        `more`: the fields of JobOptions (`retries=`, `task=`, `priority=`, `delay=`, `run_at=`, `key=`, `timeout=`,
+        `heartbeat_timeout=`, `backoff=`, `start_by=`, `metadata=`, `tags=`), which go before those of `options`.
+        InvalidArgument names the field at fault; Unavailable when the cluster cannot be reached: the job was
+        then not made, or may be, so that a repeat by the app wants a `key`.
+        """
+        forbid_while_importing("new_job")
+        waiter = SyncWaiter(build_spec(queue, payload, options_of(more, options) if more else options))
+        self._core.creator.put(waiter)
+        return JobHandle(self._core, *waiter.wait())
+
+    def new_jobs(self, jobs: Iterable[JobLike]) -> list[JobHandle]:
+        """Makes many jobs: NewJob(queue, payload, …), (queue, payload), or {"queue": …, "payload": …, …}.
+
+        They go in calls of up to 5,000 jobs, each all or nothing. InvalidArgument names the place, as in
+        `jobs[3].retries`; jobs of earlier calls are then made already.
+        """
+        forbid_while_importing("new_jobs")
+        handles: list[JobHandle] = []
+        under_way: deque[Future[list[Created]]] = deque()
+        core = self._core
+        for first, specs in _numbered_chunks(jobs):
+            under_way.append(core.io.submit(lambda specs=specs, first=first: core.create_chunk(specs, first)))
+            if len(under_way) > 1:
+                handles.extend(JobHandle(core, *made) for made in under_way.popleft().result())
+        for future in under_way:
+            handles.extend(JobHandle(core, *made) for made in future.result())
+        return handles
+
+    def task(
+        self,
+        function: Callable[P, R] | None = None,
+        *,
+        queue: str = "default",
+        name: str | None = None,
+        retries: int | None = None,
+        timeout: Seconds | None = None,
+        backoff: Backoff | None = None,
+        priority: int | None = None,
+        heartbeat_timeout: Seconds | None = None,
+        processes: int | None = None,
+    ) -> Any:
+        """Registers a function as a task, under its own name or `name`. The function stays callable.
+
+        `async def` runs on the event loop, `def` in a thread, and with `processes=N` either runs in one of N
+        processes of its own, which its timeout can kill. The other options are those of its jobs.
+        """
+        options = JobOptions(
+            retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout
+        )
+
+        def register(target: Callable[P, R]) -> Task[P, R]:
+            task: Task[P, R] = _register(Task, self, target, name, queue, processes, options)
+            return task
+
+        return register if function is None else register(function)
+
+    def run(
+        self,
+        queue: str | None = None,
+        handler: Callable[..., Any] | None = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        queues: Iterable[str] = (),
+        processes: int | None = None,
+        grace: float = DEFAULT_GRACE,
+        cancel_grace: float = 10.0,
+        name: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Runs jobs until SIGTERM, SIGINT or `stop()`; then drains and returns.
+
+        With `queue` and `handler`: the jobs of that queue that have no task. Without: those of every registered
+        task, of `queues` only if any are named. `concurrency`: how many at once (async and thread handlers).
+        Draining: running handlers get `grace` seconds, what is left is given back and uses no try. A second signal
+        ends at once. `cancel_grace`: seconds that a cancelled process handler gets before it is killed. `strict`:
+        the process ends when a thread handler outlives the lease of a worker that was cut off.
+        """
+        options = RunOptions(
+            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict
+        )
+        run_blocking(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
+
+    def close(self) -> None:
+        """Closes the connections. Also done by `with`, and at the interpreter's exit."""
+        self.stop()
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncTaskFlow(_Client):
+    """A cluster, for coroutines: the verbs of TaskFlow, to be awaited on any event loop.
+
+    Calls of `new_job` made at the same time travel together.
+    """
+
+    def __init__(self, scheduler: str | None = None, queue: str | None = None, *, timeout: float | None = None) -> None:
+        super().__init__(scheduler, queue, timeout=timeout)
+        self.jobs = AsyncJobs(self._core)
+        self.queues = AsyncQueues(self._core)
+        self.workers = AsyncWorkers(self._core)
+
+    async def new_job(
+        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Any
+    ) -> AsyncJobHandle:
+        """As TaskFlow.new_job."""
+        forbid_while_importing("new_job")
+        waiter = AsyncWaiter(build_spec(queue, payload, options_of(more, options) if more else options))
+        self._core.creator.put(waiter)
+        return AsyncJobHandle(self._core, *await waiter.future)
+
+    async def new_jobs(self, jobs: Iterable[JobLike]) -> list[AsyncJobHandle]:
+        """As TaskFlow.new_jobs."""
+        forbid_while_importing("new_jobs")
+        handles: list[AsyncJobHandle] = []
+        under_way: deque[asyncio.Future[list[Created]]] = deque()
+        core = self._core
+        for first, specs in _numbered_chunks(jobs):
+            sent = core.io.submit(lambda specs=specs, first=first: core.create_chunk(specs, first))
+            under_way.append(asyncio.wrap_future(sent))
+            if len(under_way) > 1:
+                handles.extend(AsyncJobHandle(core, *made) for made in await under_way.popleft())
+        for future in under_way:
+            handles.extend(AsyncJobHandle(core, *made) for made in await future)
+        return handles
+
+    def task(
+        self,
+        function: Callable[P, R] | None = None,
+        *,
+        queue: str = "default",
+        name: str | None = None,
+        retries: int | None = None,
+        timeout: Seconds | None = None,
+        backoff: Backoff | None = None,
+        priority: int | None = None,
+        heartbeat_timeout: Seconds | None = None,
+        processes: int | None = None,
+    ) -> Any:
+        """As TaskFlow.task; the task's `new_job` is a coroutine."""
+        options = JobOptions(
+            retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout
+        )
+
+        def register(target: Callable[P, R]) -> AsyncTask[P, R]:
+            task: AsyncTask[P, R] = _register(AsyncTask, self, target, name, queue, processes, options)
+            return task
+
+        return register if function is None else register(function)
+
+    async def run(
+        self,
+        queue: str | None = None,
+        handler: Callable[..., Any] | None = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        queues: Iterable[str] = (),
+        processes: int | None = None,
+        grace: float = DEFAULT_GRACE,
+        cancel_grace: float = 10.0,
+        name: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        """As TaskFlow.run, with async handlers on the caller's event loop."""
+        options = RunOptions(
+            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict
+        )
+        await run_here(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
+
+    async def close(self) -> None:
+        """Closes the connections. Also done by `async with`, and at the interpreter's exit."""
+        self.stop()
+        await asyncio.to_thread(self._core.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _register(
+    kind: type[Any],
+    client: _Client,
+    target: Callable[..., Any],
+    name: str | None,
+    queue: str,
+    processes: int | None,
+    options: JobOptions,
+) -> Any:
+    title = check_name(name if name is not None else getattr(target, "__name__", ""), "name")
+    build_spec("default", None, options)  # says at the decorator what would be wrong in every job
+    handler = make_handler(title, target, processes, options)
+    client._registry.add(handler)
+    return kind(client, handler, queue, options)
+
+
+def _numbered_chunks(jobs: Iterable[JobLike]) -> Iterator[tuple[int, list[jobs_pb2.JobSpec]]]:
+    first = 0
+    for specs in chunks(_spec(job, index) for index, job in enumerate(jobs)):
+        yield first, specs
+        first += len(specs)
+
+
+def _spec(job: JobLike, index: int) -> jobs_pb2.JobSpec:
+    if type(job) is NewJob:
+        return build_spec(job.queue, job.payload, job.options, f"jobs[{index}].")
+    where = f"jobs[{index}]"
+    if isinstance(job, tuple) and len(job) == 2:
+        return build_spec(job[0], job[1], None, f"{where}.")
+    if isinstance(job, Mapping) and "queue" in job:
+        fields = dict(job)
+        queue, payload, options = fields.pop("queue"), fields.pop("payload", None), fields.pop("options", None)
+        return build_spec(queue, payload, _options_at(where, fields, cast("JobOptions | None", options)), f"{where}.")
+    raise InvalidArgument(
+        f"{where}: {type(job).__name__} is not a job; give NewJob(queue, payload, …), (queue, payload) or"
+        " {'queue': …, 'payload': …}",
+        field=where,
+    )
+
+
+def _options_at(where: str, fields: dict[str, Any], base: JobOptions | None) -> JobOptions | None:
+    try:
+        return options_of(fields, base)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{where}.{error.message}", field=f"{where}.{error.field}") from None

@@ -9,15 +9,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
 from taskflow._core import Core
 from taskflow._create import AsyncWaiter, Created, SyncWaiter, chunks
 from taskflow._executor_child import forbid_while_importing
 from taskflow._handles import AsyncJobHandle, JobHandle
-from taskflow._options import Backoff, JobOptions, NewJob, Seconds, build_spec, check_name, options_of
+from taskflow._options import Backoff, JobKeywords, JobOptions, NewJob, Seconds, build_spec, check_name, options_of
 from taskflow._run import Running, run_blocking, run_here
 from taskflow._tasks import AsyncTask, Registry, Task, make_handler
 from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE, RunOptions
@@ -85,7 +86,7 @@ class TaskFlow(_Client):
         self.workers = Workers(self._core)
 
     def new_job(
-        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Any
+        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
     ) -> JobHandle:
         """Makes a job, and returns once it is on disk.
 
@@ -110,16 +111,32 @@ class TaskFlow(_Client):
         under_way: deque[Future[list[Created]]] = deque()
         core = self._core
         for first, specs in _numbered_chunks(jobs):
-            under_way.append(core.io.submit(lambda specs=specs, first=first: core.create_chunk(specs, first)))
+            under_way.append(core.io.submit(partial(core.create_chunk, specs, first)))
             if len(under_way) > 1:
                 handles.extend(JobHandle(core, *made) for made in under_way.popleft().result())
         for future in under_way:
             handles.extend(JobHandle(core, *made) for made in future.result())
         return handles
 
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
     def task(
         self,
-        function: Callable[P, R] | None = None,
+        *,
+        queue: str = ...,
+        name: str | None = ...,
+        retries: int | None = ...,
+        timeout: Seconds | None = ...,
+        backoff: Backoff | None = ...,
+        priority: int | None = ...,
+        heartbeat_timeout: Seconds | None = ...,
+        processes: int | None = ...,
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
         *,
         queue: str = "default",
         name: str | None = None,
@@ -139,8 +156,8 @@ class TaskFlow(_Client):
             retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout
         )
 
-        def register(target: Callable[P, R]) -> Task[P, R]:
-            task: Task[P, R] = _register(Task, self, target, name, queue, processes, options)
+        def register(target: Callable[..., Any]) -> Task[..., Any]:
+            task: Task[..., Any] = _register(Task, self, target, name, queue, processes, options)
             return task
 
         return register if function is None else register(function)
@@ -196,7 +213,7 @@ class AsyncTaskFlow(_Client):
         self.workers = AsyncWorkers(self._core)
 
     async def new_job(
-        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Any
+        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
     ) -> AsyncJobHandle:
         """As TaskFlow.new_job."""
         forbid_while_importing("new_job")
@@ -211,17 +228,32 @@ class AsyncTaskFlow(_Client):
         under_way: deque[asyncio.Future[list[Created]]] = deque()
         core = self._core
         for first, specs in _numbered_chunks(jobs):
-            sent = core.io.submit(lambda specs=specs, first=first: core.create_chunk(specs, first))
-            under_way.append(asyncio.wrap_future(sent))
+            under_way.append(asyncio.wrap_future(core.io.submit(partial(core.create_chunk, specs, first))))
             if len(under_way) > 1:
                 handles.extend(AsyncJobHandle(core, *made) for made in await under_way.popleft())
         for future in under_way:
             handles.extend(AsyncJobHandle(core, *made) for made in await future)
         return handles
 
+    @overload
+    def task(self, function: Callable[P, R], /) -> AsyncTask[P, R]: ...
+    @overload
     def task(
         self,
-        function: Callable[P, R] | None = None,
+        *,
+        queue: str = ...,
+        name: str | None = ...,
+        retries: int | None = ...,
+        timeout: Seconds | None = ...,
+        backoff: Backoff | None = ...,
+        priority: int | None = ...,
+        heartbeat_timeout: Seconds | None = ...,
+        processes: int | None = ...,
+    ) -> Callable[[Callable[P, R]], AsyncTask[P, R]]: ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
         *,
         queue: str = "default",
         name: str | None = None,
@@ -237,8 +269,8 @@ class AsyncTaskFlow(_Client):
             retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout
         )
 
-        def register(target: Callable[P, R]) -> AsyncTask[P, R]:
-            task: AsyncTask[P, R] = _register(AsyncTask, self, target, name, queue, processes, options)
+        def register(target: Callable[..., Any]) -> AsyncTask[..., Any]:
+            task: AsyncTask[..., Any] = _register(AsyncTask, self, target, name, queue, processes, options)
             return task
 
         return register if function is None else register(function)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -78,6 +78,23 @@ class JobOptions:
         return JobOptions(**{n: v if (v := getattr(self, n)) is not None else getattr(base, n) for n in _OPTION_NAMES})
 
 
+class JobKeywords(TypedDict, total=False):
+    """The fields of JobOptions as keywords of a call."""
+
+    retries: int
+    task: str | None
+    priority: int | None
+    delay: Seconds | None
+    run_at: datetime | None
+    key: str | None
+    timeout: Seconds | None
+    heartbeat_timeout: Seconds | None
+    backoff: Backoff | None
+    start_by: datetime | None
+    metadata: Mapping[str, str] | None
+    tags: Iterable[str] | None
+
+
 _OPTION_NAMES = tuple(f.name for f in dataclasses.fields(JobOptions))
 
 
@@ -86,7 +103,9 @@ class NewJob:
 
     __slots__ = ("options", "payload", "queue")
 
-    def __init__(self, queue: str, payload: Any = None, options: JobOptions | None = None, **more: Any) -> None:
+    def __init__(
+        self, queue: str, payload: Any = None, options: JobOptions | None = None, **more: Unpack[JobKeywords]
+    ) -> None:
         self.queue = queue
         self.payload = payload
         self.options = options_of(more, options)

@@ -85,12 +85,16 @@ class Recovery:
             state.settle_wanted.clear()
             try:
                 adopted, state.book.adopted = state.book.adopted, []
-                await self.complete(adopted)
+                void = await self.complete(adopted)
+                over = [e for e in adopted if e not in void and e.phase is Phase.TAKEN and e.worker not in state.book.seats]
+                if over:  # its worker's end came before its facts
+                    self._ledger.end(over, Outcome.LOST, "lost")
                 entries = [e for number in list(state.book.shards) for e in state.book.settle(number)]
                 if entries:
                     await self._settle(entries)
             except (Unavailable, NotOwner) as error:
                 log.warning("cannot settle", why=str(error))
+                state.book.adopted.extend(e for e in adopted if e.spec is None)
                 await state.clock.sleep(1.0)
                 state.settle_wanted.set()
 

@@ -211,7 +211,9 @@ class Book:
         for exec_id, entry in seat.entries.items():
             if exec_id in have:
                 entry.started = entry.started or have[exec_id].started
-            elif entry.phase is Phase.TAKEN and entry not in back and now - entry.taken_at >= VOID_AFTER:
+            elif entry.phase is Phase.TAKEN and entry.spec is not None and entry not in back and (
+                now - entry.taken_at >= VOID_AFTER
+            ):
                 entry.void_asked = True
                 void.append(exec_id)
         return void, back

@@ -25,7 +25,7 @@ class FeatureRecorder:
         """Note the marks; a mark with an unknown id stops the run."""
         known = tomllib.loads(FEATURES.read_text()).keys()
         for item in items:
-            ids = [str(mark.args[0]) for mark in item.iter_markers("feature")]
+            ids = [str(name) for mark in item.iter_markers("feature") for name in mark.args]
             unknown = [name for name in ids if name not in known]
             if unknown:
                 raise pytest.UsageError(f"{item.nodeid}: feature {unknown[0]} is not in {FEATURES.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -102,7 +103,7 @@ class BaseTask(Generic[P, R]):
         self.handler = handler
         self.name = handler.name
         self.queue = check_name(queue, "queue")
-        self.options = options
+        self.options = dataclasses.replace(options, task=handler.name)
         functools.update_wrapper(self, handler.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

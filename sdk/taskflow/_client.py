@@ -136,7 +136,6 @@ class TaskFlow(_Client):
     def task(
         self,
         function: Callable[..., Any] | None = None,
-        /,
         *,
         queue: str = "default",
         name: str | None = None,
@@ -253,7 +252,6 @@ class AsyncTaskFlow(_Client):
     def task(
         self,
         function: Callable[..., Any] | None = None,
-        /,
         *,
         queue: str = "default",
         name: str | None = None,

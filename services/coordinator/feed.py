@@ -39,6 +39,8 @@ class Feed:
         self._answers: AsyncIterator[pb.FeedResponse]
         self._remove: list[bytes] = []
         self._validity_due = False
+        # Of this life alone: gRPC may leave a broken stream's request iterator waiting, and it must not eat our news.
+        self._news = state.fed = asyncio.Event()
 
     async def open(self) -> dict[int, int]:
         """Connects; the highest epochs that the queue service has seen."""
@@ -58,11 +60,11 @@ class Feed:
     def prolong(self) -> None:
         """Tells how long our shards are ours."""
         self._validity_due = True
-        self._state.fed.set()
+        self._news.set()
 
     def remove(self, exec_ids: list[bytes]) -> None:
         self._remove.extend(exec_ids)
-        self._state.fed.set()
+        self._news.set()
 
     async def run(self) -> None:
         """Hears who took what, until the stream ends."""
@@ -85,8 +87,10 @@ class Feed:
     async def _requests(self) -> AsyncIterator[pb.FeedRequest]:
         state = self._state
         while True:
-            await state.fed.wait()
-            state.fed.clear()
+            await self._news.wait()
+            if state.fed is not self._news:
+                return
+            self._news.clear()
             request = pb.FeedRequest()
             if self._validity_due:
                 self._validity_due = False

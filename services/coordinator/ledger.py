@@ -36,7 +36,8 @@ class Ending:
 
     entry: Entry
     change: Change
-    row: AttemptRow | None  # None: it ends without having been handed out, and leaves no attempt
+    row: AttemptRow
+    epoch: int  # under which it was decided: a later one of ours must not write it
 
 
 class Ledger:
@@ -67,7 +68,8 @@ class Ledger:
             change = self._decide(entry, outcome, final_error=final)
             handed_out = entry.exec_id if entry.worker or entry.started else None
             started = now if entry.started else None
-            endings.append(Ending(entry, change, self._row(entry, change, now, started, handed_out, error=error)))
+            row = self._row(entry, change, now, started, handed_out, error=error)
+            endings.append(Ending(entry, change, row, self._epoch(entry)))
         return self._submit(endings)
 
     def _submit(self, endings: list[Ending]) -> asyncio.Future[Sequence[None]]:
@@ -104,7 +106,10 @@ class Ledger:
             result=result or None if outcome is Outcome.SUCCEEDED else None,
             encoding=told.encoding or jobs_pb2.ENCODING_JSON,
         )
-        return Ending(entry, change, row)
+        return Ending(entry, change, row, self._epoch(entry))
+
+    def _epoch(self, entry: Entry) -> int:
+        return self._state.epochs((entry.shard,))[entry.shard]
 
     def _decide(
         self, entry: Entry, outcome: Outcome, *, final_error: bool = False, delay: float | None = None
@@ -162,6 +167,8 @@ class Ledger:
         """Until it is written, or the shards are not ours. The caller's patience is its own affair."""
         while True:
             epochs = self._state.epochs({e.entry.shard for e in endings})
+            if any(epochs[e.entry.shard] != e.epoch for e in endings):
+                raise NotOwner("a takeover came between")
             try:
                 await store.write(self._writer, self._changes(endings), epochs, slow=self._doubtful)
                 self._doubtful = False
@@ -186,18 +193,16 @@ class Ledger:
                 return
 
     def _spoil(self, endings: list[Ending], error: psycopg.Error) -> None:
-        """A row that the database refuses fails its attempt with the database's words: it never wedges the job (R14)."""
+        """What the database refuses is left out, and said so in the attempt: it never wedges the job (R14)."""
         for ending in endings:
-            if ending.row is not None:
-                said = jobs_pb2.Error(type="OutcomeRefused", message=f"the database refuses this outcome: {error.sqlstate}")
-                ending.row = ending.row._replace(result=None, error=error_to_json(said), worker=None)
+            said = jobs_pb2.Error(type="OutcomeRefused", message=f"the database refuses it: {error.sqlstate}")
+            ending.row = ending.row._replace(result=None, error=error_to_json(said), worker=None)
 
     def _changes(self, endings: Sequence[Ending]) -> Changes:
         changes = Changes()
         for ending in endings:
             entry, change = ending.entry, ending.change
-            if ending.row is not None:
-                changes.attempts.append(ending.row)
+            changes.attempts.append(ending.row)
             if change.then is not None:
                 key = entry.key
                 changes.defer.append(

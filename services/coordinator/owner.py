@@ -114,10 +114,12 @@ class Owner:
             losing = asyncio.ensure_future(state.lost.wait())
             try:
                 await asyncio.wait({streaming, losing}, return_when=asyncio.FIRST_COMPLETED)
-                if streaming.done():
-                    streaming.result()
-                    raise ConnectionError("its stream ended")
-                log.warning("these shards have another owner now")
+                if losing.done():
+                    log.warning("these shards have another owner now")
+                    self._shut()
+                    return
+                streaming.result()
+                raise ConnectionError("its stream ended")
             finally:
                 for task in (streaming, losing):
                     task.cancel()
@@ -148,6 +150,9 @@ class Owner:
     async def _take_over(self, seen: dict[int, int]) -> None:
         """Raises the epochs, reads what must be known, opens the shards (protocol A1: reads after its commit)."""
         state, settings = self._state, self._state.settings
+        # What is being committed is decided by the fence; what is not must come again, and be looked up then.
+        self._shut()
+        await self._ledger.drained()
         floors = {row["shard"]: seen.get(row["shard"], 0) for row in await state.db.rows("list_shards")}
         previous = {row["owner"] for row in await state.db.rows("list_shards")} - {None}
         epochs = await store.take_shards(
@@ -177,6 +182,10 @@ class Owner:
         state.cancels_wanted.set()
         metrics.takeovers.inc(len(epochs))
         log.info("took over", shards=len(epochs), epoch=max(e for e, _ in epochs.values()), workers=len(registered))
+
+    def _shut(self) -> None:
+        for number in list(self._state.book.shards):
+            self._state.book.shut(number)
 
     async def write_marks(self) -> None:
         """Every few seconds, the marks that have moved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -38,6 +39,15 @@ def channel(address: str, max_message_bytes: int = 8 << 20) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(address, options=channel_options(max_message_bytes))
 
 
+def _probe(host: str, port: int) -> None:
+    """OSError when nothing can listen there now."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+
+
 class Server:
     """`add` servicers, `start`, set `serving` when ready."""
 
@@ -68,8 +78,9 @@ class Server:
         reflection.enable_server_reflection(self._names, self._server)
         where = f"{self.settings.host}:{self.settings.port}"
         try:
+            _probe(self.settings.host, self.settings.port)  # gRPC would fail as well, with a line of its own on stderr
             self._server.add_insecure_port(where)
-        except RuntimeError:
+        except (OSError, RuntimeError):
             refuse(f"TASKFLOW_PORT: cannot listen on {where}; is it in use? Choose another port or stop what is there")
         await self._server.start()
         stack.push_async_callback(self.stop)

@@ -54,8 +54,15 @@ async def background() -> AsyncIterator[Background]:
 def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service: str) -> int:
     """Runs a service: `serve` starts it and registers what is to be closed; then until SIGTERM or SIGINT.
 
-    Exit status 0 after a stop, 1 when a part of it failed.
+    Exit status 0 after a stop, 1 when a part of it failed, 2 when the start was refused.
     """
+
+    async def begin(stack: AsyncExitStack, tasks: Background) -> int | None:
+        try:
+            await serve(stack, tasks)
+        except SystemExit as refused:  # left alone, it would break out of the loop with a trace
+            return int(refused.code or 0)
+        return None
 
     async def main() -> int:
         stop = asyncio.Event()
@@ -64,7 +71,7 @@ def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service:
             loop.add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(background())
-            starting = asyncio.ensure_future(serve(stack, tasks))
+            starting = asyncio.ensure_future(begin(stack, tasks))
             stopping = asyncio.ensure_future(stop.wait())
             try:
                 await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +80,8 @@ def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service:
                     with suppress(asyncio.CancelledError):
                         await starting
                     return 0
-                await starting
+                if (refused := await starting) is not None:
+                    return refused
                 log.info("ready")
                 await asyncio.wait({stopping, tasks.failed}, return_when=asyncio.FIRST_COMPLETED)
                 if not stop.is_set():

@@ -27,6 +27,7 @@ def configure(level: str, fmt: str, service: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(service=service)
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # each failed try; what comes of them we say ourselves
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
 
 

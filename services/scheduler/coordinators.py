@@ -83,8 +83,13 @@ class Link:
     async def _offer_requests(self) -> AsyncIterator[pb.OfferRequest]:
         self._offers.clear()  # what was offered to a dead stream is left to the pager
         self._waiting = 0
+        # Of this stream alone: gRPC may leave a broken stream's iterator waiting, and it must not eat our news.
+        self._offer_news.set()
+        news = self._offer_news = asyncio.Event()
         while True:
-            await self._offer_news.wait()
+            await news.wait()
+            if self._offer_news is not news:
+                return
             request, size = pb.OfferRequest(), 0
             while self._offers and size < OFFER_BYTES:
                 group = self._offers.popleft()
@@ -92,20 +97,24 @@ class Link:
                 size += group.ByteSize()
                 request.lanes.append(group)
             if not self._offers:
-                self._offer_news.clear()
+                news.clear()
             yield request
 
     async def _watch_stream(self) -> None:
         self._add = set(self._watched)
-        self._watch_news.set()
         call = self.stub.Watch(self._watch_requests())
         async for answer in call:
             self._finals(answer.final)
 
     async def _watch_requests(self) -> AsyncIterator[pb.WatchRequest]:
+        self._watch_news.set()
+        news = self._watch_news = asyncio.Event()
+        news.set()
         while True:
-            await self._watch_news.wait()
-            self._watch_news.clear()
+            await news.wait()
+            if self._watch_news is not news:
+                return
+            news.clear()
             request = pb.WatchRequest(add=list(self._add), remove=list(self._remove))
             self._add.clear()
             self._remove.clear()

@@ -1,0 +1,73 @@
+"""A worker that keeps a record of its own: each start and each end of a handler is a line on disk before it counts.
+
+Run as a program: `python -m tests.support.recorder FILE QUEUE [CONCURRENCY]`, TASKFLOW_ADDRESS naming the scheduler.
+A payload says what to do: {"sleep": seconds, "fail": times, "die": true}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taskflow import Job, TaskFlow
+
+
+@dataclass
+class Record:
+    """What the handlers did, by job."""
+
+    starts: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    overlapping: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, *files: Path) -> Record:
+        found = cls()
+        running: Counter[str] = Counter()
+        lines = sorted(line for f in files if f.exists() for line in f.read_text().splitlines())
+        for line in lines:
+            _, kind, job, _ = line.split()
+            if kind == "start":
+                found.starts[job] += 1
+                running[job] += 1
+                if running[job] > 1:
+                    found.overlapping.append(job)
+            else:
+                found.ends[job] += 1
+                running[job] -= 1
+        return found
+
+
+def main() -> None:
+    path, queue = Path(sys.argv[1]), sys.argv[2]
+    concurrency = int(sys.argv[3]) if len(sys.argv) > 3 else 20
+    tf = TaskFlow(os.environ["TASKFLOW_ADDRESS"])
+    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def note(kind: str, job: Job) -> None:
+        now = asyncio.get_running_loop().time()  # the machine's monotonic clock, the same for every process
+        os.write(out, f"{now:.6f} {kind} {job.id} {job.exec_id}\n".encode())
+
+    async def handle(job: Job) -> dict[str, int]:
+        note("start", job)
+        wish = job.payload or {}
+        if wish.get("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if wish.get("sleep"):
+            await asyncio.sleep(wish["sleep"])
+        if job.attempt <= wish.get("fail", 0):
+            note("end", job)
+            raise RuntimeError(f"attempt {job.attempt} was told to fail")
+        note("end", job)
+        return {"attempt": job.attempt}
+
+    tf.run(queue, handler=handle, concurrency=concurrency)
+
+
+if __name__ == "__main__":
+    main()

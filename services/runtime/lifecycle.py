@@ -71,8 +71,8 @@ def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service:
             loop.add_signal_handler(number, stop.set)
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(background())
-            starting = asyncio.ensure_future(begin(stack, tasks))
-            stopping = asyncio.ensure_future(stop.wait())
+            starting: asyncio.Future[Any] = asyncio.ensure_future(begin(stack, tasks))
+            stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
             try:
                 await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if not starting.done():

@@ -88,7 +88,7 @@ def _book(sales: list[tuple[Any, ...]], target: Path) -> None:
     partial = target.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     with closing(sqlite3.connect(partial)) as db, db:
-        db.execute("create table sales (id integer primary key, day text, sku text, country text, email text, cents integer)")
+        db.execute("create table sales (id integer primary key, day, sku, country, email, cents integer)")
         db.executemany("insert into sales values (?, ?, ?, ?, ?, ?)", sales)
     partial.replace(target)
 

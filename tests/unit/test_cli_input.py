@@ -93,7 +93,7 @@ def test_an_instant_without_a_zone_is_utc() -> None:
 
 @pytest.mark.parametrize("text", ["tomorrow", "2026-13-01", "18:00", ""])
 def test_what_is_no_instant_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match="--at .*2026-12-24T18:00:00Z"):
+    with pytest.raises(BadInput, match=r"--at .*2026-12-24T18:00:00Z"):
         _input.instant(text, "--at")
 
 
@@ -112,7 +112,9 @@ def test_states_are_those_of_the_sdk() -> None:
     assert tuple(JobState) == _input.STATES
 
 
-@pytest.mark.parametrize(("text", "number"), [("0", 0), ("9", 9), ("low", 2), ("normal", 5), ("HIGH", 7), ("critical", 9)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("9", 9), ("low", 2), ("normal", 5), ("HIGH", 7), ("critical", 9)]
+)
 def test_priorities(text: str, number: int) -> None:
     assert _input.priority(text) == number
 

@@ -49,7 +49,7 @@ def new(
     options = settle(context, address, as_json)
     if delay is not None and at is not None:
         raise _input.BadInput("give either --delay or --at, not both")
-    given = {
+    given: dict[str, Any] = {
         "task": task,
         "retries": retries,
         "priority": _input.priority(priority),
@@ -60,7 +60,7 @@ def new(
     }
     body = _input.payload(payload, text=text)
     with client(options.address) as tf:
-        job = tf.new_job(queue, body, **{name: value for name, value in given.items() if value is not None})
+        job = tf.new_job(queue, body, **given)
         if wait:
             if not options.json:
                 _output.notice(f"job {job.id}")
@@ -188,6 +188,7 @@ def logs(
 
 def finish(tf: TaskFlow, id: str, timeout: float | None, as_json: bool) -> None:
     """Waits for the end and prints it. Ended tells of a failure, a cancellation or a time that ran out."""
+    tf.jobs.get(id)  # a wait outlasts a restart of the scheduler: a wrong address must show before it
     job = tf.jobs.wait(id, timeout)
     if as_json:
         _output.document(_plain(job))

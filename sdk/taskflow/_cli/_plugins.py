@@ -81,8 +81,8 @@ class PluginGroup(TyperGroup):
         if (own := super().get_command(ctx, cmd_name)) is not None:
             return own
         point = found().get(cmd_name)
-        if self.listing and point is not None and cmd_name in _SERVER:
-            return _listed(cmd_name, _SERVER[cmd_name])
+        if self.listing and point is not None:
+            return _listed(cmd_name, _SERVER.get(cmd_name) or f"From {point.dist.name if point.dist else point.value}.")
         if point is not None:
             return load(point)
         return _absent(cmd_name) if cmd_name in _SERVER else None

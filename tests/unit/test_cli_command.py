@@ -1,0 +1,218 @@
+"""The command line as a process, without a cluster: help, exit codes, plugins, one line for every error."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKFLOW = [sys.executable, "-m", "taskflow._cli"]
+CLIENT_COMMANDS = [
+    ["workers", "list"],
+    ["job", "new", "q"],
+    ["job", "list"],
+    ["job", "show", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["job", "wait", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["job", "cancel", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["job", "retry", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["job", "logs", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["queue", "list"],
+    ["queue", "show", "q"],
+]
+
+
+def _run(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
+    return subprocess.run(
+        [*TASKFLOW, *words], capture_output=True, text=True, timeout=60, cwd=cwd, env={**environ, **(env or {})}
+    )
+
+
+def _plugins(folder: Path, **points: str) -> dict[str, str]:
+    """An environment with a distribution `plug` that brings these commands."""
+    info = folder / "plug-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
+    lines = [f"{name} = {target}" for name, target in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[taskflow.cli]", *lines, ""]))
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), str(ROOT / "sdk")])}
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(7):
+        began = time.perf_counter()
+        assert _run("--help").returncode == 0
+        times.append(time.perf_counter() - began)
+
+    bare = min(_python_itself() for _ in range(5))
+    assert min(times) - bare <= 0.3, f"{statistics.median(times):.2f} s, of which Python itself needs {bare:.2f} s"
+
+
+def _python_itself() -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    return time.perf_counter() - began
+
+
+def test_help_imports_neither_grpc_nor_rich() -> None:
+    code = (
+        "import sys; from taskflow._cli._app import command\n"
+        "command()(['--help'], standalone_mode=False)\n"
+        "print([name for name in ('grpc', 'rich', 'google.protobuf') if name in sys.modules], file=sys.stderr)"
+    )
+
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert answer.stderr.strip() == "[]"
+
+
+def test_help_names_the_exit_codes_and_has_examples() -> None:
+    text = _run("--help").stdout
+
+    for words in ("Exit codes:", "  3    the cluster cannot be reached", "  130  Ctrl-C", "Examples:", "up", "worker"):
+        assert words in text
+
+
+@pytest.mark.parametrize("command", CLIENT_COMMANDS, ids=" ".join)
+def test_every_client_command_takes_address_and_json_and_says_when_nobody_answers(command: list[str]) -> None:
+    env = {"TASKFLOW_TIMEOUT": "0.3"}
+
+    after = _run(*command, "--json", "--address", "127.0.0.1:1", env=env)
+    before = _run("--json", "--address", "127.0.0.1:1", *command, env=env)
+
+    for answer in (after, before):
+        assert answer.returncode == 3
+        assert answer.stdout == ""
+        assert answer.stderr.count("\n") == 1
+        assert "127.0.0.1:1" in answer.stderr
+
+
+def test_the_address_comes_from_the_environment_and_an_option_goes_before_it() -> None:
+    env = {"TASKFLOW_TIMEOUT": "0.3", "TASKFLOW_ADDRESS": "127.0.0.1:1"}
+
+    assert "127.0.0.1:1 " in _run("queue", "list", env=env).stderr
+    assert "127.0.0.1:2 " in _run("queue", "list", "-a", "127.0.0.1:2", env=env).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["jobb"], "did you mean 'job'"),
+        (["job", "new"], "missing argument"),
+        (["job", "list", "--foo"], "--foo"),
+        (["job", "list", "--limit", "none"], "--limit"),
+        (["job", "list", "--state", "broken"], "scheduled, ready"),
+        (["job", "show", "17"], "'17' is not a job's id"),
+        (["job", "new", "no name", "1"], "'no name' is not a name"),
+        (["job", "new", "q", "{"], "line 1, column 2"),
+        (["job", "new", "q", "@absent.json"], "absent.json"),
+        (["job", "new", "q", "1", "--retries", "-1"], "retries"),
+        (["job", "new", "q", "1", "--priority", "11"], "0 to 9"),
+        (["job", "new", "q", "1", "--delay", "5", "--at", "2026-12-24"], "not both"),
+        (["job", "new", "q", "1", "--task", "a b"], "task"),
+        (["job", "new", "q", '"' + "x" * 1_048_577 + '"'][:3] + ["-"], "not JSON"),
+        (["queue", "list", "--address", "localhost"], "host:port"),
+        (["queue", "list", "--address", "http://localhost:9003"], "host:port"),
+        (["queue", "show", "a/b/c"], "'a/b/c' is not a name"),
+        (["worker", "no_colon"], "module:attribute"),
+        (["worker", "nowhere:app"], "there is no module nowhere"),
+        (["worker", "json:app"], "json has nothing called app"),
+        (["worker", "json:dumps"], "has a function, not a TaskFlow app"),
+        (["worker", "json:app", "--concurrency", "0"], "--concurrency"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(words: list[str], said: str) -> None:
+    answer = _run(*words, env={"TASKFLOW_TIMEOUT": "0.3"})
+
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stdout == ""
+    assert answer.stderr.count("\n") == 1
+    assert answer.stderr.startswith("taskflow: ")
+    assert said.lower() in answer.stderr.lower()
+
+
+def test_an_app_that_fails_to_import_is_named_with_the_line_at_fault(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import taskflow\n\nprice = 1 / 0\n")
+
+    answer = _run("worker", "shop:app", cwd=tmp_path)
+
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert "shop.py:3: ZeroDivisionError: division by zero" in answer.stderr
+
+
+def test_what_an_apps_module_misses_is_named_not_the_module(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import nothing_of_this_name\n")
+
+    answer = _run("worker", "shop:app", cwd=tmp_path)
+
+    assert answer.returncode == 2
+    assert "importing shop failed" in answer.stderr
+    assert "nothing_of_this_name" in answer.stderr
+
+
+def test_an_app_under_another_name_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("from taskflow import TaskFlow\n\ntf = TaskFlow()\n")
+
+    answer = _run("worker", "shop:app", cwd=tmp_path)
+
+    assert answer.returncode == 2
+    assert "it has tf" in answer.stderr
+
+
+def test_debug_shows_where_an_error_came_from() -> None:
+    answer = _run("job", "list", "--state", "broken", env={"TASKFLOW_DEBUG": "1"})
+
+    assert "Traceback" in answer.stderr
+
+
+def test_a_plugin_is_a_command(tmp_path: Path) -> None:
+    (tmp_path / "plug.py").write_text("import json\n\ndef hello(name: str = 'you') -> None:\n    print(json.dumps(name))\n")
+    env = _plugins(tmp_path, hello="plug:hello")
+
+    assert json.loads(_run("hello", "--name", "Ada", env=env).stdout) == "Ada"
+    assert "hello" in _run("--help", env=env).stdout
+
+
+def test_a_plugin_that_cannot_be_loaded_spoils_nothing_else(tmp_path: Path) -> None:
+    env = _plugins(tmp_path, broken="nowhere:hello")
+
+    called = _run("broken", env=env)
+
+    assert called.returncode == 2
+    assert called.stderr == (
+        "taskflow: taskflow broken (from plug) cannot be loaded: ModuleNotFoundError: No module named 'nowhere'\n"
+    )
+    assert _run("--help", env=env).returncode == 0
+
+
+def test_without_typer_there_is_worker_and_a_word_on_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise ImportError('not here')\n")
+    (tmp_path / "shop.py").write_text("from taskflow import TaskFlow\n\ntf = TaskFlow()\n")
+    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "sdk")])}
+
+    other = _run("job", "list", env=env)
+    worker = _run("worker", "shop:app", env=env)
+
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "taskflow-sdk[cli]" in other.stderr
+    assert worker.returncode == 2
+    assert "it has tf" in worker.stderr
+
+
+def test_the_server_s_commands_say_what_to_install_where_it_is_absent() -> None:
+    code = (
+        "import sys, importlib.metadata as m; m.entry_points = lambda **_: ()\n"
+        "import taskflow._cli as c; sys.argv = ['taskflow', 'up', '--port-base', '9100']; c.main()"
+    )
+
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert answer.returncode == 2
+    assert answer.stderr == "taskflow: taskflow up is part of the server: pip install 'taskflow-server[embedded]'\n"

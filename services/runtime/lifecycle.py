@@ -80,7 +80,8 @@ def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service:
                     with suppress(asyncio.CancelledError):
                         await starting
                     return 0
-                if (refused := await starting) is not None:
+                refused: int | None = await starting
+                if refused is not None:
                     return refused
                 log.info("ready")
                 await asyncio.wait({stopping, tasks.failed}, return_when=asyncio.FIRST_COMPLETED)

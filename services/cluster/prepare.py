@@ -9,7 +9,7 @@ import psycopg
 from services.cluster.process import Interrupted
 from services.store.migrate import MigrationError, migrate
 
-_PATIENCE = 15.0  # a database that starts beside us may take so long
+_PATIENCE = 5.0  # seconds that a database which starts beside us may take
 _PAUSE = 0.25
 _LOOK = 0.05
 

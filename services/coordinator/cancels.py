@@ -68,13 +68,12 @@ class Cancels:
         if entry.phase is Phase.ENDING:
             entry.cancelling = True  # its outcome closes the wish, if it is not too late; else the next sweep does
             return
-        first = not entry.cancelling
         entry.cancelling, entry.cancel_reason = True, reason
         if entry.phase is Phase.HELD:
             return  # a worker may have it: once that is known, one of the other ways
         if entry.phase is Phase.QUEUED:
             self._take_out([entry])
-        elif first:
+        elif entry.job_id not in self._deadlines:
             self._sessions.tell_cancel(entry)
             self._deadlines[entry.job_id] = self._state.clock.monotonic() + self._state.settings.cancel_grace
 
@@ -101,10 +100,7 @@ class Cancels:
     def expire(self, entry: Entry) -> None:
         """Its `start_by` has passed (R7)."""
         self.expiring.add(entry.job_id)
-        if entry.phase is Phase.HELD:
-            self.expiring.discard(entry.job_id)
-        else:
-            self._take_out([entry])
+        self._take_out([entry])
 
     def _end_graces(self) -> None:
         now = self._state.clock.monotonic()

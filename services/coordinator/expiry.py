@@ -28,5 +28,9 @@ class Expiry:
             while self._heap and self._heap[0][0] <= now:
                 _, job_id = heapq.heappop(self._heap)
                 entry = state.book.by_job.get(job_id)
-                if entry is not None and entry.phase in (Phase.HELD, Phase.QUEUED) and entry.attempt == 1:
+                if entry is None or entry.attempt != 1:
+                    continue
+                if entry.phase is Phase.QUEUED:
                     expire(entry)
+                elif entry.phase is Phase.HELD:  # it may have started: known as soon as its shard is settled
+                    heapq.heappush(self._heap, (now + 1_000_000, job_id))

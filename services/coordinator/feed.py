@@ -78,7 +78,7 @@ class Feed:
             if answer.removed:
                 entries = [book.by_exec[e] for e in answer.removed if e in book.by_exec]
                 self._on_removed([e for e in entries if e.phase is Phase.QUEUED])
-            if answer.took:
+            if answer.took and self._state.hungry:
                 self._state.page_wanted.set()
             if answer.superseded:
                 log.warning("the queue service serves a higher epoch than ours")
@@ -109,7 +109,7 @@ class Feed:
                 task = entry.spec
                 task.exec_id, task.attempt, task.tries = entry.exec_id, entry.attempt, entry.tries
                 groups[entry.key, entry.shard].append(task)
-                size += len(task.payload)
+                size += task.ByteSize()
                 if size > MESSAGE_BYTES:
                     self._fill(request, groups)
                     yield request

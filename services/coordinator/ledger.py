@@ -45,7 +45,7 @@ class Ledger:
         self._state = state
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
         self._lock = asyncio.Lock()
-        self._batches: Batcher[Ending, None] = Batcher(self._flush, limit=2000)
+        self._batches: Batcher[Ending, None] = Batcher(self._flush, limit=2000, weigh=_weigh)
         self._doubtful = False  # the last commit's fate is unknown
 
     async def close(self) -> None:
@@ -248,6 +248,10 @@ class Ledger:
     async def drained(self) -> None:
         """When everything submitted so far is written."""
         await self._batches.idle()
+
+
+def _weigh(ending: Ending) -> int:
+    return len(ending.row.result or b"")
 
 
 def _seen(future: asyncio.Future[Sequence[None]]) -> None:

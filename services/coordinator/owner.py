@@ -18,6 +18,7 @@ from services.core.book import Entry, Shard
 from services.core.errors import NotOwner, Unavailable
 from services.core.lanes import LaneKey
 from services.runtime import logs, metrics
+from services.runtime.lifecycle import Fatal
 from services.store import dispatch as store
 from services.store.database import Writer
 from services.store.dispatch import Changes
@@ -26,10 +27,6 @@ log = logs.get("owner")
 
 STANDBY_READS = 3  # good reads of an unchanged beat before an owner counts as dead (protocol B1)
 RETRY = 0.25
-
-
-class Superseded(Exception):
-    """Another process runs under our name."""
 
 
 class Owner:
@@ -81,7 +78,7 @@ class Owner:
                 log.warning("no beat", why=str(error))
                 continue
             if not alive:
-                raise Superseded(f"another process runs under the name {state.settings.name}; this one ends")
+                raise Fatal(f"another process runs under the name {state.settings.name}; this one ends")
             state.clock.set_now_us(now[0]["now_us"], state.clock.monotonic() - 0.0005)
             state.valid_until = sent_at + state.settings.owner_timeout
             if self.feed is not None:
@@ -175,7 +172,7 @@ class Owner:
             shard = Shard(number, epoch, snapshot["xmax"], clean)
             shard.opened_at = snapshot["now"]
             state.book.open(shard, registered)
-        await self._pager.find_lanes()
+        await self._pager.find_lanes(taking_over=True)
         await self._recovery.restore(leases)
         state.settle_wanted.set()
         state.due_wanted.set()

@@ -10,7 +10,7 @@ from services.coordinator.expiry import Expiry
 from services.coordinator.state import State
 from services.core.book import Entry
 from services.core.errors import Unavailable
-from services.core.lanes import START, Lane, LaneKey, Mark, Position
+from services.core.lanes import Lane, LaneKey, Mark, Position
 from services.rpc.values import options_from_json
 from services.runtime import logs, metrics
 from services.runtime.failpoints import reach
@@ -23,6 +23,8 @@ log = logs.get("pager")
 
 LANES_A_QUERY = 200
 SPECS_A_QUERY = 500
+JOB_BYTES = 500  # of a job in memory besides its payload, about
+UNKNOWN_BYTES = 128 << 10  # what a payload is taken to have before the lane's first page
 SWEEPS_FOR_ALL = 5  # every lane is looked at within so many sweeps
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 REREAD_DUE = 30.0  # deferred rows can be committed after their time was passed
@@ -43,7 +45,7 @@ class Pager:
         self._reader = LaneReader(settings.database_url, settings.database_timeout)
         self._round: list[LaneKey] = []
         self._unknown: set[LaneKey] = set()
-        self._due_in_memory = 0
+        self._mean_bytes: dict[LaneKey, float] = {}
         self._due_since = _BEGINNING
         self._due_reread_at = 0.0
 
@@ -54,6 +56,7 @@ class Pager:
         """A takeover begins: nothing that was read before counts."""
         self._round.clear()
         self._unknown.clear()
+        self._state.hungry.clear()
         self._due_since = _BEGINNING
 
     # -- offers ------------------------------------------------------------------------------
@@ -69,8 +72,9 @@ class Pager:
             self._unknown.add(key)
             self._state.page_wanted.set()
             return
-        if lane.news or book.room(key) < len(group.jobs):
+        if lane.news or self._room(lane) < len(group.jobs):
             lane.news = True  # a backlog: first come, first served, by the pager
+            self._state.hungry[key] = lane
             metrics.offers_refused.inc(len(group.jobs))
             self._state.page_wanted.set()
             return
@@ -88,6 +92,7 @@ class Pager:
     async def run_lanes(self) -> None:
         """Reads lanes that have news and room at once, and all lanes every few sweeps."""
         state = self._state
+        since_search = 0
         while True:
             sweep = False
             try:
@@ -97,15 +102,18 @@ class Pager:
                 sweep = True
             state.page_wanted.clear()
             try:
-                if sweep or self._unknown:
+                since_search += sweep
+                if self._unknown or since_search >= SWEEPS_FOR_ALL:
+                    since_search = 0
                     await self.find_lanes()
                 await self._read(self._pick(sweep))
             except Unavailable as error:
                 log.warning("cannot read lanes", why=str(error))
                 await state.clock.sleep(state.settings.sweep_interval)
 
-    async def find_lanes(self) -> None:
-        """Lanes whose row we have not seen yet. A new lane is read from its mark on."""
+    async def find_lanes(self, *, taking_over: bool = False) -> None:
+        """Lanes whose row we have not seen yet, read from their mark on. One born after the takeover holds nothing
+        that an older owner can have seen."""
         state = self._state
         self._unknown.clear()
         rows = await state.db.rows("list_lanes", shards=list(state.book.shards))
@@ -114,47 +122,55 @@ class Pager:
             shard = state.book.shards.get(row["shard"])
             if shard is not None and key not in state.book.lanes:
                 mark = Mark(Position(row["tx"], row["id"].bytes), frozenset(row["late"]))
-                # A lane born after the takeover has nothing that an older owner can have seen.
-                catch_to = 0 if mark == START and state.book.shards[row["shard"]].settled else shard.catch_to
-                state.book.lanes[key] = Lane.at(key, row["shard"], mark, catch_to)
+                lane = Lane.at(key, row["shard"], mark, shard.catch_to if taking_over else 0)
+                state.book.lanes[key] = state.hungry[key] = lane
+
+    def _room(self, lane: Lane) -> int:
+        """Jobs of this lane that may still be read: by their number, and by their mean size."""
+        book = self._state.book
+        by_size = int(self._state.settings.lane_bytes / self._mean_bytes.get(lane.key, UNKNOWN_BYTES))
+        return min(book.depth, max(by_size, 1)) - book.waiting[lane.key]
 
     def _pick(self, sweep: bool) -> list[Lane]:
-        book = self._state.book
-        half = book.depth // 2
-        picked = {
-            lane.key: lane
-            for lane in book.lanes.values()
-            if lane.news and not lane.reading and book.room(lane.key) >= half
-        }
+        """Hungry lanes with room for half of what they may hold, and in a sweep some others."""
+        book, hungry = self._state.book, self._state.hungry
+        picked = {}
+        for key, lane in list(hungry.items()):
+            if book.lanes.get(key) is not lane or not lane.news:
+                del hungry[key]
+            elif not lane.reading and self._room(lane) >= max(1, book.waiting[key]):
+                picked[key] = lane
         if sweep:
             if not self._round:
                 self._round = list(book.lanes)
             share = max(LANES_A_QUERY, len(book.lanes) // SWEEPS_FOR_ALL + 1)
             due, self._round = self._round[:share], self._round[share:]
             for key in due:
-                lane = book.lanes.get(key)
-                if lane is not None and not lane.reading and book.room(key) > 0:
-                    picked[key] = lane
+                known = book.lanes.get(key)
+                if known is not None and not known.reading and self._room(known) > 0:
+                    picked[key] = known
         return list(picked.values())
 
     async def _read(self, lanes: list[Lane]) -> None:
         for start in range(0, len(lanes), LANES_A_QUERY):
             part = lanes[start : start + LANES_A_QUERY]
             size = self._state.settings.page_size
-            wanted = [(lane, lane.request(min(size, self._state.book.room(lane.key)))) for lane in part]
+            wanted = [(lane, lane.request(min(size, self._room(lane)))) for lane in part]
             try:
                 pages = await self._reader.pages(wanted)
             except BaseException:
                 for lane, request in wanted:
                     lane.abandon(request)
+                    self._state.hungry[lane.key] = lane
                 raise
             await reach("coordinator.after_page")
             for (lane, request), page in zip(wanted, pages, strict=True):
                 if self._state.book.lanes.get(lane.key) is lane:
-                    catching_up = request.catching_up
                     fresh = lane.merge(request, page)
+                    if lane.news:
+                        self._state.hungry[lane.key] = lane
                     if fresh:
-                        await self._admit(lane, fresh, catching_up)
+                        await self._admit(lane, fresh, request.catching_up)
             if any(lane.news for lane in part):
                 self._state.page_wanted.set()
 
@@ -171,6 +187,7 @@ class Pager:
                     lane.close((row.id,))
             wanted = [row for row in part if row.id not in book.by_job]
             specs = await self._specs([row.id for row in wanted])
+            self._weigh(lane.key, specs)
             shard = book.shards.get(lane.shard)
             if shard is None or book.lanes.get(lane.key) is not lane:
                 return  # a takeover came between
@@ -185,6 +202,13 @@ class Pager:
                 self._expiry.consider(entry)
             self._state.fed.set()
             self._state.settle_wanted.set()
+
+    def _weigh(self, key: LaneKey, specs: dict[bytes, Spec]) -> None:
+        """Follows the mean size of the lane's payloads, quickly upwards."""
+        if specs:
+            mean = sum(len(s.payload or b"") for s in specs.values()) / len(specs) + JOB_BYTES
+            before = self._mean_bytes.get(key, mean)
+            self._mean_bytes[key] = max(mean, 0.8 * before + 0.2 * mean)
 
     async def _specs(self, ids: list[bytes]) -> dict[bytes, Spec]:
         while True:

@@ -109,7 +109,9 @@ class Recovery:
             if entry.phase is not Phase.HELD:
                 continue
             entry.handouts += entry.leased
-            if entry.handouts >= state.settings.max_handouts:
+            if entry.cancelling:
+                self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
+            elif entry.handouts >= state.settings.max_handouts:
                 self._ledger.end([entry], Outcome.FAILED, "never_started", final=True)
             else:
                 again.append(entry)

@@ -122,6 +122,9 @@ class Sessions:
             now = self._state.clock.monotonic()
             grace = 0.0 if session.goodbye else self._state.settings.reconnect_grace
             seat.deadline = min(seat.deadline, now + grace)
+            if session.goodbye:  # it has nothing left: what a poll's answer did not bring it comes back by its consent
+                taken = [e for e in seat.entries.values() if e.phase is Phase.TAKEN]
+                self.returned([e for e in taken if not e.started and e.spec is not None])
 
     # -- heartbeats --------------------------------------------------------------------------
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:

@@ -12,6 +12,7 @@ from services.coordinator.settings import CoordinatorSettings
 from services.core import ids
 from services.core.book import Book
 from services.core.errors import NotOwner
+from services.core.lanes import Lane, LaneKey
 from services.runtime.clock import SystemClock
 from services.store.database import Database
 from taskflow.v1.worker_pb2 import ShardEpoch
@@ -27,6 +28,7 @@ class State:
         self.book = Book(self._token, depth=settings.lane_depth)
         self.valid_until = 0.0  # monotonic: to the end of our last renewal in Postgres
         self.lost = asyncio.Event()  # a fence has failed: others own what we thought ours
+        self.hungry: dict[LaneKey, Lane] = {}  # lanes with something to read, as far as room allows
         self.page_wanted = asyncio.Event()
         self.due_wanted = asyncio.Event()
         self.cancels_wanted = asyncio.Event()

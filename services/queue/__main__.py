@@ -32,6 +32,7 @@ def main() -> int:
         servicer = QueueServicer(Pending(SystemClock()), server.closing)
         name = queue_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name
         server.add(name, lambda s: queue_pb2_grpc.add_QueueServiceServicer_to_server(servicer, s))
+        tasks.start(servicer.release_at_stop(), "release")
         metrics.serve(settings)
         await server.start(stack)
         await server.serving(True)

@@ -168,6 +168,13 @@ class Pending:
                     if not waiters:
                         del index[name]
 
+    def release(self) -> None:
+        """Answers every waiting poll with nothing: this process stops."""
+        for waiters in (*self._task_waiters.values(), *self._queue_waiters.values()):
+            for waiter in waiters:
+                if not waiter.future.done():
+                    waiter.future.set_result(PollResponse())
+
     def _touch(self, keys: Iterable[LaneKey]) -> None:
         """Answers waiting polls once this turn of the loop has brought all that it brings."""
         first = not self._dirty

@@ -38,6 +38,11 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         finally:
             self._pending.leave(waiter)
 
+    async def release_at_stop(self) -> None:
+        """Polls must not hold up a stop."""
+        await self._closing.wait()
+        self._pending.release()
+
     async def Stats(self, request: pb.StatsRequest, context: Any) -> pb.StatsResponse:
         return self._pending.stats()
 

@@ -15,12 +15,21 @@ class Batcher(Generic[T, R]):
     """Calls `flush` with what all callers brought; each gets the results of its own items, in order.
 
     `flush` answers with one result for each item; an exception is every caller's. `limit` is the most items
-    of one flush (a single caller's items stay together, even above it).
+    of one flush, `most` the most that they may weigh (a single caller's items stay together, even above it).
     """
 
-    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int = 5000) -> None:
+    def __init__(
+        self,
+        flush: Callable[[list[T]], Awaitable[Sequence[R]]],
+        *,
+        limit: int = 5000,
+        weigh: Callable[[T], int] = lambda item: 0,
+        most: int = 16 << 20,
+    ) -> None:
         self._flush = flush
         self._limit = limit
+        self._weigh = weigh
+        self._most = most
         self._waiting: deque[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -30,6 +39,9 @@ class Batcher(Generic[T, R]):
 
     def submit(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
         future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        if not items:
+            future.set_result(())  # nobody would: a batch of nothing is never flushed
+            return future
         self._waiting.append((items, future))
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -45,10 +57,14 @@ class Batcher(Generic[T, R]):
             while self._waiting:
                 batch: list[T] = []
                 futures = []
+                weight = 0
                 while self._waiting and (not batch or len(batch) + len(self._waiting[0][0]) <= self._limit):
+                    if batch and weight >= self._most:
+                        break
                     items, future = self._waiting.popleft()
                     if future.cancelled():
                         continue
+                    weight += sum(map(self._weigh, items))
                     futures.append((len(batch), len(items), future))
                     batch.extend(items)
                 if batch:

@@ -15,6 +15,10 @@ from services.runtime import logs
 log = logs.get("lifecycle")
 
 
+class Fatal(Exception):
+    """This process must end; its text says why, and is all that needs saying."""
+
+
 class Background:
     """Tasks that live as long as the service. One that fails ends the service: nothing half-works."""
 
@@ -31,7 +35,10 @@ class Background:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a background task failed", task=task.get_name(), exc_info=error)
+            if isinstance(error, Fatal):
+                log.error(str(error))
+            else:
+                log.error("a background task failed", task=task.get_name(), exc_info=error)
             if not self.failed.done():
                 self.failed.set_result(None)
 

@@ -78,7 +78,7 @@ class Directory:
         owned = [s for s in shards if s["owner"] in members]
         self.cluster = Cluster(
             owners={s["shard"]: s["address"] for s in owned},
-            coordinators=[m for m in members.values() if m["kind"] == "coordinator"],
+            coordinators=[members[name] for name in sorted({s["owner"] for s in owned})],
             schedulers=[m for m in members.values() if m["kind"] == "scheduler"],
             queues=sorted({(s["queue_name"], s["queue_address"]) for s in owned}),
         )

@@ -36,8 +36,8 @@ class Intake:
         self._plain = Writer(settings.database_url, timeout=settings.database_timeout)
         self._keyed = Writer(settings.database_url, timeout=settings.database_timeout)
         limit = settings.max_batch
-        self._plain_batches: Batcher[Item, Result] = Batcher(self._flush_plain, limit=limit)
-        self._keyed_batches: Batcher[Item, Result] = Batcher(self._flush_keyed, limit=min(limit, 500))
+        self._plain_batches: Batcher[Item, Result] = Batcher(self._flush_plain, limit=limit, weigh=_weigh)
+        self._keyed_batches: Batcher[Item, Result] = Batcher(self._flush_keyed, limit=min(limit, 500), weigh=_weigh)
 
     async def close(self) -> None:
         await self._plain.reset()
@@ -117,13 +117,17 @@ class Intake:
 
 
 
+def _weigh(item: Item) -> int:
+    return len(item[0].payload or b"")
+
+
 def chunks(specs: list[pb.JobSpec], most: int) -> Iterator[list[pb.JobSpec]]:
-    """Runs of `specs` whose payloads come to `most` bytes, or just above."""
+    """Runs of `specs` that come to `most` bytes, or just above."""
     part: list[pb.JobSpec] = []
     size = 0
     for spec in specs:
         part.append(spec)
-        size += len(spec.payload)
+        size += spec.ByteSize()
         if size >= most:
             yield part
             part, size = [], 0

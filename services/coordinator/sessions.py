@@ -42,6 +42,7 @@ class Sessions:
         self._closing = closing
         self.open: dict[bytes, Session] = {}
         self.known: dict[bytes, pb.Register] = {}
+        self.left: set[bytes] = set()  # those that said goodbye
 
     # -- the stream --------------------------------------------------------------------------
     async def serve(self, requests: AsyncIterator[pb.SessionRequest], context: Any) -> AsyncIterator[pb.SessionResponse]:
@@ -97,6 +98,7 @@ class Sessions:
             )
             log.info("a worker is here", worker=name, tasks=len(register.tasks), queues=len(register.queues))
         self.known[worker] = register
+        self.left.discard(worker)
         seat = book.seats.setdefault(worker, Seat(worker, 0.0))
         seat.name = name
         seat.deadline = self._state.clock.monotonic() + self._state.settings.lease
@@ -122,9 +124,8 @@ class Sessions:
             now = self._state.clock.monotonic()
             grace = 0.0 if session.goodbye else self._state.settings.reconnect_grace
             seat.deadline = min(seat.deadline, now + grace)
-            if session.goodbye:  # it has nothing left: what a poll's answer did not bring it comes back by its consent
-                taken = [e for e in seat.entries.values() if e.phase is Phase.TAKEN]
-                self.returned([e for e in taken if not e.started and e.spec is not None])
+            if session.goodbye:
+                self.left.add(session.worker)
 
     # -- heartbeats --------------------------------------------------------------------------
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
@@ -200,6 +201,10 @@ class Sessions:
                 session.out.put_nowait(None)
             register = self.known.pop(worker, None)
             lost = state.book.over(worker)
+            if worker in self.left:  # it has nothing left: what a poll's answer did not bring it is back by its consent
+                self.left.discard(worker)
+                self.returned([e for e in lost if not e.started and e.spec is not None])
+                lost = [e for e in lost if e.phase is Phase.TAKEN]
             if lost:
                 log.warning("a worker is lost", worker=register.name if register else worker.hex(), attempts=len(lost))
             self.lose(lost)

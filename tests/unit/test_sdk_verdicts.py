@@ -1,0 +1,88 @@
+"""What a handler's end means for its attempt."""
+
+import pytest
+
+from taskflow import Cancelled, Fail, Retry, Snooze, _verdict
+from taskflow._verdict import Failure, Verdict
+from taskflow._worker_stops import merged
+
+
+def raised(error: BaseException) -> Verdict:
+    try:
+        raise error
+    except BaseException as caught:
+        return _verdict.of_exception(caught)
+
+
+def test_a_value_is_a_success() -> None:
+    assert _verdict.of_value(None) == Verdict(_verdict.SUCCEEDED, b"", 1)
+    assert _verdict.of_value("x") == Verdict(_verdict.SUCCEEDED, b"x", 2)
+    assert _verdict.of_value({"a": 1}) == Verdict(_verdict.SUCCEEDED, b'{"a":1}', 1)
+
+
+@pytest.mark.feature("R14")
+@pytest.mark.parametrize("value", [object(), "x" * (1 << 20) + "x", {1: 2}])
+def test_a_result_that_cannot_be_stored_fails_the_attempt_clearly(value: object) -> None:
+    verdict = _verdict.of_value(value)
+
+    assert verdict.outcome == _verdict.FAILED
+    assert verdict.failure is not None
+    assert verdict.failure.type == "InvalidResult"
+    assert verdict.failure.message.startswith("result: ")
+
+
+@pytest.mark.feature("R3")
+def test_exceptions_and_signals() -> None:
+    assert raised(Snooze(2)) == Verdict(_verdict.SNOOZED, delay_ms=2000)
+    assert raised(Cancelled("enough")) == Verdict(_verdict.CANCELLED, failure=Failure("Cancelled", "enough"))
+    assert raised(Retry("later", delay=0.5)).delay_ms == 500
+    assert raised(Retry()).delay_ms is None
+    failed, given_up = raised(KeyError("x")).failure, raised(Fail("no")).failure
+    assert failed is not None and (failed.type, failed.message, failed.final) == ("KeyError", "'x'", False)
+    assert given_up is not None and (given_up.type, given_up.final) == ("Fail", True)
+
+
+def test_a_traceback_begins_at_the_handler_and_is_bounded() -> None:
+    def recurse(n: int) -> None:
+        if n:
+            recurse(n - 1)
+        raise ValueError("deep " + "x" * 100_000)
+
+    try:
+        recurse(500)
+    except ValueError as error:
+        failure = _verdict.of_exception(error).failure
+
+    assert failure is not None
+    assert len(failure.traceback) < _verdict.MAX_TRACEBACK + 100
+    assert len(failure.message) < _verdict.MAX_MESSAGE + 100
+    assert "characters left out" in failure.traceback
+
+
+def test_texts_are_made_storable() -> None:
+    assert _verdict.text("a\x00b \ud800", 100) == "a\\x00b \\ud800"
+
+
+def test_an_exception_whose_text_fails_is_still_reported() -> None:
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    failure = raised(Broken()).failure
+
+    assert failure is not None and failure.message == "its message could not be written"
+
+
+@pytest.mark.parametrize("outcome", [_verdict.CANCELLED, _verdict.LOST, _verdict.RETURNED])
+def test_a_handler_that_was_stopped_and_yet_returned_has_succeeded(outcome: int) -> None:
+    stopped, done = Verdict(outcome), Verdict(_verdict.SUCCEEDED)
+
+    assert merged(stopped, done) is done
+    assert merged(stopped, Verdict(_verdict.FAILED)) is stopped
+    assert merged(None, done) is done
+
+
+def test_past_its_timeout_nothing_counts() -> None:
+    late = Verdict(_verdict.TIMED_OUT)
+
+    assert merged(late, Verdict(_verdict.SUCCEEDED)) is late

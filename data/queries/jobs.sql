@@ -1,3 +1,11 @@
+-- name: transaction_number
+-- Of the transaction that asks: the `tx` of the rows that it writes.
+select pg_current_xact_id()::text::bigint;
+
+-- name: wait_briefly
+-- For another caller's open transaction on one of these keys (B5); then each goes alone.
+set local lock_timeout = '500ms';
+
 -- name: insert_jobs
 -- The slow way in, for a batch whose COPY met a duplicate id or a bad row: tells which ids are new.
 insert into taskflow.jobs (id, priority, encoding, retries, deferred, queue, task, payload, key, run_at, options)

@@ -33,6 +33,7 @@ class Session:
     register: pb.Register
     out: asyncio.Queue[pb.SessionResponse | None] = field(default_factory=asyncio.Queue)
     goodbye: bool = False
+    draining: bool = False
 
 
 class Sessions:
@@ -108,11 +109,20 @@ class Sessions:
             async for request in requests:
                 if request.HasField("heartbeat"):
                     self._heartbeat(session, request.heartbeat)
+                    if request.heartbeat.draining and not session.draining:
+                        await self._drains(session)
                 elif request.HasField("goodbye"):
                     session.goodbye = True
                     break
         finally:
             session.out.put_nowait(None)
+
+    async def _drains(self, session: Session) -> None:
+        """For people: it takes nothing more."""
+        session.draining = True
+        name, worker = self._state.settings.name, UUID(bytes=session.worker)
+        with suppress(Unavailable):
+            await self._state.db.run("drain_worker", worker_id=worker, coordinator=name)
 
     def _broken(self, session: Session) -> None:
         """A broken stream leaves the worker some seconds to come back; a goodbye none."""

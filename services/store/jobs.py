@@ -71,7 +71,7 @@ async def _copy(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     async with writer.transaction() as conn:
         async with conn.pipeline():
             await conn.execute("begin")
-            number = await conn.execute("select pg_current_xact_id()::text::bigint")
+            number = await conn.execute(sql("transaction_number"))
         row = await number.fetchone()
         async with conn.cursor() as cursor, cursor.copy(_COPY_JOBS) as copy:
             copy.set_types(_JOB_TYPES)
@@ -118,7 +118,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     try:
         async with writer.transaction() as conn:
             await conn.execute("begin")
-            number = await (await conn.execute("select pg_current_xact_id()::text::bigint")).fetchone()
+            number = await (await conn.execute(sql("transaction_number"))).fetchone()
             made = await (await conn.execute(sql("insert_jobs"), _columns(unique))).fetchall()
             new = {row[0].bytes for row in made}
             await commit(conn, _deferred([job for job in unique if job.id in new]))
@@ -189,8 +189,8 @@ async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     holders = {"job_id": [UUID(bytes=j.id) for _, j in wanted]}
     async with writer.transaction() as conn:
         await conn.execute("begin")
-        await conn.execute("set local lock_timeout = '500ms'")
-        number = await (await conn.execute("select pg_current_xact_id()::text::bigint")).fetchone()
+        await conn.execute(sql("wait_briefly"))
+        number = await (await conn.execute(sql("transaction_number"))).fetchone()
         won = set(await (await conn.execute(sql("claim_keys"), keys | holders)).fetchall())
         winners = [job for key, job in wanted if key in won]
         if winners:

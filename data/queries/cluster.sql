@@ -22,14 +22,23 @@ select name, kind, incarnation, beat, addresses from taskflow.members order by n
 -- name: list_shards
 select shard, epoch, owner, incarnation, address, queue_name, queue_address from taskflow.shards order by shard;
 
+-- name: lock_shards
+-- The rows that a takeover is about to change, in the order in which fences lock them. Waits for fences under way.
+select shard, owner from taskflow.shards where shard = any(%(shards)s::smallint[]) order by shard for update;
+
 -- name: take_shards
--- A takeover: the epoch rises above everything that the queue service has seen. Waits for fences under way.
+-- A takeover: the epoch rises above everything that the queue service has seen.
 update taskflow.shards s set
     epoch = greatest(s.epoch, w.floor) + 1, owner = %(owner)s, incarnation = %(incarnation)s, address = %(address)s,
     queue_name = %(queue_name)s, queue_address = %(queue_address)s
-from unnest(%(shards)s::smallint[], %(floors)s::bigint[]) as w (shard, floor), taskflow.shards old
-where s.shard = w.shard and old.shard = s.shard
-returning s.shard, s.epoch, old.owner as previous;
+from unnest(%(shards)s::smallint[], %(floors)s::bigint[]) as w (shard, floor)
+where s.shard = w.shard
+returning s.shard, s.epoch;
+
+-- name: end_blockers
+-- Ends those who hold up the backend `pid`, unless they wait for a lock themselves (A1).
+select pg_terminate_backend(a.pid) from pg_stat_activity a
+where a.pid = any(pg_blocking_pids(%(pid)s::integer)) and a.wait_event_type is distinct from 'Lock';
 
 -- name: release_shards
 -- A hand-over: nobody's, in order. The fence of the releasing transaction has proven that they were ours.

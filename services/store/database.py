@@ -142,8 +142,12 @@ class Writer:
         if conn is not None:
             await conn.close()
 
-    async def backend(self) -> int | None:
-        return self._conn.info.backend_pid if self._conn is not None and not self._conn.closed else None
+    async def end_blockers(self) -> None:
+        """Ends the backends that hold a lock for which this connection waits."""
+        assert self._conn is not None
+        pid = self._conn.info.backend_pid
+        async with await AsyncConnection.connect(self._url, **_parameters(self._timeout)) as other:
+            await other.execute(sql("end_blockers"), {"pid": pid})
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ _NAMES = (
     "job_id", "started_at", "finished_at", "exec_id", "attempt", "tries", "outcome", "final", "encoding", "worker",
     "result", "error",
 )  # fmt: skip
+
+FENCE_PATIENCE = 1.0  # seconds that a takeover waits for a fence before it ends its backend
 
 
 class AttemptRow(NamedTuple):
@@ -233,19 +236,29 @@ class LaneReader:
 
 
 async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -> dict[int, tuple[int, bool]]:
-    """Raises the epochs; `{shard: (epoch, clean)}`, clean when the last owner had left in order.
-
-    A takeover that waits for a stopped owner's fence does not wait long: lock_timeout, and the caller ends its backend.
-    """
+    """Raises the epochs; `{shard: (epoch, clean)}`, clean when the last owner had left in order."""
+    shards = sorted(floors)
     async with writer.transaction() as conn:
         await conn.execute("begin")
-        shards = sorted(floors)
+        previous = dict(await _locked(writer, conn, shards))
         cursor = await conn.execute(
             sql("take_shards"), {"shards": shards, "floors": [floors[n] for n in shards], **owner}
         )
         rows = await cursor.fetchall()
         await commit(conn, [])
-    return {shard: (epoch, previous is None) for shard, epoch, previous in rows}
+    return {shard: (epoch, previous[shard] is None) for shard, epoch in rows}
+
+
+async def _locked(writer: Writer, conn: Any, shards: Sequence[int]) -> list[Any]:
+    """The shards' last owners. Whoever holds up a takeover for longer hangs between its fence and its COMMIT (A1)."""
+    locking = asyncio.ensure_future(conn.execute(sql("lock_shards"), {"shards": shards}))
+    try:
+        while not (await asyncio.wait({locking}, timeout=FENCE_PATIENCE))[0]:
+            await writer.end_blockers()
+        rows: list[Any] = await locking.result().fetchall()
+        return rows
+    finally:
+        locking.cancel()
 
 
 async def recorded(db: Database, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], tuple[bytes | None, int]]:

@@ -21,7 +21,7 @@ TABLE = rf"(?:only\s+)?(?:\"?taskflow\"?\s*\.\s*)?\"?{FACTS}\"?(?![\w\"])"
 CHANGES = re.compile(
     rf"\b(?:update|delete\s+from|merge\s+into|truncate(?:\s+table)?)\s+(?:[\w\".]+\s*,\s*)*{TABLE}", re.IGNORECASE
 )
-UPSERT = re.compile(rf"\binsert\s+into\s+{TABLE}[^;]*?\bon\s+conflict\b[^;]*?\bdo\s+update\b", re.IGNORECASE | re.DOTALL)
+UPSERT = re.compile(rf"\binsert\s+into\s+{TABLE}[^;]*?\bon\s+conflict\b[^;]*?\bdo\s+update\b", re.IGNORECASE)
 STATEMENT = re.compile(
     r"^\s*(?:select\b.*|insert\s+into\s.*|update\s+\S+\s+set\s.*|delete\s+from\s.*|with\s.*\bas\s*\(.*|merge\s+into\s.*"
     r"|create\s+(?:table|index|function|schema|database|view)\b.*|alter\s+(?:table|index)\b.*|drop\s+(?:table|index)\b.*"

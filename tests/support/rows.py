@@ -1,0 +1,63 @@
+"""Rows as the store's functions take them, with everything left out that a test does not care for."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from services.core.ids import exec_id, uuid7
+from services.store.dispatch import AttemptRow, DeferredRow, LeaseRow
+from services.store.jobs import NewJob
+from taskflow._policy import Deferral, Outcome
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def new_id(offset_ms: int = 0) -> bytes:
+    """A UUIDv7 of now, or so many milliseconds off."""
+    return uuid7(now_us() // 1000 + offset_ms, secrets.randbits(80))
+
+
+def new_exec(shard: int = 0, epoch: int = 1) -> bytes:
+    return exec_id(shard, epoch, secrets.randbits(40), secrets.randbits(32))
+
+
+def job(queue: str = "q", **values: Any) -> NewJob:
+    plain = NewJob(new_id(), 5, 1, 0, False, queue, "", b'{"n":1}', None, None, None, 0)
+    return plain._replace(**values)
+
+
+def attempt(job_id: bytes, **values: Any) -> AttemptRow:
+    now = now_us()
+    plain = AttemptRow(job_id, now, now, new_exec(), 1, 1, Outcome.SUCCEEDED, True, 1, "w", b"1", None)
+    return plain._replace(**values)
+
+
+def deferred(job_id: bytes, **values: Any) -> DeferredRow:
+    return DeferredRow(job_id, 60.0, 0, 5, 2, 1, Deferral.RETRYING, "q", "")._replace(**values)
+
+
+def lease(job_id: bytes, **values: Any) -> LeaseRow:
+    return LeaseRow(job_id, new_exec(), None, 0, 5, 1, 0, 0, False, "q", "", None, None)._replace(**values)
+
+
+def found(dsn: str, statement: str, *parameters: Any, **named: Any) -> list[tuple[Any, ...]]:
+    """The rows of a question, asked on a connection of its own."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        return conn.execute(statement, parameters or named or None).fetchall()
+
+
+def attempts_of(dsn: str, *job_ids: bytes) -> dict[bytes, bytes | None]:
+    """`{job: exec_id}` of the first attempts that stand."""
+    rows = found(
+        dsn,
+        "select job_id, exec_id from taskflow.attempts where attempt = 1 and job_id = any(%s)",
+        [UUID(bytes=i) for i in job_ids],
+    )
+    return {row[0].bytes: row[1].bytes if row[1] else None for row in rows}

@@ -75,7 +75,7 @@ def _demo(arguments: argparse.Namespace, stop: Stop) -> int:
 
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="taskflow-shop-") as name, receiving(share=SHARE) as receiver:
-        settings = {"SHOP_SMTP_PORT": str(receiver.port), "TASKFLOW_CONCURRENCY": "20", "TASKFLOW_GRACE": "5"}
+        settings = {"SHOP_SMTP_PORT": str(receiver.port), "TASKFLOW_GRACE": "5"}
         _say("starting Postgres, queue, coordinator, scheduler and worker, and a mail server in a bad mood")
         with local_cluster(app=APP, environ={**os.environ, **settings}, stopping=stop) as cluster:
             _say(f"up after {time.monotonic() - began:.1f} s: {_addresses(cluster)}")

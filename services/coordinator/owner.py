@@ -211,7 +211,7 @@ class Owner:
                     marks = [(lane.key, lane.mark()) for lane in state.book.lanes.values()]
                     release = ("release_shards", {"shards": sorted(shards), "owner": state.settings.name})
                     async with self._ledger.exclusive:
-                        # The fence locks the shards for share, and the release updates them: ours both, one transaction.
+                        # The fence locks what the release has updated: both are ours, in one transaction.
                         await self._ledger.write(Changes(marks=marks, other=[release]), shards)
                 await state.db.run("leave_members", name=state.settings.name, incarnation=self.incarnation)
         await self._writer.reset()

@@ -86,7 +86,8 @@ class Recovery:
             try:
                 adopted, state.book.adopted = state.book.adopted, []
                 void = await self.complete(adopted)
-                over = [e for e in adopted if e not in void and e.phase is Phase.TAKEN and e.worker not in state.book.seats]
+                seats = state.book.seats
+                over = [e for e in adopted if e not in void and e.phase is Phase.TAKEN and e.worker not in seats]
                 if over:  # its worker's end came before its facts
                     self._ledger.end(over, Outcome.LOST, "lost")
                 entries = [e for number in list(state.book.shards) for e in state.book.settle(number)]

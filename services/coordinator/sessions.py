@@ -46,7 +46,9 @@ class Sessions:
         self.left: set[bytes] = set()  # those that said goodbye
 
     # -- the stream --------------------------------------------------------------------------
-    async def serve(self, requests: AsyncIterator[pb.SessionRequest], context: Any) -> AsyncIterator[pb.SessionResponse]:
+    async def serve(
+        self, requests: AsyncIterator[pb.SessionRequest], context: Any
+    ) -> AsyncIterator[pb.SessionResponse]:
         first = await anext(aiter(requests), None)
         if first is None:
             return

@@ -10,7 +10,7 @@ from services.runtime.settings import DatabaseSettings
 class CoordinatorSettings(DatabaseSettings):
     port: int = Field(9001, ge=1, le=65535, description="gRPC port")
     metrics_port: int = Field(9101, ge=0, le=65535, description="Prometheus metrics; 0 turns them off")
-    name: str = Field("coordinator-1", description="stable name of this instance; a restart under it takes over without waiting")
+    name: str = Field("coordinator-1", description="stable name; a restart under it takes over at once")
     queue_address: str = Field("127.0.0.1:9002", description="the queue service that this coordinator feeds, host:port")
     queue_name: str = Field("queue-1", description="its name")
     queue_advertise: str = Field("", description="addresses at which workers reach it; queue_address by default")
@@ -27,6 +27,6 @@ class CoordinatorSettings(DatabaseSettings):
     due_interval: float = Field(0.25, gt=0, description="how often deferred jobs are looked at")
     due_depth: int = Field(5000, ge=10, description="due jobs that may wait in the queue service")
     mark_interval: float = Field(3.0, gt=0, description="how often marks of lanes are written")
-    max_handouts: int = Field(20, ge=1, description="hand-outs of an attempt without a start; then it fails, never_started")
-    cancel_grace: float = Field(30.0, gt=0, description="a running job's time to confirm a cancel; then it is final without")
-    report_wait: float = Field(8.0, gt=0, description="how long a report waits for its commit before it is told to come again")
+    max_handouts: int = Field(20, ge=1, description="hand-outs without a start; then it fails, never_started")
+    cancel_grace: float = Field(30.0, gt=0, description="a running job's time to confirm a cancel")
+    report_wait: float = Field(8.0, gt=0, description="how long a report waits for its commit")

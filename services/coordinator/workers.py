@@ -17,9 +17,8 @@ from services.core.errors import FailedPrecondition, InvalidArgument, NotOwner, 
 from services.runtime import metrics
 from services.runtime.failpoints import reach
 from services.store.dispatch import recorded
-from taskflow._policy import Outcome
+from taskflow.v1 import jobs_pb2, worker_pb2_grpc
 from taskflow.v1 import worker_pb2 as pb
-from taskflow.v1 import worker_pb2_grpc
 
 MAX_OUTCOMES = 5000
 
@@ -78,7 +77,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         for entry, outcome in own:
             if entry.phase is Phase.ENDING:
                 continue
-            if outcome.outcome == Outcome.RETURNED and not outcome.started and not entry.cancelling:
+            if outcome.outcome == jobs_pb2.OUTCOME_RETURNED and not outcome.started and not entry.cancelling:
                 self._state.book.hand_out(entry)  # never started: no attempt, no try (R4)
                 self._state.fed.set()
             else:

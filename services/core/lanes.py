@@ -118,7 +118,9 @@ class Lane:
         self.late = (request.late & in_progress) | {tx for tx in in_progress if tx <= limit}
         self.news = self.news or page.full
         fresh: list[Position] = []
-        for rows, standing in ((page.behind, self.open_late), (page.ahead, self.open)):
+        # A mark may stand inside a late transaction: its rows come as `behind`, and must not come twice.
+        ahead = [row for row in page.ahead if row.tx not in request.late] if request.late else page.ahead
+        for rows, standing in ((page.behind, self.open_late), (ahead, self.open)):
             for row in rows:
                 if row.id in self.offered:
                     self.offered.discard(row.id)

@@ -1,1 +1,1 @@
-"""The scheduler: the public API. Validates, persists by group commit, answers. Never dispatches, never writes an attempt."""
+"""The scheduler: the public API. Validates, persists by group commit, answers. Never dispatches."""

@@ -26,7 +26,7 @@ class Admission:
         self._clock = clock
 
     def check(self, spec: pb.JobSpec, field: str) -> NewJob:
-        """The row for `spec` (its shard still 0). A missing id is made, and set in `spec`. InvalidArgument otherwise."""
+        """The row for `spec` (its shard still 0), or InvalidArgument. A missing id is made, and set in `spec`."""
         queue = qualify(spec.queue, field=f"{field}.queue")
         task = qualify(spec.task, field=f"{field}.task") if spec.task else ""
         if not spec.id:

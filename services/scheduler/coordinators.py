@@ -1,4 +1,4 @@
-"""The scheduler's links to coordinators: offers, watches, and questions. All of them hints: losing one costs latency."""
+"""The scheduler's links to coordinators: offers, watches, questions. All are hints: losing one costs latency."""
 
 from __future__ import annotations
 

@@ -44,9 +44,10 @@ class Intake:
         await self._keyed.reset()
 
     async def create(self, specs: Sequence[pb.JobSpec], field: str, *, partial: bool) -> list[Result]:
-        """Stores jobs; a result for each. `field` is their path in the request. Without `partial` the first fault is raised.
+        """Stores jobs; a result for each. `field` is their path in the request.
 
-        A bad job that checks find is refused before anything is stored; what only the database finds, after.
+        Without `partial` the first fault is raised: of one that checks find, before anything is stored; of one that
+        only the database finds, after.
         """
         checked: list[NewJob | TaskFlowFault] = []
         for number, spec in enumerate(specs):

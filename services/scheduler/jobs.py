@@ -59,7 +59,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         return await self._reading.job(ids.parse(request.id, field="id"))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
-        return await self._reading.list(request)
+        return await self._reading.page(request)
 
     async def AwaitJob(self, request: pb.AwaitJobRequest, context: Any) -> pb.Job:
         timeout = seconds(request.timeout, "timeout") if request.HasField("timeout") else 60.0

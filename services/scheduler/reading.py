@@ -78,11 +78,11 @@ class Reading:
             found.append(running)
         return found
 
-    async def list(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+    async def page(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         size = page_size(request.page_size)
         queue = qualify(request.queue, field="queue") if request.queue else ""
         task = qualify(request.task, field="task") if request.task else ""
-        states = {_state(s) for s in request.states}
+        states: set[int] = {_state(s) for s in request.states}
         before = _page_token(request.page_token)
         if states and states <= _LIVE:
             return await self._list_live(queue, task, states, before, size)
@@ -96,7 +96,7 @@ class Reading:
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def _list_live(
-        self, queue: str, task: str, states: set[JobState], before: UUID, size: int
+        self, queue: str, task: str, states: set[int], before: UUID, size: int
     ) -> pb.ListJobsResponse:
         """Jobs that are handed out are known to their owners alone."""
         live = await self._coordinators.describe(queue=queue)

@@ -13,6 +13,8 @@ from taskflow.v1.dispatch_pb2 import LiveJob
 
 Row = dict[str, Any]
 
+_HANDED_OUT = (pb.JOB_STATE_REQUESTED, pb.JOB_STATE_RUNNING)
+
 _FINAL = {
     Outcome.SUCCEEDED: JobState.SUCCEEDED,
     Outcome.FAILED: JobState.FAILED,
@@ -61,7 +63,7 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
         create_time=stamp(row["created_at"]),
         run_time=stamp(row["run_at"]),
         error=error_from_json(row["error"]),
-        last_outcome=row["outcome"] or 0,
+        last_outcome=row["outcome"],
         start_time=stamp(row["started_at"]),
         worker=row["worker"] or "",
         cancelling=bool(row["cancelling"]) and not final,
@@ -69,7 +71,7 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
     if row["payload"] is not None and (most is None or len(row["payload"]) <= most):
         found.payload = row["payload"]
     if final:
-        found.finish_time.CopyFrom(stamp(row["finished_at"]))
+        found.finish_time.FromDatetime(row["finished_at"])
         if row["result"] is not None and (most is None or len(row["result"]) <= most):
             found.result = row["result"]
         found.result_encoding = row["result_encoding"]
@@ -81,10 +83,10 @@ def _add_running(found: pb.Job, row: Row, live: LiveJob | None, final: bool) -> 
     if row["leased"]:
         found.attempt, found.worker = row["lease_attempt"], row["lease_worker"] or ""
         if row["lease_started_at"]:
-            found.start_time.CopyFrom(stamp(row["lease_started_at"]))
+            found.start_time.FromDatetime(row["lease_started_at"])
         if row["progress"]:
             found.progress.CopyFrom(pb.Progress(**row["progress"]))
-    if live is not None and not final and live.state in (JobState.REQUESTED, JobState.RUNNING):
+    if live is not None and not final and live.state in _HANDED_OUT:
         found.attempt, found.worker = live.attempt, live.worker
         found.cancelling = found.cancelling or live.cancelling
         if live.HasField("progress"):
@@ -109,7 +111,7 @@ def attempt(row: Row) -> pb.Attempt:
 
 def running_attempt(job_id: bytes, lease: Row | None, live: LiveJob | None) -> pb.Attempt | None:
     """The attempt under way, if there is one."""
-    if live is not None and live.state in (JobState.REQUESTED, JobState.RUNNING):
+    if live is not None and live.state in _HANDED_OUT:
         return pb.Attempt(
             job_id=ids.show(job_id), number=live.attempt, exec_id=ids.show(live.exec_id), worker=live.worker
         )

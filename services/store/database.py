@@ -49,7 +49,8 @@ def translated() -> Iterator[None]:
     except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, TimeoutError) as error:
         if getattr(error, "sqlstate", None) == FENCED:
             raise NotOwner(str(error)) from error
-        raise Unavailable(f"the database does not answer ({_short(error)}); try again", "DATABASE_UNAVAILABLE") from error
+        message = f"the database does not answer ({_short(error)}); try again"
+        raise Unavailable(message, "DATABASE_UNAVAILABLE") from error
     except psycopg.Error as error:
         if error.sqlstate == FENCED:
             raise NotOwner(str(error)) from error

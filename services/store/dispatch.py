@@ -17,8 +17,8 @@ from services.store.queries import sql
 from services.store.times import to_copy, to_datetime
 
 _COPY_ATTEMPTS = (
-    "copy taskflow.attempts (job_id, started_at, finished_at, exec_id, attempt, tries, outcome, final, encoding, worker,"
-    " result, error) from stdin (format binary)"
+    "copy taskflow.attempts (job_id, started_at, finished_at, exec_id, attempt, tries, outcome, final, encoding,"
+    " worker, result, error) from stdin (format binary)"
 )
 _ATTEMPT_TYPES = ["bytea", "int8", "int8", "bytea", "int4", "int4", "int2", "bool", "int2", "text", "bytea", "bytea"]
 _NAMES = (
@@ -168,7 +168,8 @@ async def _insert_attempts(conn: Any, changes: Changes) -> None:
     """By keys. What stands there already from this very commit is as good as written; what another exec_id has
     written (a cancel, say) wins, and nothing more of ours is written for that job."""
     await conn.execute(sql("insert_attempts"), _attempt_columns(changes.attempts))
-    wanted = {"job_ids": _uuids([r.job_id for r in changes.attempts]), "attempts": [r.attempt for r in changes.attempts]}
+    job_ids, numbers = _uuids([r.job_id for r in changes.attempts]), [r.attempt for r in changes.attempts]
+    wanted = {"job_ids": job_ids, "attempts": numbers}
     rows = await (await conn.execute(sql("recorded"), wanted)).fetchall()
     written = {(job_id.bytes, attempt): exec_id.bytes if exec_id else None for job_id, attempt, exec_id, _ in rows}
     beaten = {r.job_id for r in changes.attempts if written[r.job_id, r.attempt] != r.exec_id}
@@ -194,7 +195,8 @@ class LaneReader:
     """Reads pages. Its connection is kept from plans that scan: a fresh partition looks empty to the planner."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._writer = Writer(url, timeout=timeout, settings=" -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off")
+        plans = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+        self._writer = Writer(url, timeout=timeout, settings=plans)
 
     async def close(self) -> None:
         await self._writer.reset()
@@ -261,7 +263,9 @@ async def _locked(writer: Writer, conn: Any, shards: Sequence[int]) -> list[Any]
         locking.cancel()
 
 
-async def recorded(db: Database, wanted: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], tuple[bytes | None, int]]:
+async def recorded(
+    db: Database, wanted: Sequence[tuple[bytes, int]]
+) -> dict[tuple[bytes, int], tuple[bytes | None, int]]:
     """What stands for these attempts: `{(job, attempt): (exec_id, outcome)}`."""
     rows = await db.rows("recorded", job_ids=_uuids([j for j, _ in wanted]), attempts=[a for _, a in wanted])
     return {

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncCursor
 
 from services.core.errors import AlreadyExists, InvalidArgument, TaskFlowFault, Unavailable
 from services.core.names import namespace_of
@@ -58,7 +59,7 @@ def _copy_row(job: NewJob) -> tuple[Any, ...]:
 
 
 async def store_jobs(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
-    """Stores jobs without keys in one transaction. Unavailable: nothing is stored, or the same ids may be sent again."""
+    """Stores jobs without keys in one transaction. Unavailable: the same ids may be sent again."""
     try:
         return await _copy(writer, jobs)
     except psycopg.errors.UniqueViolation:
@@ -72,7 +73,7 @@ async def _copy(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         async with conn.pipeline():
             await conn.execute("begin")
             number = await conn.execute(sql("transaction_number"))
-        row = await number.fetchone()
+        tx = await _transaction_number(number)
         async with conn.cursor() as cursor, cursor.copy(_COPY_JOBS) as copy:
             copy.set_types(_JOB_TYPES)
             for job in jobs:
@@ -80,7 +81,12 @@ async def _copy(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         await reach("scheduler.before_commit")
         await commit(conn, _deferred(jobs))
         await reach("scheduler.after_commit")
-    return [Stored(job.id, row[0]) for job in jobs]
+    return [Stored(job.id, tx) for job in jobs]
+
+
+async def _transaction_number(cursor: AsyncCursor[Any]) -> int:
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 def _deferred(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
@@ -118,7 +124,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     try:
         async with writer.transaction() as conn:
             await conn.execute("begin")
-            number = await (await conn.execute(sql("transaction_number"))).fetchone()
+            tx = await _transaction_number(await conn.execute(sql("transaction_number")))
             made = await (await conn.execute(sql("insert_jobs"), _columns(unique))).fetchall()
             new = {row[0].bytes for row in made}
             await commit(conn, _deferred([job for job in unique if job.id in new]))
@@ -130,7 +136,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         if there.get(job.id) != _identity(job):
             results.append(AlreadyExists(f"id: {UUID(bytes=job.id)} is the id of another job", "ID_IN_USE"))
         elif job.id in new:
-            results.append(Stored(job.id, number[0]))
+            results.append(Stored(job.id, tx))
             new.discard(job.id)
         else:
             results.append(Stored(job.id, 0))
@@ -151,7 +157,7 @@ async def halve(writer: Writer, jobs: Sequence[NewJob], error: psycopg.Error, st
     """One bad row must not fail its batch: halves until the culprit stands alone (B6)."""
     state = error.sqlstate or ""
     if state == "23514":
-        raise Unavailable("the database lacks the partition for these jobs' day; it is made within a minute", "NO_PARTITION")
+        raise Unavailable("the database lacks the partition for these jobs' day; try again", "NO_PARTITION")
     if not state.startswith(("22", "23")):
         raise error
     if len(jobs) == 1:
@@ -190,7 +196,7 @@ async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     async with writer.transaction() as conn:
         await conn.execute("begin")
         await conn.execute(sql("wait_briefly"))
-        number = await (await conn.execute(sql("transaction_number"))).fetchone()
+        tx = await _transaction_number(await conn.execute(sql("transaction_number")))
         won = set(await (await conn.execute(sql("claim_keys"), keys | holders)).fetchall())
         winners = [job for key, job in wanted if key in won]
         if winners:
@@ -203,7 +209,7 @@ async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     results: list[Result] = []
     for job in jobs:
         job_id = owner[namespace_of(job.queue), job.key or ""]
-        results.append(Stored(job_id, number[0] if job_id == job.id and job_id in new else 0))
+        results.append(Stored(job_id, tx if job_id == job.id and job_id in new else 0))
         new.discard(job.id)
     return results
 

@@ -296,7 +296,7 @@ class World:
 
 
 @pytest.mark.feature("A5", "A6", "A7", "A8", "M.4")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.integers(min_value=0, max_value=2**32))
 def test_no_job_runs_twice_and_each_ends_once_through_takeovers_and_deaths(seed: int) -> None:
     world = World(seed)

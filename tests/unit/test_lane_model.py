@@ -174,10 +174,17 @@ class World:
 
 
 @pytest.mark.feature("A2", "A3", "B3")
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.integers(min_value=0, max_value=2**32), st.booleans())
 def test_every_committed_job_is_dispatched_once_in_any_order_of_events(seed: int, takeovers: bool) -> None:
     world = World(seed, takeovers=takeovers)
+    world.run()
+    world.check()
+
+
+@pytest.mark.feature("A2", "B3")
+def test_a_mark_inside_a_late_transaction_brings_its_jobs_once() -> None:
+    world = World(194068, takeovers=True)
     world.run()
     world.check()
 

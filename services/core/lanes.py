@@ -118,9 +118,7 @@ class Lane:
         self.late = (request.late & in_progress) | {tx for tx in in_progress if tx <= limit}
         self.news = self.news or page.full
         fresh: list[Position] = []
-        # A mark may stand inside a late transaction: its rows come as `behind`, and must not come twice.
-        ahead = [row for row in page.ahead if row.tx not in request.late] if request.late else page.ahead
-        for rows, standing in ((page.behind, self.open_late), (ahead, self.open)):
+        for rows, standing in ((page.behind, self.open_late), (page.ahead, self.open)):
             for row in rows:
                 if row.id in self.offered:
                     self.offered.discard(row.id)
@@ -163,4 +161,7 @@ class Lane:
         if floor is not None and floor <= lowest:
             # The place just before it: ids are numbers, and no UUIDv7 is zero.
             lowest = Position(floor[0], (int.from_bytes(floor[1], "big") - 1).to_bytes(16, "big"))
-        return Mark(lowest, frozenset(tx for tx in late if tx <= lowest.tx))
+        if lowest.tx in late:
+            # A late transaction stands wholly below the mark or wholly above: else its rows would be read twice.
+            lowest = Position(lowest.tx, LOW_ID)
+        return Mark(lowest, frozenset(tx for tx in late if tx < lowest.tx))

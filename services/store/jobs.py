@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncCursor
+from psycopg import AsyncConnection, AsyncCursor
 
 from services.core.errors import AlreadyExists, InvalidArgument, TaskFlowFault, Unavailable
 from services.core.names import namespace_of
@@ -51,6 +51,10 @@ class Stored(NamedTuple):
 
 
 Result = Stored | TaskFlowFault
+
+
+class IdClash(Exception):
+    """A job with a key has the id of another job."""
 
 
 def _copy_row(job: NewJob) -> tuple[Any, ...]:
@@ -130,11 +134,12 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
             await commit(conn, _deferred([job for job in unique if job.id in new]))
     except psycopg.Error as error:
         return await halve(writer, jobs, error, _insert)
-    there = await _present(writer, [job.id for job in jobs])
+    async with writer.transaction() as conn:
+        there = await _present(conn, [job.id for job in jobs])
     results: list[Result] = []
     for job in jobs:
         if there.get(job.id) != _identity(job):
-            results.append(AlreadyExists(f"id: {UUID(bytes=job.id)} is the id of another job", "ID_IN_USE"))
+            results.append(_id_in_use(job))
         elif job.id in new:
             results.append(Stored(job.id, tx))
             new.discard(job.id)
@@ -143,20 +148,23 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     return results
 
 
+def _id_in_use(job: NewJob) -> AlreadyExists:
+    return AlreadyExists(f"id: {UUID(bytes=job.id)} is the id of another job", "ID_IN_USE")
+
+
 def _identity(job: NewJob) -> tuple[Any, ...]:
     return (job.queue, job.task, job.priority, job.encoding, job.retries, job.payload, job.key)
 
 
-async def _present(writer: Writer, ids: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
-    async with writer.transaction() as conn:
-        rows = await (await conn.execute(sql("same_jobs"), {"ids": [UUID(bytes=i) for i in ids]})).fetchall()
+async def _present(conn: AsyncConnection[Any], ids: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
+    rows = await (await conn.execute(sql("same_jobs"), {"ids": [UUID(bytes=i) for i in ids]})).fetchall()
     return {row[0].bytes: tuple(row[1:]) for row in rows}
 
 
 async def halve(writer: Writer, jobs: Sequence[NewJob], error: psycopg.Error, store: Any) -> list[Result]:
     """One bad row must not fail its batch: halves until the culprit stands alone (B6)."""
     state = error.sqlstate or ""
-    if state == "23514":
+    if state == "23514" and error.diag.constraint_name is None:  # no row's fault: it has no partition to go to
         raise Unavailable("the database lacks the partition for these jobs' day; try again", "NO_PARTITION")
     if not state.startswith(("22", "23")):
         raise error
@@ -174,10 +182,17 @@ async def store_keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     """
     try:
         return await _keyed(writer, jobs)
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+    except Unavailable as fault:
+        if not isinstance(fault.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
+            raise
         if len(jobs) == 1:
             raise Unavailable("key: another call with this key is under way; try again", "KEY_BUSY") from None
         return [result for job in jobs for result in await _alone(writer, job)]
+    except IdClash:
+        if len(jobs) == 1:
+            return [_id_in_use(jobs[0])]
+        middle = len(jobs) // 2
+        return [*await store_keyed(writer, jobs[:middle]), *await store_keyed(writer, jobs[middle:])]
     except psycopg.Error as error:
         return await halve(writer, jobs, error, store_keyed)
 
@@ -198,20 +213,29 @@ async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         await conn.execute(sql("wait_briefly"))
         tx = await _transaction_number(await conn.execute(sql("transaction_number")))
         won = set(await (await conn.execute(sql("claim_keys"), keys | holders)).fetchall())
-        winners = [job for key, job in wanted if key in won]
-        if winners:
-            await conn.execute(sql("insert_jobs"), _columns(winners))
+        new = await _insert_winners(conn, [job for key, job in wanted if key in won])
         held = await (await conn.execute(sql("keyed_jobs"), keys)).fetchall()
-        await commit(conn, _deferred(winners))
+        await commit(conn, _deferred([job for _, job in wanted if job.id in new]))
         await reach("scheduler.after_keyed_commit")
     owner = {(space, key): job_id.bytes for space, key, job_id in held}
-    new = {job.id for job in winners}
     results: list[Result] = []
     for job in jobs:
         job_id = owner[namespace_of(job.queue), job.key or ""]
         results.append(Stored(job_id, tx if job_id == job.id and job_id in new else 0))
         new.discard(job.id)
     return results
+
+
+async def _insert_winners(conn: AsyncConnection[Any], winners: Sequence[NewJob]) -> set[bytes]:
+    """The ids that are new. IdClash when one is the id of another job: its key must stay free."""
+    if not winners:
+        return set()
+    rows = await (await conn.execute(sql("insert_jobs"), _columns(winners))).fetchall()
+    if len(rows) < len(winners):
+        there = await _present(conn, [job.id for job in winners])
+        if any(there[job.id] != _identity(job) for job in winners):
+            raise IdClash
+    return {row[0].bytes for row in rows}
 
 
 def options_json(options: dict[str, Any]) -> bytes | None:

@@ -183,8 +183,9 @@ def test_every_committed_job_is_dispatched_once_in_any_order_of_events(seed: int
 
 
 @pytest.mark.feature("A2", "B3")
-def test_a_mark_inside_a_late_transaction_brings_its_jobs_once() -> None:
-    world = World(194068, takeovers=True)
+@pytest.mark.parametrize("seed", [1280, 194068])
+def test_a_mark_inside_a_late_transaction_brings_its_jobs_once(seed: int) -> None:
+    world = World(seed, takeovers=True)
     world.run()
     world.check()
 

@@ -45,7 +45,7 @@ async def start(
     sessions = Sessions(state, ledger, server.closing)
     cancels = Cancels(state, ledger, sessions, recovery)
     notes = Notes(state)
-    owner = Owner(state, ledger, pager, recovery, sessions.announce, sessions.lose, cancels.removed)
+    owner = Owner(state, ledger, pager, recovery, sessions.announce, sessions.returned, cancels.removed)
     cancels.owner = owner
     workers = WorkerServicer(state, ledger, sessions, recovery, notes)
     dispatch = DispatchServicer(state, owner, pager, sessions, server.closing)

@@ -4,43 +4,50 @@
 >>> tf = TaskFlow("localhost:9003")
 >>> job = tf.new_job("EmailQueue", {"to": "ada@example.org"}, retries=5)
 >>> print(job.id, job.wait(timeout=10).result)
+
+What it names is imported when it is first used: the command line answers `--help`, and a Ctrl-C in its first moments,
+without having loaded gRPC.
 """
 
-from taskflow._client import AsyncTaskFlow, TaskFlow
-from taskflow._handles import AsyncJobHandle, JobHandle
-from taskflow._job import Job
-from taskflow._options import Backoff, Constant, Exponential, JobOptions, NewJob
-from taskflow._resources import (
-    AttemptInfo,
-    ErrorInfo,
-    JobInfo,
-    JobState,
-    LogInfo,
-    Outcome,
-    ProgressInfo,
-    QueueInfo,
-    WorkerInfo,
-)
-from taskflow._tasks import AsyncTask, Task
-from taskflow.errors import (
-    AlreadyExists,
-    Cancelled,
-    DeadlineExceeded,
-    Fail,
-    FailedPrecondition,
-    InternalError,
-    InvalidArgument,
-    JobCancelled,
-    JobFailed,
-    JobUnsuccessful,
-    NotFound,
-    PermissionDenied,
-    ResourceExhausted,
-    Retry,
-    Snooze,
-    TaskFlowError,
-    Unavailable,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskflow._client import AsyncTaskFlow, TaskFlow
+    from taskflow._handles import AsyncJobHandle, JobHandle
+    from taskflow._job import Job
+    from taskflow._options import Backoff, Constant, Exponential, JobOptions, NewJob
+    from taskflow._resources import (
+        AttemptInfo,
+        ErrorInfo,
+        JobInfo,
+        JobState,
+        LogInfo,
+        Outcome,
+        ProgressInfo,
+        QueueInfo,
+        WorkerInfo,
+    )
+    from taskflow._tasks import AsyncTask, Task
+    from taskflow.errors import (
+        AlreadyExists,
+        Cancelled,
+        DeadlineExceeded,
+        Fail,
+        FailedPrecondition,
+        InternalError,
+        InvalidArgument,
+        JobCancelled,
+        JobFailed,
+        JobUnsuccessful,
+        NotFound,
+        PermissionDenied,
+        ResourceExhausted,
+        Retry,
+        Snooze,
+        TaskFlowError,
+        Unavailable,
+    )
 
 __all__ = [
     "AlreadyExists",
@@ -82,3 +89,35 @@ __all__ = [
     "Unavailable",
     "WorkerInfo",
 ]
+
+_MODULES = {
+    "taskflow._client": "AsyncTaskFlow TaskFlow",
+    "taskflow._handles": "AsyncJobHandle JobHandle",
+    "taskflow._job": "Job",
+    "taskflow._options": "Backoff Constant Exponential JobOptions NewJob",
+    "taskflow._resources": (
+        "AttemptInfo ErrorInfo JobInfo JobState LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
+    ),
+    "taskflow._tasks": "AsyncTask Task",
+    "taskflow.errors": (
+        "AlreadyExists Cancelled DeadlineExceeded Fail FailedPrecondition InternalError InvalidArgument "
+        "JobCancelled JobFailed JobUnsuccessful NotFound PermissionDenied ResourceExhausted Retry Snooze "
+        "TaskFlowError Unavailable"
+    ),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        value: Any = import_module("taskflow.errors")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -40,11 +40,6 @@ def load(path: str, *, scheduler: str | None = None) -> TaskFlow | AsyncTaskFlow
     raise InvalidArgument(f"app: {module_name} {what} called {attribute}{hint}", field="app")
 
 
-def address_of(app: TaskFlow | AsyncTaskFlow) -> str:
-    """The scheduler that an app uses, host:port."""
-    return app._core.scheduler
-
-
 def _import(name: str) -> object:
     try:
         return importlib.import_module(name)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import taskflow
 from taskflow import errors
 from taskflow._policy import JobState as PolicyState
@@ -12,10 +14,13 @@ from taskflow._policy import Outcome as PolicyOutcome
 
 
 def test_all_is_sorted_and_complete() -> None:
-    public = [n for n, v in vars(taskflow).items() if not n.startswith("_") and not inspect.ismodule(v)]
-
     assert sorted(taskflow.__all__) == taskflow.__all__
-    assert sorted(public) == taskflow.__all__
+    assert sorted(taskflow._HOMES) == taskflow.__all__
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'NewServer'"):
+        taskflow.NewServer  # noqa: B018
 
 
 def test_everything_public_says_what_it_is() -> None:

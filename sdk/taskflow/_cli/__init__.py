@@ -7,6 +7,7 @@ taskflow-server. Exit codes: 0 ok, 1 the job failed or is not there, 2 wrong use
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,31 +16,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code. TASKFLOW_DEBUG=1 shows where an error came from."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        import typer  # noqa: F401
-    except ImportError:
-        from taskflow._cli import _bare
-
-        sys.exit(_bare.main(words))
-    sys.exit(_run(words))
+        code = _run(words)
+    except KeyboardInterrupt:  # while modules are loaded, or something is closed
+        print("taskflow: interrupted", file=sys.stderr)
+        code = 130
+    if arguments is None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is Python's end, which would show a trace
+    sys.exit(code)
 
 
 def _run(words: list[str]) -> int:
     from taskflow._cli import _exits
 
     try:
-        from taskflow._cli._app import command
-
-        answer = command()(words, prog_name="taskflow", standalone_mode=False)
-        code = answer if isinstance(answer, int) else _exits.OK  # an int: typer's own exits, as of --help
+        answer = _answer(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us has gone, as `head` does. Nothing more can be said; Python must not try at its end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _exits.OK
-    except SystemExit:
+        return _unread()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer makes it an exit of its own
+            return _unread()
         raise
     except BaseException as error:
         if os.environ.get("TASKFLOW_DEBUG"):
             raise
         return _exits.fail(*_exits.explain(error))
-    return _exits.fail(code, "interrupted" if code == _exits.INTERRUPTED else "")
+    return _exits.fail(answer, "interrupted" if answer == _exits.INTERRUPTED else "")
+
+
+def _answer(words: list[str]) -> int:
+    """The exit code of a command that raised nothing."""
+    try:
+        import typer  # noqa: F401
+    except ImportError:
+        from taskflow._cli import _bare
+
+        return _bare.main(words)
+    from taskflow._cli._app import command
+
+    answer = command()(words, prog_name="taskflow", standalone_mode=False)
+    return answer if isinstance(answer, int) else 0  # an int: typer's own exits, as of --help
+
+
+def _unread() -> int:
+    """Whoever read us has gone, as `head` does. Nothing more can be said; Python must not try at its end either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0

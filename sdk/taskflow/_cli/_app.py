@@ -1,4 +1,4 @@
-"""The commands, put together. Imports neither grpc nor rich: `--help` must be quick."""
+"""The commands, put together. Nothing heavy is imported before a command runs: `--help` must be quick."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from taskflow._cli import _exits
 from taskflow._cli._serve import serve
@@ -17,16 +16,11 @@ def main(words: list[str]) -> int:
     about = "Run the tasks of an app until SIGTERM or Ctrl-C."
     parser = argparse.ArgumentParser(prog="taskflow worker", description=about)
     parser.add_argument("app", metavar="module:app")
-    parser.add_argument("--concurrency", type=int, default=10, metavar="N")
+    parser.add_argument("--concurrency", type=int, default=20, metavar="N")
     parser.add_argument("--queues", default="", metavar="A,B")
     parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS")
     parser.add_argument("--name")
     parser.add_argument("-a", "--address", metavar="HOST:PORT")
     given = parser.parse_args(words[1:])
-    try:
-        serve(given.app, given.address, given.concurrency, given.queues, given.grace, given.name)
-    except BaseException as error:
-        if os.environ.get("TASKFLOW_DEBUG"):
-            raise
-        return _exits.fail(*_exits.explain(error))
+    serve(given.app, given.address, given.concurrency, given.queues, given.grace, given.name)
     return _exits.OK

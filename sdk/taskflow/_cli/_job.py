@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from taskflow._resources import AttemptInfo, ErrorInfo, JobInfo
 
 app = typer.Typer(help="Jobs: hand in, look at, wait for, cancel, retry.", no_args_is_help=True, rich_markup_mode=None)
+
+_TAKING_OUT = 3.0  # seconds that `cancel` waits for a job that does not run
 
 Id = Annotated[str, typer.Argument(help="The job's id.")]
 Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Wait no longer, like 30s or 5m; then exit 4.")]
@@ -145,12 +148,17 @@ def cancel(
     as_json: Json = False,
 ) -> None:
     """Cancel a job: a waiting one at once, a running one as soon as its worker stops it."""
+    from taskflow.errors import DeadlineExceeded
+
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         job = tf.jobs.cancel(id, reason)
+        if job.cancelling and job.state != "running":
+            with suppress(DeadlineExceeded):  # it waits somewhere: the coordinator takes it out within moments
+                job = tf.jobs.wait(id, _TAKING_OUT)
     if options.json:
         return _output.document(_plain(job))
-    print(f"job {job.id} is {'being cancelled; its worker has been told' if job.cancelling else job.state.value}")
+    print(f"job {job.id} is {'being cancelled: its worker has been told' if job.cancelling else job.state.value}")
 
 
 @app.command("retry")

@@ -22,7 +22,7 @@ A second one ends it at once."""
 def worker(
     context: typer.Context,
     app: Annotated[str, typer.Argument(metavar="module:app", help="Where the app is: the module, and its name there.")],
-    concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="How many jobs at once.")] = 10,
+    concurrency: Annotated[int, typer.Option(metavar="N", min=1, help="How many jobs at once.")] = 20,
     queues: Annotated[str, typer.Option(metavar="A,B", help="Only the tasks of these queues.")] = "",
     grace: Annotated[str, typer.Option(metavar="TIME", help="What running jobs are given at a stop.")] = "30s",
     name: Annotated[str | None, typer.Option(metavar="NAME", help="For people; host-pid by default.")] = None,

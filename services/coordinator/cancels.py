@@ -29,6 +29,7 @@ class Cancels:
         self._ledger = ledger
         self._sessions = sessions
         self._recovery = recovery
+        self._outage = logs.Outage(log, "cannot cancel now")
         self._deadlines: dict[bytes, float] = {}  # running jobs that were told: when their grace is over
         self.owner: Owner | None = None  # set by whoever puts the parts together
         self.expiring: set[bytes] = set()
@@ -44,8 +45,9 @@ class Cancels:
             state.cancels_wanted.clear()
             try:
                 await self._sweep()
+                self._outage.over()
             except (Unavailable, NotOwner) as error:
-                log.warning("cannot cancel now", why=str(error))
+                self._outage.failed(error)
                 await state.clock.sleep(1.0)
 
     async def _sweep(self) -> None:

@@ -46,6 +46,7 @@ class Ledger:
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
         self._lock = asyncio.Lock()
         self._batches: Batcher[Ending, None] = Batcher(self._flush, limit=2000, weigh=_weigh)
+        self._outage = logs.Outage(log, "outcomes cannot be written")
         self._doubtful = False  # the last commit's fate is unknown
 
     async def close(self) -> None:
@@ -172,6 +173,7 @@ class Ledger:
             try:
                 await store.write(self._writer, self._changes(endings), epochs, slow=self._doubtful)
                 self._doubtful = False
+                self._outage.over()
                 return
             except NotOwner:
                 self._state.lost.set()
@@ -179,7 +181,7 @@ class Ledger:
             except psycopg.errors.UniqueViolation:
                 self._doubtful = True  # somebody has written one of them: by keys, then
             except Unavailable as error:
-                log.warning("outcomes wait", count=len(endings), why=str(error))
+                self._outage.failed(error)
                 self._doubtful = True
                 await self._state.clock.sleep(RETRY_DELAY)
             except psycopg.Error as error:

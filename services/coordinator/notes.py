@@ -26,6 +26,7 @@ class Notes:
         self._state = state
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
         self._news = asyncio.Event()
+        self._outage = logs.Outage(log, "log lines wait")
 
     async def take(self, request: pb.NotifyRequest) -> list[bytes]:
         """Keeps what running attempts say; returns the exec_ids that are not current."""
@@ -69,8 +70,9 @@ class Notes:
                         level=[line[3].replace("\0", "") for line in batch],
                         message=[line[4] for line in batch],
                     )
+                    self._outage.over()
                 except Unavailable as error:
-                    log.warning("log lines wait", why=str(error))
+                    self._outage.failed(error)
                     self._lines.extendleft(reversed(batch[: MAX_LINES - len(self._lines)]))
                     await state.clock.sleep(1.0)
 

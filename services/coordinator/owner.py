@@ -48,6 +48,8 @@ class Owner:
         self._orphaned = orphaned
         self._removed = removed
         self.incarnation = uuid4()
+        self._outage = logs.Outage(log, "Postgres does not answer")
+        self._queue_outage = logs.Outage(log, "the queue service does not answer")
         self.feed: Feed | None = None
         self.took_over = asyncio.Event()  # since the process began
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
@@ -75,11 +77,12 @@ class Owner:
                 alive = await state.db.rows("beat", name=state.settings.name, incarnation=self.incarnation)
                 now = await state.db.rows("database_time")
             except Unavailable as error:
-                log.warning("no beat", why=str(error))
+                self._outage.failed(error)
                 continue
             if not alive:
                 raise Fatal(f"another process runs under the name {state.settings.name}; this one ends")
             state.clock.set_now_us(now[0]["now_us"], state.clock.monotonic() - 0.0005)
+            self._outage.over()
             state.valid_until = sent_at + state.settings.owner_timeout
             if self.feed is not None:
                 self.feed.prolong()
@@ -90,9 +93,9 @@ class Owner:
             try:
                 await self._reign()
             except (grpc.RpcError, ConnectionError, TimeoutError) as error:
-                log.warning("the queue service does not answer", why=_first_line(error))
+                self._queue_outage.failed(ConnectionError(_first_line(error)))
             except (Unavailable, NotOwner) as error:
-                log.warning("cannot own shards now", why=_first_line(error))
+                self._outage.failed(error)
             await self._state.clock.sleep(RETRY)
 
     async def _reign(self) -> None:
@@ -107,6 +110,7 @@ class Owner:
             feed.prolong()
             self._announce()
             self.took_over.set()
+            self._queue_outage.over()
             streaming = asyncio.ensure_future(feed.run())
             losing = asyncio.ensure_future(state.lost.wait())
             try:

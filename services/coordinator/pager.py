@@ -43,6 +43,7 @@ class Pager:
         self._expiry = expiry
         settings = state.settings
         self._reader = LaneReader(settings.database_url, settings.database_timeout)
+        self._outage = logs.Outage(log, "cannot read what waits")
         self._round: list[LaneKey] = []
         self._unknown: set[LaneKey] = set()
         self._mean_bytes: dict[LaneKey, float] = {}
@@ -107,8 +108,9 @@ class Pager:
                     since_search = 0
                     await self.find_lanes()
                 await self._read(self._pick(sweep))
+                self._outage.over()
             except Unavailable as error:
-                log.warning("cannot read lanes", why=str(error))
+                self._outage.failed(error)
                 await state.clock.sleep(state.settings.sweep_interval)
 
     async def find_lanes(self, *, taking_over: bool = False) -> None:
@@ -216,7 +218,7 @@ class Pager:
                 return await self._reader.specs(ids) if ids else {}
             except Unavailable as error:
                 # The lane has moved past these rows: they must be dispatched from here.
-                log.warning("cannot read payloads", why=str(error))
+                self._outage.failed(error)
                 await self._state.clock.sleep(self._state.settings.sweep_interval)
 
     # -- deferred ----------------------------------------------------------------------------
@@ -233,7 +235,7 @@ class Pager:
             try:
                 await self._read_due()
             except Unavailable as error:
-                log.warning("cannot read deferred jobs", why=str(error))
+                self._outage.failed(error)
                 await state.clock.sleep(state.settings.sweep_interval)
 
     def rescan_due(self) -> None:

@@ -24,6 +24,7 @@ class Recovery:
     def __init__(self, state: State, ledger: Ledger) -> None:
         self._state = state
         self._ledger = ledger
+        self._outage = logs.Outage(log, "leases cannot be written")
 
     async def seats(self, coordinators: Iterable[str]) -> list[bytes]:
         """The workers that were registered with the former owners; each has a lease's time to come back."""
@@ -93,8 +94,9 @@ class Recovery:
                 entries = [e for number in list(state.book.shards) for e in state.book.settle(number)]
                 if entries:
                     await self._settle(entries)
+                self._outage.over()
             except (Unavailable, NotOwner) as error:
-                log.warning("cannot settle", why=str(error))
+                self._outage.failed(error)
                 state.book.adopted.extend(e for e in adopted if e.spec is None)
                 await state.clock.sleep(1.0)
                 state.settle_wanted.set()
@@ -160,11 +162,12 @@ class Recovery:
                         started_at = now_us - int((now - entry.taken_at) * 1e6)
                         rows.append(lease_row(entry, started_at=started_at, worker=self._name(entry)))
                     await self._ledger.write(Changes(leases=rows), {e.shard for e in long})
+                self._outage.over()
                 for entry in long:
                     entry.lease_written = entry.progress
                     state.book.leased(entry)
             except (Unavailable, NotOwner) as error:
-                log.warning("cannot write leases", why=str(error))
+                self._outage.failed(error)
 
     def _name(self, entry: Entry) -> str | None:
         seat = self._state.book.seats.get(entry.worker)

@@ -33,6 +33,25 @@ def configure(level: str, fmt: str, service: str) -> None:
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
 
 
+class Outage:
+    """One line when something begins to fail, and one when it works again."""
+
+    def __init__(self, log: structlog.typing.FilteringBoundLogger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._failures = 0
+
+    def failed(self, error: BaseException) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            self._log.warning(f"{self._what}; trying on", why=(str(error).splitlines() or [type(error).__name__])[0])
+
+    def over(self) -> None:
+        if self._failures:
+            self._log.info(f"{self._what}: over", failures=self._failures)
+            self._failures = 0
+
+
 def get(name: str) -> structlog.typing.FilteringBoundLogger:
     log: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=name)
     return log

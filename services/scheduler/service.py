@@ -110,11 +110,12 @@ async def follow_cluster(
 ) -> None:
     """Beats, and follows the owners. Not ready while Postgres is away: no call could be stored."""
     ready = True
+    namesake = logs.Outage(log, "another scheduler runs under this name")
     while True:
         await clock.sleep(settings.topology_interval)
         try:
             if not await db.run("beat", name=settings.name, incarnation=incarnation):
-                log.warning("another scheduler has taken this name; only one may be called so", name=settings.name)
+                namesake.failed(RuntimeError(settings.name))
             await directory.refresh()
             coordinators.refresh(tasks)
             well = True

@@ -175,6 +175,9 @@ async def _insert_attempts(conn: Any, changes: Changes) -> None:
     beaten = {r.job_id for r in changes.attempts if written[r.job_id, r.attempt] != r.exec_id}
     if beaten:
         changes.defer = [row for row in changes.defer if row.job_id not in beaten]
+        changes.leases = [row for row in changes.leases if row.job_id not in beaten]
+        for ids in (changes.undefer, changes.unlease, changes.cancelled):
+            ids[:] = [job_id for job_id in ids if job_id not in beaten]
 
 
 def _copy_row(row: AttemptRow) -> tuple[Any, ...]:

@@ -94,10 +94,11 @@ def _demo(arguments: argparse.Namespace, stop: Stop) -> int:
 
 def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> demo_report.Facts:
     """Hands the jobs in, waits for their end, and gathers the facts while there is a cluster to ask."""
-    os.environ["TASKFLOW_ADDRESS"] = cluster.scheduler_address  # before the app is made, which is when it is imported
     import examples.shop as shop
+    from taskflow import TaskFlow, apps
 
-    tf = shop.app
+    tf = apps.load(APP, scheduler=cluster.scheduler_address)  # the app is made already, for the default address
+    assert isinstance(tf, TaskFlow)
     try:
         started = time.monotonic()
         plan.ids = {

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psycopg
 
 from services.coordinator.state import State
 from services.core.book import Entry
@@ -21,6 +20,7 @@ from services.runtime.batcher import Batcher
 from services.store import dispatch as store
 from services.store.database import Writer
 from services.store.dispatch import AttemptRow, Changes, DeferredRow
+from services.store.errors import DatabaseError, UniqueViolation
 from taskflow._policy import Change, Outcome, decide
 from taskflow.v1 import jobs_pb2
 from taskflow.v1.worker_pb2 import AttemptOutcome
@@ -178,13 +178,13 @@ class Ledger:
             except NotOwner:
                 self._state.lost.set()
                 raise
-            except psycopg.errors.UniqueViolation:
+            except UniqueViolation:
                 self._doubtful = True  # somebody has written one of them: by keys, then
             except Unavailable as error:
                 self._outage.failed(error)
                 self._doubtful = True
                 await self._state.clock.sleep(RETRY_DELAY)
-            except psycopg.Error as error:
+            except DatabaseError as error:
                 if len(endings) == 1 or not (error.sqlstate or "").startswith(("22", "23")):
                     log.error("an outcome cannot be written", exc_info=error)
                     self._spoil(endings, error)
@@ -194,7 +194,7 @@ class Ledger:
                 await self._commit(endings[middle:])
                 return
 
-    def _spoil(self, endings: list[Ending], error: psycopg.Error) -> None:
+    def _spoil(self, endings: list[Ending], error: DatabaseError) -> None:
         """What the database refuses is left out, and said so in the attempt: it never wedges the job (R14)."""
         for ending in endings:
             said = jobs_pb2.Error(type="OutcomeRefused", message=f"the database refuses it: {error.sqlstate}")

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
 from services.coordinator.state import State
 from services.core.book import Entry
 from services.core.errors import NotOwner, Unavailable

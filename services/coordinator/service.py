@@ -55,6 +55,7 @@ async def start(
     server.add(name, lambda s: dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(dispatch, s))
     await owner.join()
     stack.push_async_callback(owner.hand_over)
+    stack.push_async_callback(tasks.stop)  # the loops end first: they would take over anew, on closed connections
     await server.start(stack)
     for loop in (
         (owner.beat(), "beat"),

@@ -43,10 +43,14 @@ class Background:
                 self.failed.set_result(None)
 
     async def stop(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancels all and waits for their end; again after a second: a wait that ends just then swallows the first."""
+        pending = set(self._tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=1.0)
+            if pending:
+                log.warning("still running", tasks=sorted(task.get_name() for task in pending))
 
 
 @asynccontextmanager

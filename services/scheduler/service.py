@@ -52,6 +52,7 @@ async def start(
     stack.push_async_callback(intake.close)
     reading = Reading(db, coordinators)
     register(server, settings, db, clock, directory, coordinators, intake, reading)
+    stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
     incarnation = uuid4()
     await db.run(

@@ -10,6 +10,7 @@ from uuid import uuid4
 from services.core.errors import InvalidArgument
 from services.queue.link import Link
 from services.queue.pending import Pending
+from services.runtime.failpoints import reach
 from taskflow.v1 import queue_pb2 as pb
 from taskflow.v1 import queue_pb2_grpc
 from taskflow.v1.worker_pb2 import ShardEpoch
@@ -27,14 +28,20 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def Poll(self, request: pb.PollRequest, context: Any) -> pb.PollResponse:
         _check(request)
         answer = self._pending.take(request, request.max or 1)
-        if answer is not None or not request.timeout_ms or self._closing.is_set():
-            return answer or pb.PollResponse()
+        if answer is None and request.timeout_ms and not self._closing.is_set():
+            answer = await self._wait(request)
+        if answer is None:
+            return pb.PollResponse()
+        await reach("queue.answer")
+        return answer
+
+    async def _wait(self, request: pb.PollRequest) -> pb.PollResponse | None:
         waiter = self._pending.wait(request)
         try:
             async with asyncio.timeout(request.timeout_ms / 1000):
                 return await waiter.future
         except TimeoutError:
-            return pb.PollResponse()
+            return None
         finally:
             self._pending.leave(waiter)
 

@@ -156,7 +156,8 @@ class ServiceCluster:
         for program in self._programs.values():
             program.stop(grace=5.0)
         self._cluster.stop()
-        living.remove(self)
+        if self in living:
+            living.remove(self)
 
     def logs(self, lines: int = 40) -> str:
         """The ends of all logs, for the report of a failed test."""

@@ -44,7 +44,7 @@ def finished(dsn: str, queue: str) -> dict[str, int]:
         rows = conn.execute(
             "select outcome, count(*) from taskflow.attempt_history where final and queue = %s group by 1", (queue,)
         ).fetchall()
-    return {name: count for name, count in rows}
+    return dict(rows)
 
 
 def all_succeeded(dsn: str, queue: str, count: int) -> Callable[[], bool]:

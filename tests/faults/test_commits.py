@@ -58,12 +58,8 @@ def worker(cluster: ServiceCluster, tmp_path: Path) -> Iterator[Callable[[str], 
 
     def start(queue: str) -> Program:
         name = f"worker-{next(_numbers)}"
-        started.append(
-            cluster.run(
-                name, "-m", "tests.support.recorder", str(tmp_path / f"{name}.record"), queue, "20",
-                env={"TASKFLOW_ADDRESS": cluster.scheduler_address},
-            )  # fmt: skip
-        )
+        command = ("-m", "tests.support.recorder", str(tmp_path / f"{name}.record"), queue, "20")
+        started.append(cluster.run(name, *command, env={"TASKFLOW_ADDRESS": cluster.scheduler_address}))
         return started[-1]
 
     yield start

@@ -51,7 +51,7 @@ def encode(value: object, *, field: str = "payload", limit: int = MAX_BYTES) -> 
     if value is None:
         return b"", JSON
     try:
-        if isinstance(value, str):
+        if isinstance(value, str) and "\x00" not in value:  # a zero byte travels as JSON's \u0000: views show text
             data, encoding = value.encode(), TEXT
         elif isinstance(value, (bytes, bytearray, memoryview)):
             data, encoding = bytes(value), BYTES

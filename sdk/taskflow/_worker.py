@@ -25,10 +25,11 @@ from taskflow._worker_attempts import Attempt, Desk, Place
 from taskflow._worker_cluster import Cluster
 from taskflow._worker_drain import drain
 from taskflow._worker_epochs import Epochs
+from taskflow._worker_notes import Notifier
 from taskflow._worker_options import RunOptions
 from taskflow._worker_places import Places
 from taskflow._worker_poll import Poller
-from taskflow._worker_report import Notifier, Reporter
+from taskflow._worker_report import Reporter
 from taskflow._worker_session import Registration, Session
 from taskflow._worker_stops import Stops, merged
 from taskflow._worker_timers import Timers, Wakeup
@@ -205,7 +206,8 @@ class Worker:
 
     def lease_over(self, registration: Registration, session: Session) -> None:
         """No coordinator may count on this worker_id any more: stop what it gave, register anew (R6)."""
-        registration.sessions.pop(session.coordinator, None)
+        if registration.sessions.pop(session.coordinator, None) is not session:
+            return  # known already
         session.close(goodbye=False)
         theirs = [
             a
@@ -247,13 +249,13 @@ class Worker:
         return any(s.standing and now < s.soft_until for s in self.registration.sessions.values())
 
     def _may_start(self, shard: int, epoch: int, now: float) -> bool:
-        """Asked by the thread that is about to start a handler."""
+        """Asked by the thread that is about to start a handler. While its owner is out of reach nothing new starts."""
         if self.epochs.is_stale(shard, epoch):
             return False
         session = self.registration.sessions.get(self.epochs.owner.get(shard, ""))
         if session is not None:
-            return now < session.soft_until
-        return any(now < s.soft_until for s in list(self.registration.sessions.values()))
+            return session.standing and now < session.soft_until
+        return any(s.standing and now < s.soft_until for s in list(self.registration.sessions.values()))
 
     def receive(self, lanes: Iterable[queue_pb2.LaneTasks], registration: Registration) -> None:
         """A poll's answer."""
@@ -331,7 +333,7 @@ class Worker:
     def cancel(self, exec_id: bytes, reason: str) -> None:
         """The coordinator asks for an attempt's end."""
         attempt = self.held.get(exec_id)
-        if attempt is not None and attempt.verdict is None:
+        if attempt is not None and attempt.verdict is None and attempt.forced is None:
             log.info("job %s is cancelled: %s", _ids.show(attempt.job_id), reason)
             self.stops.cancel(attempt, reason)
 

@@ -30,6 +30,7 @@ MAX_LOG_LINES = 1_000  # of one attempt, not yet sent
 MAX_LOG_BYTES = 8 << 10
 
 Progress = tuple[float, float, str, str]
+Notes = tuple[Progress | None, list[tuple[float, str, str]]]
 
 
 class Desk:
@@ -207,7 +208,7 @@ class Attempt:
     def has_notes(self) -> bool:
         return self.progress_note is not None or bool(self.logs)
 
-    def take_notes(self) -> tuple[Progress | None, list[tuple[float, str, str]]]:
+    def take_notes(self) -> Notes:
         self._note_queued = False
         progress, self.progress_note = self.progress_note, None
         lines = []
@@ -218,3 +219,13 @@ class Attempt:
             lines.append((self.desk.clock.monotonic(), "warning", said))
             self.logs_dropped = 0
         return progress, lines
+
+    def give_back_notes(self, notes: Notes) -> None:
+        """They could not be delivered. What has come since goes before, where there is no room for both."""
+        progress, lines = notes
+        if self.progress_note is None:
+            self.progress_note = progress
+        room = max(0, MAX_LOG_LINES - len(self.logs))
+        kept = lines[len(lines) - room :] if room else []
+        self.logs_dropped += len(lines) - len(kept)
+        self.logs.extendleft(reversed(kept))

@@ -1,7 +1,6 @@
-"""What a worker tells coordinators: notes of running attempts, and outcomes, each kept until it is acknowledged.
+"""Outcomes, each kept until a coordinator acknowledges it.
 
-One call of a kind is under way per coordinator; what arrives meanwhile is the next. Notes of an attempt that has
-ended go before its outcome, after which they would be stale.
+One call is under way per coordinator; what arrives meanwhile is the next.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -28,16 +26,11 @@ log = logging.getLogger("taskflow")
 
 MAX_OUTCOMES = 1_000
 MAX_BYTES = 3 << 20
-NOTE_SECONDS = 0.5
-_SOON = 0.02
 _CALL_SECONDS = 10.0
-_NOTE_CALL_SECONDS = 2.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
-_NOT_TAKEN = frozenset(
+NOT_TAKEN = frozenset(
     {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}
 )
-
-Send = Callable[..., Awaitable[Any]]
 
 
 class Reporter:
@@ -157,7 +150,7 @@ class _Lane:
             self._reporter.again(again)
 
     def _failed(self, batch: list[Attempt], error: grpc.aio.AioRpcError) -> None:
-        if error.code() in _NOT_TAKEN:
+        if error.code() in NOT_TAKEN:
             self._not_taken(batch, error)
             return
         self._back_off()
@@ -209,97 +202,4 @@ def outcome_message(attempt: Attempt, now: float) -> worker_pb2.AttemptOutcome:
         )
     if verdict.delay_ms is not None:
         message.delay_ms = verdict.delay_ms
-    return message
-
-
-class Notifier:
-    """Progress and log lines. Dropped, with a warning, when they cannot be delivered."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._dirty: dict[bytes, Attempt] = {}
-        self._ended: list[tuple[Attempt, Callable[[Attempt], None]]] = []
-        self._busy = False
-        self._last = 0.0
-        self._scheduled = False
-
-    def noted(self, arrived: deque[Attempt]) -> None:
-        while arrived:
-            attempt = arrived.popleft()
-            self._dirty[attempt.exec_id] = attempt
-        self._schedule()
-
-    def flush_ended(self, attempt: Attempt, then: Callable[[Attempt], None]) -> None:
-        """Sends the last notes of an attempt at once, and calls `then`, whether they arrived or not."""
-        self._ended.append((attempt, then))
-        if not self._busy:
-            self._busy = True
-            self._worker.io.spawn(self._flush())
-
-    def _schedule(self) -> None:
-        if not self._scheduled and not self._busy and self._dirty:
-            self._scheduled = True
-            wait = max(_SOON, self._last + NOTE_SECONDS - SYSTEM.monotonic())
-            self._worker.later(wait, self._due)
-
-    def _due(self) -> None:
-        self._scheduled = False
-        if not self._busy:
-            self._busy = True
-            self._worker.io.spawn(self._flush())
-
-    async def _flush(self) -> None:
-        try:
-            first = True
-            while self._ended or first:
-                ended, self._ended = self._ended, []
-                attempts = [a for a, _ in ended]
-                if first and SYSTEM.monotonic() - self._last >= NOTE_SECONDS:
-                    attempts.extend(self._dirty.values())
-                    self._dirty.clear()
-                    self._last = SYSTEM.monotonic()
-                first = False
-                for attempt in attempts:
-                    self._dirty.pop(attempt.exec_id, None)
-                await self._send({a.exec_id: a for a in attempts if a.has_notes})
-                for attempt, then in ended:
-                    then(attempt)
-        finally:
-            self._busy = False
-            self._schedule()
-
-    async def _send(self, attempts: dict[bytes, Attempt]) -> None:
-        by_owner: dict[str, list[Attempt]] = {}
-        for attempt in attempts.values():
-            by_owner.setdefault(self._worker.epochs.owner.get(attempt.shard, ""), []).append(attempt)
-        for owner, some in by_owner.items():
-            messages = [_notification(a, self._worker.clock.monotonic()) for a in some]
-            if not await self._send_to(owner, messages):
-                log.warning("the last progress and log lines of %d jobs could not be delivered", len(some))
-
-    async def _send_to(self, owner: str, messages: list[worker_pb2.Notification]) -> bool:
-        if not owner:
-            return False
-        request = worker_pb2.NotifyRequest(worker_id=self._worker.registration.worker_id, notifications=messages)
-        for pause in (0.1, 0.4, None):
-            try:
-                channel = await self._worker.channel_of(owner)
-                stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
-                await stub.Notify(request, timeout=_NOTE_CALL_SECONDS)
-                return True
-            except grpc.aio.AioRpcError as error:
-                if error.code() in _NOT_TAKEN or pause is None:
-                    return False
-                await SYSTEM.sleep(pause)
-        return False
-
-
-def _notification(attempt: Attempt, now: float) -> worker_pb2.Notification:
-    progress, lines = attempt.take_notes()
-    message = worker_pb2.Notification(exec_id=attempt.exec_id, job_id=attempt.job_id)
-    if progress is not None:
-        current, total, unit, note = progress
-        message.progress.CopyFrom(jobs_pb2.Progress(current=current, total=total, unit=unit, message=note))
-    for at, level, line in lines:
-        message.logs.append(worker_pb2.LogLine(age_us=max(0, int((now - at) * 1e6)), level=level, message=line))
     return message

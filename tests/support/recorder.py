@@ -55,7 +55,7 @@ def main() -> None:
 
     async def handle(job: Job) -> dict[str, int]:
         note("start", job)
-        wish = job.payload or {}
+        wish = job.payload if isinstance(job.payload, dict) else {}
         if wish.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
         if wish.get("sleep"):

@@ -173,6 +173,7 @@ class TaskFlow(_Client):
         cancel_grace: float = 10.0,
         name: str | None = None,
         strict: bool = False,
+        signals: bool = True,
     ) -> None:
         """Runs jobs until SIGTERM, SIGINT or `stop()`; then drains and returns.
 
@@ -180,10 +181,11 @@ class TaskFlow(_Client):
         task, of `queues` only if any are named. `concurrency`: how many at once (async and thread handlers).
         Draining: running handlers get `grace` seconds, what is left is given back and uses no try. A second signal
         ends at once. `cancel_grace`: seconds that a cancelled process handler gets before it is killed. `strict`:
-        the process ends when a thread handler outlives the lease of a worker that was cut off.
+        the process ends when a thread handler outlives the lease of a worker that was cut off. `signals`: False where
+        the application answers signals itself, and calls `stop()`.
         """
         options = RunOptions(
-            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict
+            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict, signals=signals
         )
         run_blocking(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
 
@@ -285,10 +287,11 @@ class AsyncTaskFlow(_Client):
         cancel_grace: float = 10.0,
         name: str | None = None,
         strict: bool = False,
+        signals: bool = True,
     ) -> None:
         """As TaskFlow.run, with async handlers on the caller's event loop."""
         options = RunOptions(
-            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict
+            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict, signals=signals
         )
         await run_here(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
 

@@ -121,6 +121,8 @@ class Creator:
         try:
             answers = await self._ask([waiter.spec for waiter in batch])
         except asyncio.CancelledError:
+            batch.extend(self._pending)
+            self._pending.clear()
             answers = [errors.Unavailable("this TaskFlow was closed before the answer; the job may exist")] * len(batch)
         except Exception as error:
             answers = [error] * len(batch)

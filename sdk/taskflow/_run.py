@@ -88,7 +88,7 @@ async def run_here(core: Core, options: RunOptions, running: list[Running]) -> N
 @contextmanager
 def _signals(control: Running, options: RunOptions) -> Iterator[None]:
     """In the main thread, SIGTERM and SIGINT drain, and a second one ends the process at once."""
-    if threading.current_thread() is not threading.main_thread():
+    if not options.signals or threading.current_thread() is not threading.main_thread():
         yield
         return
     got = 0

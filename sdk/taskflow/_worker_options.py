@@ -24,6 +24,7 @@ class RunOptions:
     cancel_grace: float = 10.0
     name: str | None = None
     strict: bool = False
+    signals: bool = True
     queues: list[str] = field(default_factory=list)
     tasks: dict[str, Handler] = field(default_factory=dict)
     queue_handlers: dict[str, Handler] = field(default_factory=dict)

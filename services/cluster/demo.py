@@ -3,39 +3,17 @@
 Starts an embedded Postgres, scheduler, coordinator, queue service and a worker on free ports; hands in the shop's jobs
 through the SDK; waits for all; then counts what really happened (mails at the receiver, pictures on disk, rows in the
 shop's database, rows in Postgres) and ends with status 1 if anything does not add up. Leaves nothing running, no files.
+
+Here: arguments, signals, errors. Nothing heavy is imported before the signals have their handlers.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from services.cluster import demo_report
-from services.cluster.binaries import NoPostgresError
-from services.cluster.demo_report import Plan
-from services.cluster.embedded import PostgresError
-from services.cluster.home import HomeError
-from services.cluster.local import local_cluster
-from services.cluster.process import Interrupted
-from services.cluster.service import ServiceError
-
-if TYPE_CHECKING:
-    from examples.shop.smtp import FlakyReceiver
-    from services.cluster.cluster import Cluster
-    from taskflow import JobInfo, TaskFlow
-
-APP = "examples.shop:app"
-SHARE = 0.25  # of the deliveries that the mail server puts off
-LOOK = 0.2  # seconds between two looks at the jobs
-PATIENCE = 120.0  # seconds after which what is not done counts as lost
 
 
 class Stop:
@@ -46,98 +24,30 @@ class Stop:
     def __call__(self) -> bool:
         return self.asked
 
-    def pause(self, seconds: float) -> None:
-        """Waits. Interrupted, if asked to stop."""
-        if not self.asked:
-            time.sleep(seconds)  # short: a signal is seen after it
-        if self.asked:
-            raise Interrupted
-
 
 def main() -> int:
     """0: everything adds up; 1: something does not; 2: it could not start; 130: interrupted."""
     arguments = _arguments()
     with _signals() as stop:
+        from services.cluster.binaries import NoPostgresError
+        from services.cluster.embedded import PostgresError
+        from services.cluster.home import HomeError
+        from services.cluster.prepare import DatabaseError
+        from services.cluster.process import Interrupted
+        from services.cluster.service import ServiceError
+
         try:
-            return _demo(arguments, stop)
+            from services.cluster.demo_run import demo
+
+            return demo(arguments.orders, arguments.pictures, arguments.rows, stop)
         except Interrupted:
             print("\ninterrupted; everything is stopped", file=sys.stderr)
             return 130
         except ImportError as error:
             print(f"demo: {error}; run it by `make demo`, or: pip install pillow", file=sys.stderr)
-        except (NoPostgresError, PostgresError, HomeError, ServiceError, OSError) as error:
+        except (NoPostgresError, PostgresError, HomeError, DatabaseError, ServiceError, OSError) as error:
             print(f"demo: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-
-
-def _demo(arguments: argparse.Namespace, stop: Stop) -> int:
-    from examples.shop.smtp import receiving
-
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="taskflow-shop-") as name, receiving(share=SHARE) as receiver:
-        settings = {"SHOP_SMTP_PORT": str(receiver.port), "TASKFLOW_GRACE": "5"}
-        _say("starting Postgres, queue, coordinator, scheduler and worker, and a mail server in a bad mood")
-        with local_cluster(app=APP, environ={**os.environ, **settings}, stopping=stop) as cluster:
-            _say(f"up after {time.monotonic() - began:.1f} s: {_addresses(cluster)}")
-            plan = demo_report.plan(Path(name), arguments.orders, arguments.pictures, arguments.rows)
-            _say(f"drew {len(plan.pictures)} pictures and wrote {arguments.rows:,} sales into a CSV")
-            facts = _work(cluster, plan, receiver, stop)
-            _say("stopping")
-        faults = demo_report.check(facts, plan, receiver.mailbox)
-        demo_report.show(facts, plan, receiver.mailbox)
-    for fault in faults:
-        print(f"WRONG: {fault}")
-    verdict = f"{len(faults)} things do not add up" if faults else "everything adds up"
-    print(f"\n{verdict}; {time.monotonic() - began:.1f} s in all, and nothing is left running")
-    return 1 if faults else 0
-
-
-def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> demo_report.Facts:
-    """Hands the jobs in, waits for their end, and gathers the facts while there is a cluster to ask."""
-    import examples.shop as shop
-    from taskflow import TaskFlow, apps
-
-    tf = apps.load(APP, scheduler=cluster.scheduler_address)  # the app is made already, for the default address
-    assert isinstance(tf, TaskFlow)
-    try:
-        started = time.monotonic()
-        plan.ids = {
-            "mails": [job.id for job in shop.send_confirmation.new_jobs(plan.orders)],
-            "thumbnails": [job.id for job in shop.make_thumbnail.new_jobs(plan.thumbnails())],
-            "imports": [shop.import_sales.new_job(path=str(plan.csv), database=str(plan.database)).id],
-        }
-        _say(f"handed in {plan.count} jobs in {(time.monotonic() - started) * 1000:.0f} ms; watch:")
-        jobs = _watch(tf, plan, receiver, stop)
-        seconds = time.monotonic() - started
-        return demo_report.gather(tf, cluster["scheduler"].env["TASKFLOW_DATABASE_URL"], plan, jobs, seconds)
-    finally:
-        tf.close()
-
-
-def _watch(tf: TaskFlow, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> list[JobInfo]:
-    """Says how far the jobs are until all are final, or PATIENCE is over. Returns them as they stand then."""
-    live = sys.stdout.isatty()
-    began = said = time.monotonic()
-    while True:
-        jobs = demo_report.look(tf, plan)
-        now = time.monotonic()
-        done = all(job.state.final for job in jobs) and len(jobs) == plan.count
-        if live or done or now - said >= 1 or jobs[-1].progress:
-            line = f"  {now - began:5.1f} s  {demo_report.progress(jobs, plan, receiver.mailbox)}"
-            print(f"\r{line}\x1b[K" if live else line, end="" if live else "\n", flush=True)
-            said = now
-        if done or now - began > PATIENCE:
-            print(end="\n" if live else "")
-            return jobs
-        stop.pause(LOOK)
-
-
-def _addresses(cluster: Cluster) -> str:
-    return ", ".join(f"{name} {service.port}" for name, service in cluster.services.items())
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _arguments() -> argparse.Namespace:

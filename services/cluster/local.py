@@ -1,6 +1,5 @@
 """A whole cluster for a while: for the demo, the benchmarks, and whoever wants to look at it from a script."""
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from services.cluster.cluster import SERVICES, Cluster
 from services.cluster.embedded import EmbeddedPostgres
-from services.store.migrate import migrate
+from services.cluster.prepare import prepare
 
 
 @contextmanager
@@ -34,7 +33,7 @@ def local_cluster(
         if not dsn:
             postgres = EmbeddedPostgres(directory, environ=environ)
             dsn = postgres.start(stopping)
-        asyncio.run(migrate(dsn))
+        prepare(dsn, stopping)
         with Cluster(dsn, directory, services=services, app=app, environ=environ, metrics=metrics) as cluster:
             cluster.start(stopping=stopping)
             yield cluster

@@ -1,12 +1,14 @@
 """`make demo`: it works, on its own cluster, and leaves nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.waiting import eventually
@@ -14,10 +16,10 @@ from tests.support.waiting import eventually
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def demo(output: Path, temporary: Path, *options: str) -> "subprocess.Popen[bytes]":
+def demo(output: Path, temporary: Path, *options: str, **variables: str) -> "subprocess.Popen[bytes]":
     """The demo, with a folder for all that it makes and an address that nobody serves as the environment's own."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
-    environ |= {"TASKFLOW_ADDRESS": "127.0.0.1:1", "TMPDIR": str(temporary)}
+    environ |= {"TASKFLOW_ADDRESS": "127.0.0.1:1", "TMPDIR": str(temporary)} | variables
     with output.open("wb") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "services.cluster.demo", *options],
@@ -47,14 +49,51 @@ def test_the_demo_adds_up_and_leaves_nothing(tmp_path: Path, temporary: Path) ->
 
 
 @pytest.mark.feature("M.5")
-def test_ctrl_c_in_the_middle_of_the_demo_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
+@pytest.mark.parametrize("moment", ["starting", "up after", "handed in"])
+def test_ctrl_c_at_any_moment_of_the_demo_leaves_nothing(tmp_path: Path, temporary: Path, moment: str) -> None:
     output = tmp_path / "out"
     running = demo(output, temporary, "--orders", "500")
-    eventually(lambda: "handed in" in output.read_text() or running.poll() is not None, timeout=60)
+    eventually(lambda: moment in output.read_text() or running.poll() is not None, timeout=60)
+    children = psutil.Process(running.pid).children(recursive=True)
 
     running.send_signal(signal.SIGINT)
 
     assert running.wait(60) == 130, output.read_text()
     assert output.read_text().splitlines()[-1] == "interrupted; everything is stopped"
+    assert [child for child in children if child.is_running()] == []
     assert list(temporary.iterdir()) == []
     temporary.rmdir()
+
+
+@pytest.mark.feature("M.5")
+def test_what_a_killed_demo_started_ends_with_it(tmp_path: Path, temporary: Path) -> None:
+    output = tmp_path / "out"
+    running = demo(output, temporary)
+    eventually(lambda: "handed in" in output.read_text() or running.poll() is not None, timeout=60)
+    children = psutil.Process(running.pid).children(recursive=True)
+
+    running.kill()
+    running.wait()
+
+    assert len(children) >= 5
+    eventually(lambda: not any(child.is_running() for child in children), timeout=30)
+    shutil.rmtree(temporary)
+
+
+def test_a_database_that_is_not_there_is_one_line_and_status_2(tmp_path: Path, temporary: Path) -> None:
+    output = tmp_path / "out"
+    url = "postgresql://ada:secret@127.0.0.1:1/shop"
+
+    status = demo(output, temporary, TASKFLOW_DATABASE_URL=url).wait(60)
+
+    first, last = output.read_text().splitlines()
+    assert (status, first.partition(" ")[0]) == (2, "starting")
+    assert last.startswith("demo: ") and "127.0.0.1:1" in last and "secret" not in last
+    assert list(temporary.iterdir()) == []
+
+
+def test_wrong_arguments_are_status_2(tmp_path: Path, temporary: Path) -> None:
+    output = tmp_path / "out"
+
+    assert demo(output, temporary, "--orders", "none").wait(60) == 2
+    assert "'none' is not a whole number from 1" in output.read_text()

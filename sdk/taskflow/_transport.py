@@ -11,13 +11,13 @@ from typing import TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else users' terminals are told of every connection that ends
 
-import grpc  # noqa: E402
-import grpc.aio  # noqa: E402
-from google.rpc import error_details_pb2, status_pb2  # noqa: E402
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
 
-from taskflow import errors  # noqa: E402
-from taskflow._clock import SYSTEM  # noqa: E402
-from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2_grpc, queues_pb2_grpc  # noqa: E402
+from taskflow import errors
+from taskflow._clock import SYSTEM
+from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2_grpc, queues_pb2_grpc
 
 R = TypeVar("R")
 

@@ -115,7 +115,7 @@ class Transport:
             backoff = min(backoff * 2, _LONGEST_BACKOFF)
 
     async def topology(self) -> cluster_pb2.Topology:
-        return await self.call(self.cluster.GetTopology, cluster_pb2.GetTopologyRequest(), timeout=5.0)
+        return await self.call(self.cluster.GetTopology, cluster_pb2.GetTopologyRequest(), timeout=2.0)
 
     async def close(self) -> None:
         channels, self._channels = list(self._channels.values()), {}

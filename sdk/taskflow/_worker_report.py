@@ -17,6 +17,7 @@ from taskflow import _ids, _verdict
 from taskflow._clock import SYSTEM
 from taskflow._verdict import Failure, Verdict
 from taskflow._worker_attempts import Attempt
+from taskflow._worker_session import is_cancelled
 from taskflow.v1 import jobs_pb2, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
@@ -132,6 +133,12 @@ class _Lane:
         except grpc.aio.AioRpcError as error:
             self._failed(batch, error)
             return
+        except BaseException:
+            # A channel closed under a call ends it as cancelled, or otherwise: an outcome outlives that.
+            self._keep(batch)
+            if is_cancelled():
+                raise
+            return
         self._backoff, self._most = 0.0, MAX_OUTCOMES
         refused = {r.exec_id: r.reason for r in answer.refused}
         again = []
@@ -153,6 +160,10 @@ class _Lane:
         if error.code() in NOT_TAKEN:
             self._not_taken(batch, error)
             return
+        self._keep(batch)
+
+    def _keep(self, batch: list[Attempt]) -> None:
+        """To be sent again, to whoever owns their shards then."""
         self._back_off()
         self._worker.refresh_topology()
         self._waiting.extendleft(reversed(batch))

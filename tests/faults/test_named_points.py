@@ -161,7 +161,8 @@ def test_a_worker_stopped_for_longer_than_its_lease_changes_nothing_when_it_wake
     eventually(lambda: scene.outcomes("stopped") == {"lost": 10, "succeeded": 10}, 30)
     stopped.signal(signal.SIGCONT)
 
-    eventually(lambda: "lease" in stopped.output(), 30)  # it has noticed that it was cut off
+    eventually(lambda: stopped.output.count("was refused") == 10, 30)
+    assert any("refused" in line.message for line in tf.jobs.logs(jobs[0].id))
     tf.new_job("stopped").wait(timeout=10)
     assert scene.outcomes("stopped") == {"lost": 10, "succeeded": 11}
     assert {job.get().attempt for job in jobs} == {2}

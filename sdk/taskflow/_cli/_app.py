@@ -17,6 +17,7 @@ Examples:
   taskflow worker shop.tasks:app --concurrency 20
   taskflow job new emails '{"to": "ada@example.org"}' --retries 5 --wait
   taskflow job list --queue emails --state failed --json | jq -r .id
+
 \b
 Exit codes:
   0    ok
@@ -25,6 +26,7 @@ Exit codes:
   3    the cluster cannot be reached
   4    the time given ran out
   130  Ctrl-C
+
 \b
 --address and --json may stand before or after a command. TASKFLOW_DEBUG=1 shows where an error came from."""
 

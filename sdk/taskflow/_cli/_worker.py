@@ -14,6 +14,7 @@ EPILOG = """\b
 Examples:
   taskflow worker shop.tasks:app
   taskflow worker shop.tasks:app --concurrency 50 --queues emails,reports
+
 \b
 SIGTERM or Ctrl-C drains it: it takes nothing new, gives what runs its --grace, and hands the rest back.
 A second one ends it at once."""

@@ -1,4 +1,4 @@
-"""Rules without I/O, shared by the SDK, `taskflow.testing` and the services: states, backoff, what follows an outcome."""
+"""Rules without I/O, shared by SDK, `taskflow.testing` and services: states, backoff, what follows an outcome."""
 
 from taskflow._policy.backoff import DEFAULT_BACKOFF, Backoff
 from taskflow._policy.decide import Change, Defer, Deferral, decide

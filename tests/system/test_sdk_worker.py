@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,8 @@ def test_sigterm_in_the_middle_of_a_stream_of_jobs_loses_nothing_and_uses_no_try
         eventually(lambda: any(job.get().state == "succeeded" for job in jobs[::50]), 20)
         assert program.stop() == 0
 
-    assert {job.wait(timeout=60).result for job in jobs} == {"slept"}
+    with ThreadPoolExecutor(20) as threads:
+        assert set(threads.map(lambda job: job.wait(timeout=60).result, jobs)) == {"slept"}
     assert programs[2].stop() == 0
 
 
@@ -195,6 +197,59 @@ def test_a_blocked_event_loop_keeps_the_lease_and_is_warned_about(
     assert job.wait(timeout=60).attempt == 1
     assert "the event loop has been blocked" in program.output
     assert "in block" in program.output
+
+
+SCRIPT = """
+import os, sys
+from taskflow import TaskFlow
+
+tf = TaskFlow(sys.argv[1])
+
+@tf.task(queue="script", processes=1)
+def square(n):
+    return [n * n, os.getpid()]
+
+{first}
+tf.run()
+print("drained")
+"""
+
+
+def test_a_script_without_a_main_guard_runs_once_all_the_same(
+    cluster: ServiceCluster, tf: TaskFlow, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(first="print('begun', flush=True)"))
+    program = cluster.run("script", str(tmp_path / "script.py"), cluster.scheduler_address)
+
+    square, pid = tf.new_job("script", {"n": 12}, task="square").wait(timeout=30).result
+
+    assert square == 144 and pid != program.process.pid
+    assert program.stop() == 0
+    assert program.output.count("drained") == 1
+
+
+def test_a_script_that_would_make_its_jobs_again_in_each_process_is_told_so(
+    cluster: ServiceCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(first="tf.new_job('elsewhere')"))
+    program = cluster.run("script-2", str(tmp_path / "script.py"), cluster.scheduler_address)
+
+    assert program.wait(20) == 1
+    assert "put the call under `if __name__ == '__main__':`" in program.output
+
+
+def test_a_worker_that_starts_before_its_cluster_waits_for_it(
+    make_cluster: Callable[..., ServiceCluster], tmp_path: Path
+) -> None:
+    late = make_cluster()
+    program = late.run("early", "-m", "tests.support.sdk_app", late.scheduler_address)
+    eventually(lambda: "cannot reach TaskFlow's scheduler" in program.output, 20)
+
+    late.start_all()
+
+    with TaskFlow(late.scheduler_address) as tf:
+        assert tf.new_job("sdk", 1, task="echo").wait(timeout=30).result == 1
+    assert program.stop() == 0
 
 
 def test_a_run_in_a_thread_is_stopped_by_its_app(cluster: ServiceCluster) -> None:

@@ -1,10 +1,12 @@
 """The parts of the worker that hold without a cluster: timers on a moved clock, epochs, mailboxes, claims."""
 
 import asyncio
+import os
 import threading
 from collections import deque
 from datetime import UTC, datetime
 
+from taskflow import FailedPrecondition
 from taskflow._io import IoThread, Mailbox
 from taskflow._worker_epochs import Epochs
 from taskflow._worker_timers import Timers, Wakeup
@@ -151,6 +153,25 @@ async def test_a_mailbox_hands_over_everything_in_order_and_in_batches() -> None
 
     assert sorted(seen) == sorted(list(range(1_000)) * 4)
     assert len(calls) < 4_000
+
+
+def test_a_forked_process_is_told_that_grpc_does_not_survive() -> None:
+    io = IoThread()
+
+    async def nothing() -> None: ...
+
+    io.call(nothing)
+    read, write = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            io.call(nothing)
+        except FailedPrecondition as error:
+            os.write(write, error.reason.encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+    assert os.read(read, 100) == b"FORKED"
+    io.close()
 
 
 def test_the_io_thread_runs_calls_and_passes_errors_on() -> None:

@@ -70,10 +70,7 @@ def _undisturbed(made: Lab, figures: Figures, shape: str, tries: int) -> None:
         if left:
             made.wait_quiet(report.DISTURBED)
         once: Figures = defaultdict(list)
-        once["both.rate"] += figures["both.rate"] if shape == "half" else []
-        known = len(once["both.rate"])
         Round(made, once).run(shape)
-        del once["both.rate"][:known]
         if left and any(max(runs) > report.DISTURBED for name, runs in once.items() if name.endswith(".others")):
             figures["discarded"].append(1)
             continue
@@ -111,8 +108,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=0, help="how often each shape is measured")
     parser.add_argument("--scale", type=float, default=0.0, help="factor for all sizes")
     parser.add_argument(
-        "--quiet", type=int, default=0, metavar="N", help="wait for a quiet machine; repeat a disturbed shape up to N times"
-    )
+        "--quiet", type=int, default=0, metavar="N",
+        help="wait for a quiet machine; repeat a disturbed shape up to N times",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all runs")
     parser.add_argument("--profile", type=Path, metavar="DIR", help="instead, where the time goes (needs py-spy)")
     return parser.parse_args()

@@ -105,12 +105,19 @@ async def strangers(a: argparse.Namespace) -> dict[str, Any]:
     async def make() -> object:
         stub = stubs.pop()
         try:
-            spec = jobs_pb2.JobSpec(queue=a.queue, payload=data)
+            spec = jobs_pb2.JobSpec(id=_new_id(), queue=a.queue, payload=data)
             return await stub.CreateJobs(jobs_pb2.CreateJobsRequest(jobs=[spec], allow_partial=True))
         finally:
             stubs.append(stub)
 
     return await _together(make, a)
+
+
+def _new_id() -> bytes:
+    """A UUIDv7, as the SDK makes one for each job."""
+    low = random.getrandbits(74)
+    number = time.time_ns() // 1_000_000 << 80 | 7 << 76 | low >> 62 << 64 | 2 << 62 | low & (1 << 62) - 1
+    return number.to_bytes(16, "big")
 
 
 async def _together(make: Callable[[], Awaitable[object]], a: argparse.Namespace) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Lab:
         self.board = Board(directory / "board", max(plan.jobs, 200_000))
         self.waiting = 0  # jobs on the queue `backlog` that no worker has run
         self.waiting_since: Any = None  # an id below all of theirs
+        self.peaks: list[float] = []  # jobs/s seen with enqueue and run at once
         self.workers: list[Worker] = []
         self.directory = directory
         self._env = environment(_plain_environ())

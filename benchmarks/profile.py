@@ -1,7 +1,8 @@
 """Where the time goes: py-spy looks at every process of ours while a backlog is made and drained.
 
-py-spy is no dependency: it is used if it is on the path (`pip install py-spy`; it may need root). Its files, one a
-process and shape with a stack and its count a line, are kept for flame graphs.
+Counted is who holds the interpreter's lock, which is where our processes spend their CPU; garbage collection counts for
+the function that sets it off. py-spy is no dependency: it is used if it is on the path (`pip install py-spy`; it may need
+root). Its files, one a process and shape with a stack and its count a line, are kept for flame graphs.
 """
 
 import shutil
@@ -18,6 +19,10 @@ from services.cluster.process import stop
 
 RATE = 200  # looks a second
 _SHOWN = 10
+_OUTERMOST = (  # what everything else is called by, which says nothing
+    "threading.py", "runpy", "asyncio/runners", "/lifecycle.py", "uvloop/__init__", "__main__", "/_run.py", "/worker.py",
+    "run (taskflow/_client.py)",
+)  # fmt: skip
 
 
 def profile(lab: Lab, folder: Path) -> str:
@@ -67,7 +72,7 @@ def _watched(lab: Lab, program: str, folder: Path, shape: str, work: Callable[[]
 
 def _spy(program: str, pid: int, target: Path) -> "subprocess.Popen[bytes]":
     words = [program, "record", "--pid", str(pid), "--format", "raw", "--output", str(target)]
-    words += ["--rate", str(RATE), "--duration", "600"]
+    words += ["--rate", str(RATE), "--duration", "600", "--gil"]
     return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -78,7 +83,8 @@ def _tables(shape: str, files: Mapping[str, Path], shares: Mapping[str, float]) 
         total = sum(own.values()) or 1
         lines.append(f"\n{shape}, {name}: {shares[name]:.0%} of a core, {total} looks")
         lines.append(f"  {'in itself':<66}{'with what it calls'}")
-        for (a, n), (b, m) in zip(own.most_common(_SHOWN), all_in.most_common(_SHOWN * 3)[: _SHOWN], strict=False):
+        inner = [each for each in all_in.most_common() if not any(file in each[0] for file in _OUTERMOST)]
+        for (a, n), (b, m) in zip(own.most_common(_SHOWN), inner, strict=False):
             lines.append(f"  {n / total:>6.1%} {a:<58} {m / total:>6.1%} {b}")
     return "\n".join(lines)
 

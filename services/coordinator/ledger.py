@@ -7,6 +7,8 @@ memory after its commit, never before; a commit of unknown fate is run again by 
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +116,8 @@ class Ledger:
     def _decide(
         self, entry: Entry, outcome: Outcome, *, final_error: bool = False, delay: float | None = None
     ) -> Change:
+        if outcome is Outcome.SUCCEEDED:
+            return _success(entry.tries)
         options = entry.spec.options if entry.spec is not None and entry.spec.HasField("options") else None
         retries = entry.spec.retries if entry.spec is not None else 0
         if options is None:
@@ -223,13 +227,16 @@ class Ledger:
     def _close(self, endings: Sequence[Ending]) -> None:
         state = self._state
         due = False
+        counts: Counter[tuple[str, Outcome]] = Counter()
         for ending in endings:
             state.book.finish(ending.entry)
-            metrics.attempts_finished.labels(ending.entry.key.queue, ending.change.outcome.name.lower()).inc()
+            counts[ending.entry.key.queue, ending.change.outcome] += 1
             if ending.change.then is None:
                 state.announce_final(ending.entry.job_id)
             elif ending.change.then.delay < state.settings.due_interval:
                 due = True
+        for (queue, outcome), count in counts.items():
+            metrics.attempts_finished.labels(queue, outcome.name.lower()).inc(count)
         if due:
             state.due_wanted.set()
 
@@ -249,6 +256,12 @@ class Ledger:
     async def drained(self) -> None:
         """When everything submitted so far is written."""
         await self._batches.idle()
+
+
+@functools.lru_cache(maxsize=1024)
+def _success(tries: int) -> Change:
+    """By far the most frequent decision: made once for each number of tries."""
+    return decide(Outcome.SUCCEEDED, tries=tries, retries=0, rng=float)
 
 
 def _weigh(ending: Ending) -> int:

@@ -20,8 +20,8 @@ class ServiceSettings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics; 0 turns them off")
     name: str = Field("", description="stable name of this instance; `<service>-1` by default")
     advertise: str = Field("", description="addresses that others reach it by, host:port, separated by commas")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
+    log_format: Literal["console", "json"] = Field("console", description="lines for people, or JSON for programs")
     stop_grace: float = Field(5.0, gt=0, description="how long open calls may take at a stop")
     max_message_bytes: int = Field(8 << 20, ge=1 << 20, description="largest gRPC message")
 

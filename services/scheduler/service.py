@@ -14,7 +14,7 @@ from services.runtime.lifecycle import Background
 from services.runtime.settings import refuse
 from services.scheduler.admission import Admission
 from services.scheduler.coordinators import Coordinators
-from services.scheduler.directory import Directory
+from services.scheduler.directory import Directory, shard_of
 from services.scheduler.intake import Intake
 from services.scheduler.jobs import JobServicer
 from services.scheduler.queues import ClusterServicer, QueueAdminServicer
@@ -59,6 +59,7 @@ async def start(
         "join_members", name=settings.name, kind="scheduler", incarnation=incarnation, addresses=settings.addresses
     )
     stack.push_async_callback(leave, db, settings.name, incarnation)
+    await db.run("create_queues", names=["default"], shards=[shard_of("default")])  # it always exists (R11)
     await directory.refresh()
     coordinators.refresh(tasks)
     tasks.start(follow_cluster(settings, db, clock, directory, coordinators, server, tasks, incarnation), "cluster")

@@ -1,8 +1,8 @@
 """Where the time goes: py-spy looks at every process of ours while a backlog is made and drained.
 
 Counted is who holds the interpreter's lock, which is where our processes spend their CPU; garbage collection counts for
-the function that sets it off. py-spy is no dependency: it is used if it is on the path (`pip install py-spy`; it may need
-root). Its files, one a process and shape with a stack and its count a line, are kept for flame graphs.
+the function that sets it off. py-spy is no dependency: it is used if it is on the path (`pip install py-spy`; it may
+need root). Its files, one a process and shape with a stack and its count a line, are kept for flame graphs.
 """
 
 import shutil
@@ -20,8 +20,8 @@ from services.cluster.process import stop
 RATE = 200  # looks a second
 _SHOWN = 10
 _OUTERMOST = (  # what everything else is called by, which says nothing
-    "threading.py", "runpy", "asyncio/runners", "/lifecycle.py", "uvloop/__init__", "__main__", "/_run.py", "/worker.py",
-    "run (taskflow/_client.py)",
+    "threading.py", "runpy", "asyncio/runners", "/lifecycle.py", "uvloop/__init__", "__main__", "/_run.py",
+    "benchmarks/worker.py", "run (taskflow/_client.py)",
 )  # fmt: skip
 
 

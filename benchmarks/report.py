@@ -108,8 +108,8 @@ def table(figures: Figures, plan: Plan, facts: Mapping[str, Any]) -> str:
 
 def _head(figures: Figures, plan: Plan, facts: Mapping[str, Any]) -> Iterator[str]:
     yield (
-        f"{facts['date']}, commit {facts['commit']}: {facts['cores']} cores ({facts['cpu']}), Python {facts['python']},"
-        f" Postgres {facts['postgres']} with fsync, grpcio {facts['grpcio']}"
+        f"{facts['date']}, commit {facts['commit'] or 'unknown'}: {facts['cores']} cores ({facts['cpu']}),"
+        f" Python {facts['python']}, Postgres {facts['postgres']} with fsync, grpcio {facts['grpcio']}"
     )
     yield f"{plan.rounds} rounds, interleaved; {plan.jobs:,} jobs of 100 bytes; {CONCURRENCY} handlers a worker"
     if figures.get("machine.flush_us"):

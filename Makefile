@@ -1,6 +1,6 @@
 # TaskFlow. Needs Python 3.11 or newer, make and pip; everything else goes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check lint type verify features proto schema lock bench clean
+.PHONY: help venv demo up test check lint type verify features proto schema reference lock bench clean
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -32,7 +32,7 @@ lint: $(STAMP) ## ruff over the Python, buf over the protos
 type: $(STAMP) ## mypy, strict
 	@$(BIN)/mypy
 
-verify: $(STAMP) ## is what is derived up to date: generated code, schema dump, lock, feature table
+verify: $(STAMP) ## is what is derived up to date: generated code, schema dump, reference pages, lock, feature table
 	@$(PY) -m tools.verify
 
 features: $(STAMP) ## what works, with the tests behind each row; WRITE=1 puts it into README.md
@@ -43,6 +43,9 @@ proto: $(STAMP) ## generate the SDK's Python from proto/
 
 schema: $(STAMP) ## rewrite data/schema.sql from the migrations
 	@$(PY) -m tools.schema
+
+reference: $(STAMP) ## rewrite the derived parts of docs/reference: settings, command line, metrics
+	@$(PY) -m tools.reference
 
 lock: $(STAMP) ## rewrite requirements.lock from the pyprojects (ARGS=--upgrade for newer versions)
 	@$(PY) -m tools.lock $(ARGS)

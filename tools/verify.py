@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import features, lock, proto, schema
+from tools import features, lock, proto, reference, schema
 
 
 def generated_code() -> str:
@@ -47,6 +47,12 @@ def feature_table() -> str:
     return f"the feature table in README.md has no such state: {', '.join(wrong)}" if wrong else ""
 
 
+def reference_pages() -> str:
+    """The derived parts of docs/reference."""
+    stale = reference.stale()
+    return f"docs/reference: {', '.join(stale)}: run `make reference`" if stale else ""
+
+
 def _bare(requirement: str) -> str:
     name = requirement
     for mark in "[<>=!~; ":
@@ -54,7 +60,7 @@ def _bare(requirement: str) -> str:
     return name.lower()
 
 
-CHECKS: tuple[Callable[[], str], ...] = (generated_code, schema_dump, locked, feature_table)
+CHECKS: tuple[Callable[[], str], ...] = (generated_code, schema_dump, locked, feature_table, reference_pages)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ SMALL = """
 
 
 @pytest.mark.feature("M.1")
-def test_short_jobs_leave_two_rows_each_and_nothing_dead(cluster: ServiceCluster, database: str, tmp_path: Path) -> None:
+def test_short_jobs_leave_two_rows_each_and_none_dead(cluster: ServiceCluster, database: str, tmp_path: Path) -> None:
     """Updates there are, of lanes and members: by the second, not by the job."""
     worker = cluster.run(
         "worker", "-m", "tests.support.recorder", str(tmp_path / "record"), "short", "500",

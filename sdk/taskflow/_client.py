@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
 from taskflow._core import Core
-from taskflow._create import AsyncWaiter, Created, SyncWaiter, chunks
+from taskflow._create import AsyncWaiter, Created, SyncWaiter
 from taskflow._executor_child import forbid_while_importing
 from taskflow._handles import AsyncJobHandle, JobHandle
-from taskflow._options import Backoff, JobKeywords, JobOptions, NewJob, Seconds, build_spec, check_name, options_of
+from taskflow._options import Backoff, JobKeywords, JobOptions, Seconds, build_spec, check_name, options_of
 from taskflow._run import Running, run_blocking, run_here
+from taskflow._specs import JobLike, numbered_chunks
 from taskflow._tasks import AsyncTask, Registry, Task, make_handler
 from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE, RunOptions
 from taskflow.errors import InvalidArgument
-from taskflow.v1 import jobs_pb2
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-JobLike = NewJob | Mapping[str, Any] | tuple[str, Any]
 
 
 class _Client:
@@ -110,7 +108,7 @@ class TaskFlow(_Client):
         handles: list[JobHandle] = []
         under_way: deque[Future[list[Created]]] = deque()
         core = self._core
-        for first, specs in _numbered_chunks(jobs):
+        for first, specs in numbered_chunks(jobs):
             under_way.append(core.io.submit(partial(core.create_chunk, specs, first)))
             if len(under_way) > 1:
                 handles.extend(JobHandle(core, *made) for made in under_way.popleft().result())
@@ -228,7 +226,7 @@ class AsyncTaskFlow(_Client):
         handles: list[AsyncJobHandle] = []
         under_way: deque[asyncio.Future[list[Created]]] = deque()
         core = self._core
-        for first, specs in _numbered_chunks(jobs):
+        for first, specs in numbered_chunks(jobs):
             under_way.append(asyncio.wrap_future(core.io.submit(partial(core.create_chunk, specs, first))))
             if len(under_way) > 1:
                 handles.extend(AsyncJobHandle(core, *made) for made in await under_way.popleft())
@@ -323,34 +321,3 @@ def _register(
     handler = make_handler(title, target, processes, options)
     client._registry.add(handler)
     return kind(client, handler, queue, options)
-
-
-def _numbered_chunks(jobs: Iterable[JobLike]) -> Iterator[tuple[int, list[jobs_pb2.JobSpec]]]:
-    first = 0
-    for specs in chunks(_spec(job, index) for index, job in enumerate(jobs)):
-        yield first, specs
-        first += len(specs)
-
-
-def _spec(job: JobLike, index: int) -> jobs_pb2.JobSpec:
-    if type(job) is NewJob:
-        return build_spec(job.queue, job.payload, job.options, f"jobs[{index}].")
-    where = f"jobs[{index}]"
-    if isinstance(job, tuple) and len(job) == 2:
-        return build_spec(job[0], job[1], None, f"{where}.")
-    if isinstance(job, Mapping) and "queue" in job:
-        fields = dict(job)
-        queue, payload, options = fields.pop("queue"), fields.pop("payload", None), fields.pop("options", None)
-        return build_spec(queue, payload, _options_at(where, fields, cast("JobOptions | None", options)), f"{where}.")
-    raise InvalidArgument(
-        f"{where}: {type(job).__name__} is not a job; give NewJob(queue, payload, …), (queue, payload) or"
-        " {'queue': …, 'payload': …}",
-        field=where,
-    )
-
-
-def _options_at(where: str, fields: dict[str, Any], base: JobOptions | None) -> JobOptions | None:
-    try:
-        return options_of(fields, base)
-    except InvalidArgument as error:
-        raise InvalidArgument(f"{where}.{error.message}", field=f"{where}.{error.field}") from None

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from uuid import uuid4
 
 import grpc.aio
 
@@ -25,6 +22,7 @@ from taskflow._worker_attempts import Attempt, Desk, Place
 from taskflow._worker_cluster import Cluster
 from taskflow._worker_drain import drain
 from taskflow._worker_epochs import Epochs
+from taskflow._worker_leases import Leases
 from taskflow._worker_notes import Notifier
 from taskflow._worker_options import RunOptions
 from taskflow._worker_places import Places
@@ -38,7 +36,6 @@ from taskflow.v1 import queue_pb2, worker_pb2
 
 log = logging.getLogger("taskflow")
 
-SDK = "python/0.1.0"
 _MAX_GIVEN_UP = 100_000
 _MIN_UNACKNOWLEDGED = 1_000
 
@@ -58,13 +55,14 @@ class Worker:
         self._given_up: OrderedDict[bytes, None] = OrderedDict()
         self._stopping = asyncio.Event()
         self._most_unacknowledged = max(_MIN_UNACKNOWLEDGED, 4 * options.concurrency)
-        self.cluster = Cluster(core, self.timers, self._topology_changed)
+        self.cluster = Cluster(core, self.timers, self.topology_changed)
+        self.leases = Leases(self)
         self.reporter = Reporter(self)
         self.notifier = Notifier(self)
         self.stops = Stops(self)
         self.desk = Desk(
             core.clock,
-            self._may_start,
+            self.leases.may_start,
             Mailbox(loop, self._finished),
             Mailbox(loop, self.notifier.noted),
             Mailbox(loop, self.stops.arm),
@@ -72,8 +70,6 @@ class Worker:
         self.places = Places(options, handler_loop, self.io, self.timers, self.later)
         self._pollers: dict[str, list[Poller]] = {}
         self._watch = LoopWatch(handler_loop, self.timers, self.places.busy_loop(self.held))
-        self.retired: list[Registration] = []
-        self.registration = Registration(self, uuid4().bytes)
 
     async def run(self) -> None:
         """Until `stop`; then drains. FailedPrecondition when a handler's processes cannot import it."""
@@ -109,7 +105,7 @@ class Worker:
     def refresh_topology(self) -> None:
         self.cluster.refresh()
 
-    def _topology_changed(self) -> None:
+    def topology_changed(self) -> None:
         for name in self.cluster.coordinators:
             self.registration.meet(name)
         for name in self.cluster.queues - self._pollers.keys():
@@ -142,19 +138,11 @@ class Worker:
     # -- sessions --------------------------------------------------------------------------------------------------
 
     def sessions(self) -> list[Session]:
-        return [s for r in (self.registration, *self.retired) for s in list(r.sessions.values())]
+        return self.leases.sessions()
 
-    def register_message(self, worker_id: bytes) -> worker_pb2.Register:
-        return worker_pb2.Register(
-            worker_id=worker_id,
-            name=self.options.name or "",
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            queues=list(self.options.queue_handlers),
-            tasks=list(self.options.tasks),
-            concurrency=self.options.concurrency,
-            sdk=SDK,
-        )
+    @property
+    def registration(self) -> Registration:
+        return self.leases.registration
 
     def sessions_changed(self) -> None:
         self.standing.wake()
@@ -171,30 +159,6 @@ class Worker:
             self.reporter.owners_changed()
         return bool(raised)
 
-    def held_for(self, coordinator: str, registration: Registration) -> list[worker_pb2.Held]:
-        """What this worker has of a coordinator's shards, under a registration or under one that it replaced there."""
-        now = self.clock.monotonic()
-        held = []
-        for attempt in self.held.values():
-            if self.epochs.owner.get(attempt.shard, coordinator) != coordinator:
-                continue
-            under: Registration = attempt.registration
-            if under is not registration and coordinator in under.sessions:
-                continue
-            started = attempt.started
-            held.append(
-                worker_pb2.Held(
-                    exec_id=attempt.exec_id,
-                    job_id=attempt.job_id,
-                    attempt=attempt.number,
-                    shard=attempt.shard,
-                    started=started > 0,
-                    finished=attempt.verdict is not None,
-                    running_us=int((now - started) * 1e6) if started else 0,
-                )
-            )
-        return held
-
     def give_up(self, exec_id: bytes) -> bool:
         """A void: True if this worker does not have it, and then it will never start it (A6)."""
         if exec_id in self.held:
@@ -204,58 +168,12 @@ class Worker:
             self._given_up.popitem(last=False)
         return True
 
-    def lease_over(self, registration: Registration, session: Session) -> None:
-        """No coordinator may count on this worker_id any more: stop what it gave, register anew (R6)."""
-        if registration.sessions.pop(session.coordinator, None) is not session:
-            return  # known already
-        session.close(goodbye=False)
-        theirs = [
-            a
-            for a in self.held.values()
-            if a.registration is registration and self.epochs.owner.get(a.shard) in (session.coordinator, None)
-        ]
-        for attempt in theirs:
-            self.stops.lose(attempt)
-        if self.options.strict:
-            self.timers.after(max(0.0, session.lease_until - self.clock.monotonic()), lambda: self._outlived(theirs))
-        if registration is self.registration:
-            registration.retired_by = session
-            self.retired.append(registration)
-            self.registration = Registration(self, uuid4().bytes)
-        self._leave_if_done(registration)
-        self.refresh_topology()
-        self._topology_changed()
-
-    def _outlived(self, attempts: list[Attempt]) -> None:
-        if any(not a.released and not a.executor.stoppable and a.started for a in attempts):
-            log.critical("a thread handler outlived the worker's lease, and strict is set: this process ends")
-            self.kill()
-            os._exit(70)
-
-    def _leave_if_done(self, registration: Registration) -> None:
-        """A retired registration stays with other coordinators until what they gave is acknowledged."""
-        if registration.retired and all(a.registration is not registration for a in self.held.values()):
-            for session in list(registration.sessions.values()):
-                session.close(goodbye=True)
-            if registration in self.retired:
-                self.retired.remove(registration)
-
     # -- attempts --------------------------------------------------------------------------------------------------
 
     def may_poll(self) -> bool:
         if self.draining or self.reporter.unacknowledged > self._most_unacknowledged:
             return False
-        now = self.clock.monotonic()
-        return any(s.standing and now < s.soft_until for s in self.registration.sessions.values())
-
-    def _may_start(self, shard: int, epoch: int, now: float) -> bool:
-        """Asked by the thread that is about to start a handler. While its owner is out of reach nothing new starts."""
-        if self.epochs.is_stale(shard, epoch):
-            return False
-        session = self.registration.sessions.get(self.epochs.owner.get(shard, ""))
-        if session is not None:
-            return session.standing and now < session.soft_until
-        return any(s.standing and now < s.soft_until for s in list(self.registration.sessions.values()))
+        return self.leases.stand(self.clock.monotonic())
 
     def receive(self, lanes: Iterable[queue_pb2.LaneTasks], registration: Registration) -> None:
         """A poll's answer."""
@@ -264,7 +182,7 @@ class Worker:
         for lane in lanes:
             self.epochs.see(lane.shard, lane.epoch)
             place = self.places.find(lane.queue, lane.task)
-            if registration is not self.registration or not self._may_start(lane.shard, lane.epoch, now):
+            if registration is not self.registration or not self.leases.may_start(lane.shard, lane.epoch, now):
                 continue  # dropped: the coordinator asks for it back, or counts it as lost with the lease
             if place is None:
                 log.error("queue %s, task %r: handed out to this worker, without a handler", lane.queue, lane.task)
@@ -325,7 +243,7 @@ class Worker:
         """Acknowledged, or dropped: no heartbeat lists it any more."""
         self.held.pop(attempt.exec_id, None)
         if attempt.registration.retired:
-            self._leave_if_done(attempt.registration)
+            self.leases.leave_if_done(attempt.registration)
         if self.reporter.unacknowledged == self._most_unacknowledged:
             self.standing.wake()
         self.quiet.wake()

@@ -128,7 +128,7 @@ class Session:
             self._worker.cancel(answer.cancel.exec_id, answer.cancel.reason)
         elif kind == "lease_lost":
             log.warning("coordinator %s says that this worker's lease is over", self.coordinator)
-            self._worker.lease_over(self._registration, self)
+            self._worker.leases.over(self._registration, self)
         elif kind == "welcome":
             self._welcome(answer.welcome, begun)
 
@@ -154,14 +154,14 @@ class Session:
 
     def _watch(self) -> None:
         """The lease's own alarm: re-armed for as long as renewals come."""
-        if self._closing or self._registration.retired_by is self:
+        if self._closing:
             return
         left = self.soft_until - self._worker.clock.monotonic()
         if left > 0:
             self._worker.timers.after(left, self._watch)
             return
         log.warning("no word from coordinator %s for two thirds of the lease: its jobs stop here", self.coordinator)
-        self._worker.lease_over(self._registration, self)
+        self._worker.leases.over(self._registration, self)
 
     # -- heartbeats ------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Session:
         return worker_pb2.Heartbeat(
             sequence=self._sequence,
             confirmed=self._worker.epochs.owned_by(self.coordinator),
-            held=self._worker.held_for(self.coordinator, self._registration),
+            held=self._worker.leases.held_for(self.coordinator, self._registration),
             voided=voided,
             draining=self._worker.draining or self._registration.retired,
         )
@@ -232,14 +232,10 @@ class Registration:
         self._worker = worker
         self.worker_id = worker_id
         self.sessions: dict[str, Session] = {}
-        self.retired_by: Session | None = None
-
-    @property
-    def retired(self) -> bool:
-        return self.retired_by is not None
+        self.retired = False
 
     def register(self) -> worker_pb2.Register:
-        return self._worker.register_message(self.worker_id)
+        return self._worker.leases.register_message(self.worker_id)
 
     def meet(self, coordinator: str) -> None:
         """Opens a session with a coordinator, unless there is one."""

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import taskflow
 from taskflow import errors
 from taskflow._policy import JobState as PolicyState
 from taskflow._policy import Outcome as PolicyOutcome
+from taskflow._worker_leases import SDK
 
 
 def test_all_is_sorted_and_complete() -> None:
@@ -61,3 +63,9 @@ def test_importing_stays_light_and_connects_nowhere() -> None:
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert seen.stdout.strip() == "set() 1"
+
+
+def test_workers_tell_the_version_that_is_packaged() -> None:
+    package = tomllib.loads((Path(taskflow.__file__).parents[1] / "pyproject.toml").read_text())
+
+    assert f"python/{package['project']['version']}" == SDK

@@ -103,7 +103,9 @@ def test_a_job_that_fails_is_exit_code_1_and_says_why(cli: Cli, worker: Program)
 
     assert person.returncode == program.returncode == 1
     assert re.search(r"taskflow: job \S+ failed in attempt 1: Fail: no way\n$", person.stderr)
-    assert json.loads(program.stdout)["error"]["message"] == "no way"
+    document = json.loads(program.stdout)
+    assert document["error"]["message"] == "no way"
+    assert "in boom\n    raise Fail(text)" in cli("job", "show", document["id"]).stdout
 
 
 @pytest.mark.feature("S3.4")

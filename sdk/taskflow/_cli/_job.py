@@ -125,6 +125,8 @@ def show(context: typer.Context, id: Id, address: Address = None, as_json: Json 
             ((a.number, a.outcome or "running", a.start_time, _ran(a), a.worker, _short(a.error)) for a in attempts),
             empty="",
         )
+    if job.error is not None and job.error.traceback:
+        print(f"\n{_output.cell(job.error.traceback).rstrip()}")
 
 
 @app.command("wait", epilog="""\b

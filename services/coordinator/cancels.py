@@ -30,7 +30,7 @@ class Cancels:
         self._sessions = sessions
         self._recovery = recovery
         self._outage = logs.Outage(log, "cannot cancel now")
-        self._deadlines: dict[bytes, float] = {}  # running jobs that were told: when their grace is over
+        self._deadlines: dict[bytes, float] = {}  # running attempts that were told: when their grace is over
         self.owner: Owner | None = None  # set by whoever puts the parts together
         self.expiring: set[bytes] = set()
 
@@ -75,9 +75,9 @@ class Cancels:
             return  # a worker may have it: once that is known, one of the other ways
         if entry.phase is Phase.QUEUED:
             self._take_out([entry])
-        elif entry.job_id not in self._deadlines:
+        elif entry.exec_id not in self._deadlines:
             self._sessions.tell_cancel(entry)
-            self._deadlines[entry.job_id] = self._state.clock.monotonic() + self._state.settings.cancel_grace
+            self._deadlines[entry.exec_id] = self._state.clock.monotonic() + self._state.settings.cancel_grace
 
     def _take_out(self, entries: list[Entry]) -> None:
         """Asks the queue service; it answers `removed`, or has said or says who took it."""
@@ -106,9 +106,9 @@ class Cancels:
 
     def _end_graces(self) -> None:
         now = self._state.clock.monotonic()
-        for job_id in [j for j, deadline in self._deadlines.items() if deadline <= now]:
-            del self._deadlines[job_id]
-            entry = self._state.book.by_job.get(job_id)
+        for exec_id in [e for e, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[exec_id]
+            entry = self._state.book.by_exec.get(exec_id)
             if entry is not None and entry.cancelling and entry.phase is Phase.TAKEN:
                 self._ledger.end([entry], Outcome.CANCELLED, "cancel_grace")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,9 @@ from taskflow._policy import JobState
 from taskflow.v1 import jobs_pb2 as pb
 
 LIST_BYTES = 1024  # of a payload or a result in a list
+CANCEL_PATIENCE = 2.0  # seconds that a cancel waits for the owner of a job that waits
 _LIVE = {JobState.REQUESTED, JobState.RUNNING}
+_WAITING = {JobState.SCHEDULED, JobState.READY, JobState.RETRYING}
 
 
 class Reading:
@@ -47,18 +50,33 @@ class Reading:
                 row = await self.row(job_id)  # it may have ended between the two
         return resources.job(row, live)
 
-    async def await_final(self, job_id: bytes, timeout: float) -> pb.Job:
-        """Subscribes first, then reads, then waits (protocol C1)."""
+    @asynccontextmanager
+    async def watching(self, job_id: bytes) -> AsyncIterator[asyncio.Future[None]]:
+        """Done when the job is said to be final, from now on."""
         future = self._coordinators.subscribe(job_id)
         try:
-            if not resources.is_final(await self.row(job_id)):
-                async with asyncio.timeout(timeout):
-                    await future
-        except TimeoutError:
-            pass
+            yield future
         finally:
             self._coordinators.unsubscribe(job_id, future)
+
+    async def await_final(self, job_id: bytes, timeout: float) -> pb.Job:
+        """Subscribes first, then reads, then waits (protocol C1)."""
+        async with self.watching(job_id) as final:
+            if not resources.is_final(await self.row(job_id)):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await final
         return await self.job(job_id)
+
+    async def cancelled(self, job_id: bytes, final: asyncio.Future[None]) -> pb.Job:
+        """The job after a wish to cancel it: a waiting one is final, unless its owner is away (A13)."""
+        job = await self.job(job_id)
+        if JobState(job.state) in _WAITING:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_PATIENCE):
+                    await final
+            job = await self.job(job_id)
+        return job
 
     async def sweep_awaited(self) -> None:
         """The net under the pushes: which of the awaited jobs are final."""

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from services.cluster.embedded import EmbeddedPostgres
 from services.cluster.ports import free_ports
 from services.store.migrate import migrate
 from taskflow import InvalidArgument, NewJob, NotFound, TaskFlow
+from taskflow.v1 import jobs_pb2, jobs_pb2_grpc
 from tests.support import postgres as pg
 from tests.support.cluster import ROOT, Program, ServiceCluster
 from tests.support.waiting import eventually
@@ -27,12 +29,12 @@ SERVICES = ("scheduler", "coordinator", "queue", "worker")
 Answer = subprocess.CompletedProcess[str]
 
 
-def run(*words: str, timeout: float = 60, **variables: str) -> Answer:
+def run(*words: str, **variables: str) -> Answer:
     """A program of ours; TASKFLOW_* only as given."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
     return subprocess.run(
         [sys.executable, "-m", *words],
-        capture_output=True, text=True, timeout=timeout, cwd=ROOT, env={**environ, **variables},
+        capture_output=True, text=True, timeout=60, cwd=ROOT, env={**environ, **variables},
     )  # fmt: skip
 
 
@@ -88,23 +90,23 @@ def test_a_payload_over_the_limit_is_refused_with_both_sizes(cluster: ServiceClu
 
 
 def test_what_the_sdk_would_refuse_is_refused_by_the_server_too(cluster: ServiceCluster) -> None:
-    from taskflow.v1 import jobs_pb2
-
-    with TaskFlow(cluster.scheduler_address) as tf:
-        wrong = [
-            (jobs_pb2.JobSpec(queue="q", retries=-1), "retries"),
-            (jobs_pb2.JobSpec(queue="q", priority=10), "priority"),
-            (jobs_pb2.JobSpec(queue="no name"), "queue"),
-            (jobs_pb2.JobSpec(queue="q", task="a b"), "task"),
-            (jobs_pb2.JobSpec(queue="q", payload=b"{", encoding=1), "payload"),
-            (jobs_pb2.JobSpec(queue="q", payload=b"x" * ((1 << 20) + 1), encoding=3), "payload"),
-            (jobs_pb2.JobSpec(queue="q", payload=b"\xff", encoding=2), "payload"),
-            (jobs_pb2.JobSpec(queue="q", id=b"short"), "id"),
-        ]
+    wrong = [
+        (jobs_pb2.JobSpec(queue="q", retries=-1), "retries"),
+        (jobs_pb2.JobSpec(queue="q", priority=10), "priority"),
+        (jobs_pb2.JobSpec(queue="no name"), "queue"),
+        (jobs_pb2.JobSpec(queue="q", task="a b"), "task"),
+        (jobs_pb2.JobSpec(queue="q", payload=b"{", encoding=jobs_pb2.ENCODING_JSON), "payload"),
+        (jobs_pb2.JobSpec(queue="q", payload=b"\xff", encoding=jobs_pb2.ENCODING_TEXT), "payload"),
+        (jobs_pb2.JobSpec(queue="q", payload=bytes((1 << 20) + 1), encoding=jobs_pb2.ENCODING_BYTES), "payload"),
+        (jobs_pb2.JobSpec(queue="q", id=b"short"), "id"),
+    ]
+    with grpc.insecure_channel(cluster.scheduler_address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        stub = jobs_pb2_grpc.JobServiceStub(channel)
         for spec, field in wrong:
-            with pytest.raises(InvalidArgument) as refused:
-                tf._core.io.call(lambda spec=spec: tf._core.create_chunk([spec], 0))
-            assert field in refused.value.field
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.CreateJob(jobs_pb2.CreateJobRequest(job=spec), timeout=10)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert field in str(refused.value.details())
 
 
 def test_one_bad_job_of_many_is_named_by_its_place(cluster: ServiceCluster) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import ROOT, Program, ServiceCluster
+from tests.support.processes import connected
 from tests.support.waiting import eventually
 
 ABSENT = "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"
@@ -224,21 +225,12 @@ def test_ctrl_c_ends_a_wait_with_130_and_one_line(cli: Cli, cluster: ServiceClus
         [sys.executable, "-m", "taskflow._cli", "job", "wait", id],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(cluster),
     )  # fmt: skip
-    eventually(lambda: "ESTABLISHED" in _connections(waiting.pid, cluster.scheduler_address))
+    eventually(lambda: connected(waiting.pid, int(cluster.scheduler_address.rpartition(":")[2])))
 
     waiting.send_signal(signal.SIGINT)
     out, err = waiting.communicate(timeout=10)
 
     assert (waiting.returncode, out, err) == (130, "", "taskflow: interrupted\n")
-
-
-def _connections(pid: int, address: str) -> str:
-    """ESTABLISHED, once the process has a connection to the address."""
-    import psutil
-
-    port = int(address.rpartition(":")[2])
-    here = psutil.Process(pid).net_connections("tcp")
-    return " ".join(each.status for each in here if each.raddr and each.raddr.port == port)
 
 
 @pytest.mark.feature("X.22")

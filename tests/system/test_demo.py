@@ -8,9 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.support.processes import descendants, runs
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,13 +54,13 @@ def test_ctrl_c_at_any_moment_of_the_demo_leaves_nothing(tmp_path: Path, tempora
     output = tmp_path / "out"
     running = demo(output, temporary, "--orders", "500")
     eventually(lambda: moment in output.read_text() or running.poll() is not None, timeout=60)
-    children = psutil.Process(running.pid).children(recursive=True)
+    children = descendants(running.pid)
 
     running.send_signal(signal.SIGINT)
 
     assert running.wait(60) == 130, output.read_text()
     assert output.read_text().splitlines()[-1] == "interrupted; everything is stopped"
-    assert [child for child in children if child.is_running()] == []
+    assert [child for child in children if runs(child)] == []
     assert list(temporary.iterdir()) == []
     temporary.rmdir()
 
@@ -70,13 +70,13 @@ def test_what_a_killed_demo_started_ends_with_it(tmp_path: Path, temporary: Path
     output = tmp_path / "out"
     running = demo(output, temporary)
     eventually(lambda: "handed in" in output.read_text() or running.poll() is not None, timeout=60)
-    children = psutil.Process(running.pid).children(recursive=True)
+    children = descendants(running.pid)
 
     running.kill()
     running.wait()
 
     assert len(children) >= 5
-    eventually(lambda: not any(child.is_running() for child in children), timeout=30)
+    eventually(lambda: not any(runs(child) for child in children), timeout=30)
     shutil.rmtree(temporary)
 
 

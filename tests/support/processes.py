@@ -1,0 +1,44 @@
+"""Looking at processes from outside, by /proc."""
+
+import os
+from pathlib import Path
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children, their children, and so on."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        parents[int(stat.parent.name)] = int(after_name[1])
+    found = [pid]
+    for each in found:
+        found.extend(child for child, parent in parents.items() if parent == each)
+    return found[1:]
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def connected(pid: int, port: int) -> bool:
+    """Whether it has an established TCP connection to `port`."""
+    established = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "01" and int(words[2].rpartition(":")[2], 16) == port:
+                established.add(f"socket:[{words[9]}]")
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.readlink(descriptor) in established:
+                return True
+        except OSError:
+            continue
+    return False

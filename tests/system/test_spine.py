@@ -118,5 +118,7 @@ def test_jobs_of_a_killed_worker_run_again_within_their_tries(
 
     eventually(lambda: finished(database, "orphans") == {"lost": 5}, 10)
     with psycopg.connect(database) as conn:
-        again = conn.execute("select count(*) from taskflow.deferred where queue = 'orphans' and attempt = 2").fetchone()
+        again = conn.execute(
+            "select count(*) from taskflow.deferred where queue = 'orphans' and attempt = 2"
+        ).fetchone()
     assert again == (5,), "those with a try left are queued again"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,11 @@ def demo(output: Path, temporary: Path, *options: str, **variables: str) -> "sub
 
 
 @pytest.fixture
-def temporary() -> Path:
+def temporary() -> Iterator[Path]:
     """Not pytest's own, which an ordinary user's Postgres could not reach."""
-    return Path(tempfile.mkdtemp(prefix="taskflow-demo-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-demo-test-"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.mark.feature("M.5")
@@ -45,7 +48,6 @@ def test_the_demo_adds_up_and_leaves_nothing(tmp_path: Path, temporary: Path) ->
     assert status == 0, output.read_text()
     assert "everything adds up" in output.read_text()
     assert list(temporary.iterdir()) == []
-    temporary.rmdir()
 
 
 @pytest.mark.feature("M.5")
@@ -62,7 +64,6 @@ def test_ctrl_c_at_any_moment_of_the_demo_leaves_nothing(tmp_path: Path, tempora
     assert output.read_text().splitlines()[-1] == "interrupted; everything is stopped"
     assert [child for child in children if runs(child)] == []
     assert list(temporary.iterdir()) == []
-    temporary.rmdir()
 
 
 @pytest.mark.feature("M.5")
@@ -77,7 +78,6 @@ def test_what_a_killed_demo_started_ends_with_it(tmp_path: Path, temporary: Path
 
     assert len(children) >= 5
     eventually(lambda: not any(runs(child) for child in children), timeout=30)
-    shutil.rmtree(temporary)
 
 
 def test_a_database_that_is_not_there_is_one_line_and_status_2(tmp_path: Path, temporary: Path) -> None:

@@ -38,6 +38,7 @@ log = logging.getLogger("taskflow")
 
 _MAX_GIVEN_UP = 100_000
 _MIN_UNACKNOWLEDGED = 1_000
+_TELL_SECONDS = 0.25  # between a start and the heartbeat that tells of it, if it still runs
 
 
 class Worker:
@@ -46,6 +47,7 @@ class Worker:
     def __init__(self, core: Core, options: RunOptions, handler_loop: asyncio.AbstractEventLoop) -> None:
         loop = asyncio.get_running_loop()
         self.core, self.io, self.clock, self.options = core, core.io, core.clock, options
+        self._telling = False
         self.timers = Timers(core.clock)
         self.epochs = Epochs()
         self.held: dict[bytes, Attempt] = {}
@@ -200,6 +202,16 @@ class Worker:
                     self.stops.give_back(attempt)
             else:
                 place.executor.submit(attempts)
+        if by_place and not self._telling:
+            self._telling = True
+            self.timers.after(_TELL_SECONDS, self._tell_started)
+
+    def _tell_started(self) -> None:
+        """Jobs that are still here after a moment are told of at once: they show as running."""
+        self._telling = False
+        if self.held:
+            for session in self.sessions():
+                session.beat()
 
     def _finished(self, ended: deque[tuple[Attempt, Verdict | None, float]]) -> None:
         """From executors: handlers that have ended, and starts that were refused (no verdict)."""

@@ -39,6 +39,7 @@ class Feed:
         self._answers: AsyncIterator[pb.FeedResponse]
         self._remove: list[bytes] = []
         self._validity_due = False
+        self._closed = False
         # Of this life alone: gRPC may leave a broken stream's request iterator waiting, and it must not eat our news.
         self._news = state.fed = asyncio.Event()
 
@@ -53,6 +54,8 @@ class Feed:
         return {e.shard: e.epoch for e in first.hello.epochs}
 
     async def close(self) -> None:
+        self._closed = True
+        self._news.set()  # ends the request iterator
         if self._call is not None:
             self._call.cancel()
         await self._channel.close()
@@ -88,7 +91,7 @@ class Feed:
         state = self._state
         while True:
             await self._news.wait()
-            if state.fed is not self._news:
+            if self._closed:
                 return
             self._news.clear()
             request = pb.FeedRequest()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from services.coordinator.state import State
 from services.core.book import Entry
 from services.core.errors import NotOwner, Unavailable
-from services.rpc.values import backoff_of, error_to_json
+from services.rpc.values import MAX_SECONDS, backoff_of, error_to_json, unfit
 from services.runtime import logs, metrics
 from services.runtime.batcher import Batcher
 from services.store import dispatch as store
@@ -66,7 +66,8 @@ class Ledger:
         now = self._state.clock.now_us()
         endings = []
         for entry in entries:
-            error = jobs_pb2.Error(type=reason, message=_SENTENCES.get(reason, reason))
+            wish = f": {entry.cancel_reason}" if entry.cancelling and entry.cancel_reason else ""
+            error = jobs_pb2.Error(type=reason, message=_SENTENCES.get(reason, reason) + wish)
             change = self._decide(entry, outcome, final_error=final)
             handed_out = entry.exec_id if entry.worker or entry.started else None
             started = now if entry.started else None
@@ -84,20 +85,19 @@ class Ledger:
 
     def _from_report(self, entry: Entry, told: AttemptOutcome, now: int) -> Ending:
         outcome, error, result = Outcome(told.outcome), told.error, told.result
-        most = self._state.settings.max_payload_bytes
-        if len(result) > most:
-            outcome, result = Outcome.FAILED, b""
-            error = jobs_pb2.Error(
-                type="ResultTooLarge", message=f"the result has {len(told.result)} bytes; {most} are the most"
-            )
+        encoding = told.encoding or jobs_pb2.ENCODING_JSON
+        if outcome is Outcome.SUCCEEDED and result:
+            refused = _refused(result, encoding, self._state.settings.max_payload_bytes)
+            if refused is not None:
+                outcome, error = Outcome.FAILED, refused
         change = self._decide(
             entry,
             outcome,
             final_error=error.final,
-            delay=told.delay_ms / 1000 if told.HasField("delay_ms") else None,
+            delay=min(told.delay_ms / 1000, MAX_SECONDS) if told.HasField("delay_ms") else None,
         )
-        finished = now - max(0, told.age_us)
-        started = finished - max(0, told.run_us) if told.started else None
+        finished = now - _span(told.age_us)
+        started = finished - _span(told.run_us) if told.started else None
         row = self._row(
             entry,
             change,
@@ -106,7 +106,7 @@ class Ledger:
             told.exec_id,
             error=error if error.ByteSize() else None,
             result=result or None if outcome is Outcome.SUCCEEDED else None,
-            encoding=told.encoding or jobs_pb2.ENCODING_JSON,
+            encoding=encoding if outcome is Outcome.SUCCEEDED else jobs_pb2.ENCODING_JSON,
         )
         return Ending(entry, change, row, self._epoch(entry))
 
@@ -191,6 +191,7 @@ class Ledger:
                 if len(endings) == 1 or not (error.sqlstate or "").startswith(("22", "23")):
                     log.error("an outcome cannot be written", exc_info=error)
                     self._spoil(endings, error)
+                    await self._state.clock.sleep(RETRY_DELAY)
                     continue
                 middle = len(endings) // 2
                 await self._commit(endings[:middle])
@@ -272,6 +273,20 @@ def _seen(future: asyncio.Future[Sequence[None]]) -> None:
     """Nobody may be waiting for an ending of our own: its failure is `lost`, which is acted upon."""
     if not future.cancelled():
         future.exception()
+
+
+def _refused(result: bytes, encoding: int, most: int) -> jobs_pb2.Error | None:
+    """A result that cannot be kept fails its attempt, clearly (R14)."""
+    if len(result) > most:
+        said = f"the result has {len(result)} bytes; {most} are the most (TASKFLOW_MAX_PAYLOAD_BYTES)"
+        return jobs_pb2.Error(type="ResultTooLarge", message=said)
+    why = unfit(result, encoding)
+    return jobs_pb2.Error(type="InvalidResult", message=f"the result cannot be kept: {why}") if why else None
+
+
+def _span(microseconds: int) -> int:
+    """A time span that a worker told, within reason."""
+    return min(max(0, microseconds), int(MAX_SECONDS * 1e6))
 
 
 _SENTENCES = {

@@ -59,7 +59,7 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
         retries=row["retries"],
         options=options_from_json(row["options"]),
         key=row["key"] or "",
-        attempt=row["attempt"] or 0,
+        attempt=_executions(row),
         create_time=stamp(row["created_at"]),
         run_time=stamp(row["run_at"]),
         error=error_from_json(row["error"]),
@@ -77,6 +77,13 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
         found.result_encoding = row["result_encoding"]
     _add_running(found, row, live, final)
     return found
+
+
+def _executions(row: Row) -> int:
+    """Attempts so far. One that ended before it was ever handed out has a number, and was none."""
+    number: int = row["attempt"] or 0
+    never_started = row["outcome"] is not None and row["started_at"] is None and row["worker"] is None
+    return number - never_started
 
 
 def _add_running(found: pb.Job, row: Row, live: LiveJob | None, final: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from uuid import UUID
 
 from services.coordinator.state import State
 from services.core.errors import Unavailable
+from services.rpc.values import clean
 from services.runtime import logs
 from services.store.times import to_datetime
 from taskflow.v1 import worker_pb2 as pb
@@ -15,7 +17,7 @@ from taskflow.v1 import worker_pb2 as pb
 log = logs.get("notes")
 
 MAX_LINES = 10_000  # log lines that wait for Postgres; beyond, the oldest go
-MAX_MESSAGE = 8192
+MAX_AGE_US = 86_400_000_000  # of a line when it arrives: a day
 BATCH = 1000
 
 Line = tuple[bytes, int, int, str, str]  # job, attempt, microseconds since 1970, level, message
@@ -38,10 +40,12 @@ class Notes:
                 stale.append(note.exec_id)
                 continue
             entry.started = True
-            if note.HasField("progress"):
-                entry.progress = note.progress
+            told = note.progress
+            if note.HasField("progress") and math.isfinite(told.current) and math.isfinite(told.total):
+                entry.progress = told
             for line in note.logs:
-                self._add(entry.job_id, entry.attempt, now - line.age_us, line.level, line.message)
+                at = now - min(max(0, line.age_us), MAX_AGE_US)
+                self._add(entry.job_id, entry.attempt, at, line.level, line.message)
         return stale
 
     def stale(self, outcome: pb.AttemptOutcome, reason: str) -> None:
@@ -50,7 +54,7 @@ class Notes:
         self._add(outcome.job_id, outcome.attempt, self._state.clock.now_us(), "warning", message)
 
     def _add(self, job_id: bytes, attempt: int, at: int, level: str, message: str) -> None:
-        self._lines.append((job_id, attempt, at, level[:20] or "info", message.replace("\0", "")[:MAX_MESSAGE]))
+        self._lines.append((job_id, attempt, at, clean(level, 20) or "info", clean(message)))
         self._news.set()
 
     async def run(self) -> None:
@@ -67,7 +71,7 @@ class Notes:
                         job_id=[UUID(bytes=line[0]) for line in batch],
                         attempt=[line[1] for line in batch],
                         logged_at=[to_datetime(line[2]) for line in batch],
-                        level=[line[3].replace("\0", "") for line in batch],
+                        level=[line[3] for line in batch],
                         message=[line[4] for line in batch],
                     )
                     self._outage.over()

@@ -13,6 +13,7 @@ from services.coordinator.state import State
 from services.core.book import Entry, Phase, Seat
 from services.core.errors import NotOwner, Unavailable
 from services.core.lanes import LaneKey
+from services.rpc.values import clean
 from services.runtime import logs
 from services.store.dispatch import Changes, LeaseRow, Spec
 from taskflow._policy import Outcome
@@ -193,9 +194,8 @@ def lease_row(entry: Entry, *, started_at: int | None, worker: str | None) -> Le
     progress = entry.progress
     told = None
     if progress is not None:
-        told = json.dumps(
-            {"current": progress.current, "total": progress.total, "unit": progress.unit, "message": progress.message}
-        ).replace("\\u0000", "")
+        words = {"unit": clean(progress.unit, 100), "message": clean(progress.message)}
+        told = json.dumps({"current": progress.current, "total": progress.total, **words})
     return LeaseRow(
         entry.job_id, entry.exec_id or bytes(16), started_at, entry.shard, key.priority,
         entry.attempt, entry.tries, entry.handouts, entry.started, key.queue, key.task, worker, told,

@@ -149,7 +149,11 @@ class Sessions:
             session.out.put_nowait(None)
             return
         seat.deadline = now + state.settings.lease
-        claims = [Claim(h.exec_id, h.job_id, h.attempt, h.shard, h.started, h.finished) for h in beat.held]
+        claims = [
+            Claim(h.exec_id, h.job_id, h.attempt, h.shard, h.started, h.finished)
+            for h in beat.held
+            if len(h.exec_id) == len(h.job_id) == 16
+        ]
         confirmed = {e.shard: e.epoch for e in beat.confirmed}
         void, back = state.book.hear(session.worker, confirmed, claims, beat.voided, now)
         self.returned(back)

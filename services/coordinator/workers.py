@@ -21,6 +21,7 @@ from taskflow.v1 import jobs_pb2, worker_pb2_grpc
 from taskflow.v1 import worker_pb2 as pb
 
 MAX_OUTCOMES = 5000
+_OUTCOMES = [number for number in jobs_pb2.Outcome.values() if number]
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -36,7 +37,9 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Start(self, request: pb.StartRequest, context: Any) -> pb.StartResponse:
         entry = self._state.book.by_exec.get(request.exec_id)
-        if entry is None or entry.phase is not Phase.TAKEN or entry.worker != request.worker_id or entry.cancelling:
+        overtook = entry is not None and entry.phase is Phase.QUEUED  # the word of who took it is still on its way
+        taken = entry is not None and entry.phase is Phase.TAKEN and entry.worker == request.worker_id
+        if entry is None or not (taken or overtook) or entry.cancelling:
             raise FailedPrecondition("exec_id: not the present attempt of its job", "STALE_EXEC_ID")
         entry.started = True
         return pb.StartResponse()
@@ -46,8 +49,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
         """Acknowledged means on disk. What this coordinator does not know is looked up, adopted or refused (A8)."""
-        if len(request.outcomes) > MAX_OUTCOMES:
-            raise InvalidArgument(f"outcomes: {len(request.outcomes)}; {MAX_OUTCOMES} are the most", "outcomes")
+        _check(request)
         await reach("coordinator.report")
         answer = pb.ReportResponse()
         book = self._state.book
@@ -78,8 +80,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             if entry.phase is Phase.ENDING:
                 continue
             if outcome.outcome == jobs_pb2.OUTCOME_RETURNED and not outcome.started and not entry.cancelling:
-                self._state.book.hand_out(entry)  # never started: no attempt, no try (R4)
-                self._state.fed.set()
+                self._sessions.returned([entry])  # never started: no attempt, no try (R4)
             else:
                 if entry.phase is Phase.QUEUED and not entry.worker:
                     entry.worker = b""  # its report overtook the word of who took it
@@ -148,3 +149,15 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         metrics.reports_refused.labels(reason).inc()
         if reason != "NOT_OWNER":
             self._notes.stale(outcome, reason)
+
+
+def _check(request: pb.ReportRequest) -> None:
+    if len(request.outcomes) > MAX_OUTCOMES:
+        raise InvalidArgument(f"outcomes: {len(request.outcomes)}; {MAX_OUTCOMES} are the most", "outcomes")
+    for number, told in enumerate(request.outcomes):
+        field = f"outcomes[{number}]"
+        if len(told.exec_id) != 16 or len(told.job_id) != 16:
+            raise InvalidArgument(f"{field}: exec_id and job_id must be the 16 bytes that were handed out", field)
+        if told.outcome not in _OUTCOMES:
+            field = f"{field}.outcome"
+            raise InvalidArgument(f"{field}: {told.outcome} is not one of {_OUTCOMES[0]} to {_OUTCOMES[-1]}", field)

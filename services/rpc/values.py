@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
+import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,6 +16,7 @@ from taskflow._policy import DEFAULT_BACKOFF, Backoff
 from taskflow.v1 import jobs_pb2 as pb
 
 MAX_SECONDS = 10 * 366 * 86_400.0  # no duration of ours is longer than ten years
+MAX_WORDS, MAX_TRACE = 8192, 65_536  # characters of an error's message, and of its trace and details
 
 
 def seconds(duration: Duration, field: str, *, least: float = 0.0) -> float:
@@ -65,7 +67,7 @@ def options_to_json(serialized: bytes, field: str) -> bytes | None:
     if options.tags:
         found["tags"] = list(options.tags)
     text = json.dumps(found, separators=(",", ":"))
-    if "\\u0000" in text:
+    if any("\0" in word for word in (*options.metadata, *options.metadata.values(), *options.tags)):
         raise InvalidArgument(f"{field}: metadata and tags may not hold the character NUL", field, "BAD_TEXT")
     if len(text) > 16_384:
         raise InvalidArgument(f"{field}: {len(text)} bytes; options may have 16,384 at most", field, "TOO_LARGE")
@@ -122,14 +124,48 @@ def backoff_of(options: pb.JobOptions) -> Backoff:
     )
 
 
+def clean(text: str, most: int = MAX_WORDS) -> str:
+    """What Postgres takes as text: without NUL, and of bounded length."""
+    return text.replace("\0", "")[:most]
+
+
 def error_to_json(error: pb.Error) -> bytes:
-    """jsonb holds no NUL: it is left out of whatever a handler said."""
-    found = {"type": error.type, "message": error.message}
+    found = {"type": clean(error.type), "message": clean(error.message)}
     if error.traceback:
-        found["traceback"] = error.traceback
+        found["traceback"] = clean(error.traceback, MAX_TRACE)
     if error.details:
-        found["details"] = error.details.decode(errors="replace")
-    return json.dumps(found).replace("\\u0000", "").encode()
+        found["details"] = clean(error.details.decode(errors="replace"), MAX_TRACE)
+    return json.dumps(found).encode()
+
+
+def unfit(data: bytes, encoding: int) -> str:
+    """Why these bytes are no value of that encoding; empty when they are."""
+    if encoding == pb.ENCODING_JSON:
+        try:
+            orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return _unfit_json(data)  # orjson refuses integers over 64 bits, which JSON allows
+    elif encoding == pb.ENCODING_TEXT:
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            return f"not UTF-8 at byte {error.start}"
+        if b"\0" in data:
+            return "text may not hold the character NUL; send it as bytes"
+    elif encoding != pb.ENCODING_BYTES:
+        return f"{encoding} is not an encoding"
+    return ""
+
+
+def _unfit_json(data: bytes) -> str:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        json.loads(data.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    return ""
 
 
 def error_from_json(found: dict[str, Any] | None) -> pb.Error | None:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "services.core": {POLICY},
     "services.core.cron": {POLICY, "services.core", "croniter"},
     "services.store": {"services.core", "services.runtime.failpoints", POLICY, "psycopg", "psycopg_pool"},
-    "services.rpc": {"services.core", "services.runtime", POLICY, "taskflow.v1", *GRPC},
+    "services.rpc": {"services.core", "services.runtime", POLICY, "taskflow.v1", "orjson", *GRPC},
     "services.runtime": {
         "services.core",
         "prometheus_client",
@@ -34,7 +34,7 @@ MAY_IMPORT = {
         "uvloop",
         *SETTINGS,
     },
-    "services.scheduler": {*SERVICE, "services.store", "orjson"},
+    "services.scheduler": {*SERVICE, "services.store"},
     "services.coordinator": {*SERVICE, "services.store"},
     "services.gateway": {*SERVICE, "fastapi", "starlette", "uvicorn"},
     "services.queue": SERVICE,

@@ -20,9 +20,9 @@ living: "list[ServiceCluster]" = []  # those whose logs a failing test shows
 class Program:
     """Any other process of a test, as an SDK worker in an app. Ends with the tests, if not before."""
 
-    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path = ROOT) -> None:
         self.log = log
-        self.process: subprocess.Popen[bytes] = spawn(command, env=env, cwd=ROOT, log=log)
+        self.process: subprocess.Popen[bytes] = spawn(command, env=env, cwd=cwd, log=log)
 
     @property
     def alive(self) -> bool:

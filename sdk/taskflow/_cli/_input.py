@@ -12,7 +12,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-STATES = ("scheduled", "ready", "requested", "running", "retrying", "succeeded", "failed", "cancelled")
+from taskflow._policy import JobState
+
+STATES = tuple(state.name.lower() for state in JobState)
 PRIORITIES = {"low": 2, "normal": 5, "high": 7, "critical": 9}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")

@@ -1,0 +1,78 @@
+"""The pages of docs/howto run as written.
+
+A python block is a file: named by its first line (`# shop.py`), or equal to one of sdk/examples. A console block holds
+commands and what they print; `...` stands for anything, and a command that ends in `&` stays until the page's end.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Program, ServiceCluster
+from tests.support.docs import EXAMPLES, ROOT, blocks
+
+PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
+PROGRAMS = {"python": [sys.executable], "taskflow": [sys.executable, "-m", "taskflow._cli"]}
+
+
+@pytest.fixture
+def started() -> Iterator[list[Program]]:
+    """Programs of the page that stay."""
+    programs: list[Program] = []
+    yield programs
+    for program in programs:
+        program.stop(grace=10)
+
+
+def write_files(page: Path, folder: Path) -> None:
+    known = {path.read_text().strip(): path.name for path in EXAMPLES.glob("*.py")}
+    for text in blocks(page, "python"):
+        named = re.match(r"# (\w+\.py)\n", text)
+        (folder / (named[1] if named else known[text.strip()])).write_text(text)
+
+
+def commands(page: Path) -> list[tuple[str, str]]:
+    """Each command of the page's console blocks with the output that the page shows."""
+    found = []
+    for text in blocks(page, "console"):
+        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command, output))
+    return found
+
+
+def looks_like(shown: str, printed: str) -> bool:
+    pattern = ".*".join(re.escape(part) for part in shown.strip().split("..."))
+    return re.fullmatch(pattern, printed.strip(), flags=re.DOTALL) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_runs_as_written(
+    page: Path, cluster: ServiceCluster, started: list[Program], tmp_path: Path
+) -> None:
+    write_files(page, tmp_path)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
+    env = {**kept, "TASKFLOW_ADDRESS": cluster.scheduler_address, "PYTHONPATH": str(tmp_path)}
+
+    for command, shown in commands(page):
+        program, *words = shlex.split(command.removesuffix("&"))
+        if command.endswith("&"):
+            log = tmp_path / f"{len(started)}.log"
+            started.append(Program([*PROGRAMS[program], *words], log, env, cwd=tmp_path))
+            continue
+        done = subprocess.run(
+            [*PROGRAMS[program], *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90
+        )
+
+        assert looks_like(shown, done.stdout), f"$ {command}\n{done.stdout}{done.stderr}"
+
+
+def test_there_are_pages_and_each_runs_something() -> None:
+    assert PAGES
+    assert [page.name for page in PAGES if not commands(page)] == []

@@ -21,7 +21,7 @@ class Admission:
         self._settings = settings
         self._clock = clock
 
-    def check(self, spec: pb.JobSpec, field: str) -> NewJob:
+    def check(self, spec: pb.JobSpec, field: str, call: int) -> NewJob:
         """The row for `spec` (its shard still 0), or InvalidArgument. A missing id is made, and set in `spec`."""
         queue = qualify(spec.queue, field=f"{field}.queue")
         task = qualify(spec.task, field=f"{field}.task") if spec.task else ""
@@ -54,8 +54,9 @@ class Admission:
             options = options_to_json(spec.options.SerializeToString(deterministic=True), f"{field}.options")
         run_at = self._due(spec, field) if spec.HasField("run_at") or spec.HasField("delay") else None
         return NewJob(
-            spec.id, priority, encoding, spec.retries, run_at is not None, queue, task, payload, key, run_at, options, 0
-        )
+            spec.id, priority, encoding, spec.retries, run_at is not None, queue, task, payload, key, run_at, options,
+            shard=0, call=call,
+        )  # fmt: skip
 
     def _check_id(self, job_id: bytes, field: str) -> None:
         if not ids.is_uuid7(job_id):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -37,6 +38,7 @@ class Intake:
         self._keyed = Writer(settings.database_url, timeout=settings.database_timeout)
         limit = settings.max_batch
         self._plain_batches: Batcher[Item, Result] = Batcher(self._flush_plain, limit=limit, weigh=_weigh)
+        self._calls = itertools.count(1)
         self._keyed_batches: Batcher[Item, Result] = Batcher(self._flush_keyed, limit=min(limit, 500), weigh=_weigh)
 
     async def close(self) -> None:
@@ -46,13 +48,13 @@ class Intake:
     async def create(self, specs: Sequence[pb.JobSpec], field: str, *, partial: bool) -> list[Result]:
         """Stores jobs; a result for each. `field` is their path in the request.
 
-        Without `partial` the first fault is raised: of one that checks find, before anything is stored; of one that
-        only the database finds, after.
+        Without `partial` all are stored or none, and the first fault is raised.
         """
+        call = 0 if partial or len(specs) == 1 else next(self._calls)
         checked: list[NewJob | TaskFlowFault] = []
         for number, spec in enumerate(specs):
             try:
-                checked.append(self._admission.check(spec, field.format(number)))
+                checked.append(self._admission.check(spec, field.format(number), call))
             except InvalidArgument as fault:
                 if not partial:
                     raise
@@ -60,21 +62,30 @@ class Intake:
         lanes = {LaneKey(j.queue, j.task, j.priority) for j in checked if isinstance(j, NewJob)}
         if not all(map(self._directory.known, lanes)):
             await self._directory.learn(lanes)
-        plain: list[Item] = []
-        keyed: list[Item] = []
+        results = await self._store(checked, specs, whole=call > 0)
+        if not partial:
+            for result in results:
+                if isinstance(result, TaskFlowFault):
+                    raise result
+        return results
+
+    async def _store(
+        self, checked: Sequence[NewJob | TaskFlowFault], specs: Sequence[pb.JobSpec], *, whole: bool
+    ) -> list[Result]:
+        """Jobs with keys go with their like; in a `whole` call with any, all of them do."""
+        together = whole and any(isinstance(job, NewJob) and job.key is not None for job in checked)
+        items: dict[bool, list[Item]] = {False: [], True: []}  # with a key, or together with one
         for job, spec in zip(checked, specs, strict=True):
             if isinstance(job, NewJob):
                 item = (job._replace(shard=self._directory.shard(job.queue)) if job.deferred else job, spec)
-                (plain if job.key is None else keyed).append(item)
-        stored = iter(await self._submit(self._plain_batches, plain))
-        stored_keyed = iter(await self._submit(self._keyed_batches, keyed))
-        results: list[Result] = []
-        for job in checked:
-            result = job if isinstance(job, TaskFlowFault) else next(stored if job.key is None else stored_keyed)
-            if isinstance(result, TaskFlowFault) and not partial:
-                raise result
-            results.append(result)
-        return results
+                items[together or job.key is not None].append(item)
+        stored = await asyncio.gather(
+            self._submit(self._plain_batches, items[False]), self._submit(self._keyed_batches, items[True])
+        )
+        results = {keyed: iter(answers) for keyed, answers in zip(items, stored, strict=True)}
+        return [
+            job if isinstance(job, TaskFlowFault) else next(results[together or job.key is not None]) for job in checked
+        ]
 
     async def _submit(self, batches: Batcher[Item, Result], items: list[Item]) -> Sequence[Result]:
         if not items:

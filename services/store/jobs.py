@@ -41,6 +41,7 @@ class NewJob(NamedTuple):
     run_at: int | None
     options: bytes | None
     shard: int
+    call: int = 0  # jobs of one call, to be stored all or none; 0: on its own
 
 
 class Stored(NamedTuple):
@@ -54,7 +55,11 @@ Result = Stored | TaskFlowFault
 
 
 class IdClash(Exception):
-    """A job with a key has the id of another job."""
+    """Some have the ids of other jobs, and nothing may be stored in this way."""
+
+    def __init__(self, jobs: Sequence[NewJob]) -> None:
+        super().__init__()
+        self.jobs = jobs
 
 
 def _copy_row(job: NewJob) -> tuple[Any, ...]:
@@ -131,11 +136,15 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
             tx = await _transaction_number(await conn.execute(sql("transaction_number")))
             made = await (await conn.execute(sql("insert_jobs"), _columns(unique))).fetchall()
             new = {row[0].bytes for row in made}
+            there = await _present(conn, [job.id for job in jobs])
+            clashing = [job for job in jobs if there.get(job.id) != _identity(job)]
+            if any(job.call for job in clashing):
+                raise IdClash(clashing)
             await commit(conn, _deferred([job for job in unique if job.id in new]))
+    except IdClash as clash:
+        return await _without(writer, jobs, clash, _insert)
     except psycopg.Error as error:
         return await halve(writer, jobs, error, _insert)
-    async with writer.transaction() as conn:
-        there = await _present(conn, [job.id for job in jobs])
     results: list[Result] = []
     for job in jobs:
         if there.get(job.id) != _identity(job):
@@ -146,6 +155,14 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         else:
             results.append(Stored(job.id, 0))
     return results
+
+
+async def _without(writer: Writer, jobs: Sequence[NewJob], clash: IdClash, store: Any) -> list[Result]:
+    """A call with the id of another job is refused as a whole; the others are stored."""
+    refused = {job.call: _id_in_use(job) for job in clash.jobs if job.call}
+    rest = [job for job in jobs if job.call not in refused]
+    stored = iter(await store(writer, rest) if rest else [])
+    return [refused[job.call] if job.call in refused else next(stored) for job in jobs]
 
 
 def _id_in_use(job: NewJob) -> AlreadyExists:
@@ -177,6 +194,7 @@ async def halve(writer: Writer, jobs: Sequence[NewJob], error: psycopg.Error, st
 
 async def store_keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     """Stores jobs with idempotency keys, in a transaction of their own: keys first, then the winners' rows (B5).
+    Jobs without a key may be among them, where their call has both.
 
     Another caller's open transaction on one key makes this batch wait half a second, and then each job goes alone.
     """
@@ -186,9 +204,11 @@ async def store_keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         if not isinstance(fault.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
             raise
         if len(jobs) == 1:
-            raise Unavailable("key: another call with this key is under way; try again", "KEY_BUSY") from None
+            return [Unavailable("key: another call with this key is under way; try again", "KEY_BUSY")]
         return [result for job in jobs for result in await _alone(writer, job)]
-    except IdClash:
+    except IdClash as clash:
+        if any(job.call for job in clash.jobs):
+            return await _without(writer, jobs, clash, store_keyed)
         if len(jobs) == 1:
             return [_id_in_use(jobs[0])]
         middle = len(jobs) // 2
@@ -205,7 +225,9 @@ async def _alone(writer: Writer, job: NewJob) -> list[Result]:
 
 
 async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
-    wanted = sorted({(namespace_of(j.queue), j.key or ""): j for j in reversed(jobs)}.items(), key=lambda kj: kj[0])
+    plain = [job for job in jobs if job.key is None]
+    firsts = {(namespace_of(j.queue), j.key): j for j in reversed(jobs) if j.key is not None}
+    wanted = sorted(firsts.items(), key=lambda kj: kj[0])
     keys = {"namespace": [k[0] for k, _ in wanted], "key": [k[1] for k, _ in wanted]}
     holders = {"job_id": [UUID(bytes=j.id) for _, j in wanted]}
     async with writer.transaction() as conn:
@@ -213,14 +235,15 @@ async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         await conn.execute(sql("wait_briefly"))
         tx = await _transaction_number(await conn.execute(sql("transaction_number")))
         won = set(await (await conn.execute(sql("claim_keys"), keys | holders)).fetchall())
-        new = await _insert_winners(conn, [job for key, job in wanted if key in won])
+        winners = [*(job for key, job in wanted if key in won), *plain]
+        new = await _insert_winners(conn, winners)
         held = await (await conn.execute(sql("keyed_jobs"), keys)).fetchall()
-        await commit(conn, _deferred([job for _, job in wanted if job.id in new]))
+        await commit(conn, _deferred([job for job in winners if job.id in new]))
         await reach("scheduler.after_keyed_commit")
     owner = {(space, key): job_id.bytes for space, key, job_id in held}
     results: list[Result] = []
     for job in jobs:
-        job_id = owner[namespace_of(job.queue), job.key or ""]
+        job_id = job.id if job.key is None else owner[namespace_of(job.queue), job.key]
         results.append(Stored(job_id, tx if job_id == job.id and job_id in new else 0))
         new.discard(job.id)
     return results
@@ -233,8 +256,9 @@ async def _insert_winners(conn: AsyncConnection[Any], winners: Sequence[NewJob])
     rows = await (await conn.execute(sql("insert_jobs"), _columns(winners))).fetchall()
     if len(rows) < len(winners):
         there = await _present(conn, [job.id for job in winners])
-        if any(there[job.id] != _identity(job) for job in winners):
-            raise IdClash
+        clashing = [job for job in winners if there[job.id] != _identity(job)]
+        if clashing:
+            raise IdClash(clashing)
     return {row[0].bytes for row in rows}
 
 

@@ -334,6 +334,27 @@ async def test_an_open_transaction_on_a_key_does_not_stall_the_other_keys(databa
     assert made(await store_keyed(writer, jobs)) == [True] + [False] * 9
 
 
+# -- whole calls -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.feature("A9", "X.4")
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_a_call_with_a_clashing_id_is_refused_as_a_whole_and_its_batch_goes_on_without_it(
+    database: str, writer: Writer, keyed: bool
+) -> None:
+    store = store_keyed if keyed else store_jobs
+    taken = rows.job(payload=b"1")
+    await store_jobs(writer, [taken])
+    jobs = [rows.job(call=call, key=f"whole-{call}-{n}" if keyed and n else None) for call in (0, 1, 2) for n in (0, 1)]
+    jobs[3] = jobs[3]._replace(id=taken.id)
+
+    results = await store(writer, jobs)
+
+    assert made(results) == [True, True, False, False, True, True]
+    assert all(isinstance(r, AlreadyExists) and str(UUID(bytes=taken.id)) in r.message for r in results[2:4])
+    assert stored(database, jobs) == {job.id for job in jobs} - {jobs[2].id}
+
+
 # -- lanes (A2, B8) ----------------------------------------------------------------------------------------------------
 
 

@@ -148,7 +148,8 @@ class World:
     def run(self) -> None:
         steps = [
             (self.begin, 6), (self.write, 12), (self.commit, 8), (self.rollback, 1), (self.offer, 12),
-            (self.lose_offer, 2), (self.read, 8), (self.merge, 10), (self.finish_one, 14), (self.cancel_unread, 1), (self.write_mark, 3),
+            (self.lose_offer, 2), (self.read, 8), (self.merge, 10), (self.finish_one, 14),
+            (self.cancel_unread, 1), (self.write_mark, 3),
             (self.take_over, 1),
         ]  # fmt: skip
         actions, weights = zip(*steps, strict=True)

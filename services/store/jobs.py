@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -23,6 +24,7 @@ _COPY_JOBS = (
 )
 # uuid and jsonb travel as the bytes they are, timestamptz as its number: what binary COPY expects, without conversions.
 _JOB_TYPES = ["bytea", "int2", "int2", "int4", "bool", "text", "text", "bytea", "text", "int8", "bytea"]
+_BY_ID = itemgetter(0)
 _COLUMNS = ("id", "priority", "encoding", "retries", "deferred", "queue", "task", "payload", "key", "run_at", "options")
 
 
@@ -85,7 +87,8 @@ async def _copy(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         tx = await _transaction_number(number)
         async with conn.cursor() as cursor, cursor.copy(_COPY_JOBS) as copy:
             copy.set_types(_JOB_TYPES)
-            for job in jobs:
+            # By id: two batches with the same ids must wait for each other, not for ever.
+            for job in sorted(jobs, key=_BY_ID):
                 await copy.write_row(_copy_row(job))
         await reach("scheduler.before_commit")
         await commit(conn, _deferred(jobs))
@@ -129,7 +132,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     first: dict[bytes, NewJob] = {}
     for job in jobs:
         first.setdefault(job.id, job)
-    unique = list(first.values())
+    unique = sorted(first.values(), key=_BY_ID)
     try:
         async with writer.transaction() as conn:
             await conn.execute("begin")

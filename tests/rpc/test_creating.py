@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -249,5 +248,4 @@ def test_people_read_payloads_and_results_in_sql(tf: TaskFlow, database: str, qu
     found = rows.found(
         database, "select payload, result, state from taskflow.job_states where queue = %s order by id", queue
     )
-    assert found == [(shown, shown, "succeeded") for shown in (json.dumps({"a": "ä"}, ensure_ascii=False).replace(" ", ""),
-                                                             "text", "ff")]  # fmt: skip
+    assert found == [(shown, shown, "succeeded") for shown in ('{"a":"ä"}', "text", "ff")]

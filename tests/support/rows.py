@@ -61,3 +61,8 @@ def attempts_of(dsn: str, *job_ids: bytes) -> dict[bytes, bytes | None]:
         [UUID(bytes=i) for i in job_ids],
     )
     return {row[0].bytes: row[1].bytes if row[1] else None for row in rows}
+
+
+def shown(job_id: bytes) -> str:
+    """An id as the API writes it."""
+    return str(UUID(bytes=job_id))

@@ -82,8 +82,6 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             if outcome.outcome == jobs_pb2.OUTCOME_RETURNED and not outcome.started and not entry.cancelling:
                 self._sessions.returned([entry])  # never started: no attempt, no try (R4)
             else:
-                if entry.phase is Phase.QUEUED and not entry.worker:
-                    entry.worker = b""  # its report overtook the word of who took it
                 ending.append((entry, outcome))
         return self._ledger.report(ending)
 

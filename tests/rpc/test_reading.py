@@ -67,12 +67,12 @@ def test_a_job_is_seen_in_each_state_of_its_life(api: Api, queue: str) -> None:
     options.backoff.first.FromMilliseconds(700)
     wanted = spec(queue, retries=1, options=options)
     wanted.delay.FromMilliseconds(700)
-    job = api.create(wanted)
-    seen = [job.state]
-    due = job.run_time.ToMicroseconds()
-    assert 0 < due - job.create_time.ToMicroseconds() < 1_500_000
 
     with RawWorker(api, queues=[queue], name="raw-1") as worker:
+        job = api.create(wanted)
+        seen = [job.state]
+        due = job.run_time.ToMicroseconds()
+        assert 0 < due - job.create_time.ToMicroseconds() < 1_500_000
         assert not worker.poll(seconds=0.1)
         first = worker.take()
         assert rows.now_us() >= due - 50_000
@@ -279,8 +279,9 @@ def test_waiting_with_no_time_answers_at_once(api: Api, queue: str) -> None:
 
 @pytest.mark.feature("X.11", "M.4")
 def test_those_who_wait_are_answered_though_the_coordinator_restarts(
-    cluster: ServiceCluster, api: Api, tf: TaskFlow, queue: str
+    cluster: ServiceCluster, api: Api, tf: TaskFlow, database: str, queue: str
 ) -> None:
+    eventually(lambda: rows.found(database, "select count(*) from taskflow.workers") == [(0,)])  # none to be asked
     job = api.new(queue)
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(awaited, api, job.id, 30_000)

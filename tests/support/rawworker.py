@@ -13,6 +13,7 @@ import grpc
 
 from taskflow.v1 import cluster_pb2, jobs_pb2, queue_pb2, queue_pb2_grpc, worker_pb2, worker_pb2_grpc
 from tests.support.api import TIMEOUT, Api
+from tests.support.waiting import eventually
 
 BEAT = 0.5
 
@@ -57,10 +58,9 @@ class RawWorker:
     draining: bool = False
 
     def __enter__(self) -> Self:
-        topology = self.api.cluster.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=TIMEOUT)
         self._channels = [
             grpc.insecure_channel(instance.addresses[0], options=[("grpc.enable_http_proxy", 0)])
-            for instance in (topology.coordinators[0], topology.queues[0])
+            for instance in eventually(self._cluster)
         ]
         self.coordinator = worker_pb2_grpc.WorkerServiceStub(self._channels[0])
         self.queue_service = queue_pb2_grpc.QueueServiceStub(self._channels[1])
@@ -83,6 +83,12 @@ class RawWorker:
             thread.join(TIMEOUT)
         for channel in self._channels:
             channel.close()
+
+    def _cluster(self) -> list[cluster_pb2.Instance]:
+        """A coordinator and a queue service, once the scheduler has seen them."""
+        topology = self.api.cluster.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=TIMEOUT)
+        both = topology.coordinators and topology.queues
+        return [topology.coordinators[0], topology.queues[0]] if both else []
 
     def vanish(self) -> None:
         """Breaks the stream, without a goodbye."""

@@ -12,6 +12,7 @@ from taskflow import TaskFlow
 from tests.support import postgres as pg
 from tests.support.api import Api
 from tests.support.cluster import ServiceCluster
+from tests.support.waiting import eventually
 
 _numbers = itertools.count(1)
 SETTINGS = {
@@ -45,6 +46,7 @@ def cluster(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="package")
 def api(cluster: ServiceCluster) -> Iterator[Api]:
     with Api(cluster.scheduler_address) as stubs:
+        eventually(lambda: stubs.topology().coordinators)
         yield stubs
 
 

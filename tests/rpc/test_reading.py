@@ -229,7 +229,8 @@ def test_lists_tell_jobs_apart_by_queue_task_and_state(api: Api, queue: str) -> 
         assert [j.state for j in listed(api, queue=queue, states=[RUNNING, SUCCEEDED, REQUESTED])] == sorted(
             [RUNNING, SUCCEEDED, REQUESTED], key=lambda s: states[s], reverse=True
         )
-        assert {j.id: j.state for j in listed(api, 3, queue=queue)} == {**{i: s for s, i in states.items()}, other: READY}
+        everything = {other: READY, **{id: state for state, id in states.items()}}
+        assert {j.id: j.state for j in listed(api, 3, queue=queue)} == everything
         assert {id: api.get(id).state for id in states.values()} == {id: state for state, id in states.items()}
 
 

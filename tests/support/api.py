@@ -9,7 +9,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from taskflow.v1 import cluster_pb2_grpc, jobs_pb2, jobs_pb2_grpc, queues_pb2_grpc
+from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2, jobs_pb2_grpc, queues_pb2_grpc
 from tests.support import rows
 
 TIMEOUT = 10.0
@@ -52,6 +52,11 @@ class Api:
     def get(self, id: str) -> jobs_pb2.Job:
         job: jobs_pb2.Job = self.jobs.GetJob(jobs_pb2.GetJobRequest(id=id), timeout=TIMEOUT)
         return job
+
+    def topology(self) -> cluster_pb2.Topology:
+        """Who the scheduler knows of."""
+        answer: cluster_pb2.Topology = self.cluster.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=TIMEOUT)
+        return answer
 
     def wait(self, id: str, seconds: float = 20.0) -> jobs_pb2.Job:
         """The job once it is final; AssertionError with what it is after so many seconds."""

@@ -86,7 +86,7 @@ class RawWorker:
 
     def _cluster(self) -> list[cluster_pb2.Instance]:
         """A coordinator and a queue service, once the scheduler has seen them."""
-        topology = self.api.cluster.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=TIMEOUT)
+        topology = self.api.topology()
         both = topology.coordinators and topology.queues
         return [topology.coordinators[0], topology.queues[0]] if both else []
 

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from taskflow._card import CreateJobRequest, NewServer, RunConfigurations, Server
     from taskflow._client import AsyncTaskFlow, TaskFlow
     from taskflow._handles import AsyncJobHandle, JobHandle
     from taskflow._job import Job
@@ -58,6 +59,7 @@ __all__ = [
     "Backoff",
     "Cancelled",
     "Constant",
+    "CreateJobRequest",
     "DeadlineExceeded",
     "ErrorInfo",
     "Exponential",
@@ -75,6 +77,7 @@ __all__ = [
     "JobUnsuccessful",
     "LogInfo",
     "NewJob",
+    "NewServer",
     "NotFound",
     "Outcome",
     "PermissionDenied",
@@ -82,6 +85,8 @@ __all__ = [
     "QueueInfo",
     "ResourceExhausted",
     "Retry",
+    "RunConfigurations",
+    "Server",
     "Snooze",
     "Task",
     "TaskFlow",
@@ -91,6 +96,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "taskflow._card": "CreateJobRequest NewServer RunConfigurations Server",
     "taskflow._client": "AsyncTaskFlow TaskFlow",
     "taskflow._handles": "AsyncJobHandle JobHandle",
     "taskflow._job": "Job",
@@ -109,8 +115,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names.s
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        value: Any = import_module("taskflow.errors")
+    if name in ("errors", "testing"):
+        value: Any = import_module(f"taskflow.{name}")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:

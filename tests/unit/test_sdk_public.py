@@ -21,8 +21,8 @@ def test_all_is_sorted_and_complete() -> None:
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'NewServer'"):
-        taskflow.NewServer  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'NewClient'"):
+        taskflow.NewClient  # noqa: B018
 
 
 def test_everything_public_says_what_it_is() -> None:

@@ -1,0 +1,207 @@
+"""The cluster that a client of `taskflow.testing` speaks to: the calls of `Core`, answered from memory, at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from taskflow import _ids, errors
+from taskflow._core import Core, _state
+from taskflow._create import Created, Creator, _settle_futures, _Waiter
+from taskflow._io import IoThread
+from taskflow._options import check_name
+from taskflow._policy import JobState as PolicyState
+from taskflow._resources import (
+    AttemptInfo,
+    JobInfo,
+    JobState,
+    LogInfo,
+    QueueInfo,
+    WorkerInfo,
+    attempt_info,
+    job_info,
+    queue_info,
+)
+from taskflow._testing_jobs import LIST_BYTES, WORKER, MemoryJob
+from taskflow.v1 import jobs_pb2, queues_pb2
+
+if TYPE_CHECKING:
+    from taskflow.testing import MemoryCluster
+
+T = TypeVar("T")
+
+
+class InlineIo(IoThread):
+    """No thread: what is asked is answered where it is asked."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        raise errors.FailedPrecondition("in taskflow.testing there is nothing to connect to", reason="IN_MEMORY")
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        work = make()
+        try:
+            work.send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        work.close()
+        raise errors.FailedPrecondition(
+            "a handler that blocks for another job would hold up every other one; await it, from an async handler",
+            reason="IN_HANDLER",
+        )
+
+    async def acall(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await make()
+
+    def submit(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(self.call(make))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self, last: object = None, timeout: float = 0.0) -> None:
+        """Nothing was opened."""
+
+
+class MemoryCreator(Creator):
+    """Makes each job at once."""
+
+    def __init__(self, cluster: MemoryCluster) -> None:
+        self._cluster = cluster
+
+    def put(self, waiter: _Waiter) -> None:
+        answer: Created | Exception
+        try:
+            answer = self._cluster.admit([waiter.spec])[0]
+        except errors.InvalidArgument as error:
+            bare = error.field.partition("].")[2]
+            message = error.message.replace(error.field, bare, 1)
+            answer = errors.InvalidArgument(message, field=bare, reason=error.reason)
+        except errors.TaskFlowError as error:
+            answer = error
+        later: dict[Any, Any] = {}
+        waiter.settle(answer, later)
+        for settled in later.values():
+            _settle_futures(settled)  # whoever put it is on that loop
+
+
+class MemoryCore(Core):
+    """Stands where the `Core` of an app was."""
+
+    def __init__(self, cluster: MemoryCluster, instead_of: Core) -> None:
+        super().__init__(instead_of.scheduler, None, instead_of.timeout, cluster.clock)
+        self.registry = instead_of.registry
+        self.io = InlineIo()
+        self._cluster = cluster
+        self._maker = MemoryCreator(cluster)
+
+    @property
+    def creator(self) -> Creator:
+        return self._maker
+
+    def close(self) -> None:
+        """The cluster goes on: it belongs to the test."""
+
+    def _find(self, job_id: str) -> MemoryJob:
+        return self._cluster.find(_ids.parse(job_id))
+
+    async def create_chunk(self, specs: list[jobs_pb2.JobSpec], first: int) -> list[Created]:
+        return self._cluster.admit(specs, first)
+
+    async def get_job(self, job_id: str) -> JobInfo:
+        return self._find(job_id).info
+
+    async def wait_job(self, job_id: str, timeout: float | None) -> JobInfo:
+        """Runs what is ready. The clock stands still: DeadlineExceeded at once for a job that waits for it."""
+        job = self._find(job_id)
+        if not job.final:
+            await self._cluster.await_final(job, timeout)
+        if not job.final:
+            when = f", due in {(job.due - self._cluster.now()).total_seconds():g} s" if job.due else ""
+            raise errors.DeadlineExceeded(
+                f"job {job.id} is {job.state}{when}, and the clock stands still; move it with advance(seconds),"
+                " then wait again",
+                reason="NOT_FINISHED",
+            )
+        return job.info
+
+    async def cancel_job(self, job_id: str, reason: str) -> JobInfo:
+        return self._cluster.cancel(self._find(job_id), reason)
+
+    async def retry_job(self, job_id: str) -> JobInfo:
+        return self._cluster.retry(self._find(job_id))
+
+    async def list_jobs(
+        self, queue: str, states: Iterable[JobState | str], task: str, page_size: int, token: str
+    ) -> tuple[list[JobInfo], str]:
+        queue = qualified(check_name(queue, "queue")) if queue else ""
+        task = qualified(check_name(task, "task")) if task else ""
+        wanted = {_state(s) for s in ([states] if isinstance(states, str) else states)}
+        found = [
+            job_info(job.message(LIST_BYTES))
+            for job in sorted(self._cluster.jobs, key=lambda job: job.id, reverse=True)
+            if (not queue or job.queue == queue)
+            and (not task or job.task == task)
+            and (not wanted or job.state in wanted)
+        ]
+        return found, ""
+
+    async def list_attempts(self, job_id: str) -> list[AttemptInfo]:
+        return [attempt_info(message) for message in self._find(job_id)._attempt_messages()]
+
+    async def list_logs(self, job_id: str, page_size: int, token: str) -> tuple[list[LogInfo], str]:
+        return list(self._find(job_id).logs), ""
+
+    # -- queues and workers --------------------------------------------------------------------------------------
+
+    async def get_queue(self, name: str) -> QueueInfo:
+        name = qualified(check_name(name, "name"))
+        if name not in self._cluster.queue_names():
+            raise errors.NotFound(f"there is no queue {name!r}", reason="QUEUE_NOT_FOUND")
+        return self._queue(name)
+
+    async def list_queues(self, page_size: int, token: str) -> tuple[list[QueueInfo], str]:
+        return [self._queue(name) for name in sorted(self._cluster.queue_names())], ""
+
+    def _queue(self, name: str) -> QueueInfo:
+        states = [job.present_state for job in self._cluster.jobs if job.queue == name]
+        space, _, bare = name.rpartition("/")
+        return queue_info(
+            queues_pb2.Queue(
+                name=bare,
+                namespace=space or "default",
+                ready=states.count(PolicyState.READY),
+                scheduled=states.count(PolicyState.SCHEDULED) + states.count(PolicyState.RETRYING),
+                running=states.count(PolicyState.REQUESTED) + states.count(PolicyState.RUNNING),
+                workers=1,
+            )
+        )
+
+    async def list_workers(self, page_size: int, token: str) -> tuple[list[WorkerInfo], str]:
+        jobs = self._cluster.jobs
+        return [
+            WorkerInfo(
+                id=WORKER,
+                name=WORKER,
+                host="",
+                pid=0,
+                queues=tuple(sorted(self._cluster.queue_handlers)),
+                tasks=tuple(sorted(self._cluster.tasks())),
+                concurrency=self._cluster.concurrency,
+                running=sum(job.under_way is not None for job in jobs),
+                start_time=None,
+                coordinator="",
+                sdk="",
+                draining=False,
+            )
+        ], ""
+
+
+def qualified(name: str) -> str:
+    """As names are stored: bare in the namespace `default`."""
+    return name.removeprefix("default/")

@@ -48,7 +48,8 @@ class MemoryJob:
         self._attempt: Attempt | None = None  # under way
         self._ended: list[jobs_pb2.Attempt] = []
         self._made = clock.now()
-        self._due: datetime | None = None
+        self._run_at: datetime | None = None  # asked for when it was made
+        self._due: datetime | None = None  # of the attempt to come, or under way, if it had to wait
         self._cancelling = False
         self._started: datetime | None = None
         self._finished: datetime | None = None
@@ -137,7 +138,7 @@ class MemoryJob:
             worker=WORKER if self._attempt is not None else last.worker if last else "",
             cancelling=self._cancelling and not final,
             create_time=_stamp(self._made),
-            run_time=_stamp(self._due),
+            run_time=_stamp(self._due or self._run_at),
             start_time=_stamp(self._started),
         )
         if most is None or len(spec.payload) <= most:
@@ -213,8 +214,8 @@ class MemoryJob:
 
     def schedule(self, due: datetime) -> None:
         """Before anything else happened to it."""
-        self._due = due
         if due > self._clock.now():
+            self._run_at = self._due = due
             self._state = JobState.SCHEDULED
 
     def hand_out(self, exec_id: bytes) -> tuple[int, int]:
@@ -296,6 +297,7 @@ class MemoryJob:
 
     def _follow(self, change: Change) -> None:
         self._tries = change.tries
+        self._due = None
         self._number += 1
         if change.final:
             self._cancelling = False

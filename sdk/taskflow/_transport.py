@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else users' terminals are told of every connection that ends
@@ -24,6 +24,7 @@ R = TypeVar("R")
 MAX_MESSAGE_BYTES = 8 << 20
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
 _STATUS_KEY = "grpc-status-details-bin"
+_HEALTH_CHECK, _SERVING, _HEALTH_TIMEOUT = "/grpc.health.v1.Health/Check", b"\x08\x01", 1.0
 
 
 def channel_options(address: str, max_backoff_ms: int) -> list[tuple[str, int]]:
@@ -83,16 +84,33 @@ class Transport:
             self._channels[address] = found
         return found
 
-    async def first_reachable(self, addresses: list[str]) -> str:
-        """The first that answers; with one address, that one."""
-        for address in addresses[:-1]:
-            try:
-                async with asyncio.timeout(1.0):
-                    await self.channel(address).channel_ready()
+    async def first_of(self, addresses: Sequence[str], incarnation: str) -> str:
+        """The first whose health answer bears the instance's id; with one address, that one, unasked.
+
+        AioRpcError, UNAVAILABLE, when none does: what answers may be of another cluster, and is left alone.
+        """
+        if len(addresses) == 1:
+            return addresses[0]
+        for address in addresses:
+            if await self._is_instance(address, incarnation):
                 return address
-            except TimeoutError:
-                continue
-        return addresses[-1] if addresses else ""
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.aio.Metadata(),
+            grpc.aio.Metadata(),
+            details=f"none of {', '.join(addresses)} is instance {incarnation}",
+        )
+
+    async def _is_instance(self, address: str, incarnation: str) -> bool:
+        """Whether health at `address` answers SERVING for `instance/<incarnation>`, within a second."""
+        service = f"instance/{incarnation}".encode()
+        # HealthCheckRequest{service = 1}, HealthCheckResponse{status = 1}: two fields are not worth a dependency.
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel(address).unary_unary(_HEALTH_CHECK)
+        try:
+            answer = await check(b"\n" + bytes([len(service)]) + service, timeout=_HEALTH_TIMEOUT)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer == _SERVING)
 
     async def call(
         self, method: Callable[..., Awaitable[R]], request: object, *, timeout: float | None = None

@@ -30,6 +30,7 @@ class Cluster:
         self._changed = changed
         self._wanted = Wakeup()
         self._addresses: dict[str, tuple[str, ...]] = {}
+        self._incarnations: dict[str, str] = {}
         self._resolved: dict[str, str] = {}
         self.coordinators: set[str] = set()
         self.queues: set[str] = set()
@@ -72,8 +73,9 @@ class Cluster:
             if not instance.addresses:
                 continue
             key, addresses = f"{kind}/{instance.name}", tuple(instance.addresses)
-            if self._addresses.get(key) != addresses:
+            if (self._addresses.get(key), self._incarnations.get(key)) != (addresses, instance.incarnation):
                 self._addresses[key] = addresses
+                self._incarnations[key] = instance.incarnation
                 self._resolved.pop(key, None)
             names.add(instance.name)
         return names
@@ -88,6 +90,6 @@ class Cluster:
         transport = self._core.transport
         address = self._resolved.get(key)
         if address is None:
-            address = await transport.first_reachable(list(self._addresses[key]))
+            address = await transport.first_of(self._addresses[key], self._incarnations.get(key, ""))
             self._resolved[key] = address
         return transport.channel(address)

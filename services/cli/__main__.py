@@ -3,6 +3,7 @@
 import typer
 
 from services.cli import db, up
+from services.cli.health import health
 
 
 def main() -> None:
@@ -15,6 +16,7 @@ def main() -> None:
         pretty_exceptions_enable=False,
     )
     app.command(name="up")(up)
+    app.command(name="health")(health)
     app.add_typer(db, name="db")
     app()
 

@@ -40,6 +40,7 @@ class Feed:
         self._remove: list[bytes] = []
         self._validity_due = False
         self._closed = False
+        self.queue_incarnation = ""  # of the queue service, from its hello on
         # Of this life alone: gRPC may leave a broken stream's request iterator waiting, and it must not eat our news.
         self._news = state.fed = asyncio.Event()
 
@@ -51,6 +52,7 @@ class Feed:
             first = await anext(self._answers, None)
         if first is None or not first.HasField("hello"):
             raise ConnectionError("the queue service said no hello")
+        self.queue_incarnation = first.hello.incarnation
         return {e.shard: e.epoch for e in first.hello.epochs}
 
     async def close(self) -> None:

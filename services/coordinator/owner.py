@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 
@@ -105,6 +105,7 @@ class Owner:
         feed = Feed(state, self._orphaned, self._removed)
         try:
             seen = await feed.open()
+            await self._join_queue(feed.queue_incarnation)
             await self._take_over(seen)
             self.feed = feed
             feed.prolong()
@@ -163,7 +164,7 @@ class Owner:
             incarnation=self.incarnation,
             address=settings.addresses[0],
             queue_name=settings.queue_name,
-            queue_address=settings.queue_advertise or settings.queue_address,
+            queue_address=",".join(settings.queue_addresses),
         )
         snapshot = (await state.db.rows("snapshot_now", now=None))[0]
         state.lost.clear()
@@ -183,6 +184,17 @@ class Owner:
         state.cancels_wanted.set()
         metrics.takeovers.inc(len(epochs))
         log.info("took over", shards=len(epochs), epoch=max(e for e, _ in epochs.values()), workers=len(registered))
+
+    async def _join_queue(self, incarnation: str) -> None:
+        """The queue service's row in `members`, which it cannot write: so the topology can say which process it is."""
+        settings = self._state.settings
+        await self._state.db.run(
+            "join_members",
+            name=settings.queue_name,
+            kind="queue",
+            incarnation=UUID(incarnation),
+            addresses=settings.queue_addresses,
+        )
 
     def _shut(self) -> None:
         for number in list(self._state.book.shards):

@@ -18,6 +18,7 @@ from services.coordinator.state import State
 from services.coordinator.workers import WorkerServicer
 from services.core.errors import Unavailable
 from services.rpc.server import Server
+from services.runtime import metrics
 from services.runtime.clock import SystemClock
 from services.runtime.lifecycle import Background
 from services.runtime.settings import refuse
@@ -46,6 +47,7 @@ async def start(
     cancels = Cancels(state, ledger, sessions, recovery)
     notes = Notes(state)
     owner = Owner(state, ledger, pager, recovery, sessions.announce, sessions.returned, cancels.removed)
+    owner.incarnation = server.incarnation
     cancels.owner = owner
     workers = WorkerServicer(state, ledger, sessions, recovery, notes)
     dispatch = DispatchServicer(state, owner, pager, sessions, server.closing)
@@ -53,6 +55,18 @@ async def start(
     server.add(name, lambda s: worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, s))
     name = dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name
     server.add(name, lambda s: dispatch_pb2_grpc.add_DispatchServiceServicer_to_server(dispatch, s))
+    metrics.follow(
+        {
+            metrics.db_pool_size: lambda: db.pool("pool_size"),
+            metrics.db_pool_available: lambda: db.pool("pool_available"),
+            metrics.db_pool_waiting: lambda: db.pool("requests_waiting"),
+            metrics.shards_owned: lambda: len(state.book.shards),
+            metrics.lanes: lambda: len(state.book.lanes),
+            metrics.lanes_hungry: lambda: len(state.hungry),
+            metrics.jobs_in_memory: lambda: len(state.book.by_job),
+            metrics.workers_connected: lambda: len(sessions.open),
+        }
+    )
     await owner.join()
     stack.push_async_callback(owner.hand_over)
     stack.push_async_callback(tasks.stop)  # the loops end first: they would take over anew, on closed connections

@@ -13,7 +13,7 @@ class CoordinatorSettings(DatabaseSettings):
     name: str = Field("coordinator-1", description="stable name; a restart under it takes over at once")
     queue_address: str = Field("127.0.0.1:9002", description="the queue service that this coordinator feeds, host:port")
     queue_name: str = Field("queue-1", description="its name")
-    queue_advertise: str = Field("", description="addresses at which workers reach it; queue_address by default")
+    queue_advertise: str = Field("", description="its addresses for workers, host:port, separated by commas")
     lease: float = Field(15.0, ge=1, description="a worker that is silent for so long is taken for dead")
     heartbeat_interval: float = Field(2.0, gt=0, le=5, description="how often a worker says that it lives")
     lease_row_after: float = Field(5.0, gt=0, description="an attempt that runs longer has a row in `leases`")
@@ -30,3 +30,8 @@ class CoordinatorSettings(DatabaseSettings):
     max_handouts: int = Field(20, ge=1, description="hand-outs without a start; then it fails, never_started")
     cancel_grace: float = Field(30.0, gt=0, description="a running job's time to confirm a cancel")
     report_wait: float = Field(8.0, gt=0, description="how long a report waits for its commit")
+
+    @property
+    def queue_addresses(self) -> list[str]:
+        given = [a.strip() for a in self.queue_advertise.split(",") if a.strip()]
+        return given or [self.queue_address]

@@ -29,10 +29,18 @@ def main() -> int:
 
     async def serve(stack: AsyncExitStack, tasks: Background) -> None:
         server = Server(settings)
-        servicer = QueueServicer(Pending(SystemClock()), server.closing)
+        pending = Pending(SystemClock())
+        servicer = QueueServicer(pending, server.closing, server.incarnation)
         name = queue_pb2.DESCRIPTOR.services_by_name["QueueService"].full_name
         server.add(name, lambda s: queue_pb2_grpc.add_QueueServiceServicer_to_server(servicer, s))
         tasks.start(servicer.release_at_stop(), "release")
+        metrics.follow(
+            {
+                metrics.queue_service_tasks: lambda: pending.depth,
+                metrics.queue_service_lanes: lambda: pending.lanes,
+                metrics.polls_waiting: lambda: pending.polls,
+            }
+        )
         metrics.serve(settings)
         await server.start(stack)
         await server.serving(True)

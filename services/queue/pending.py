@@ -198,6 +198,19 @@ class Pending:
                 lane = self._lanes.get(key)
 
     # -- for people --------------------------------------------------------------------------
+    @property
+    def depth(self) -> int:
+        """Tasks in all lanes. From any thread: the list is taken in one step."""
+        return sum(len(lane.tasks) for lane in list(self._lanes.values()))
+
+    @property
+    def lanes(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def polls(self) -> int:
+        return self._waiting
+
     def stats(self) -> StatsResponse:
         answer = StatsResponse(waiting_polls=self._waiting)
         for key, lane in self._lanes.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
 from services.core.errors import InvalidArgument
 from services.queue.link import Link
@@ -20,10 +20,10 @@ MAX_WAIT_MS = 60_000
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
-    def __init__(self, pending: Pending, closing: asyncio.Event) -> None:
+    def __init__(self, pending: Pending, closing: asyncio.Event, incarnation: UUID) -> None:
         self._pending = pending
         self._closing = closing
-        self._incarnation = str(uuid4())
+        self._incarnation = str(incarnation)
 
     async def Poll(self, request: pb.PollRequest, context: Any) -> pb.PollResponse:
         _check(request)

@@ -13,9 +13,12 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from services.core import errors
-from services.runtime import logs
+from services.runtime import logs, metrics
 
 log = logs.get("rpc")
+
+# Calls that wait on purpose.
+_UNTIMED = {"/taskflow.v1.QueueService/Poll", "/taskflow.v1.JobService/AwaitJob", "/grpc.health.v1.Health/Watch"}
 
 CODES: dict[type[errors.TaskFlowFault], int] = {
     errors.InvalidArgument: code_pb2.INVALID_ARGUMENT,
@@ -51,7 +54,9 @@ def _pack(status: status_pb2.Status, detail: Message) -> None:
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> NoReturn:
     if isinstance(error, errors.TaskFlowFault):
         answer = rpc_status.to_status(status_of(error))
+        metrics.rpc_failures.labels(method, answer.code.name).inc()
         await context.abort(answer.code, answer.details, answer.trailing_metadata)
+    metrics.rpc_failures.labels(method, grpc.StatusCode.INTERNAL.name).inc()
     log.error("a call failed", method=method, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, "an error of the server's own; its log has the details")
     raise AssertionError  # abort raises
@@ -72,9 +77,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_unary:
             inner = handler.unary_unary
 
+            seconds = None if method in _UNTIMED else metrics.rpc_seconds.labels(method)
+
             async def unary(request: Any, context: Any) -> Any:
                 try:
-                    return await inner(request, context)
+                    with seconds.time() if seconds else contextlib.nullcontext():
+                        return await inner(request, context)
                 except (grpc.aio.AbortError, grpc.RpcError):
                     raise
                 except Exception as error:

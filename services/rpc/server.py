@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from uuid import uuid4
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -49,10 +50,15 @@ def _probe(host: str, port: int) -> None:
 
 
 class Server:
-    """`add` servicers, `start`, set `serving` when ready."""
+    """`add` servicers, `start`, set `serving` when ready.
+
+    From its start on, health answers SERVING for `instance/<incarnation>`: so a client tells this process from any
+    other that it may find at one of the advertised addresses.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
+        self.incarnation = uuid4()
         self._server = grpc.aio.server(
             interceptors=[ErrorInterceptor()],
             options=[
@@ -82,6 +88,7 @@ class Server:
             self._server.add_insecure_port(where)
         except (OSError, RuntimeError):
             refuse(f"TASKFLOW_PORT: cannot listen on {where}; is it in use? Choose another port or stop what is there")
+        await self._health.set(f"instance/{self.incarnation}", health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         stack.push_async_callback(self.stop)
 

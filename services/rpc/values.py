@@ -130,7 +130,9 @@ def clean(text: str, most: int = MAX_WORDS) -> str:
 
 
 def error_to_json(error: pb.Error) -> bytes:
-    found = {"type": clean(error.type), "message": clean(error.message)}
+    found: dict[str, object] = {"type": clean(error.type), "message": clean(error.message)}
+    if error.final:
+        found["final"] = True
     if error.traceback:
         found["traceback"] = clean(error.traceback, MAX_TRACE)
     if error.details:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram, start_http_server
+from collections.abc import Callable, Mapping
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from services.runtime.settings import ServiceSettings, refuse
 
@@ -16,6 +18,33 @@ attempts_finished = Counter("taskflow_attempts_finished_total", "Attempts record
 reports_refused = Counter("taskflow_reports_refused_total", "Outcomes refused", ["reason"])
 takeovers = Counter("taskflow_takeovers_total", "Shards taken over")
 offers_refused = Counter("taskflow_offers_refused_total", "Offered jobs left to the pager")
+
+rpc_seconds = Histogram("taskflow_rpc_seconds", "Time of one call, but for long polls", ["method"], buckets=_SECONDS)
+rpc_failures = Counter("taskflow_rpc_failures_total", "Unary calls answered with an error", ["method", "code"])
+
+queue_ready = Gauge("taskflow_queue_ready", "Jobs that wait for a worker, counted up to 10,000", ["queue"])
+queue_oldest = Gauge("taskflow_queue_oldest_seconds", "Age of the oldest of them; 0 without any", ["queue"])
+queue_scheduled = Gauge("taskflow_queue_scheduled", "Jobs whose time has not come", ["queue"])
+queue_running = Gauge("taskflow_queue_running", "Jobs handed out to workers", ["queue"])
+
+shards_owned = Gauge("taskflow_shards_owned", "Shards that this coordinator owns, of 16")
+lanes = Gauge("taskflow_lanes", "Lanes that are watched")
+lanes_hungry = Gauge("taskflow_lanes_hungry", "Lanes with more to read than there is room for")
+jobs_in_memory = Gauge("taskflow_jobs_in_memory", "Jobs waiting, handed out or running, as the coordinator holds them")
+workers_connected = Gauge("taskflow_workers_connected", "Workers with an open session")
+queue_service_tasks = Gauge("taskflow_queue_service_tasks", "Jobs that wait in the queue service")
+queue_service_lanes = Gauge("taskflow_queue_service_lanes", "Lanes with jobs in the queue service")
+polls_waiting = Gauge("taskflow_polls_waiting", "Long polls that wait for a job")
+
+db_pool_size = Gauge("taskflow_db_pool_size", "Connections of the pool, open or being opened")
+db_pool_available = Gauge("taskflow_db_pool_available", "Those of them that are idle")
+db_pool_waiting = Gauge("taskflow_db_pool_waiting", "Queries that wait for one")
+
+
+def follow(gauges: Mapping[Gauge, Callable[[], float]]) -> None:
+    """Reads each gauge when it is scraped, in the scraper's thread: the functions may only take lengths."""
+    for gauge, read in gauges.items():
+        gauge.set_function(read)
 
 
 def serve(settings: ServiceSettings) -> None:

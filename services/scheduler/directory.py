@@ -30,7 +30,7 @@ class Cluster:
     owners: dict[int, str] = field(default_factory=dict)  # shard -> coordinator's address
     coordinators: list[dict[str, Any]] = field(default_factory=list)
     schedulers: list[dict[str, Any]] = field(default_factory=list)
-    queues: list[tuple[str, str]] = field(default_factory=list)  # name, address
+    queues: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Directory:
@@ -76,9 +76,10 @@ class Directory:
         members = {m["name"]: m for m in await self._db.rows("list_members")}
         shards = await self._db.rows("list_shards")
         owned = [s for s in shards if s["owner"] in members]
+        fed = {s["queue_name"] for s in owned}
         self.cluster = Cluster(
             owners={s["shard"]: s["address"] for s in owned},
             coordinators=[members[name] for name in sorted({s["owner"] for s in owned})],
             schedulers=[m for m in members.values() if m["kind"] == "scheduler"],
-            queues=sorted({(s["queue_name"], s["queue_address"]) for s in owned}),
+            queues=[m for m in members.values() if m["kind"] == "queue" and m["name"] in fed],
         )

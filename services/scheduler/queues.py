@@ -41,6 +41,10 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
             raise NotFound(f"there is no queue {request.name!r}; a queue is made by its first job", "QUEUE_NOT_FOUND")
         return found[0]
 
+    async def first(self, limit: int) -> list[pb.Queue]:
+        """The first `limit` queues by name."""
+        return await self._read(after="", names=[], limit=limit)
+
     async def _read(self, *, after: str, names: list[str], limit: int) -> list[pb.Queue]:
         rows = await self._db.rows("list_queues", after=after, names=names, limit=limit, now=None)
         ready = {
@@ -84,11 +88,9 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     ) -> cluster_pb2.Topology:
         cluster = self._directory.cluster
         answer = cluster_pb2.Topology()
-        for kind, members in (("coordinators", cluster.coordinators), ("schedulers", cluster.schedulers)):
-            for m in members:
+        for kind in ("coordinators", "queues", "schedulers"):
+            for m in getattr(cluster, kind):
                 getattr(answer, kind).add(name=m["name"], incarnation=str(m["incarnation"]), addresses=m["addresses"])
-        for name, address in cluster.queues:
-            answer.queues.add(name=name, addresses=[a for a in address.split(",") if a])
         return answer
 
     async def ListWorkers(

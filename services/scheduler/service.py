@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from services.core.errors import Unavailable
 from services.rpc.server import Server
-from services.runtime import logs
+from services.runtime import logs, metrics
 from services.runtime.clock import SystemClock
 from services.runtime.lifecycle import Background
 from services.runtime.settings import refuse
 from services.scheduler.admission import Admission
 from services.scheduler.coordinators import Coordinators
+from services.scheduler.depths import Depths
 from services.scheduler.directory import Directory, shard_of
 from services.scheduler.intake import Intake
 from services.scheduler.jobs import JobServicer
@@ -33,6 +34,7 @@ from taskflow.v1 import (
 log = logs.get("scheduler")
 
 PARTITION_INTERVAL = 3600.0
+DEPTH_INTERVAL = 15.0  # between measures of what waits, for the metrics
 
 
 async def start(
@@ -54,7 +56,7 @@ async def start(
     register(server, settings, db, clock, directory, coordinators, intake, reading)
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
-    incarnation = uuid4()
+    incarnation = server.incarnation
     await db.run(
         "join_members", name=settings.name, kind="scheduler", incarnation=incarnation, addresses=settings.addresses
     )
@@ -69,6 +71,16 @@ async def start(
         await db.run("ensure_partitions", days=settings.partition_days)
 
     tasks.start(keep(clock, PARTITION_INTERVAL, make_partitions, "partitions"), "partitions")
+    metrics.follow(
+        {
+            metrics.db_pool_size: lambda: db.pool("pool_size"),
+            metrics.db_pool_available: lambda: db.pool("pool_available"),
+            metrics.db_pool_waiting: lambda: db.pool("requests_waiting"),
+        }
+    )
+    if settings.metrics_port:  # it costs a query over what waits
+        depths = Depths(QueueAdminServicer(db, coordinators, clock).first)
+        tasks.start(keep(clock, DEPTH_INTERVAL, depths.sample, "depths of queues"), "depths")
     await server.serving(True)
 
 

@@ -93,6 +93,10 @@ class Database:
     async def close(self) -> None:
         await self._pool.close()
 
+    def pool(self, number: str) -> int:
+        """One of psycopg_pool's numbers: `pool_size`, `pool_available`, `requests_waiting`. From any thread."""
+        return self._pool.get_stats().get(number, 0)
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection[Row]]:
         with translated():

@@ -1,0 +1,52 @@
+# syntax=docker/dockerfile:1
+# TaskFlow's images, one target for each service: docker build --target scheduler .
+# The checkout's code with the lock file's versions, in a virtual environment that the final images copy.
+
+FROM python:3.12-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /opt/taskflow
+WORKDIR /src
+COPY requirements.lock ./
+# Versions only: with hashes pip would refuse the two distributions that are folders here.
+RUN sed -e '/--hash=/d' -e 's/[[:space:]]*\\$//' requirements.lock > constraints.txt
+COPY sdk ./sdk
+COPY pyproject.toml README.md LICENSE ./
+COPY data ./data
+COPY services ./services
+RUN /opt/taskflow/bin/pip install --constraint constraints.txt './sdk[cli]' .
+
+FROM python:3.12-slim AS base
+RUN useradd --system --uid 10001 --create-home --home-dir /app taskflow
+COPY --from=build /opt/taskflow /opt/taskflow
+ENV PATH=/opt/taskflow/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    TASKFLOW_HOST=0.0.0.0 \
+    TASKFLOW_LOG_FORMAT=json
+WORKDIR /app
+USER 10001
+STOPSIGNAL SIGTERM
+
+FROM base AS scheduler
+EXPOSE 9003 9103
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["taskflow-server", "health", "127.0.0.1:9003"]
+CMD ["python", "-m", "services.scheduler"]
+
+FROM base AS coordinator
+EXPOSE 9001 9101
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["taskflow-server", "health", "127.0.0.1:9001"]
+CMD ["python", "-m", "services.coordinator"]
+
+FROM base AS queue
+EXPOSE 9002 9102
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["taskflow-server", "health", "127.0.0.1:9002"]
+CMD ["python", "-m", "services.queue"]
+
+# Your tasks go on top: FROM this, COPY them into /app, set TASKFLOW_APP.
+FROM base AS worker
+EXPOSE 9004 9104
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["taskflow-server", "health", "127.0.0.1:9004"]
+CMD ["python", "-m", "services.worker"]

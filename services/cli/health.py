@@ -1,0 +1,25 @@
+"""`taskflow-server health ADDRESS`: what a container's health check runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+FAILED, USAGE = 1, 2
+
+
+def health(
+    address: Annotated[str, typer.Argument(help="host:port of any service of TaskFlow.")],
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3.0,
+) -> None:
+    """Ask a service whether it is ready: exit code 0 if it is, 1 if it is not or does not answer."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        print(f"taskflow-server health: {address!r} is not host:port, as in 127.0.0.1:9003", file=sys.stderr)
+        raise typer.Exit(USAGE)
+    from services.cluster.health import is_serving  # grpc takes its time to import
+
+    if not is_serving(address, timeout):
+        print(f"taskflow-server health: {address} is not serving", file=sys.stderr)
+        raise typer.Exit(FAILED)
+    print("serving")

@@ -33,6 +33,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
     async def Offer(
         self, requests: AsyncIterator[pb.OfferRequest], context: Any
     ) -> AsyncIterator[pb.OfferResponse]:
+        self._pager.search()
         reader = asyncio.ensure_future(self._read_offers(requests))
         closing = asyncio.ensure_future(self._closing.wait())
         try:

@@ -46,6 +46,7 @@ class Pager:
         self._outage = logs.Outage(log, "cannot read what waits")
         self._round: list[LaneKey] = []
         self._unknown: set[LaneKey] = set()
+        self._search = False
         self._mean_bytes: dict[LaneKey, float] = {}
         self._due_since = _BEGINNING
         self._due_reread_at = 0.0
@@ -89,6 +90,11 @@ class Pager:
                 self._expiry.consider(entry)
         self._state.fed.set()
 
+    def search(self) -> None:
+        """A scheduler is here whose first offers may have found nobody: it may have made lanes."""
+        self._search = True
+        self._state.page_wanted.set()
+
     # -- pages -------------------------------------------------------------------------------
     async def run_lanes(self) -> None:
         """Reads lanes that have news and room at once, and all lanes every few sweeps."""
@@ -104,8 +110,8 @@ class Pager:
             state.page_wanted.clear()
             try:
                 since_search += sweep
-                if self._unknown or since_search >= SWEEPS_FOR_ALL:
-                    since_search = 0
+                if self._unknown or self._search or since_search >= SWEEPS_FOR_ALL:
+                    since_search, self._search = 0, False
                     await self.find_lanes()
                 await self._read(self._pick(sweep))
                 self._outage.over()

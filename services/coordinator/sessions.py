@@ -169,6 +169,7 @@ class Sessions:
         """Handed out, and never started: back to the queue, no try used, up to a cap (R4)."""
         for entry in entries:
             entry.handouts += 1
+            entry.started = False  # though it was thought so, if it was long with its worker
             if entry.cancelling:
                 self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
             elif entry.handouts >= self._state.settings.max_handouts:

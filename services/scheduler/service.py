@@ -126,7 +126,8 @@ async def follow_cluster(
     ready = True
     namesake = logs.Outage(log, "another scheduler runs under this name")
     while True:
-        await clock.sleep(settings.topology_interval)
+        soon = settings.topology_interval if directory.cluster.owners else min(settings.topology_interval, 0.2)
+        await clock.sleep(soon)
         try:
             if not await db.run("beat", name=settings.name, incarnation=incarnation):
                 namesake.failed(RuntimeError(settings.name))

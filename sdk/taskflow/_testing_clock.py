@@ -31,7 +31,7 @@ class MovedClock:
     async def sleep(self, seconds: float) -> None:
         until = self._moved + seconds
         await asyncio.sleep(seconds)  # of the loop below: this clock's seconds
-        self.move(until)  # loops call a timer a nanosecond early
+        self.move(until)  # the loop calls a timer up to a microsecond early
 
     def instant(self, moment: float) -> datetime:
         """What `now` shows when `monotonic` is `moment`."""
@@ -80,6 +80,8 @@ class MovedLoop(asyncio.SelectorEventLoop):
         self._numbers = itertools.count()
         self._idle_selector = _Selector(self.stop, self._waits_for_others, patience)
         super().__init__(self._idle_selector)
+        # A timer is due when it is less than this ahead. The real clock's nanosecond is lost in the sum after a year.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._clock.monotonic()

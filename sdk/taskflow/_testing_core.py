@@ -49,7 +49,8 @@ class InlineIo(IoThread):
             return result
         work.close()
         raise errors.FailedPrecondition(
-            "a handler that blocks for another job would hold up every other one; await it, from an async handler",
+            "an async handler that blocks for another job would hold up every other one; use AsyncTaskFlow, and"
+            " await it",
             reason="IN_HANDLER",
         )
 

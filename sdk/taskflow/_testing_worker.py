@@ -99,6 +99,7 @@ class MemoryWorker:
         self._held: dict[bytes, MemoryJob] = {}  # by exec_id
         self._ready: list[tuple[int, int, int, MemoryJob]] = []
         self._order = itertools.count()
+        self._pumping = self._closed = False
         self._desk = Desk(
             clock,
             lambda shard, epoch, now: True,
@@ -112,7 +113,7 @@ class MemoryWorker:
     def run_until_idle(self) -> None:
         """On any thread, and on one at a time."""
         self._ended_before = self.ended
-        self.loop.call_soon(self._pump)  # a handler may be new
+        self._pump_soon()  # a handler may be new
         self.loop.run_until_idle()
         trouble, self.trouble = self.trouble, None
         if trouble is not None:
@@ -134,6 +135,7 @@ class MemoryWorker:
 
     def close(self) -> None:
         """What runs is cancelled, and ends unheard. Joins the threads that handlers had the loop make."""
+        self._closed = True
         self._held.clear()
         self.timers.close()
         for task in asyncio.all_tasks(self.loop):
@@ -162,15 +164,24 @@ class MemoryWorker:
         if (by := job.expires) is not None:
             self.loop.call_at(self.clock.moment(by), self._expire, job, job.version)
         heapq.heappush(self._ready, (-job.priority, next(self._order), job.version, job))
-        self._pump()
+        self._pump_soon()
 
     def _expire(self, job: MemoryJob, version: int) -> None:
         if job.version == version:
             job.end_waiting(EXPIRED)
             self.on_final(job)
 
+    def _pump_soon(self) -> None:
+        """After what else is at hand, so that jobs that come together are seen together."""
+        if not self._pumping:
+            self._pumping = True
+            self.loop.call_soon(self._pump)
+
     def _pump(self) -> None:
         """Hands out what is ready, by priority and order, as far as there are slots."""
+        self._pumping = False
+        if self._closed:
+            return
         if self.ended - self._ended_before >= self._limit:
             self.trouble = self.trouble or FailedPrecondition(
                 f"{self._limit:,} attempts have ended, and jobs are still ready: do they make each other without end?"
@@ -257,14 +268,13 @@ class MemoryWorker:
         else:
             job.wait_until(self.clock.instant(self.clock.monotonic() + change.then.delay))
             self._place(job, job.version)
-        self._pump()
 
     def release(self, attempt: Attempt) -> None:
         """Its slot is free."""
         if not attempt.released:
             attempt.released = True
             self._pool.release()
-            self.loop.call_soon(self._pump)
+            self._pump_soon()
 
     def drop(self, attempt: Attempt) -> None:
         """Never comes to pass: nothing is lost here, and only what is lost is dropped."""

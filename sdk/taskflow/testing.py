@@ -206,6 +206,12 @@ class MemoryCluster:
         if not self._is_inside():
             self._drive()
             return
+        if asyncio.current_task() is None:
+            raise errors.FailedPrecondition(
+                "a plain handler that waits for another job would hold up every other one; await it, from an async"
+                " handler",
+                reason="IN_HANDLER",
+            )
         final = self._worker.loop.create_future()
         self._awaited.setdefault(job.id, []).append(final)
         try:

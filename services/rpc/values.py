@@ -177,5 +177,6 @@ def error_from_json(found: dict[str, Any] | None) -> pb.Error | None:
         type=found.get("type", ""),
         message=found.get("message", ""),
         traceback=found.get("traceback", ""),
+        final=found.get("final", False),
         details=found.get("details", "").encode(),
     )

@@ -1,6 +1,6 @@
 # TaskFlow. Needs Python 3.11 or newer, make and pip; everything else goes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check lint type verify features proto schema reference lock bench clean
+.PHONY: help venv demo up test check lint type verify features proto schema reference lock bench docker clean
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -52,6 +52,9 @@ lock: $(STAMP) ## rewrite requirements.lock from the pyprojects (ARGS=--upgrade 
 
 bench: $(STAMP) ## measure, against a cluster started for it
 	@$(PY) -m benchmarks $(ARGS)
+
+docker: ## build the images of the four services; needs a Docker engine
+	@for name in scheduler coordinator queue worker; do docker build --target $$name --tag taskflow-$$name . || exit 1; done
 
 clean: ## remove .venv and what tools left; not your data
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist

@@ -45,12 +45,12 @@ def make_app(address: str) -> TaskFlow:
     async def ends_async(how: str, job: Job) -> Any:
         return ends.handler.function(how, job)
 
-    @tf.task(queue="parity", timeout=0.3, retries=1, backoff=SOON)
+    @tf.task(queue="parity", timeout=0.6, retries=1, backoff=SOON)
     async def sleeps(seconds: float) -> str:
         await asyncio.sleep(seconds)
         return "slept"
 
-    @tf.task(queue="parity", heartbeat_timeout=0.3)
+    @tf.task(queue="parity", heartbeat_timeout=0.6)
     async def silent(beats: int, job: Job) -> str:
         for _ in range(beats):
             await asyncio.sleep(0.1)

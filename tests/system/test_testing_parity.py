@@ -74,7 +74,7 @@ def by_hand(tf: TaskFlow, move: Any, now: datetime) -> list[Any]:
     failed = tf.new_job("parity", {"how": "raise"}, task="ends")
     move()
     ended(failed)
-    stories = [cancelled.state, story(tf, waiting), story(tf, unheard), story(tf, failed)]
+    stories: list[Any] = [cancelled.state, story(tf, waiting), story(tf, unheard), story(tf, failed)]
     failed.retry()
     move()
     ended(failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -146,6 +147,60 @@ def test_a_plain_handler_that_waits_for_a_job_is_told_that_it_would_wait_for_eve
 
     error = c.jobs[0].error
     assert error is not None and error.type == "FailedPrecondition" and "await it" in error.message
+
+
+def test_an_async_handler_that_blocks_for_a_job_is_told_so_too(tf: TaskFlow, c: testing.MemoryCluster) -> None:
+    one = tf.task(name="one")(_one)
+
+    @tf.task
+    async def waits() -> None:
+        one.new_job().wait()
+
+    waits.new_job()
+    c.run_until_idle()
+
+    error = c.jobs[0].error
+    assert error is not None and error.type == "FailedPrecondition" and "AsyncTaskFlow" in error.message
+    assert c.jobs[1].state == "succeeded"
+
+
+def test_handlers_may_talk_to_real_sockets(tf: TaskFlow, c: testing.MemoryCluster) -> None:
+    """They count as idle only after a moment without an answer."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    @tf.task(timeout=5)
+    async def talks() -> str:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello\n")
+            answer = (await reader.readline()).decode().strip()
+            writer.close()
+        return answer
+
+    talks.new_job()
+    assert c.run_until_idle() == 1
+
+    assert c.jobs[0].result == "hello"
+
+
+def test_a_silent_socket_is_waited_for_with_patience_and_then_by_the_clock(tf: TaskFlow) -> None:
+    @tf.task(timeout=5)
+    async def listens() -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+            await asyncio.get_running_loop().sock_recv(here, 1)
+
+    with testing.cluster(tf, patience=0.01) as c:
+        listens.new_job()
+        assert c.run_until_idle() == 0 and c.jobs[0].state == "running"
+        c.advance(5)
+
+        assert c.jobs[0].outcomes == ["timed_out"]
 
 
 def test_jobs_that_make_each_other_without_end_are_stopped(tf: TaskFlow) -> None:
@@ -534,7 +589,7 @@ async def test_an_async_app_in_an_async_test() -> None:
     @tf.task
     async def both() -> int:
         made = await add.new_job(1, 2)
-        return (await made.wait(timeout=100)).result + 1
+        return int((await made.wait(timeout=100)).result) + 1
 
     before = threading.active_count()
     async with testing.cluster(tf) as c:

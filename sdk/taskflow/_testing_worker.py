@@ -90,7 +90,8 @@ class MemoryWorker:
         self.trouble: BaseException | None = None  # for the test to hear of
         self.on_final: Callable[[MemoryJob], None] = lambda job: None
         self._limit = limit
-        self._ended_before = 0
+        self._stop_at = limit  # attempts ended
+        self._arrived = 0  # since the last run ended
         self._handler_of = handler_of
         self._rng = rng
         self._pool = Pool(concurrency, [], [])
@@ -112,15 +113,17 @@ class MemoryWorker:
 
     def run_until_idle(self) -> None:
         """On any thread, and on one at a time."""
-        self._ended_before = self.ended
+        self._stop_at = self.ended + self._limit + self._arrived + len(self._ready)
         self._pump_soon()  # a handler may be new
         self.loop.run_until_idle()
+        self._arrived = 0
         trouble, self.trouble = self.trouble, None
         if trouble is not None:
             raise trouble
 
     def arrived(self, job: MemoryJob) -> None:
         """A job is new, or was put back by hand. From any thread."""
+        self._arrived += 1
         self.loop.call_soon_threadsafe(self._place, job, job.version)
 
     def cancel(self, job: MemoryJob, reason: str) -> None:
@@ -182,10 +185,10 @@ class MemoryWorker:
         self._pumping = False
         if self._closed:
             return
-        if self.ended - self._ended_before >= self._limit:
+        if self.ended >= self._stop_at and self._ready:
             self.trouble = self.trouble or FailedPrecondition(
-                f"{self._limit:,} attempts have ended, and jobs are still ready: do they make each other without end?"
-                " Give cluster(…, limit=…) more, if it is right",
+                f"{self._limit:,} attempts more than there were jobs have ended, and jobs are still ready: do they make"
+                " each other without end? Give cluster(…, limit=…) more, if it is right",
                 reason="NOT_IDLE",
             )
             self.loop.stop()

@@ -275,7 +275,7 @@ def cluster(
 
     `start`: what the clock shows first, by default the present. `concurrency`: as of `run`. `rng`: numbers in [0, 1)
     for the spread of backoff; 0.5 is none. `patience`: real seconds that a handler may wait for a socket or a thread
-    before it counts as waiting for the clock. `limit`: attempts that may end without the clock moving; at more,
-    FailedPrecondition.
+    before it counts as waiting for the clock. `limit`: attempts that may end without the clock moving,
+    beyond one for each job that is ready; at more, FailedPrecondition.
     """
     return MemoryCluster(*apps, start=start, concurrency=concurrency, rng=rng, patience=patience, limit=limit)

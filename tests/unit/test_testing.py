@@ -210,7 +210,7 @@ def test_jobs_that_make_each_other_without_end_are_stopped(tf: TaskFlow) -> None
 
     with testing.cluster(tf, limit=50) as c:
         again.new_job()
-        with pytest.raises(FailedPrecondition, match="50 attempts have ended"):
+        with pytest.raises(FailedPrecondition, match="50 attempts more than"):
             c.run_until_idle()
 
 

@@ -66,4 +66,4 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
         for cluster in clusters.living:
-            report.sections.append((f"services at {cluster.scheduler_address}", cluster.logs()))
+            report.sections.append((f"services of {cluster.directory.name}", cluster.logs()))

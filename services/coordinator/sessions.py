@@ -14,7 +14,7 @@ from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.state import State
 from services.core.book import Claim, Entry, Phase, Seat
 from services.core.errors import InvalidArgument, NotOwner, Unavailable
-from services.core.names import qualify
+from services.core.names import qualify, shard_of
 from services.runtime import logs
 from services.store.dispatch import Changes
 from taskflow._policy import Outcome
@@ -99,12 +99,19 @@ class Sessions:
                 concurrency=register.concurrency,
                 sdk=register.sdk.replace("\0", "")[:100],
             )
+            await self._make_queues([qualify(queue, field="queues") for queue in register.queues])
             log.info("a worker is here", worker=name, tasks=len(register.tasks), queues=len(register.queues))
         self.known[worker] = register
         self.left.discard(worker)
         seat = book.seats.setdefault(worker, Seat(worker, 0.0))
         seat.name = name
         seat.deadline = self._state.clock.monotonic() + self._state.settings.lease
+
+    async def _make_queues(self, names: list[str]) -> None:
+        """A queue comes into being by the first worker that serves it, too (R11)."""
+        shards = [shard_of(name) for name in names]
+        if names and await self._state.db.run("create_queues", names=names, shards=shards):
+            log.info("a worker serves a queue that was not there; it is now", queues=names)
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.SessionRequest]) -> None:
         try:

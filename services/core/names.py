@@ -7,10 +7,12 @@ reads as its user wrote it.
 from __future__ import annotations
 
 import re
+import zlib
 
 from services.core.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
+SHARDS = 16
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 _known: set[str] = set()  # names that passed: bounded, since checking costs more than looking up
@@ -45,3 +47,8 @@ def namespace_of(stored: str) -> str:
 def bare(stored: str) -> str:
     """A stored name without its namespace."""
     return stored.rpartition("/")[2]
+
+
+def shard_of(queue: str) -> int:
+    """The shard that a new queue gets. Kept in `queues.shard` from then on."""
+    return zlib.crc32(queue.encode()) % SHARDS

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.core.lanes import LaneKey
+from services.core.names import shard_of
 from services.runtime import logs
 from services.runtime.clock import SystemClock
 from services.store.database import Database
 
-SHARDS = 16
 MOST_LANES = 200_000  # remembered; beyond, all are forgotten and learnt anew
 
 log = logs.get("directory")
-
-
-def shard_of(queue: str) -> int:
-    """The shard that a new queue gets. Kept in `queues.shard` from then on."""
-    return zlib.crc32(queue.encode()) % SHARDS
 
 
 @dataclass(slots=True)

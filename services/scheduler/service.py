@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from uuid import UUID
 
 from services.core.errors import Unavailable
+from services.core.names import shard_of
 from services.rpc.server import Server
 from services.runtime import logs, metrics
 from services.runtime.clock import SystemClock
@@ -15,7 +16,7 @@ from services.runtime.settings import refuse
 from services.scheduler.admission import Admission
 from services.scheduler.coordinators import Coordinators
 from services.scheduler.depths import Depths
-from services.scheduler.directory import Directory, shard_of
+from services.scheduler.directory import Directory
 from services.scheduler.intake import Intake
 from services.scheduler.jobs import JobServicer
 from services.scheduler.queues import ClusterServicer, QueueAdminServicer

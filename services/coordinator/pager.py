@@ -47,6 +47,7 @@ class Pager:
         self._round: list[LaneKey] = []
         self._unknown: set[LaneKey] = set()
         self._search = False
+        self._filling: set[LaneKey] = set()  # lanes of which a page is being read or admitted
         self._mean_bytes: dict[LaneKey, float] = {}
         self._due_since = _BEGINNING
         self._due_reread_at = 0.0
@@ -74,8 +75,8 @@ class Pager:
             self._unknown.add(key)
             self._state.page_wanted.set()
             return
-        if lane.news or self._room(lane) < len(group.jobs):
-            lane.news = True  # a backlog: first come, first served, by the pager
+        if lane.news or key in self._filling or self._room(lane) < len(group.jobs):
+            lane.news = True  # a backlog, or a page on its way: first come, first served, by the pager (R13)
             self._state.hungry[key] = lane
             metrics.offers_refused.inc(len(group.jobs))
             self._state.page_wanted.set()
@@ -164,9 +165,11 @@ class Pager:
             part = lanes[start : start + LANES_A_QUERY]
             size = self._state.settings.page_size
             wanted = [(lane, lane.request(min(size, self._room(lane)))) for lane in part]
+            self._filling = {lane.key for lane in part}
             try:
                 pages = await self._reader.pages(wanted)
             except BaseException:
+                self._filling.clear()
                 for lane, request in wanted:
                     lane.abandon(request)
                     self._state.hungry[lane.key] = lane
@@ -175,10 +178,11 @@ class Pager:
             for (lane, request), page in zip(wanted, pages, strict=True):
                 if self._state.book.lanes.get(lane.key) is lane:
                     fresh = lane.merge(request, page)
-                    if lane.news:
-                        self._state.hungry[lane.key] = lane
                     if fresh:
                         await self._admit(lane, fresh, request.catching_up)
+                    if lane.news:
+                        self._state.hungry[lane.key] = lane
+                self._filling.discard(lane.key)
             if any(lane.news for lane in part):
                 self._state.page_wanted.set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -62,6 +63,14 @@ async def background() -> AsyncIterator[Background]:
         await tasks.stop()
 
 
+def _spare_the_collector() -> None:
+    """Garbage in cycles is rare here, and thousands of waiting jobs are not: the default thresholds look through them
+    hundreds of times a second. Measured: 17 % of the coordinator's CPU in a drain, 17 % of the scheduler's in bulk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service: str) -> int:
     """Runs a service: `serve` starts it and registers what is to be closed; then until SIGTERM or SIGINT.
 
@@ -94,6 +103,7 @@ def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service:
                 refused: int | None = await starting
                 if refused is not None:
                     return refused
+                _spare_the_collector()
                 log.info("ready")
                 await asyncio.wait({stopping, tasks.failed}, return_when=asyncio.FIRST_COMPLETED)
                 if not stop.is_set():

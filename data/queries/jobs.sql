@@ -15,6 +15,14 @@ select * from unnest(
 on conflict (id) do nothing
 returning id;
 
+-- name: insert_few_jobs
+-- For a small batch, and a transaction of its own: an error leaves nothing. Binary arrays: they cost a sixth to make.
+insert into taskflow.jobs (id, priority, encoding, retries, deferred, queue, task, payload, key, run_at, options)
+select * from unnest(
+    %(id)b::uuid[], %(priority)b::smallint[], %(encoding)b::smallint[], %(retries)b::integer[], %(deferred)b::boolean[],
+    %(queue)b::text[], %(task)b::text[], %(payload)b::bytea[], %(key)b::text[], %(run_at)b::timestamptz[], %(options)s::jsonb[])
+returning tx::text::bigint;
+
 -- name: insert_deferred
 -- Jobs that wait for a time, of the transaction that inserts them.
 insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)

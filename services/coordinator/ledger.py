@@ -111,7 +111,10 @@ class Ledger:
         return Ending(entry, change, row, self._epoch(entry))
 
     def _epoch(self, entry: Entry) -> int:
-        return self._state.epochs((entry.shard,))[entry.shard]
+        shard = self._state.book.shards.get(entry.shard)
+        if shard is None:
+            raise NotOwner(f"shard {entry.shard} is not ours")
+        return shard.epoch
 
     def _decide(
         self, entry: Entry, outcome: Outcome, *, final_error: bool = False, delay: float | None = None

@@ -6,7 +6,7 @@ Unavailable, and a connection that failed is not used again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -128,10 +128,18 @@ class Database:
 class Writer:
     """A connection of its own for one writer; connects when first used and after a failure."""
 
-    def __init__(self, url: str, *, timeout: float = 5.0, settings: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 5.0,
+        settings: str = "",
+        prepare: Callable[[AsyncConnection[Any]], None] = lambda conn: None,
+    ) -> None:
         self._url = url
         self._timeout = timeout
         self._settings = settings
+        self._prepare = prepare
         self._conn: AsyncConnection[Any] | None = None
 
     async def connection(self, factory: AsyncRowFactory[Any] = tuple_row) -> AsyncConnection[Any]:
@@ -139,6 +147,7 @@ class Writer:
             parameters = _parameters(self._timeout)
             parameters["options"] += self._settings
             self._conn = await AsyncConnection.connect(self._url, **parameters, row_factory=factory)
+            self._prepare(self._conn)
         return self._conn
 
     async def reset(self) -> None:
@@ -166,8 +175,10 @@ class Writer:
                 raise
 
 
-async def commit(conn: AsyncConnection[Any], statements: list[tuple[str, dict[str, Any]]]) -> list[int]:
-    """Sends `statements` and COMMIT in one pipeline; the rows that each touched.
+async def commit(
+    conn: AsyncConnection[Any], statements: list[tuple[str, dict[str, Any]]], *, begin: bool = False
+) -> list[int]:
+    """Sends `statements` and COMMIT, and BEGIN before them if asked, in one pipeline; the rows that each touched.
 
     A COMMIT of a failed transaction answers ROLLBACK without an error: its tag is looked at. CommitUnknown when the
     connection broke in here.
@@ -175,6 +186,8 @@ async def commit(conn: AsyncConnection[Any], statements: list[tuple[str, dict[st
     try:
         cursors = []
         async with conn.pipeline():
+            if begin:
+                await conn.execute("begin")
             for name, parameters in statements:
                 cursors.append(await conn.execute(sql(name), parameters))
             end = await conn.execute("commit")

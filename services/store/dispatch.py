@@ -12,6 +12,7 @@ import psycopg
 
 from services.core.lanes import Lane, LaneKey, Mark, Page, PageRequest, Position, Snapshot
 from services.runtime.failpoints import reach
+from services.store import raw_ids
 from services.store.database import Database, Writer, commit, translated
 from services.store.queries import sql
 from services.store.times import to_copy, to_datetime
@@ -21,6 +22,7 @@ _COPY_ATTEMPTS = (
     " worker, result, error) from stdin (format binary)"
 )
 _ATTEMPT_TYPES = ["bytea", "int8", "int8", "bytea", "int4", "int4", "int2", "bool", "int2", "text", "bytea", "bytea"]
+SMALL = 100  # up to here everything in one pipeline, which is one round trip, beats COPY and its four (see jobs.py)
 _NAMES = (
     "job_id", "started_at", "finished_at", "exec_id", "attempt", "tries", "outcome", "final", "encoding", "worker",
     "result", "error",
@@ -147,7 +149,11 @@ async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, 
     rows of a commit in doubt by their keys (A8). psycopg errors of class 22 or 23: a row is bad, nothing is written.
     """
     async with writer.transaction() as conn:
-        if changes.attempts and not slow:
+        if changes.attempts and not slow and len(changes.attempts) <= SMALL:
+            await reach("coordinator.before_commit")
+            attempts = ("insert_few_attempts", _attempt_columns(changes.attempts))
+            await commit(conn, [attempts, *changes.statements(epochs)], begin=True)
+        elif changes.attempts and not slow:
             await conn.execute("begin")
             async with conn.cursor() as cursor, cursor.copy(_COPY_ATTEMPTS) as copy:
                 copy.set_types(_ATTEMPT_TYPES)
@@ -199,7 +205,7 @@ class LaneReader:
 
     def __init__(self, url: str, timeout: float) -> None:
         plans = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-        self._writer = Writer(url, timeout=timeout, settings=plans)
+        self._writer = Writer(url, timeout=timeout, settings=plans, prepare=raw_ids.register)
 
     async def close(self) -> None:
         await self._writer.reset()
@@ -211,14 +217,14 @@ class LaneReader:
             "tasks": [lane.key.task for lane, _ in wanted],
             "priorities": [lane.key.priority for lane, _ in wanted],
             "txs": [str(r.position.tx) for _, r in wanted],
-            "ids": [UUID(bytes=r.position.id) for _, r in wanted],
+            "ids": raw_ids.Ids(r.position.id for _, r in wanted),
             "limits": [r.limit for _, r in wanted],
             "catching_up": [r.catching_up for _, r in wanted],
             "late_of": [n for n, (_, r) in enumerate(wanted, 1) for _ in r.late],
             "late": [str(tx) for _, r in wanted for tx in r.late],
         }
         async with self._writer.transaction() as conn:
-            rows = await (await conn.execute(sql("read_lanes"), parameters)).fetchall()
+            rows = await (await conn.execute(sql("read_lanes"), parameters, binary=True)).fetchall()
         snapshot = Snapshot(0, frozenset())
         ahead: list[list[Position]] = [[] for _ in wanted]
         behind: list[list[Position]] = [[] for _ in wanted]
@@ -227,7 +233,7 @@ class LaneReader:
                 _, xmax, running = text.split(":")
                 snapshot = Snapshot(int(xmax), frozenset(int(x) for x in running.split(",") if x))
             else:
-                (ahead if n > 0 else behind)[abs(n) - 1].append(Position(tx, job_id.bytes))
+                (ahead if n > 0 else behind)[abs(n) - 1].append(Position(tx, job_id))
         # UNION ALL keeps each branch's order, but does not promise to.
         return [
             Page(snapshot, sorted(a), b, len(a) >= r.limit)
@@ -236,8 +242,8 @@ class LaneReader:
 
     async def specs(self, ids: Sequence[bytes]) -> dict[bytes, Spec]:
         async with self._writer.transaction() as conn:
-            rows = await (await conn.execute(sql("load_specs"), {"ids": _uuids(ids)}, binary=True)).fetchall()
-        return {row[0].bytes: Spec(*row[1:]) for row in rows}
+            rows = await (await conn.execute(sql("load_specs"), {"ids": raw_ids.Ids(ids)}, binary=True)).fetchall()
+        return {row[0]: Spec(*row[1:]) for row in rows}
 
 
 async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -> dict[int, tuple[int, bool]]:

@@ -43,7 +43,7 @@ def changes_facts(text: str) -> bool:
 def numbered(query: str) -> bytes:
     """psycopg's named placeholders as Postgres's own."""
     numbers: dict[str, int] = {}
-    text = re.sub(r"%\((\w+)\)s", lambda m: f"${numbers.setdefault(m[1], len(numbers) + 1)}", query)
+    text = re.sub(r"%\((\w+)\)[sb]", lambda m: f"${numbers.setdefault(m[1], len(numbers) + 1)}", query)
     return text.replace("%%", "%").encode()
 
 

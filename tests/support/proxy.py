@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 _SSL_REQUEST = 80877103
-_COPY_DONE, _BIND, _SYNC = b"c", b"B", b"S"
+_COPY_DONE, _PARSE, _BIND, _SYNC = b"c", b"P", b"B", b"S"
 
 
 class PostgresProxy:
@@ -35,7 +35,7 @@ class PostgresProxy:
         return urlunsplit(self._dsn._replace(netloc=f"{who}@127.0.0.1:{port}"))
 
     def cut_next_commit(self, table: str) -> None:
-        """After the next COPY to `table`: COMMIT reaches the server, its answer reaches nobody. `cuts` counts."""
+        """With the next new rows of `table`: COMMIT reaches the server, its answer reaches nobody. `cuts` counts."""
         self.cut_table = table
 
     def __enter__(self) -> Self:
@@ -88,6 +88,7 @@ class _Link:
         self._server = server
         self._begun = False  # the start-up message has passed
         self._copying = self._copied = self._bound = False
+        self._inserts: dict[bytes, bytes] = {}  # prepared statements by name: inserts that come with their COMMIT
         self._doomed = False  # COMMIT has been sent: what the server says is for nobody
 
     def cut(self) -> None:
@@ -118,6 +119,12 @@ class _Link:
             self._begun = int.from_bytes(body[:4], "big") != _SSL_REQUEST
             return
         table = self._proxy.cut_table
+        if kind == _PARSE:
+            name, text = body.split(b"\0", 2)[:2]
+            self._inserts[name] = text if b"insert into" in text and b"on conflict" not in text else b""
+        elif table and kind == _BIND:
+            text = self._inserts.get(body.split(b"\0", 2)[1], b"")
+            self._bound = self._bound or f"insert into {table} ".encode() in text
         if table and f"copy {table} ".encode() in body:
             self._copying, self._copied, self._bound = True, False, False
         elif self._copying and kind == _COPY_DONE:

@@ -92,18 +92,20 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     async def ListJobLogs(self, request: pb.ListJobLogsRequest, context: Any) -> pb.ListJobLogsResponse:
         job_id = ids.parse(request.job_id, field="job_id")
+        size, after = page_size(request.page_size), _sequence(request.page_token)
         await self._reading.row(job_id)
-        size = page_size(request.page_size)
-        if request.page_token and not request.page_token.isdigit():
-            raise InvalidArgument("page_token: not one that this method gave out", "page_token")
-        rows = await self._db.rows(
-            "list_logs", job_id=UUID(bytes=job_id), after=int(request.page_token or 0), limit=size + 1
-        )
+        rows = await self._db.rows("list_logs", job_id=UUID(bytes=job_id), after=after, limit=size + 1)
         logs = [
             pb.JobLog(attempt=r["attempt"], time=stamp(r["logged_at"]), level=r["level"], message=r["message"])
             for r in rows[:size]
         ]
         return pb.ListJobLogsResponse(logs=logs, next_page_token=str(rows[size - 1]["seq"]) if len(rows) > size else "")
+
+
+def _sequence(token: str) -> int:
+    if token and not (token.isascii() and token.isdigit() and len(token) < 19):
+        raise InvalidArgument("page_token: not one that this method gave out", "page_token")
+    return int(token or 0)
 
 
 def _item_error(index: int, fault: TaskFlowFault) -> pb.ItemError:

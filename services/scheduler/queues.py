@@ -31,8 +31,11 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
 
     async def ListQueues(self, request: pb.ListQueuesRequest, context: Any) -> pb.ListQueuesResponse:
         size = page_size(request.page_size)
-        queues = await self._read(after=request.page_token, names=[], limit=size + 1)
-        token = queues[size - 1].name if len(queues) > size else ""
+        queues = await self._read(after=_queue_token(request.page_token), names=[], limit=size + 1)
+        token = ""
+        if len(queues) > size:
+            last = queues[size - 1]
+            token = qualify(last.name, field="name", namespace=last.namespace)
         return pb.ListQueuesResponse(queues=queues[:size], next_page_token=token)
 
     async def GetQueue(self, request: pb.GetQueueRequest, context: Any) -> pb.Queue:
@@ -124,11 +127,18 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         return answer
 
 
+def _queue_token(token: str) -> str:
+    try:
+        return qualify(token, field="page_token") if token else ""
+    except InvalidArgument:
+        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None
+
+
 def _worker_token(token: str) -> tuple[datetime, UUID]:
     if not token:
         return _BEGINNING, UUID(int=0)
     try:
         time, _, worker = token.partition("~")
-        return datetime.fromisoformat(time), UUID(worker)
-    except ValueError:
+        return datetime.fromisoformat(time).astimezone(UTC), UUID(worker)
+    except (ValueError, OverflowError):
         raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None

@@ -69,16 +69,17 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         if any(entry.spec is None for entry, _ in own):
             own = await self._completed(own, answer)
         if own:
-            waits.add(self._accept(own))
+            waits.add(self._accept(request.worker_id, own))
         if waits:
             await self._committed(waits)
         return answer
 
-    def _accept(self, own: Sequence[tuple[Entry, pb.AttemptOutcome]]) -> asyncio.Future[Any]:
+    def _accept(self, worker: bytes, own: Sequence[tuple[Entry, pb.AttemptOutcome]]) -> asyncio.Future[Any]:
         ending = []
         for entry, outcome in own:
             if entry.phase is Phase.ENDING:
                 continue
+            entry.worker = entry.worker or worker  # its report can overtake the word of who took it
             if outcome.outcome == jobs_pb2.OUTCOME_RETURNED and not outcome.started and not entry.cancelling:
                 self._sessions.returned([entry])  # never started: no attempt, no try (R4)
             else:

@@ -55,7 +55,7 @@ def record(tmp_path: Path) -> Record:
     return Record.read(*tmp_path.glob("*.record"))
 
 
-@pytest.mark.feature("S3.1", "S3.2", "S3.3", "X.4")
+@pytest.mark.feature("S1.7", "S3.1", "S3.2", "S3.3", "X.4")
 def test_ten_thousand_jobs_run_once_each_through_two_workers(
     tf: TaskFlow, worker: Callable[..., Program], database: str, tmp_path: Path
 ) -> None:
@@ -73,7 +73,7 @@ def test_ten_thousand_jobs_run_once_each_through_two_workers(
     assert min(shares) > 1000, "both workers had their share"
 
 
-@pytest.mark.feature("M.4", "A5", "A8")
+@pytest.mark.feature("M.4", "A5", "A8", "B13")
 @pytest.mark.parametrize("service", ["coordinator", "queue", "scheduler"])
 @pytest.mark.parametrize("how", ["killed", "restarted"])
 def test_a_service_that_goes_under_load_loses_and_doubles_nothing(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskflow import JobCancelled, JobFailed, JobHandle, JobInfo, JobUnsuccessful, Outcome, TaskFlow
+from taskflow import JobCancelled, JobFailed, JobHandle, JobInfo, JobState, JobUnsuccessful, Outcome, TaskFlow
 from tests.support.cluster import Program, ServiceCluster
 from tests.support.waiting import eventually
 
@@ -170,7 +170,8 @@ def test_a_running_job_is_cancelled_whatever_runs_it(tf: TaskFlow, notes: Path, 
     job = new(tf, task, {"seconds": 60} if task == "sleep" else None, retries=3)
     eventually(lambda: f"start {task} " in notes.read_text())
 
-    assert job.cancel("changed my mind").cancelling
+    told = job.cancel("changed my mind")
+    assert told.cancelling or told.state is JobState.CANCELLED, "its worker can be quicker than the answer"
     begun = time.monotonic()
     with pytest.raises(JobCancelled):
         job.wait(timeout=30)

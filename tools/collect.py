@@ -8,4 +8,5 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     print()
     for item in session.items:
         for mark in item.iter_markers("feature"):
-            print(f"feature\t{mark.args[0]}\t{item.nodeid}")
+            for name in mark.args:
+                print(f"feature\t{name}\t{item.nodeid}")

@@ -187,3 +187,24 @@ def test_a_stopped_coordinator_writes_nothing_after_its_shards_were_taken(scene:
     assert epochs is not None and epochs[0] >= 2
     scene.all_once("two-owners", 800)
     assert before < 800
+
+
+@pytest.mark.feature("A12")
+def test_what_was_handed_out_before_a_crash_leaves_a_trace_before_it_is_handed_out_again(scene: Scene) -> None:
+    tf = scene.start()
+    doomed = scene.worker("suspects", 2)
+    tf.new_jobs([{"queue": "suspects", "payload": {"sleep": 3}} for _ in range(10)])
+    eventually(lambda: len(scene.record().starts) == 2)
+
+    doomed.signal(signal.SIGKILL)  # the machine goes: worker and owner at once
+    scene.cluster.kill("coordinator")
+    scene.restart("coordinator")
+
+    def traces() -> list[tuple[bool, int]]:
+        with psycopg.connect(scene.dsn) as conn:
+            return conn.execute("select started, handouts from taskflow.leases where queue = 'suspects'").fetchall()
+
+    eventually(lambda: traces() == [(False, 0)] * 10, 30)  # the dead worker's word was waited for, for a lease
+    scene.worker("suspects")
+    eventually(lambda: scene.outcomes("suspects") == {"succeeded": 10}, 30)
+    assert traces() == []

@@ -55,7 +55,7 @@ def record(tmp_path: Path) -> Record:
     return Record.read(*tmp_path.glob("*.record"))
 
 
-@pytest.mark.feature("S1.7", "S3.1", "S3.2", "S3.3", "X.4")
+@pytest.mark.feature("S1.7", "S3.1", "S3.2", "S3.3", "R2", "X.4")
 def test_ten_thousand_jobs_run_once_each_through_two_workers(
     tf: TaskFlow, worker: Callable[..., Program], database: str, tmp_path: Path
 ) -> None:

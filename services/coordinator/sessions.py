@@ -43,6 +43,7 @@ class Sessions:
         self._closing = closing
         self.open: dict[bytes, Session] = {}
         self.known: dict[bytes, pb.Register] = {}
+        self._goodbye = asyncio.Event()  # somebody has left: no takeover is to wait for it
         self.left: set[bytes] = set()  # those that said goodbye
 
     # -- the stream --------------------------------------------------------------------------
@@ -145,6 +146,7 @@ class Sessions:
             seat.deadline = min(seat.deadline, now + grace)
             if session.goodbye:
                 self.left.add(session.worker)
+                self._goodbye.set()
 
     # -- heartbeats --------------------------------------------------------------------------
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
@@ -203,7 +205,10 @@ class Sessions:
         state = self._state
         last = state.clock.monotonic()
         while True:
-            await state.clock.sleep(CHECK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK):
+                    await self._goodbye.wait()
+            self._goodbye.clear()
             now = state.clock.monotonic()
             gap, last = now - last - CHECK, now
             if gap > 1.0:

@@ -89,6 +89,7 @@ class Server:
         except (OSError, RuntimeError):
             refuse(f"TASKFLOW_PORT: cannot listen on {where}; is it in use? Choose another port or stop what is there")
         await self._health.set(f"instance/{self.incarnation}", health_pb2.HealthCheckResponse.SERVING)
+        await self.serving(False)  # of itself it would answer SERVING from the first moment on
         await self._server.start()
         stack.push_async_callback(self.stop)
 

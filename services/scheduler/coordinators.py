@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import grpc
 
+from services.core.errors import Unavailable
 from services.rpc.server import channel
 from services.runtime import logs
 from services.runtime.lifecycle import Background
@@ -174,6 +175,11 @@ class Coordinators:
             del self._waiters[job_id]
             for link in self._links.values():
                 link.unwatch(job_id)
+
+    def abandon(self) -> None:
+        """This scheduler stops: whoever waits is to ask again, and finds another or the next."""
+        for future in [f for futures in self._waiters.values() for f in futures if not f.done()]:
+            future.set_exception(Unavailable("this scheduler stops; ask again", "STOPPING"))
 
     @property
     def awaited(self) -> list[bytes]:

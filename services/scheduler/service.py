@@ -65,8 +65,15 @@ async def start(
     await db.run("create_queues", names=["default"], shards=[shard_of("default")])  # it always exists (R11)
     await directory.refresh()
     coordinators.refresh(tasks)
-    tasks.start(follow_cluster(settings, db, clock, directory, coordinators, server, tasks, incarnation), "cluster")
+    cluster = follow_cluster(settings, db, clock, directory, coordinators, server, tasks, incarnation)
+    stack.callback(tasks.start(cluster, "cluster").cancel)  # before it leaves: who has left does not beat
     tasks.start(keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs"), "awaited")
+
+    async def end_waits() -> None:
+        await server.closing.wait()
+        coordinators.abandon()
+
+    tasks.start(end_waits(), "end of waits")
 
     async def make_partitions() -> None:
         await db.run("ensure_partitions", days=settings.partition_days)

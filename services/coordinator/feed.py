@@ -38,7 +38,7 @@ class Feed:
         self._call: grpc.aio.StreamStreamCall[pb.FeedRequest, pb.FeedResponse] | None = None
         self._answers: AsyncIterator[pb.FeedResponse]
         self._remove: list[bytes] = []
-        self._validity_due = False
+        self._validity_due = self._opened = False
         self._closed = False
         self.queue_incarnation = ""  # of the queue service, from its hello on
         # Of this life alone: gRPC may leave a broken stream's request iterator waiting, and it must not eat our news.
@@ -63,8 +63,8 @@ class Feed:
         await self._channel.close()
 
     def prolong(self) -> None:
-        """Tells how long our shards are ours."""
-        self._validity_due = True
+        """Tells how long our shards are ours. The first time, once they are taken over, opens the feed."""
+        self._validity_due = self._opened = True
         self._news.set()
 
     def remove(self, exec_ids: list[bytes]) -> None:
@@ -96,6 +96,8 @@ class Feed:
             if self._closed:
                 return
             self._news.clear()
+            if not self._opened:
+                continue  # what comes before our epochs would be dropped there: it stays in the outbox
             request = pb.FeedRequest()
             if self._validity_due:
                 self._validity_due = False

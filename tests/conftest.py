@@ -42,11 +42,21 @@ def database(postgres: str, template: str, request: pytest.FixtureRequest) -> It
 
 
 @pytest.fixture(scope="module")
-def make_cluster(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ServiceCluster]]:
-    """Makes clusters on the module's database, not started yet; takes ServiceCluster's options, and `dsn`."""
+def make_cluster(
+    database: str, postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., ServiceCluster]]:
+    """Makes clusters, not started yet; takes ServiceCluster's options, and `dsn`.
+
+    The first is on the module's database, each further one on a database of its own: two clusters whose services have
+    the same names would take each other's shards.
+    """
     made: list[ServiceCluster] = []
+    own: list[str] = []
 
     def make(dsn: str | None = None, **options: Any) -> ServiceCluster:
+        if dsn is None and made:
+            own.append(f"cluster_{os.getpid()}_{next(_numbers)}")
+            dsn = pg.create_database(postgres, own[-1], template)
         cluster = ServiceCluster(dsn or database, tmp_path_factory.mktemp("cluster"), **options)
         made.append(cluster)
         return cluster
@@ -54,6 +64,8 @@ def make_cluster(database: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     yield make
     for cluster in made:
         cluster.close()
+    for name in own:
+        pg.drop_database(postgres, name)
 
 
 @pytest.fixture(scope="module")

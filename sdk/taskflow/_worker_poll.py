@@ -67,12 +67,14 @@ class Poller:
             if self._backoff:
                 await SYSTEM.sleep(self._backoff)
             want = await self._wanted()
-            if want and not self.stopped and self._worker.may_poll():
+            if not self._worker.may_poll():
+                continue  # a coordinator went meanwhile: `standing` says when one is back, `changed` would not
+            if want and not self.stopped:
                 self._pool.promised += want
                 task = self._worker.io.spawn(self._poll(want))
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
-            else:
+            elif not self.stopped:
                 await self._changed.wait()
 
     async def _wanted(self) -> int:
@@ -110,10 +112,16 @@ class Poller:
             answer = None
         finally:
             pool.promised -= want
-            self._changed.wake()
+            self._done(asyncio.current_task())
         if answer is not None:
             worker.receive(answer.lanes, registration)
             worker.quiet.wake()
+
+    def _done(self, poll: asyncio.Task[None] | None) -> None:
+        """Counts it out before the wake: `_wanted` would find it under way still, and wait for no other."""
+        if poll is not None:
+            self._under_way.discard(poll)
+        self._changed.wake()
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         self._backoff = min(max(self._backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)

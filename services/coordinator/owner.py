@@ -167,21 +167,21 @@ class Owner:
             queue_address=",".join(settings.queue_addresses),
         )
         snapshot = (await state.db.rows("snapshot_now", now=None))[0]
-        state.lost.clear()
-        state.page_wanted.set()
         registered = await self._recovery.seats(previous | {settings.name})
-        leases = await state.db.rows("list_leases", shards=list(epochs))
+        leases = await self._recovery.read_leases(list(epochs))
+        lanes = await state.db.rows("list_lanes", shards=list(epochs))
+        # From here on nothing waits: whoever finds a shard open finds its lanes and leases there, too.
+        state.lost.clear()
         self._pager.forget()
         state.book.outbox.clear()
         for number, (epoch, clean) in epochs.items():
             shard = Shard(number, epoch, snapshot["xmax"], clean)
             shard.opened_at = snapshot["now"]
             state.book.open(shard, registered)
-        await self._pager.find_lanes(taking_over=True)
-        await self._recovery.restore(leases)
-        state.settle_wanted.set()
-        state.due_wanted.set()
-        state.cancels_wanted.set()
+        self._pager.add_lanes(lanes, taking_over=True)
+        self._recovery.restore(leases)
+        for wanted in (state.page_wanted, state.settle_wanted, state.due_wanted, state.cancels_wanted):
+            wanted.set()
         metrics.takeovers.inc(len(epochs))
         log.info("took over", shards=len(epochs), epoch=max(e for e, _ in epochs.values()), workers=len(registered))
 

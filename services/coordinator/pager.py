@@ -120,12 +120,15 @@ class Pager:
                 self._outage.failed(error)
                 await state.clock.sleep(state.settings.sweep_interval)
 
-    async def find_lanes(self, *, taking_over: bool = False) -> None:
-        """Lanes whose row we have not seen yet, read from their mark on. One born after the takeover holds nothing
-        that an older owner can have seen."""
-        state = self._state
+    async def find_lanes(self) -> None:
+        """Lanes whose row we have not seen yet."""
         self._unknown.clear()
-        rows = await state.db.rows("list_lanes", shards=list(state.book.shards))
+        self.add_lanes(await self._state.db.rows("list_lanes", shards=list(self._state.book.shards)))
+
+    def add_lanes(self, rows: list[dict[str, Any]], *, taking_over: bool = False) -> None:
+        """To be read from their marks on. One born after the takeover holds nothing that an older owner can have
+        seen."""
+        state = self._state
         for row in rows:
             key = LaneKey(row["queue"], row["task"], row["priority"])
             shard = state.book.shards.get(row["shard"])

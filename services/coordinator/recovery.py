@@ -38,17 +38,20 @@ class Recovery:
                 state.book.seats[worker] = Seat(worker, deadline, row["name"])
         return [row["worker_id"].bytes for row in rows]
 
-    async def restore(self, leases: list[dict[str, Any]]) -> None:
-        """Attempts with a lease row: running somewhere, or handed out in doubt."""
+    async def read_leases(self, shards: list[int]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """The rows of these shards' leases, each with its job's facts."""
+        leases = await self._state.db.rows("list_leases", shards=shards)
         facts = await self.facts([row["job_id"].bytes for row in leases])
-        for row in leases:
+        return [(row, facts[row["job_id"].bytes]) for row in leases if row["job_id"].bytes in facts]
+
+    def restore(self, leases: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Attempts with a lease row: running somewhere, or handed out in doubt."""
+        for row, facts in leases:
             job_id = row["job_id"].bytes
-            if job_id not in facts or row["shard"] not in self._state.book.shards:
-                continue
             key = LaneKey(row["queue"], row["task"], row["priority"])
-            entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], spec_of(job_id, facts[job_id]))
+            entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], spec_of(job_id, facts))
             entry.exec_id, entry.started, entry.handouts = row["exec_id"].bytes, row["started"], row["handouts"]
-            entry.due = facts[job_id]["due_attempt"] is not None
+            entry.due = facts["due_attempt"] is not None
             self._state.book.restore(entry)
 
     async def facts(self, job_ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:

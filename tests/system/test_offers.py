@@ -31,7 +31,7 @@ COVERED = """
     ids=["in-time", "lost", "late", "pages-read-before-and-merged-after"],
 )
 def test_every_job_runs_once_whatever_becomes_of_its_offer(
-    make_cluster: Callable[..., ServiceCluster], database: str, failpoints: dict[str, str]
+    make_cluster: Callable[..., ServiceCluster], failpoints: dict[str, str]
 ) -> None:
     cluster = make_cluster(env={name: {"TASKFLOW_FAILPOINTS": points} for name, points in failpoints.items()})
     cluster.start_all()
@@ -50,7 +50,7 @@ def test_every_job_runs_once_whatever_becomes_of_its_offer(
             many = [{"queue": "whatever", "task": "count", "priority": n % 2 + 5} for n in range(600)]
             made = [*tf.new_jobs(many), *singles]
             results += [job.wait(timeout=30).result for job in made[:-3]]
-            eventually(lambda: rows.found(database, COVERED) == [(True,)])  # pages have seen all of them by now
+            eventually(lambda: rows.found(cluster.dsn, COVERED) == [(True,)])  # pages have seen all of them by now
     cluster.close()
 
     assert results == [1] * 606

@@ -252,6 +252,27 @@ def test_a_worker_that_starts_before_its_cluster_waits_for_it(
     assert program.stop() == 0
 
 
+def test_a_worker_without_queue_service_and_coordinator_works_on_when_they_are_back(
+    make_cluster: Callable[..., ServiceCluster], tmp_path: Path
+) -> None:
+    """The coordinator goes while the worker pauses between two polls that fail."""
+    own = make_cluster()
+    own.start_all()
+    program = own.run("left", "-m", "tests.support.sdk_app", own.scheduler_address)
+    with TaskFlow(own.scheduler_address) as tf:
+        assert tf.new_job("sdk", 1, task="echo").wait(timeout=30).result == 1
+        own.kill("queue")
+        eventually(lambda: "cannot poll" in program.output, 20)
+        own.kill("coordinator")
+        eventually(lambda: "no session" in program.output, 20)
+
+        own.start("queue")
+        own.start("coordinator")
+
+        assert tf.new_job("sdk", 2, task="echo").wait(timeout=30).result == 2
+    assert program.stop() == 0
+
+
 def test_a_run_in_a_thread_is_stopped_by_its_app(cluster: ServiceCluster) -> None:
     tf = TaskFlow(cluster.scheduler_address)
     running = threading.Thread(target=lambda: tf.run("threaded", handler=lambda job: 2 * job.payload), daemon=True)

@@ -112,7 +112,7 @@ class World:
         for entry in self.book.adopted:
             if entry.job_id in self.outcome:
                 self.book.discard(entry)
-            entry.key = KEY
+            entry.key, entry.spec = KEY, ""
         self.book.adopted.clear()
 
     def accept(self, entry: Entry, exec_id: bytes) -> None:

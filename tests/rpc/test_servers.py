@@ -1,0 +1,222 @@
+"""Four processes, each a gRPC server of its own: health, reflection, a stop in order, a part of its own (S3.6)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from taskflow.v1 import jobs_pb2 as pb
+from taskflow.v1 import queue_pb2
+from tests.support import postgres as pg
+from tests.support.api import TIMEOUT, Api, refusal
+from tests.support.cluster import ServiceCluster
+from tests.support.rawworker import RawWorker
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.feature("S3.6")
+
+COMMON = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+OWN = {
+    "scheduler": {"taskflow.v1.JobService", "taskflow.v1.QueueAdminService", "taskflow.v1.ClusterService"},
+    "coordinator": {"taskflow.v1.WorkerService", "taskflow.v1.DispatchService"},
+    "queue": {"taskflow.v1.QueueService"},
+    "worker": set[str](),
+}
+GRACE = 5.0  # the services' default
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceCluster]:
+    """All four, against a database of their own; the worker runs the app of tests.support.cli_app."""
+    name = f"servers_{os.getpid()}"
+    dsn = pg.create_database(postgres, name, template)
+    running = ServiceCluster(
+        dsn, tmp_path_factory.mktemp("servers"), services=("queue", "coordinator", "scheduler", "worker"),
+        app="tests.support.cli_app:app",
+    )  # fmt: skip
+    running.start_all()
+    yield running
+    running.close()
+    pg.drop_database(postgres, name)
+
+
+@pytest.fixture(scope="module")
+def api(cluster: ServiceCluster) -> Iterator[Api]:
+    with Api(cluster.scheduler_address) as stubs:
+        yield stubs
+
+
+def channel(cluster: ServiceCluster, name: str) -> grpc.Channel:
+    return grpc.insecure_channel(cluster.address(name), options=[("grpc.enable_http_proxy", 0)])
+
+
+def health(cluster: ServiceCluster, name: str, service: str = "") -> int:
+    with channel(cluster, name) as to:
+        stub = health_pb2_grpc.HealthStub(to)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT)
+        return int(answer.status)
+
+
+def add(api: Api, a: int, b: int) -> pb.Job:
+    return api.new("sums", task="add", payload=b'{"a":%d,"b":%d}' % (a, b))
+
+
+def goes_through(api: Api) -> bool:
+    """Whether a job is run."""
+    return api.wait(add(api, 1, 2).id, 30).result == b"3"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_server_lists_its_own_services_and_nobody_else_s(cluster: ServiceCluster, name: str) -> None:
+    with channel(cluster, name) as to:
+        database = ProtoReflectionDescriptorDatabase(to)
+        listed = set(database.get_services())
+        methods = {
+            service: [method.name for method in DescriptorPool(database).FindServiceByName(service).methods]
+            for service in OWN[name]
+        }
+
+    assert listed == OWN[name] | COMMON
+    assert all(methods.values()), "and describes them"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_server_is_healthy_as_a_whole_and_by_service(cluster: ServiceCluster, name: str) -> None:
+    serving = health_pb2.HealthCheckResponse.SERVING
+
+    assert {health(cluster, name, service) for service in ("", *OWN[name])} == {serving}
+    with pytest.raises(grpc.RpcError) as refused:
+        health(cluster, name, "taskflow.v1.NoSuchService")
+    assert refusal(refused.value).code == grpc.StatusCode.NOT_FOUND
+
+
+def test_the_four_processes_are_four(cluster: ServiceCluster, api: Api) -> None:
+    assert len({cluster.pid(name) for name in OWN}) == len({cluster.address(name) for name in OWN}) == 4
+    assert goes_through(api)
+
+
+@pytest.mark.feature("M.4")
+@pytest.mark.parametrize("dead", ["worker", "queue", "coordinator", "scheduler"])
+def test_the_death_of_one_stops_its_own_part_alone(cluster: ServiceCluster, api: Api, dead: str) -> None:
+    """Whoever is left answers; jobs are taken unless it is the scheduler, and run when it is back."""
+    before = {name: cluster.pid(name) for name in OWN}
+    waiting = [add(api, n, 1) for n in range(3)] if dead == "scheduler" else []
+    cluster.kill(dead)
+    try:
+        alive = [name for name in OWN if name != dead]
+        assert [health(cluster, name) for name in alive] == [health_pb2.HealthCheckResponse.SERVING] * 3
+        assert {name: cluster.pid(name) for name in alive} == {n: p for n, p in before.items() if n != dead}
+        with pytest.raises(grpc.RpcError) as refused:
+            health(cluster, dead)
+        assert refusal(refused.value).code == grpc.StatusCode.UNAVAILABLE
+        if dead != "scheduler":
+            waiting = [add(api, n, 1) for n in range(3)]
+            assert [api.get(job.id).id for job in waiting] == [job.id for job in waiting]
+    finally:
+        cluster.start(dead)
+        cluster.wait_healthy(dead)
+
+    assert [api.wait(job.id, 30).result for job in waiting] == [b"1", b"2", b"3"]
+    assert goes_through(api)
+
+
+@pytest.mark.feature("B13", "X.22")
+@pytest.mark.parametrize("name", ["queue", "coordinator", "scheduler", "worker"])
+def test_a_stop_ends_within_its_grace_whatever_is_open(cluster: ServiceCluster, api: Api, name: str) -> None:
+    """Polls, sessions, feeds, offers, and somebody who waits for a job."""
+    job = api.new("for-nobody")
+
+    def wait() -> Any:
+        request = pb.AwaitJobRequest(id=job.id)
+        request.timeout.FromSeconds(60)
+        try:
+            return api.jobs.AwaitJob(request, timeout=90)
+        except grpc.RpcError as error:
+            return refusal(error)
+
+    with ThreadPoolExecutor(2) as pool, RawWorker(api, queues=["nothing-comes"]) as raw:
+        polling = pool.submit(_ended, lambda: raw.poll(seconds=50))
+        waiting = pool.submit(wait)
+        eventually(lambda: raw.queue_service.Stats(queue_pb2.StatsRequest(), timeout=TIMEOUT).waiting_polls >= 1)
+        begun = time.monotonic()
+        status = cluster.stop(name, grace=20)
+        took = time.monotonic() - begun
+        cluster.start(name)
+        cluster.wait_healthy(name)
+        api.jobs.CancelJob(pb.CancelJobRequest(id=job.id), timeout=TIMEOUT)
+        answer = waiting.result()
+    ended = polling.result()  # with the stop, or with the worker
+    with RawWorker(api, queues=["nothing-comes"], worker_id=raw.worker_id):
+        pass  # a goodbye that counts, so that no takeover waits for it
+
+    assert status == 0 and took < GRACE / 2
+    assert ended == [] if name == "queue" else isinstance(ended, grpc.RpcError | ValueError)
+    if name == "scheduler":
+        assert answer.code == grpc.StatusCode.UNAVAILABLE
+    else:
+        assert answer.state == pb.JOB_STATE_CANCELLED
+    assert goes_through(api)
+
+
+def _ended(call: Any) -> Any:
+    try:
+        return call()
+    except (grpc.RpcError, ValueError) as error:
+        return error
+
+
+@pytest.mark.feature("B13")
+def test_a_coordinator_that_stops_hands_over_and_the_next_one_does_not_wait(cluster: ServiceCluster, api: Api) -> None:
+    before = cluster.log("coordinator").count("took over")
+    begun = time.monotonic()
+
+    cluster.restart("coordinator")
+
+    assert time.monotonic() - begun < 5, "not as long as a dead one is waited for"
+    assert goes_through(api)
+    assert cluster.log("coordinator").count("took over") == before + 1
+
+
+def test_a_server_is_not_healthy_before_it_is_ready(cluster: ServiceCluster) -> None:
+    """A coordinator without a queue service owns nothing yet."""
+    cluster.stop("queue")
+    cluster.stop("coordinator")
+    cluster.start("coordinator")
+    not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+
+    assert {eventually(lambda: answers(cluster, "coordinator")) for _ in range(20)} == {not_serving}
+
+    cluster.start("queue")
+    for name in ("queue", "coordinator"):
+        cluster.wait_healthy(name)
+
+
+def answers(cluster: ServiceCluster, name: str) -> int:
+    """Its health; 0 while nobody answers there."""
+    try:
+        return health(cluster, name)
+    except grpc.RpcError:
+        return 0
+
+
+@pytest.mark.parametrize("name", ["queue", "coordinator", "scheduler"])
+def test_an_interrupt_is_a_stop_as_well(cluster: ServiceCluster, api: Api, name: str) -> None:
+    cluster.kill(name, signal.SIGINT)
+    cluster.wait_dead(name, GRACE + 1)
+    assert cluster.stop(name) == 0
+    cluster.start(name)
+    cluster.wait_healthy(name)
+
+    assert goes_through(api)

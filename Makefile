@@ -4,6 +4,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
+TEST_PROCESSES ?= 3
 STAMP := .venv/.taskflow-stamp
 
 help: ## this list
@@ -21,7 +22,7 @@ up: $(STAMP) ## start a whole cluster and stay, until Ctrl-C; the data stay in .
 	@$(BIN)/taskflow up $(ARGS)
 
 test: $(STAMP) ## run every test (ARGS="tests/store -k partition" for some)
-	@$(PY) -m pytest $(if $(ARGS),$(ARGS),tests)
+	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(if $(ARGS),$(ARGS),tests)
 
 check: lint type test verify ## what CI runs
 

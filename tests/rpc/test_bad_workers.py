@@ -131,7 +131,7 @@ def test_a_report_that_cannot_be_read_is_refused_by_field_and_nothing_of_it_is_r
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"exec_id": rows.new_exec(3, 1)}, "STALE_EXEC_ID"),
+        ({"exec_id": b"\0\3\0\0\0\1" + b"x" * 10}, "STALE_EXEC_ID"),
         ({"exec_id": b"\xff" * 16}, "STALE_EXEC_ID"),
         ({"exec_id": b"\xff" * 16, "shard": 99}, "NOT_OWNER"),
         ({"exec_id": b"\xff" * 16, "shard": -1}, "NOT_OWNER"),

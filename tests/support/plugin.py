@@ -11,15 +11,18 @@ from tests.support import cluster as clusters
 
 FEATURES = Path(__file__).resolve().parents[2] / "docs" / "reference" / "features.toml"
 CACHE_KEY = "taskflow/features"
+PROPERTY = "taskflow-features"
 
 
 class FeatureRecorder:
-    """Keeps, for each test with a feature mark, how it ended last: passed, failed or skipped."""
+    """Keeps, for each test with a feature mark, how it ended last: passed, failed or skipped.
+
+    The ids travel with the reports: with several processes, the one that reports is not the one that runs the tests.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._marks: dict[str, list[str]] = {}
-        self._outcomes: dict[str, str] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Note the marks; a mark with an unknown id stops the run."""
@@ -30,28 +33,23 @@ class FeatureRecorder:
             if unknown:
                 raise pytest.UsageError(f"{item.nodeid}: feature {unknown[0]} is not in {FEATURES.name}")
             if ids:
-                self._marks[item.nodeid] = ids
+                item.user_properties.append((PROPERTY, ids))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """The worst of setup, call and teardown."""
-        if report.nodeid not in self._marks:
+        ids = dict(report.user_properties).get(PROPERTY)
+        if ids is None:
             return
-        if report.failed:
-            self._outcomes[report.nodeid] = "failed"
-        elif report.skipped:
-            self._outcomes.setdefault(report.nodeid, "skipped")
-        elif report.when == "call":
-            self._outcomes.setdefault(report.nodeid, "passed")
+        seen = self._seen.setdefault(report.nodeid, {"features": ids, "outcome": "passed"})
+        if report.failed or report.skipped and seen["outcome"] != "failed":
+            seen["outcome"] = report.outcome
 
     def pytest_sessionfinish(self) -> None:
         """Merge with what earlier runs of other tests left."""
         cache = self._config.cache
-        if cache is None or self._config.option.collectonly:
+        if cache is None or self._config.option.collectonly or hasattr(self._config, "workerinput"):
             return
-        seen: dict[str, Any] = cache.get(CACHE_KEY, {})
-        for nodeid, outcome in self._outcomes.items():
-            seen[nodeid] = {"features": self._marks[nodeid], "outcome": outcome}
-        cache.set(CACHE_KEY, seen)
+        cache.set(CACHE_KEY, {**cache.get(CACHE_KEY, {}), **self._seen})
 
 
 def pytest_configure(config: pytest.Config) -> None:

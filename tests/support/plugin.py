@@ -41,7 +41,7 @@ class FeatureRecorder:
         if ids is None:
             return
         seen = self._seen.setdefault(report.nodeid, {"features": ids, "outcome": "passed"})
-        if report.failed or report.skipped and seen["outcome"] != "failed":
+        if report.failed or (report.skipped and seen["outcome"] != "failed"):
             seen["outcome"] = report.outcome
 
     def pytest_sessionfinish(self) -> None:

@@ -51,6 +51,12 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION taskflow.now() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select now() + moved_by from taskflow.clock
+$$;
+
 CREATE FUNCTION taskflow.outcome_name(outcome smallint) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT
     AS $$
@@ -129,6 +135,12 @@ CREATE TABLE taskflow.cancels (
     reason text DEFAULT ''::text NOT NULL,
     done boolean DEFAULT false NOT NULL,
     revoked boolean DEFAULT false NOT NULL
+);
+
+CREATE TABLE taskflow.clock (
+    only_row boolean DEFAULT true NOT NULL,
+    moved_by interval DEFAULT '00:00:00'::interval NOT NULL,
+    CONSTRAINT clock_only_row_check CHECK (only_row)
 );
 
 CREATE TABLE taskflow.deferred (
@@ -307,6 +319,9 @@ ALTER TABLE ONLY taskflow.attempts
 
 ALTER TABLE ONLY taskflow.cancels
     ADD CONSTRAINT cancels_pkey PRIMARY KEY (job_id);
+
+ALTER TABLE ONLY taskflow.clock
+    ADD CONSTRAINT clock_pkey PRIMARY KEY (only_row);
 
 ALTER TABLE ONLY taskflow.deferred
     ADD CONSTRAINT deferred_pkey PRIMARY KEY (job_id);

@@ -1,5 +1,13 @@
 -- name: database_time
-select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now_us;
+-- This server's clock, and by how much ours was moved from it.
+select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now_us,
+    (extract(epoch from moved_by) * 1000000)::bigint as moved_us
+from taskflow.clock;
+
+-- name: move_clock
+-- Forward, for every process of the cluster. Two callers at once move it by the sum.
+update taskflow.clock set moved_by = moved_by + %(by)s * interval '1 microsecond'
+returning (extract(epoch from moved_by) * 1000000)::bigint as moved_us;
 
 -- name: join_members
 -- This process, under its stable name, in a new incarnation.
@@ -74,7 +82,7 @@ select name, shard, created_at from taskflow.queues where name = any(%(names)s::
 -- name: list_queues
 -- A page of queues with what the small tables know of them.
 select q.name, q.shard, q.created_at,
-    (select count(*) from taskflow.deferred d where d.queue = q.name and d.shard = q.shard and d.due_at > coalesce(%(now)s, now())) as scheduled,
+    (select count(*) from taskflow.deferred d where d.queue = q.name and d.shard = q.shard and d.due_at > (select taskflow.now())) as scheduled,
     (select count(*) from taskflow.leases l where l.queue = q.name and l.shard = q.shard) as leased
 from taskflow.queues q
 where q.name > %(after)s and (cardinality(%(names)s::text[]) = 0 or q.name = any(%(names)s::text[]))
@@ -94,7 +102,7 @@ cross join lateral (
         and not exists (select from taskflow.leases l where l.job_id = j.id)
     union all
     select d.due_at from taskflow.deferred d
-    where d.queue = q.name and d.due_at <= coalesce(%(now)s, now())
+    where d.queue = q.name and d.due_at <= (select taskflow.now())
         and not exists (select from taskflow.leases l where l.job_id = d.job_id)
     limit %(cap)s
 ) r

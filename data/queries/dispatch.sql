@@ -64,11 +64,11 @@ where (l.queue, l.task, l.priority) = (m.queue, m.task, m.priority);
 -- Deferred jobs that are due, in order of their time, from a time on.
 select job_id, due_at, shard, priority, attempt, tries, reason, queue, task
 from taskflow.deferred
-where shard = any(%(shards)s::smallint[]) and due_at <= coalesce(%(now)s, now()) and due_at >= %(since)s::timestamptz
+where shard = any(%(shards)s::smallint[]) and due_at <= (select taskflow.now()) and due_at >= %(since)s::timestamptz
 order by due_at limit %(limit)s;
 
 -- name: snapshot_now
-select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as xmax, coalesce(%(now)s, now()) as now;
+select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as xmax, (select taskflow.now()) as now;
 
 -- name: list_leases
 select job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task, worker
@@ -92,7 +92,7 @@ delete from taskflow.deferred where job_id = any(%(ids)s::uuid[]);
 
 -- name: put_deferred
 insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)
-select w.job_id, coalesce(%(now)s, now()) + w.delay * interval '1 second', w.shard, w.priority, w.attempt, w.tries, w.reason, w.queue, w.task
+select w.job_id, (select taskflow.now()) + w.delay * interval '1 second', w.shard, w.priority, w.attempt, w.tries, w.reason, w.queue, w.task
 from unnest(
     %(job_id)s::uuid[], %(delay)s::double precision[], %(shard)s::smallint[], %(priority)s::smallint[], %(attempt)s::integer[],
     %(tries)s::integer[], %(reason)s::smallint[], %(queue)s::text[], %(task)s::text[])

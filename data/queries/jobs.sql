@@ -70,7 +70,7 @@ where j.id = any(%(ids)s::uuid[]);
 -- name: get_jobs
 -- Jobs with their derived state, as the API shows them.
 select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.options, j.key, j.created_at,
-    coalesce(d.due_at, j.run_at) as run_at, d.reason, d.due_at <= coalesce(%(now)s, now()) as due, d.job_id is not null as waits,
+    coalesce(d.due_at, j.run_at) as run_at, d.reason, d.due_at <= (select taskflow.now()) as due, d.job_id is not null as waits,
     l.job_id is not null as leased, l.started, l.attempt as lease_attempt, l.started_at as lease_started_at,
     l.worker as lease_worker, l.progress,
     a.attempt, a.outcome, a.final, a.started_at, a.finished_at, a.result, a.encoding as result_encoding, a.error, a.worker,
@@ -98,7 +98,7 @@ where j.id < %(before)s::uuid
     and (cardinality(%(states)s::integer[]) = 0 or case
         when l.started then 4
         when l.job_id is not null then 3
-        when d.job_id is not null and d.due_at <= coalesce(%(now)s, now()) then 2
+        when d.job_id is not null and d.due_at <= (select taskflow.now()) then 2
         when d.reason = 2 then 5
         when d.job_id is not null then 1
         when a.final and a.outcome in (2, 3, 4) then 7
@@ -128,7 +128,7 @@ where last.final
 -- name: retry_by_hand
 -- A finished job waits again, due now, with the next attempt's number and fresh tries (A14).
 insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)
-select j.id, coalesce(%(now)s, now()), q.shard, j.priority, a.attempt + 1, 0, 5, j.queue, j.task
+select j.id, (select taskflow.now()), q.shard, j.priority, a.attempt + 1, 0, 5, j.queue, j.task
 from taskflow.jobs j
 join taskflow.queues q on q.name = j.queue
 cross join lateral (
@@ -144,7 +144,7 @@ update taskflow.cancels set revoked = true, done = true where job_id = %(id)s;
 -- name: request_cancel
 -- A wish to cancel an unfinished job. No row comes back for a finished or unknown one.
 insert into taskflow.cancels as c (job_id, shard, requested_at, reason)
-select j.id, q.shard, coalesce(%(now)s, now()), %(reason)s
+select j.id, q.shard, (select taskflow.now()), %(reason)s
 from taskflow.jobs j
 join taskflow.queues q on q.name = j.queue
 left join lateral (

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
@@ -187,6 +188,15 @@ class TaskFlow(_Client):
         )
         run_blocking(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
 
+    def advance_clock(self, seconds: Seconds, *, step: Seconds = 5.0) -> datetime:
+        """Moves the clock of a cluster started with `taskflow up --clock=manual`: for tests.
+
+        Everything that the cluster times follows, in steps of `step` seconds: due times, retries, timeouts, leases, in
+        workers too. Between steps there are 20 ms of real time for what became due. Steps over a third of the lease
+        (15 s) carry the leases along. The new time. FailedPrecondition on a cluster whose clock is the real one.
+        """
+        return self._core.io.call(lambda: self._core.advance_clock(seconds, step))
+
     def close(self) -> None:
         """Closes the connections. Also done by `with`, and at the interpreter's exit."""
         self.stop()
@@ -292,6 +302,10 @@ class AsyncTaskFlow(_Client):
             concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict, signals=signals
         )
         await run_here(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
+
+    async def advance_clock(self, seconds: Seconds, *, step: Seconds = 5.0) -> datetime:
+        """As TaskFlow.advance_clock."""
+        return await self._core.io.acall(lambda: self._core.advance_clock(seconds, step))
 
     async def close(self) -> None:
         """Closes the connections. Also done by `async with`, and at the interpreter's exit."""

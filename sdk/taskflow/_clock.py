@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -42,6 +42,39 @@ class SystemClock:
 
 
 SYSTEM = SystemClock()
+
+
+class ClusterClock:
+    """The machine's clock, as far ahead of it as the cluster's is of the real one (`taskflow up --clock=manual`)."""
+
+    def __init__(self) -> None:
+        self.moved_us = 0
+        self._moves = asyncio.Event()
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.moved_us / 1e6
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(microseconds=self.moved_us)
+
+    async def sleep(self, seconds: float) -> None:
+        until = self.monotonic() + seconds
+        while (left := until - self.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._moves.wait()
+            except TimeoutError:
+                return
+
+    def move(self, moved_us: int) -> float:
+        """On the I/O loop. The seconds by which it was moved; never back."""
+        by = moved_us - self.moved_us
+        if by <= 0:
+            return 0.0
+        self.moved_us = moved_us
+        self._moves.set()
+        self._moves = asyncio.Event()
+        return by / 1e6
 
 
 def wall_ms() -> int:

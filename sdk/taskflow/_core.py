@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import grpc.aio
+
 from taskflow import _ids, errors
-from taskflow._clock import SYSTEM, Clock
+from taskflow._clock import SYSTEM, Clock, ClusterClock
 from taskflow._create import Created, Creator, create_chunk
 from taskflow._io import IoThread
-from taskflow._options import check_name, seconds
+from taskflow._options import Seconds, check_name, seconds
 from taskflow._resources import (
     STATE_NUMBERS,
     AttemptInfo,
@@ -25,7 +28,7 @@ from taskflow._resources import (
     queue_info,
     worker_info,
 )
-from taskflow._transport import Transport, check_address
+from taskflow._transport import Transport, check_address, to_error
 from taskflow.v1 import cluster_pb2, jobs_pb2, queues_pb2
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "localhost:9003"
 DEFAULT_TIMEOUT = 10.0
+_LONGEST_ADVANCE = 600.0  # of the clock, in real seconds
 _LONGEST_AWAIT = 60.0  # one AwaitJob; a wait repeats it
 
 
@@ -40,12 +44,12 @@ class Core:
     """`scheduler` and `queue` are host:port; `timeout` is the deadline of a call in seconds."""
 
     def __init__(
-        self, scheduler: str | None, queue: str | None, timeout: float | None, clock: Clock = SYSTEM
+        self, scheduler: str | None, queue: str | None, timeout: float | None, clock: Clock | None = None
     ) -> None:
         self.scheduler = check_address(scheduler or os.environ.get("TASKFLOW_ADDRESS") or DEFAULT_ADDRESS, "scheduler")
         self.pinned_queue = check_address(queue, "queue") if queue else None
         self.timeout = seconds(timeout if timeout is not None else _default_timeout(), "timeout")
-        self.clock = clock
+        self.clock: Clock = clock or ClusterClock()
         self.io = IoThread()
         self.registry: Registry | None = None
         self._transport: Transport | None = None
@@ -129,6 +133,19 @@ class Core:
         request = jobs_pb2.ListJobLogsRequest(job_id=_ids.parse(job_id), page_size=page_size, page_token=token)
         page = await t.call(t.jobs.ListJobLogs, request)
         return [log_info(log) for log in page.logs], page.next_page_token
+
+    # -- the clock -----------------------------------------------------------------------------------------------
+
+    async def advance_clock(self, by: Seconds, step: Seconds) -> datetime:
+        """Not repeated when it fails: it may have moved the clock."""
+        request = cluster_pb2.AdvanceClockRequest()
+        request.by.FromNanoseconds(int(seconds(by, "seconds") * 1e9))
+        request.step.FromNanoseconds(int(seconds(step, "step") * 1e9))
+        try:
+            answer = await self.transport.cluster.AdvanceClock(request, timeout=_LONGEST_ADVANCE)
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error, self.scheduler) from None
+        return answer.now.ToDatetime(tzinfo=UTC)
 
     # -- queues and workers --------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 import grpc.aio
 
 from taskflow import _ids
+from taskflow._clock import ClusterClock
 from taskflow._core import Core
 from taskflow._io import Mailbox
 from taskflow._verdict import Verdict
@@ -57,7 +58,7 @@ class Worker:
         self._given_up: OrderedDict[bytes, None] = OrderedDict()
         self._stopping = asyncio.Event()
         self._most_unacknowledged = max(_MIN_UNACKNOWLEDGED, 4 * options.concurrency)
-        self.cluster = Cluster(core, self.timers, self.topology_changed)
+        self.cluster = Cluster(core, self.timers, self.topology_changed, self.clock_moved)
         self.leases = Leases(self)
         self.reporter = Reporter(self)
         self.notifier = Notifier(self)
@@ -169,6 +170,20 @@ class Worker:
         while len(self._given_up) > _MAX_GIVEN_UP:
             self._given_up.popitem(last=False)
         return True
+
+    @property
+    def moved_us(self) -> int:
+        """How far the clock is ahead of the real one."""
+        return self.clock.moved_us if isinstance(self.clock, ClusterClock) else 0
+
+    def clock_moved(self, moved_us: int, *, keep_leases: bool) -> None:
+        """The cluster's clock was moved by hand. Heartbeats say that this worker has followed."""
+        by = self.clock.move(moved_us) if isinstance(self.clock, ClusterClock) else 0.0
+        if by:
+            for session in self.sessions():
+                if keep_leases:
+                    session.prolong(by)
+                session.beat()
 
     # -- attempts --------------------------------------------------------------------------------------------------
 

@@ -24,10 +24,13 @@ _AT_MOST_EVERY = 0.3
 class Cluster:
     """Addresses are never forgotten: what the scheduler no longer names may still be needed for an outcome."""
 
-    def __init__(self, core: Core, timers: Timers, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, core: Core, timers: Timers, changed: Callable[[], None], clock_moved: Callable[..., None]
+    ) -> None:
         self._core = core
         self._timers = timers
         self._changed = changed
+        self._clock_moved = clock_moved
         self._wanted = Wakeup()
         self._addresses: dict[str, tuple[str, ...]] = {}
         self._incarnations: dict[str, str] = {}
@@ -58,6 +61,8 @@ class Cluster:
             self._said_away = True
             return False
         self._said_away = False
+        if not self.coordinators:  # of those that we stand with, each says it itself, and what becomes of leases
+            self._clock_moved(topology.clock_moved_us, keep_leases=True)
         self.coordinators = self._take("coordinator", topology.coordinators)
         if self._core.pinned_queue:
             self._addresses[f"queue/{_PINNED}"] = (self._core.pinned_queue,)

@@ -110,7 +110,9 @@ class Session:
         self._interval = welcome.heartbeat_interval_ms / 1000 or self._interval
         self.standing = self.welcomed = True
         self._said_away = False
-        self._renew(begun)
+        before = self._worker.moved_us
+        self._worker.clock_moved(welcome.clock_moved_us, keep_leases=True)
+        self._renew(begun + (self._worker.moved_us - before) / 1e6)
         self._worker.announce(self.coordinator, welcome.epochs)
         self.beat()
         self._worker.sessions_changed()
@@ -126,6 +128,9 @@ class Session:
             self.beat()
         elif kind == "cancel":
             self._worker.cancel(answer.cancel.exec_id, answer.cancel.reason)
+        elif kind == "clock_moved":
+            self._worker.clock_moved(answer.clock_moved.moved_us, keep_leases=answer.clock_moved.keep_leases)
+            self.beat()
         elif kind == "lease_lost":
             log.warning("coordinator %s says that this worker's lease is over", self.coordinator)
             self._worker.leases.over(self._registration, self)
@@ -151,6 +156,14 @@ class Session:
         if self.soft_until == 0.0:
             self._worker.timers.after(0, self._watch)
         self.soft_until = max(self.soft_until, sent + self._lease * SOFT)
+
+    def prolong(self, by: float) -> None:
+        """The clock was moved, and no time has passed for leases."""
+        if self.soft_until:
+            self.lease_until += by
+            self.soft_until += by
+        for sequence in self._sent:
+            self._sent[sequence] += by
 
     def _watch(self) -> None:
         """The lease's own alarm: re-armed for as long as renewals come."""
@@ -193,6 +206,7 @@ class Session:
             held=self._worker.leases.held_for(self.coordinator, self._registration),
             voided=voided,
             draining=self._worker.draining or self._registration.retired,
+            clock_moved_us=self._worker.moved_us,
         )
 
     def close(self, goodbye: bool) -> asyncio.Event:

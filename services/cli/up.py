@@ -1,7 +1,7 @@
 """`taskflow up`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ def up(
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Take free ports instead, and serve no metrics.")
     ] = False,
+    clock: Annotated[
+        Literal["system", "manual"],
+        typer.Option(help="`manual`: ClusterService.AdvanceClock moves the cluster's clock. For tests."),
+    ] = "system",
 ) -> None:
     """Start the whole cluster on this machine, until Ctrl-C; the data stay.
 
@@ -37,6 +41,7 @@ def up(
                 port_base=port_base,
                 free_ports=free_ports,
                 app=app,
+                clock=clock,
             )
         )
     )

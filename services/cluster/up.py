@@ -37,6 +37,7 @@ class Options:
     port_base: int = 9001
     free_ports: bool = False
     app: str | None = None
+    clock: str = "system"
 
 
 class _Signals:
@@ -86,6 +87,7 @@ def _run(options: Options, environ: Mapping[str, str], signals: _Signals) -> int
         return _fail(FAILED, _running_already(state, options.data_dir))
     except OSError as error:
         return _fail(USAGE, f"--data-dir {options.data_dir}: {error.strerror}")
+    environ = {**environ, "TASKFLOW_CLOCK": options.clock} if options.clock != "system" else environ
     postgres = None if options.database_url else EmbeddedPostgres(data_dir, environ=environ)
     try:
         _write(state, {"pid": os.getpid()})

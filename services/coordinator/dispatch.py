@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from services.coordinator.moving import Moving
 from services.coordinator.owner import Owner
 from services.coordinator.pager import Pager
 from services.coordinator.sessions import Sessions
@@ -23,11 +24,14 @@ STATS_TIMEOUT = 1.0
 
 
 class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
-    def __init__(self, state: State, owner: Owner, pager: Pager, sessions: Sessions, closing: asyncio.Event) -> None:
+    def __init__(
+        self, state: State, owner: Owner, pager: Pager, sessions: Sessions, moving: Moving, closing: asyncio.Event
+    ) -> None:
         self._state = state
         self._owner = owner
         self._pager = pager
         self._sessions = sessions
+        self._moving = moving
         self._closing = closing
 
     async def Offer(
@@ -93,6 +97,10 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
         self._state.cancels_wanted.set()
         self._state.due_wanted.set()
         return pb.WakeResponse()
+
+    async def MoveClock(self, request: pb.MoveClockRequest, context: Any) -> pb.MoveClockResponse:
+        await self._moving.move(request.moved_us)
+        return pb.MoveClockResponse()
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
         book = self._state.book

@@ -101,7 +101,7 @@ class Feed:
             request = pb.FeedRequest()
             if self._validity_due:
                 self._validity_due = False
-                left = int(max(0.0, state.valid_until - state.clock.monotonic()) * 1000)
+                left = int(max(0.0, state.valid_until - state.clock.real.monotonic()) * 1000)
                 for number, shard in state.book.shards.items():
                     request.shards.add(shard=number, epoch=shard.epoch, valid_ms=left)
             if self._remove:

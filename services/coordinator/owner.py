@@ -39,6 +39,7 @@ class Owner:
         announce: Callable[[], None],
         orphaned: Callable[[list[Entry]], None],
         removed: Callable[[list[Entry]], None],
+        clock_moved: Callable[[int], None],
     ) -> None:
         self._state = state
         self._ledger = ledger
@@ -47,6 +48,7 @@ class Owner:
         self._announce = announce
         self._orphaned = orphaned
         self._removed = removed
+        self._clock_moved = clock_moved
         self.incarnation = uuid4()
         self._outage = logs.Outage(log, "Postgres does not answer")
         self._queue_outage = logs.Outage(log, "the queue service does not answer")
@@ -65,14 +67,14 @@ class Owner:
             incarnation=self.incarnation,
             addresses=settings.addresses,
         )
-        self._state.valid_until = self._state.clock.monotonic() + settings.owner_timeout
+        self._state.valid_until = self._state.clock.real.monotonic() + settings.owner_timeout
 
     async def beat(self) -> None:
         """Renews our claim for as long as Postgres answers; counted from the sending (A7)."""
         state = self._state
         while True:
-            await state.clock.sleep(state.settings.beat_interval)
-            sent_at = state.clock.monotonic()
+            await state.clock.real.sleep(state.settings.beat_interval)
+            sent_at = state.clock.real.monotonic()
             try:
                 alive = await state.db.rows("beat", name=state.settings.name, incarnation=self.incarnation)
                 now = await state.db.rows("database_time")
@@ -81,7 +83,8 @@ class Owner:
                 continue
             if not alive:
                 raise Fatal(f"another process runs under the name {state.settings.name}; this one ends")
-            state.clock.set_now_us(now[0]["now_us"], state.clock.monotonic() - 0.0005)
+            state.clock.set_now_us(now[0]["now_us"], state.clock.real.monotonic() - 0.0005)
+            self._clock_moved(now[0]["moved_us"])
             self._outage.over()
             state.valid_until = sent_at + state.settings.owner_timeout
             if self.feed is not None:
@@ -96,7 +99,7 @@ class Owner:
                 self._queue_outage.failed(ConnectionError(_first_line(error)))
             except (Unavailable, NotOwner) as error:
                 self._outage.failed(error)
-            await self._state.clock.sleep(RETRY)
+            await self._state.clock.real.sleep(RETRY)
 
     async def _reign(self) -> None:
         state = self._state
@@ -134,7 +137,7 @@ class Owner:
         """All shards are free, ours, or their owner's beat has stopped."""
         state = self._state
         members = {m["name"]: m for m in await state.db.rows("list_members")}
-        now = state.clock.monotonic()
+        now = state.clock.real.monotonic()
         for row in await state.db.rows("list_shards"):
             owner = row["owner"]
             if owner is None or owner == state.settings.name or owner not in members:
@@ -166,7 +169,7 @@ class Owner:
             queue_name=settings.queue_name,
             queue_address=",".join(settings.queue_addresses),
         )
-        snapshot = (await state.db.rows("snapshot_now", now=None))[0]
+        snapshot = (await state.db.rows("snapshot_now"))[0]
         registered = await self._recovery.seats(previous | {settings.name})
         leases = await self._recovery.read_leases(list(epochs))
         lanes = await state.db.rows("list_lanes", shards=list(epochs))
@@ -205,7 +208,7 @@ class Owner:
         state = self._state
         written: dict[LaneKey, object] = {}
         while True:
-            await state.clock.sleep(state.settings.mark_interval)
+            await state.clock.real.sleep(state.settings.mark_interval)
             with suppress(Unavailable, NotOwner):
                 async with self._ledger.exclusive:
                     marks = [(lane.key, lane.mark()) for lane in state.book.lanes.values()]

@@ -51,6 +51,7 @@ class Pager:
         self._mean_bytes: dict[LaneKey, float] = {}
         self._due_since = _BEGINNING
         self._due_reread_at = 0.0
+        self._due_reading = asyncio.Lock()
 
     async def close(self) -> None:
         await self._reader.close()
@@ -246,7 +247,7 @@ class Pager:
                 pass
             state.due_wanted.clear()
             try:
-                await self._read_due()
+                await self.due_now()
             except Unavailable as error:
                 self._outage.failed(error)
                 await state.clock.sleep(state.settings.sweep_interval)
@@ -254,6 +255,11 @@ class Pager:
     def rescan_due(self) -> None:
         """Rows were written whose time may lie before what has been read."""
         self._due_reread_at = 0.0
+
+    async def due_now(self) -> None:
+        """Brings in what is due by now."""
+        async with self._due_reading:
+            await self._read_due()
 
     async def _read_due(self) -> None:
         state, book = self._state, self._state.book
@@ -267,7 +273,7 @@ class Pager:
         if room <= 0:
             return
         rows = await state.db.rows(
-            "due_jobs", shards=list(book.shards), now=None, since=self._due_since, limit=min(room + in_memory, 2000)
+            "due_jobs", shards=list(book.shards), since=self._due_since, limit=min(room + in_memory, 2000)
         )
         fresh = [row for row in rows if row["job_id"].bytes not in book.by_job]
         if fresh and len(rows) >= 2000:

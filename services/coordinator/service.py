@@ -8,6 +8,7 @@ from services.coordinator.cancels import Cancels
 from services.coordinator.dispatch import DispatchServicer
 from services.coordinator.expiry import Expiry
 from services.coordinator.ledger import Ledger
+from services.coordinator.moving import Moving
 from services.coordinator.notes import Notes
 from services.coordinator.owner import Owner
 from services.coordinator.pager import Pager
@@ -46,11 +47,14 @@ async def start(
     sessions = Sessions(state, ledger, server.closing)
     cancels = Cancels(state, ledger, sessions, recovery)
     notes = Notes(state)
-    owner = Owner(state, ledger, pager, recovery, sessions.announce, sessions.returned, cancels.removed)
+    moving = Moving(state, sessions, pager)
+    owner = Owner(
+        state, ledger, pager, recovery, sessions.announce, sessions.returned, cancels.removed, moving.follow
+    )
     owner.incarnation = server.incarnation
     cancels.owner = owner
     workers = WorkerServicer(state, ledger, sessions, recovery, notes)
-    dispatch = DispatchServicer(state, owner, pager, sessions, server.closing)
+    dispatch = DispatchServicer(state, owner, pager, sessions, moving, server.closing)
     name = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
     server.add(name, lambda s: worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, s))
     name = dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name

@@ -34,6 +34,7 @@ class Session:
     out: asyncio.Queue[pb.SessionResponse | None] = field(default_factory=asyncio.Queue)
     goodbye: bool = False
     draining: bool = False
+    moved_us: int = 0  # the clock's move that it has followed
 
 
 class Sessions:
@@ -45,6 +46,7 @@ class Sessions:
         self.known: dict[bytes, pb.Register] = {}
         self._goodbye = asyncio.Event()  # somebody has left: no takeover is to wait for it
         self.left: set[bytes] = set()  # those that said goodbye
+        self.heard = asyncio.Event()  # the next heartbeat of any; a new one for each
 
     # -- the stream --------------------------------------------------------------------------
     async def serve(
@@ -76,6 +78,7 @@ class Sessions:
             lease_ms=int(settings.lease * 1000),
             heartbeat_interval_ms=int(settings.heartbeat_interval * 1000),
             epochs=self._state.shard_epochs(),
+            clock_moved_us=int(self._state.clock.moved * 1e6),
         )
 
     async def _close_with(self, session: Session) -> None:
@@ -158,6 +161,9 @@ class Sessions:
             session.out.put_nowait(None)
             return
         seat.deadline = now + state.settings.lease
+        session.moved_us = beat.clock_moved_us
+        self.heard.set()
+        self.heard = asyncio.Event()
         claims = [
             Claim(h.exec_id, h.job_id, h.attempt, h.shard, h.started, h.finished)
             for h in beat.held
@@ -203,14 +209,15 @@ class Sessions:
     async def watch_leases(self) -> None:
         """Ends the leases of the dead. A gap of our own, or of Postgres, is nobody's death (B2)."""
         state = self._state
-        last = state.clock.monotonic()
+        last = state.clock.real.monotonic()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK):
                     await self._goodbye.wait()
             self._goodbye.clear()
             now = state.clock.monotonic()
-            gap, last = now - last - CHECK, now
+            real = state.clock.real.monotonic()
+            gap, last = real - last - CHECK, real
             if gap > 1.0:
                 log.warning("stopped for a while; every lease is prolonged by it", seconds=round(gap, 1))
                 for seat in state.book.seats.values():

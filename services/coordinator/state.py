@@ -26,7 +26,7 @@ class State:
         self.rng = random.Random(secrets.randbits(64)).random
         self._number = 0
         self.book = Book(self._token, depth=settings.lane_depth)
-        self.valid_until = 0.0  # monotonic: to the end of our last renewal in Postgres
+        self.valid_until = 0.0  # by the real clock: to the end of our last renewal in Postgres
         self.lost = asyncio.Event()  # a fence has failed: others own what we thought ours
         self.hungry: dict[LaneKey, Lane] = {}  # lanes with something to read, as far as room allows
         self.page_wanted = asyncio.Event()
@@ -43,7 +43,7 @@ class State:
     @property
     def healthy(self) -> bool:
         """Postgres has answered lately: what we think we own is ours."""
-        return self.clock.monotonic() < self.valid_until
+        return self.clock.real.monotonic() < self.valid_until
 
     def epochs(self, shards: Iterable[int]) -> dict[int, int]:
         """For a fence. NotOwner when one of them is not ours any more."""

@@ -1,4 +1,8 @@
-"""The system's clock, set by the database's: the only reader of time in the services."""
+"""The cluster's clock, set by the database's: the only reader of time in the services.
+
+It goes on with the machine's monotonic clock, and is ahead of it by what `--clock=manual` was told (`move`). What is
+between processes — ownership, beats, pauses before another try — is timed by `real`, which nobody moves.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +13,57 @@ import time
 from services.core.ids import uuid7
 
 
-class SystemClock:
-    """Carries the database's time on by the machine's monotonic clock; see services.core.clock."""
-
-    def __init__(self) -> None:
-        self._base_us = time.time_ns() // 1000  # until the database was first asked
-        self._read_at = time.monotonic()
+class RealClock:
+    """The machine's monotonic clock."""
 
     def monotonic(self) -> float:
         return time.monotonic()
 
-    def now_us(self) -> int:
-        return self._base_us + int((time.monotonic() - self._read_at) * 1e6)
-
-    def set_now_us(self, database_us: int, sent_at: float) -> None:
-        """`database_us` was read by a query sent at `sent_at` (monotonic) and answered just now."""
-        self._read_at = (sent_at + time.monotonic()) / 2
-        self._base_us = database_us
-
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
+
+class SystemClock:
+    """Carries the database's time on by the machine's monotonic clock; see services.core.clock."""
+
+    def __init__(self) -> None:
+        self.real = RealClock()
+        self.moved = 0.0  # seconds ahead of the real one
+        self._base_us = time.time_ns() // 1000  # until the database was first asked
+        self._read_at = time.monotonic()
+        self._moves = asyncio.Event()
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.moved
+
+    def now_us(self) -> int:
+        return self.real_now_us() + int(self.moved * 1e6)
+
+    def real_now_us(self) -> int:
+        """The database's own time: what ids are stamped with."""
+        return self._base_us + int((time.monotonic() - self._read_at) * 1e6)
+
+    def set_now_us(self, database_us: int, sent_at: float) -> None:
+        """`database_us` was read by a query sent at `sent_at` (monotonic, real) and answered just now."""
+        self._read_at = (sent_at + time.monotonic()) / 2
+        self._base_us = database_us
+
+    def move(self, moved_us: int) -> None:
+        """To so many microseconds ahead of the real clock; never back. Sleepers see it at once."""
+        if moved_us / 1e6 > self.moved:
+            self.moved = moved_us / 1e6
+            self._moves.set()
+            self._moves = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        until = self.monotonic() + seconds
+        while (left := until - self.monotonic()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._moves.wait()
+            except TimeoutError:
+                return
+
     def new_id(self) -> bytes:
         """A UUIDv7 by this clock (A9: ids that the server makes are stamped by the database's clock)."""
-        return uuid7(self.now_us() // 1000, secrets.randbits(80))
+        return uuid7(self.real_now_us() // 1000, secrets.randbits(80))

@@ -61,7 +61,7 @@ class Admission:
     def _check_id(self, job_id: bytes, field: str) -> None:
         if not ids.is_uuid7(job_id):
             raise InvalidArgument(f"{field}.id: must be the 16 bytes of a UUIDv7", f"{field}.id", "BAD_ID")
-        off = ids.unix_ms_of(job_id) - self._clock.now_us() // 1000
+        off = ids.unix_ms_of(job_id) - self._clock.real_now_us() // 1000
         if abs(off) > HOUR_MS:
             raise InvalidArgument(
                 f"{field}.id: its time is {abs(off) / 1000:.0f} s {'ahead of' if off > 0 else 'behind'} the database's;"

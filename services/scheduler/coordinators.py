@@ -22,6 +22,7 @@ log = logs.get("coordinators")
 OFFER_BYTES = 2 << 20  # a message of offers stays well below the limit
 RECONNECT = 0.5  # seconds between tries of a broken stream
 QUESTION_TIMEOUT = 1.0
+MOVE_TIMEOUT = 5.0  # of one step of the clock
 
 
 class Link:
@@ -194,6 +195,12 @@ class Coordinators:
         for link in self._links.values() if shard is None else filter(None, [self._owner(shard)]):
             with suppress(grpc.RpcError):
                 await link.stub.Wake(pb.WakeRequest(job_ids=[job_id]), timeout=QUESTION_TIMEOUT)
+
+    async def move_clock(self, moved_us: int) -> None:
+        """Returns when those that answer have followed; the others read it when they can."""
+        request = pb.MoveClockRequest(moved_us=moved_us)
+        asked = (link.stub.MoveClock(request, timeout=MOVE_TIMEOUT) for link in self._links.values())
+        await asyncio.gather(*asked, return_exceptions=True)
 
     async def describe(self, job_ids: Sequence[bytes] = (), queue: str = "") -> dict[bytes, pb.LiveJob]:
         """What the owners' memory knows; from those that answer."""

@@ -64,9 +64,10 @@ class Directory:
 
     async def refresh(self) -> None:
         """Reads shards, members and the database's clock."""
-        sent_at = self._clock.monotonic()
+        sent_at = self._clock.real.monotonic()
         now = await self._db.rows("database_time")
         self._clock.set_now_us(now[0]["now_us"], sent_at)
+        self._clock.move(now[0]["moved_us"])
         members = {m["name"]: m for m in await self._db.rows("list_members")}
         shards = await self._db.rows("list_shards")
         owned = [s for s in shards if s["owner"] in members]

@@ -70,7 +70,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         await self._reading.row(job_id)
         reason = request.reason.replace("\0", "")[:1000]
         async with self._reading.watching(job_id) as final:
-            if not await self._db.rows("request_cancel", id=UUID(bytes=job_id), reason=reason, now=None):
+            if not await self._db.rows("request_cancel", id=UUID(bytes=job_id), reason=reason):
                 raise FailedPrecondition(f"job {request.id} is finished; nothing is left to cancel", "JOB_FINISHED")
             await self._coordinators.wake(None, job_id)
             return pb.CancelJobResponse(job=await self._reading.cancelled(job_id, final))

@@ -1,26 +1,22 @@
-"""QueueAdminService and ClusterService."""
+"""QueueAdminService."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from services.core.errors import InvalidArgument, NotFound
 from services.core.names import bare, namespace_of, qualify
 from services.rpc.values import duration, stamp
 from services.runtime.clock import SystemClock
 from services.scheduler.coordinators import Coordinators
-from services.scheduler.directory import Directory
 from services.scheduler.reading import page_size
 from services.store.database import Database
 from services.store.times import to_us
-from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, queues_pb2_grpc
 from taskflow.v1 import queues_pb2 as pb
+from taskflow.v1 import queues_pb2_grpc
 from taskflow.v1.dispatch_pb2 import LiveQueue
 
 READY_CAP = 10_000
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
@@ -49,11 +45,11 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         return await self._read(after="", names=[], limit=limit)
 
     async def _read(self, *, after: str, names: list[str], limit: int) -> list[pb.Queue]:
-        rows = await self._db.rows("list_queues", after=after, names=names, limit=limit, now=None)
+        rows = await self._db.rows("list_queues", after=after, names=names, limit=limit)
         ready = {
             r["name"]: r
             for r in await self._db.rows(
-                "ready_of_queues", names=[r["name"] for r in rows], cap=READY_CAP + 1, now=None
+                "ready_of_queues", names=[r["name"] for r in rows], cap=READY_CAP + 1
             )
         }
         live = await self._coordinators.describe_queues()
@@ -80,65 +76,8 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         return queue
 
 
-class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
-    def __init__(self, db: Database, directory: Directory, coordinators: Coordinators) -> None:
-        self._db = db
-        self._directory = directory
-        self._coordinators = coordinators
-
-    async def GetTopology(
-        self, request: cluster_pb2.GetTopologyRequest, context: Any
-    ) -> cluster_pb2.Topology:
-        cluster = self._directory.cluster
-        answer = cluster_pb2.Topology()
-        for kind in ("coordinators", "queues", "schedulers"):
-            for m in getattr(cluster, kind):
-                getattr(answer, kind).add(name=m["name"], incarnation=str(m["incarnation"]), addresses=m["addresses"])
-        return answer
-
-    async def ListWorkers(
-        self, request: cluster_pb2.ListWorkersRequest, context: Any
-    ) -> cluster_pb2.ListWorkersResponse:
-        size = page_size(request.page_size)
-        after = _worker_token(request.page_token)
-        rows = await self._db.rows("list_workers", after_time=after[0], after_id=after[1], limit=size + 1)
-        running: dict[str, int] = {}
-        for job in (await self._coordinators.describe()).values():
-            running[job.worker] = running.get(job.worker, 0) + 1
-        answer = cluster_pb2.ListWorkersResponse()
-        for r in rows[:size]:
-            answer.workers.add(
-                id=str(r["worker_id"]),
-                name=r["name"],
-                host=r["host"],
-                pid=r["pid"],
-                queues=r["queues"],
-                tasks=r["tasks"],
-                concurrency=r["concurrency"],
-                running=running.get(r["name"], 0),
-                start_time=stamp(r["started_at"]),
-                coordinator=r["coordinator"],
-                sdk=r["sdk"],
-                draining=r["draining"],
-            )
-        if len(rows) > size:
-            last = rows[size - 1]
-            answer.next_page_token = f"{last['started_at'].isoformat()}~{last['worker_id']}"
-        return answer
-
-
 def _queue_token(token: str) -> str:
     try:
         return qualify(token, field="page_token") if token else ""
     except InvalidArgument:
-        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None
-
-
-def _worker_token(token: str) -> tuple[datetime, UUID]:
-    if not token:
-        return _BEGINNING, UUID(int=0)
-    try:
-        time, _, worker = token.partition("~")
-        return datetime.fromisoformat(time).astimezone(UTC), UUID(worker)
-    except (ValueError, OverflowError):
         raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None

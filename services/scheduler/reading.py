@@ -106,7 +106,7 @@ class Reading:
             return await self._list_live(queue, task, states, before, size)
         asked = states | ({JobState.READY} | _LIVE if states & _LIVE else set())
         rows = await self._db.rows(
-            "list_jobs", queue=queue, task=task, states=[int(s) for s in asked], before=before, limit=size + 1, now=None
+            "list_jobs", queue=queue, task=task, states=[int(s) for s in asked], before=before, limit=size + 1
         )
         page = [row["id"].bytes for row in rows[:size]]
         jobs = [job for job in await self._overlaid(page) if not states or job.state in states]

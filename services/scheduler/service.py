@@ -14,12 +14,13 @@ from services.runtime.clock import SystemClock
 from services.runtime.lifecycle import Background
 from services.runtime.settings import refuse
 from services.scheduler.admission import Admission
+from services.scheduler.cluster import ClusterServicer
 from services.scheduler.coordinators import Coordinators
 from services.scheduler.depths import Depths
 from services.scheduler.directory import Directory
 from services.scheduler.intake import Intake
 from services.scheduler.jobs import JobServicer
-from services.scheduler.queues import ClusterServicer, QueueAdminServicer
+from services.scheduler.queues import QueueAdminServicer
 from services.scheduler.reading import Reading
 from services.scheduler.settings import SchedulerSettings
 from services.store.database import Database
@@ -104,7 +105,7 @@ def register(
 ) -> None:
     jobs = JobServicer(settings, db, intake, reading, coordinators)
     queues = QueueAdminServicer(db, coordinators, clock)
-    cluster = ClusterServicer(db, directory, coordinators)
+    cluster = ClusterServicer(settings, db, clock, directory, coordinators)
     name = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
     server.add(name, lambda s: jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, s))
     name = queues_pb2.DESCRIPTOR.services_by_name["QueueAdminService"].full_name

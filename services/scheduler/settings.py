@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from services.runtime.settings import DatabaseSettings
@@ -16,4 +18,7 @@ class SchedulerSettings(DatabaseSettings):
     topology_interval: float = Field(1.0, gt=0, description="seconds between readings of shards and members")
     offer_backlog: int = Field(20_000, ge=0, description="jobs whose offers may wait for a coordinator")
     await_interval: float = Field(2.0, gt=0, description="seconds between readings of awaited jobs")
+    clock: Literal["system", "manual"] = Field(
+        "system", description="`manual`: AdvanceClock may move the whole cluster's clock. For tests"
+    )
     partition_days: int = Field(9, ge=2, description="days of partitions to have, yesterday's included")

@@ -93,7 +93,7 @@ class Changes:
         """The small tables and the fence, in the order in which they are sent."""
         found: list[tuple[str, dict[str, Any]]] = list(self.other)
         if self.defer:
-            found.append(("put_deferred", _by_column(DeferredRow, self.defer) | {"now": None}))
+            found.append(("put_deferred", _by_column(DeferredRow, self.defer)))
         if self.undefer:
             found.append(("delete_deferred", {"ids": _uuids(self.undefer)}))
         if self.leases:

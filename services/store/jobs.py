@@ -283,14 +283,14 @@ def options_json(options: dict[str, Any]) -> bytes | None:
 
 
 async def get_jobs(db: Database, ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
-    rows = await db.rows("get_jobs", ids=[UUID(bytes=i) for i in ids], now=None)
+    rows = await db.rows("get_jobs", ids=[UUID(bytes=i) for i in ids])
     return {row["id"].bytes: row for row in rows}
 
 
 async def retry_by_hand(db: Database, job_id: bytes) -> bool:
     """A finished job waits again, with fresh tries, and a cancel of it is revoked. False when it is not finished."""
     async with db.connection() as conn, conn.transaction():
-        made = await (await conn.execute(sql("retry_by_hand"), {"id": UUID(bytes=job_id), "now": None})).fetchall()
+        made = await (await conn.execute(sql("retry_by_hand"), {"id": UUID(bytes=job_id)})).fetchall()
         if made:
             await conn.execute(sql("revoke_cancel"), {"id": UUID(bytes=job_id)})
     return bool(made)

@@ -5,6 +5,7 @@ Who is there, and where."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -41,6 +42,9 @@ class Topology(_message.Message):
     COORDINATORS_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
     SCHEDULERS_FIELD_NUMBER: _builtins.int
+    CLOCK_MOVED_US_FIELD_NUMBER: _builtins.int
+    clock_moved_us: _builtins.int
+    """the cluster's clock is so far ahead of the real one; 0 unless it is moved by hand"""
     @_builtins.property
     def coordinators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]: ...
     @_builtins.property
@@ -53,10 +57,11 @@ class Topology(_message.Message):
         coordinators: _abc.Iterable[Global___Instance] | None = ...,
         queues: _abc.Iterable[Global___Instance] | None = ...,
         schedulers: _abc.Iterable[Global___Instance] | None = ...,
+        clock_moved_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinators", b"coordinators", "queues", b"queues", "schedulers", b"schedulers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_moved_us", b"clock_moved_us", "coordinators", b"coordinators", "queues", b"queues", "schedulers", b"schedulers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -92,6 +97,63 @@ class Instance(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class AdvanceClockRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def by(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def step(self) -> _duration_pb2.Duration:
+        """At once at most; 5 s by default. Steps longer than a third of the workers' lease carry their leases along: an
+        hour in one step is no hour of silence.
+        """
+
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """of real time after each step, for what it made due; 20 ms by default"""
+
+    def __init__(
+        self,
+        *,
+        by: _duration_pb2.Duration | None = ...,
+        step: _duration_pb2.Duration | None = ...,
+        pause: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "pause", b"pause", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "pause", b"pause", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdvanceClockRequest: _TypeAlias = AdvanceClockRequest  # noqa: Y015
+
+@_typing.final
+class AdvanceClockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOW_FIELD_NUMBER: _builtins.int
+    CLOCK_MOVED_US_FIELD_NUMBER: _builtins.int
+    clock_moved_us: _builtins.int
+    @_builtins.property
+    def now(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        now: _timestamp_pb2.Timestamp | None = ...,
+        clock_moved_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_moved_us", b"clock_moved_us", "now", b"now"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdvanceClockResponse: _TypeAlias = AdvanceClockResponse  # noqa: Y015
 
 @_typing.final
 class ListWorkersRequest(_message.Message):

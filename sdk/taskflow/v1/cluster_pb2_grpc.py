@@ -45,6 +45,11 @@ class ClusterServiceStub:
                 request_serializer=taskflow_dot_v1_dot_cluster__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_cluster__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.AdvanceClock = channel.unary_unary(
+                '/taskflow.v1.ClusterService/AdvanceClock',
+                request_serializer=taskflow_dot_v1_dot_cluster__pb2.AdvanceClockRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_cluster__pb2.AdvanceClockResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
@@ -64,6 +69,15 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdvanceClock(self, request, context):
+        """Moves the clock of a cluster that was started with `--clock=manual`, step by step, everywhere: due times, retries,
+        timeouts, leases. Answers when every coordinator and live worker has followed, or had a second to do so at each
+        step. FAILED_PRECONDITION, reason CLOCK_NOT_MANUAL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +90,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=taskflow_dot_v1_dot_cluster__pb2.ListWorkersRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_cluster__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'AdvanceClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdvanceClock,
+                    request_deserializer=taskflow_dot_v1_dot_cluster__pb2.AdvanceClockRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_cluster__pb2.AdvanceClockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,6 +152,33 @@ class ClusterService:
             '/taskflow.v1.ClusterService/ListWorkers',
             taskflow_dot_v1_dot_cluster__pb2.ListWorkersRequest.SerializeToString,
             taskflow_dot_v1_dot_cluster__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdvanceClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.ClusterService/AdvanceClock',
+            taskflow_dot_v1_dot_cluster__pb2.AdvanceClockRequest.SerializeToString,
+            taskflow_dot_v1_dot_cluster__pb2.AdvanceClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

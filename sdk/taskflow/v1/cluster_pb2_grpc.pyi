@@ -36,6 +36,11 @@ class ClusterServiceStub:
     GetTopology: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetTopologyRequest, _cluster_pb2.Topology]
     """Where coordinators and queue services answer now. Asked again whenever one of them does not."""
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListWorkersRequest, _cluster_pb2.ListWorkersResponse]
+    AdvanceClock: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.AdvanceClockRequest, _cluster_pb2.AdvanceClockResponse]
+    """Moves the clock of a cluster that was started with `--clock=manual`, step by step, everywhere: due times, retries,
+    timeouts, leases. Answers when every coordinator and live worker has followed, or had a second to do so at each
+    step. FAILED_PRECONDITION, reason CLOCK_NOT_MANUAL.
+    """
 
 @_typing.type_check_only
 class ClusterServiceAsyncStub(ClusterServiceStub):
@@ -45,6 +50,11 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     GetTopology: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetTopologyRequest, _cluster_pb2.Topology]  # type: ignore[assignment]
     """Where coordinators and queue services answer now. Asked again whenever one of them does not."""
     ListWorkers: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListWorkersRequest, _cluster_pb2.ListWorkersResponse]  # type: ignore[assignment]
+    AdvanceClock: _aio.UnaryUnaryMultiCallable[_cluster_pb2.AdvanceClockRequest, _cluster_pb2.AdvanceClockResponse]  # type: ignore[assignment]
+    """Moves the clock of a cluster that was started with `--clock=manual`, step by step, everywhere: due times, retries,
+    timeouts, leases. Answers when every coordinator and live worker has followed, or had a second to do so at each
+    step. FAILED_PRECONDITION, reason CLOCK_NOT_MANUAL.
+    """
 
 class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by the scheduler."""
@@ -63,5 +73,16 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.ListWorkersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ListWorkersResponse, _abc.Awaitable[_cluster_pb2.ListWorkersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AdvanceClock(
+        self,
+        request: _cluster_pb2.AdvanceClockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.AdvanceClockResponse, _abc.Awaitable[_cluster_pb2.AdvanceClockResponse]]:
+        """Moves the clock of a cluster that was started with `--clock=manual`, step by step, everywhere: due times, retries,
+        timeouts, leases. Answers when every coordinator and live worker has followed, or had a second to do so at each
+        step. FAILED_PRECONDITION, reason CLOCK_NOT_MANUAL.
+        """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

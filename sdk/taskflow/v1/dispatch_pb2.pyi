@@ -169,6 +169,41 @@ class WakeResponse(_message.Message):
 Global___WakeResponse: _TypeAlias = WakeResponse  # noqa: Y015
 
 @_typing.final
+class MoveClockRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVED_US_FIELD_NUMBER: _builtins.int
+    moved_us: _builtins.int
+    """ahead of the real one, in all"""
+    def __init__(
+        self,
+        *,
+        moved_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["moved_us", b"moved_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveClockRequest: _TypeAlias = MoveClockRequest  # noqa: Y015
+
+@_typing.final
+class MoveClockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveClockResponse: _TypeAlias = MoveClockResponse  # noqa: Y015
+
+@_typing.final
 class DescribeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -50,6 +50,11 @@ class DispatchServiceStub:
                 request_serializer=taskflow_dot_v1_dot_dispatch__pb2.WakeRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_dispatch__pb2.WakeResponse.FromString,
                 _registered_method=True)
+        self.MoveClock = channel.unary_unary(
+                '/taskflow.v1.DispatchService/MoveClock',
+                request_serializer=taskflow_dot_v1_dot_dispatch__pb2.MoveClockRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_dispatch__pb2.MoveClockResponse.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/taskflow.v1.DispatchService/Describe',
                 request_serializer=taskflow_dot_v1_dot_dispatch__pb2.DescribeRequest.SerializeToString,
@@ -87,6 +92,13 @@ class DispatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MoveClock(self, request, context):
+        """The cluster's clock was moved. Answers when the workers with an open session have followed, or had time to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Describe(self, request, context):
         """What only memory knows: which jobs are handed out, and how far they are.
         """
@@ -117,6 +129,11 @@ def add_DispatchServiceServicer_to_server(servicer, server):
                     servicer.Wake,
                     request_deserializer=taskflow_dot_v1_dot_dispatch__pb2.WakeRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_dispatch__pb2.WakeResponse.SerializeToString,
+            ),
+            'MoveClock': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveClock,
+                    request_deserializer=taskflow_dot_v1_dot_dispatch__pb2.MoveClockRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_dispatch__pb2.MoveClockResponse.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -211,6 +228,33 @@ class DispatchService:
             '/taskflow.v1.DispatchService/Wake',
             taskflow_dot_v1_dot_dispatch__pb2.WakeRequest.SerializeToString,
             taskflow_dot_v1_dot_dispatch__pb2.WakeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveClock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.DispatchService/MoveClock',
+            taskflow_dot_v1_dot_dispatch__pb2.MoveClockRequest.SerializeToString,
+            taskflow_dot_v1_dot_dispatch__pb2.MoveClockResponse.FromString,
             options,
             channel_credentials,
             insecure,

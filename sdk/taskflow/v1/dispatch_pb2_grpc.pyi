@@ -39,6 +39,8 @@ class DispatchServiceStub:
     """Up: ids of jobs somebody waits for. Down: those that are final now."""
     Wake: _grpc.UnaryUnaryMultiCallable[_dispatch_pb2.WakeRequest, _dispatch_pb2.WakeResponse]
     """Pending rows of `cancels` and `deferred` were written for these jobs: act on them now. A hint, too."""
+    MoveClock: _grpc.UnaryUnaryMultiCallable[_dispatch_pb2.MoveClockRequest, _dispatch_pb2.MoveClockResponse]
+    """The cluster's clock was moved. Answers when the workers with an open session have followed, or had time to."""
     Describe: _grpc.UnaryUnaryMultiCallable[_dispatch_pb2.DescribeRequest, _dispatch_pb2.DescribeResponse]
     """What only memory knows: which jobs are handed out, and how far they are."""
     DescribeQueues: _grpc.UnaryUnaryMultiCallable[_dispatch_pb2.DescribeQueuesRequest, _dispatch_pb2.DescribeQueuesResponse]
@@ -54,6 +56,8 @@ class DispatchServiceAsyncStub(DispatchServiceStub):
     """Up: ids of jobs somebody waits for. Down: those that are final now."""
     Wake: _aio.UnaryUnaryMultiCallable[_dispatch_pb2.WakeRequest, _dispatch_pb2.WakeResponse]  # type: ignore[assignment]
     """Pending rows of `cancels` and `deferred` were written for these jobs: act on them now. A hint, too."""
+    MoveClock: _aio.UnaryUnaryMultiCallable[_dispatch_pb2.MoveClockRequest, _dispatch_pb2.MoveClockResponse]  # type: ignore[assignment]
+    """The cluster's clock was moved. Answers when the workers with an open session have followed, or had time to."""
     Describe: _aio.UnaryUnaryMultiCallable[_dispatch_pb2.DescribeRequest, _dispatch_pb2.DescribeResponse]  # type: ignore[assignment]
     """What only memory knows: which jobs are handed out, and how far they are."""
     DescribeQueues: _aio.UnaryUnaryMultiCallable[_dispatch_pb2.DescribeQueuesRequest, _dispatch_pb2.DescribeQueuesResponse]  # type: ignore[assignment]
@@ -84,6 +88,14 @@ class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dispatch_pb2.WakeResponse, _abc.Awaitable[_dispatch_pb2.WakeResponse]]:
         """Pending rows of `cancels` and `deferred` were written for these jobs: act on them now. A hint, too."""
+
+    @_abc_1.abstractmethod
+    def MoveClock(
+        self,
+        request: _dispatch_pb2.MoveClockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dispatch_pb2.MoveClockResponse, _abc.Awaitable[_dispatch_pb2.MoveClockResponse]]:
+        """The cluster's clock was moved. Answers when the workers with an open session have followed, or had time to."""
 
     @_abc_1.abstractmethod
     def Describe(

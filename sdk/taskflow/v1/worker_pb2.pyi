@@ -105,9 +105,12 @@ class Heartbeat(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     VOIDED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    CLOCK_MOVED_US_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """from 1, by 1"""
     draining: _builtins.bool
+    clock_moved_us: _builtins.int
+    """as it has followed"""
     @_builtins.property
     def confirmed(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardEpoch]:
         """The highest epoch that the worker has heard for each shard. From then on it starts no task of an older one."""
@@ -128,10 +131,11 @@ class Heartbeat(_message.Message):
         held: _abc.Iterable[Global___Held] | None = ...,
         voided: _abc.Iterable[_builtins.bytes] | None = ...,
         draining: _builtins.bool = ...,
+        clock_moved_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "draining", b"draining", "held", b"held", "sequence", b"sequence", "voided", b"voided"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_moved_us", b"clock_moved_us", "confirmed", b"confirmed", "draining", b"draining", "held", b"held", "sequence", b"sequence", "voided", b"voided"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,6 +228,7 @@ class SessionResponse(_message.Message):
     EPOCHS_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     LEASE_LOST_FIELD_NUMBER: _builtins.int
+    CLOCK_MOVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -234,6 +239,8 @@ class SessionResponse(_message.Message):
     def cancel(self) -> Global___Cancel: ...
     @_builtins.property
     def lease_lost(self) -> Global___LeaseLost: ...
+    @_builtins.property
+    def clock_moved(self) -> Global___ClockMoved: ...
     def __init__(
         self,
         *,
@@ -242,12 +249,13 @@ class SessionResponse(_message.Message):
         epochs: Global___Epochs | None = ...,
         cancel: Global___Cancel | None = ...,
         lease_lost: Global___LeaseLost | None = ...,
+        clock_moved: Global___ClockMoved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clock_moved", b"clock_moved", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clock_moved", b"clock_moved", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "epochs", "cancel", "lease_lost"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "epochs", "cancel", "lease_lost", "clock_moved"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -260,10 +268,13 @@ class Welcome(_message.Message):
     LEASE_MS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
+    CLOCK_MOVED_US_FIELD_NUMBER: _builtins.int
     lease_ms: _builtins.int
     """15,000: counted by the worker from the sending of its last acknowledged heartbeat"""
     heartbeat_interval_ms: _builtins.int
     """5,000 at most"""
+    clock_moved_us: _builtins.int
+    """see ClockMoved"""
     @_builtins.property
     def epochs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardEpoch]:
         """the shards that this coordinator owns"""
@@ -274,10 +285,11 @@ class Welcome(_message.Message):
         lease_ms: _builtins.int = ...,
         heartbeat_interval_ms: _builtins.int = ...,
         epochs: _abc.Iterable[Global___ShardEpoch] | None = ...,
+        clock_moved_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "heartbeat_interval_ms", b"heartbeat_interval_ms", "lease_ms", b"lease_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_moved_us", b"clock_moved_us", "epochs", b"epochs", "heartbeat_interval_ms", b"heartbeat_interval_ms", "lease_ms", b"lease_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,6 +367,31 @@ class Cancel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cancel: _TypeAlias = Cancel  # noqa: Y015
+
+@_typing.final
+class ClockMoved(_message.Message):
+    """The cluster's clock is so far ahead of the real one. Follow, and answer with a heartbeat at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOVED_US_FIELD_NUMBER: _builtins.int
+    KEEP_LEASES_FIELD_NUMBER: _builtins.int
+    moved_us: _builtins.int
+    keep_leases: _builtins.bool
+    """all leases end so much later, too: no time has passed for them"""
+    def __init__(
+        self,
+        *,
+        moved_us: _builtins.int = ...,
+        keep_leases: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_leases", b"keep_leases", "moved_us", b"moved_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClockMoved: _TypeAlias = ClockMoved  # noqa: Y015
 
 @_typing.final
 class LeaseLost(_message.Message):

@@ -1,0 +1,52 @@
+"""Following the cluster's clock when it is moved by hand (`--clock=manual`): this coordinator, then its workers.
+
+A short step is time like any other: leases run on, and workers renew them as they follow. A step longer than a third
+of the lease would end them all before anybody could; they are carried along, on both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from services.coordinator.pager import Pager
+from services.coordinator.sessions import Sessions
+from services.coordinator.state import State
+from services.runtime.failpoints import reach
+from taskflow.v1 import worker_pb2 as pb
+
+PATIENCE = 1.0  # seconds of real time for workers to follow; who does not is stopped, or gone
+
+
+class Moving:
+    def __init__(self, state: State, sessions: Sessions, pager: Pager) -> None:
+        self._state = state
+        self._sessions = sessions
+        self._pager = pager
+
+    def follow(self, moved_us: int) -> None:
+        """Moves our clock, and tells the workers."""
+        state = self._state
+        by = moved_us / 1e6 - state.clock.moved
+        if by <= 0:
+            return
+        keep = by > state.settings.lease / 3
+        if keep:
+            for worker in self._sessions.open:
+                state.book.seats[worker].deadline += by
+        state.clock.move(moved_us)
+        told = pb.SessionResponse(clock_moved=pb.ClockMoved(moved_us=moved_us, keep_leases=keep))
+        for session in self._sessions.open.values():
+            session.out.put_nowait(told)
+        state.cancels_wanted.set()
+        state.due_wanted.set()
+
+    async def move(self, moved_us: int) -> None:
+        """Returns when the workers with an open session have followed, and what became due was read."""
+        await reach("coordinator.move_clock")
+        self.follow(moved_us)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while any(session.moved_us < moved_us for session in self._sessions.open.values()):
+                    await self._sessions.heard.wait()
+        await self._pager.due_now()

@@ -69,6 +69,13 @@ CREATE FUNCTION taskflow.readable(value bytea, encoding smallint) RETURNS text
     select case when encoding = 3 then encode(value, 'hex') else convert_from(value, 'UTF8') end
 $$;
 
+CREATE FUNCTION taskflow.refuse_closed_day() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception 'the day of job % is past its retention, and is being dropped', new.id using errcode = 'check_violation';
+end $$;
+
 CREATE FUNCTION taskflow.uuid_at(instant timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT
     AS $$
@@ -143,6 +150,21 @@ CREATE TABLE taskflow.clock (
     CONSTRAINT clock_only_row_check CHECK (only_row)
 );
 
+CREATE TABLE taskflow.closed_days (
+    day date NOT NULL,
+    low uuid NOT NULL,
+    high uuid NOT NULL,
+    closed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE taskflow.counts (
+    queue text NOT NULL,
+    minute timestamp with time zone NOT NULL,
+    outcome smallint NOT NULL,
+    n bigint NOT NULL
+)
+WITH (fillfactor='50');
+
 CREATE TABLE taskflow.deferred (
     job_id uuid NOT NULL,
     due_at timestamp with time zone NOT NULL,
@@ -155,6 +177,51 @@ CREATE TABLE taskflow.deferred (
     task text NOT NULL
 )
 WITH (fillfactor='70');
+
+CREATE TABLE taskflow.leases (
+    job_id uuid NOT NULL,
+    exec_id uuid NOT NULL,
+    started_at timestamp with time zone,
+    shard smallint NOT NULL,
+    priority smallint NOT NULL,
+    attempt integer NOT NULL,
+    tries integer NOT NULL,
+    handouts integer DEFAULT 0 NOT NULL,
+    started boolean NOT NULL,
+    queue text NOT NULL,
+    task text NOT NULL,
+    worker text,
+    progress jsonb
+)
+WITH (fillfactor='50');
+
+CREATE VIEW taskflow.job_facts AS
+ SELECT j.id,
+    j.queue,
+    j.task,
+    j.options,
+        CASE
+            WHEN l.started THEN 4
+            WHEN (l.job_id IS NOT NULL) THEN 3
+            WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT taskflow.now() AS now))) THEN 2
+            WHEN (d.reason = 2) THEN 5
+            WHEN (d.job_id IS NOT NULL) THEN 1
+            WHEN (a.final AND (a.outcome = ANY (ARRAY[2, 3, 4]))) THEN 7
+            WHEN (a.final AND (a.outcome = 5)) THEN 8
+            WHEN a.final THEN 6
+            ELSE 2
+        END AS state,
+    a.error
+   FROM (((taskflow.jobs j
+     LEFT JOIN taskflow.leases l ON ((l.job_id = j.id)))
+     LEFT JOIN taskflow.deferred d ON ((d.job_id = j.id)))
+     LEFT JOIN LATERAL ( SELECT a_1.final,
+            a_1.outcome,
+            a_1.error
+           FROM taskflow.attempts a_1
+          WHERE (a_1.job_id = j.id)
+          ORDER BY a_1.attempt DESC
+         LIMIT 1) a ON (true));
 
 CREATE TABLE taskflow.job_keys (
     namespace text NOT NULL,
@@ -181,23 +248,6 @@ ALTER TABLE taskflow.job_logs ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY 
     CACHE 1
 );
 
-CREATE TABLE taskflow.leases (
-    job_id uuid NOT NULL,
-    exec_id uuid NOT NULL,
-    started_at timestamp with time zone,
-    shard smallint NOT NULL,
-    priority smallint NOT NULL,
-    attempt integer NOT NULL,
-    tries integer NOT NULL,
-    handouts integer DEFAULT 0 NOT NULL,
-    started boolean NOT NULL,
-    queue text NOT NULL,
-    task text NOT NULL,
-    worker text,
-    progress jsonb
-)
-WITH (fillfactor='50');
-
 CREATE VIEW taskflow.job_states AS
  SELECT j.id,
     j.queue,
@@ -205,7 +255,7 @@ CREATE VIEW taskflow.job_states AS
         CASE
             WHEN l.started THEN 'running'::text
             WHEN (l.job_id IS NOT NULL) THEN 'requested'::text
-            WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= now())) THEN 'ready'::text
+            WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT taskflow.now() AS now))) THEN 'ready'::text
             WHEN (d.reason = 2) THEN 'retrying'::text
             WHEN (d.job_id IS NOT NULL) THEN 'scheduled'::text
             WHEN (a.final AND (a.outcome = ANY (ARRAY[2, 3, 4]))) THEN 'failed'::text
@@ -250,6 +300,11 @@ CREATE VIEW taskflow.job_states AS
           WHERE (a_1.job_id = j.id)
           ORDER BY a_1.attempt DESC
          LIMIT 1) a ON (true));
+
+CREATE TABLE taskflow.job_tags (
+    word text NOT NULL,
+    job_id uuid NOT NULL
+);
 
 CREATE TABLE taskflow.lanes (
     queue text NOT NULL,
@@ -323,6 +378,12 @@ ALTER TABLE ONLY taskflow.cancels
 ALTER TABLE ONLY taskflow.clock
     ADD CONSTRAINT clock_pkey PRIMARY KEY (only_row);
 
+ALTER TABLE ONLY taskflow.closed_days
+    ADD CONSTRAINT closed_days_pkey PRIMARY KEY (day);
+
+ALTER TABLE ONLY taskflow.counts
+    ADD CONSTRAINT counts_pkey PRIMARY KEY (queue, minute, outcome);
+
 ALTER TABLE ONLY taskflow.deferred
     ADD CONSTRAINT deferred_pkey PRIMARY KEY (job_id);
 
@@ -331,6 +392,9 @@ ALTER TABLE ONLY taskflow.job_keys
 
 ALTER TABLE ONLY taskflow.job_logs
     ADD CONSTRAINT job_logs_pkey PRIMARY KEY (job_id, seq);
+
+ALTER TABLE ONLY taskflow.job_tags
+    ADD CONSTRAINT job_tags_pkey PRIMARY KEY (word, job_id);
 
 ALTER TABLE ONLY taskflow.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (id);
@@ -359,13 +423,19 @@ ALTER TABLE ONLY taskflow.shards
 ALTER TABLE ONLY taskflow.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id, coordinator);
 
-CREATE INDEX attempts_unsuccessful ON ONLY taskflow.attempts USING btree (finished_at) WHERE (final AND (outcome <> 1));
+CREATE INDEX attempts_unsuccessful ON ONLY taskflow.attempts USING btree (job_id) WHERE (final AND (outcome <> 1));
 
 CREATE INDEX cancels_open ON taskflow.cancels USING btree (shard) WHERE (NOT done);
 
 CREATE INDEX deferred_due ON taskflow.deferred USING btree (shard, due_at);
 
+CREATE INDEX deferred_queue ON taskflow.deferred USING btree (queue, job_id);
+
+CREATE INDEX job_tags_job ON taskflow.job_tags USING btree (job_id);
+
 CREATE INDEX jobs_lane ON ONLY taskflow.jobs USING btree (queue, task, priority, tx, id) WHERE (NOT deferred);
+
+CREATE INDEX jobs_list ON ONLY taskflow.jobs USING btree (queue, task, id);
 
 CREATE INDEX lanes_shard ON taskflow.lanes USING btree (shard);
 

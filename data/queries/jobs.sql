@@ -84,29 +84,6 @@ left join lateral (
 ) a on true
 where j.id = any(%(ids)s::uuid[]);
 
--- name: list_jobs
--- A page of jobs, newest first, by the derived state. States are numbers of the proto enum; empty means all.
-select j.id from taskflow.jobs j
-left join taskflow.leases l on l.job_id = j.id
-left join taskflow.deferred d on d.job_id = j.id
-left join lateral (
-    select a.final, a.outcome from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
-) a on true
-where j.id < %(before)s::uuid
-    and (%(queue)s::text = '' or j.queue = %(queue)s)
-    and (%(task)s::text = '' or j.task = %(task)s)
-    and (cardinality(%(states)s::integer[]) = 0 or case
-        when l.started then 4
-        when l.job_id is not null then 3
-        when d.job_id is not null and d.due_at <= (select taskflow.now()) then 2
-        when d.reason = 2 then 5
-        when d.job_id is not null then 1
-        when a.final and a.outcome in (2, 3, 4) then 7
-        when a.final and a.outcome = 5 then 8
-        when a.final then 6
-        else 2 end = any(%(states)s::integer[]))
-order by j.id desc limit %(limit)s;
-
 -- name: list_attempts
 select a.job_id, a.attempt, a.exec_id, a.outcome, a.final, a.worker, a.started_at, a.finished_at, a.result, a.encoding, a.error
 from taskflow.attempts a where a.job_id = %(job_id)s order by a.attempt;

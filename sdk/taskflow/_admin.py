@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeVar, Unpack
 
 from taskflow._core import Core
-from taskflow._resources import AttemptInfo, JobInfo, JobState, LogInfo, QueueInfo, WorkerInfo
+from taskflow._filters import PAGE_SIZE, JobFilter, JobFilters
+from taskflow._resources import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
 
 T = TypeVar("T")
 Page = tuple[list[T], str]
-
-PAGE_SIZE = 100
 
 
 def _each(
@@ -48,17 +47,13 @@ class Jobs:
         """NotFound when there is no job of that id."""
         return self._call(lambda: self._core.get_job(id))
 
-    def list(
-        self,
-        *,
-        queue: str = "",
-        states: Iterable[JobState | str] | str = (),
-        task: str = "",
-        page_size: int = PAGE_SIZE,
-    ) -> Iterator[JobInfo]:
-        """Newest first, read page by page while iterating. Payloads and results over 1 KiB are left out."""
-        wanted = states if isinstance(states, str) else tuple(states)
-        return _each(self._call, lambda token: self._core.list_jobs(queue, wanted, task, page_size, token))
+    def list(self, **filters: Unpack[JobFilters]) -> Iterator[JobInfo]:
+        """Newest first, read page by page while iterating; narrowed by `queue`, `task`, `states`, `tags`, `metadata`,
+        `error`, `created_after`, `created_before`. Payloads and results over 1 KiB are left out. Of jobs that are
+        over, those of the last 7 days, unless `created_after` says otherwise. InvalidArgument names the field at fault.
+        """
+        wanted = JobFilter.of(filters)
+        return _each(self._call, lambda token: self._core.list_jobs(wanted, token))
 
     def wait(self, id: str, timeout: float | None = None) -> JobInfo:
         """The job once it is final, whatever its state. DeadlineExceeded after `timeout` seconds."""
@@ -120,17 +115,10 @@ class AsyncJobs:
         """As Jobs.get."""
         return await self._call(lambda: self._core.get_job(id))
 
-    def list(
-        self,
-        *,
-        queue: str = "",
-        states: Iterable[JobState | str] | str = (),
-        task: str = "",
-        page_size: int = PAGE_SIZE,
-    ) -> AsyncIterator[JobInfo]:
+    def list(self, **filters: Unpack[JobFilters]) -> AsyncIterator[JobInfo]:
         """As Jobs.list."""
-        wanted = states if isinstance(states, str) else tuple(states)
-        return _aeach(self._call, lambda token: self._core.list_jobs(queue, wanted, task, page_size, token))
+        wanted = JobFilter.of(filters)
+        return _aeach(self._call, lambda token: self._core.list_jobs(wanted, token))
 
     async def wait(self, id: str, timeout: float | None = None) -> JobInfo:
         """As Jobs.wait."""

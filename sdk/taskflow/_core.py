@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,10 @@ import grpc.aio
 from taskflow import _ids, errors
 from taskflow._clock import SYSTEM, Clock, ClusterClock
 from taskflow._create import Created, Creator, create_chunk
+from taskflow._filters import JobFilter
 from taskflow._io import IoThread
 from taskflow._options import Seconds, check_name, seconds
 from taskflow._resources import (
-    STATE_NUMBERS,
     AttemptInfo,
     JobInfo,
     JobState,
@@ -109,18 +108,9 @@ class Core:
         t = self.transport
         return job_info(await t.call(t.jobs.RetryJob, jobs_pb2.RetryJobRequest(id=_ids.parse(job_id))))
 
-    async def list_jobs(
-        self, queue: str, states: Iterable[JobState | str], task: str, page_size: int, token: str
-    ) -> tuple[list[JobInfo], str]:
+    async def list_jobs(self, wanted: JobFilter, token: str) -> tuple[list[JobInfo], str]:
         t = self.transport
-        request = jobs_pb2.ListJobsRequest(
-            queue=check_name(queue, "queue") if queue else "",
-            states=[STATE_NUMBERS[_state(s)] for s in ([states] if isinstance(states, str) else states)],
-            task=check_name(task, "task") if task else "",
-            page_size=page_size,
-            page_token=token,
-        )
-        page = await t.call(t.jobs.ListJobs, request)
+        page = await t.call(t.jobs.ListJobs, wanted.request(token))
         return [job_info(job) for job in page.jobs], page.next_page_token
 
     async def list_attempts(self, job_id: str) -> list[AttemptInfo]:
@@ -174,15 +164,6 @@ def outcome_or_raise(job: JobInfo) -> JobInfo:
     if job.state is JobState.CANCELLED:
         raise errors.JobCancelled(f"job {job.id} was cancelled", job)
     return job
-
-
-def _state(state: JobState | str) -> JobState:
-    try:
-        return JobState(state)
-    except ValueError:
-        raise errors.InvalidArgument(
-            f"state: {state!r} is none; there are {', '.join(JobState)}", field="state"
-        ) from None
 
 
 def _default_timeout() -> float:

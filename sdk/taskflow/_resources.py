@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -144,6 +145,8 @@ class QueueInfo:
     memory_bytes: int
     create_time: datetime | None
     ready_capped: bool
+    finished: Mapping[Outcome, int]
+    """Jobs that ended in the last hour, by the outcome of their last attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +259,7 @@ def queue_info(queue: queues_pb2.Queue) -> QueueInfo:
         memory_bytes=queue.memory_bytes,
         create_time=_time(queue, "create_time"),
         ready_capped=queue.ready_capped,
+        finished={_OUTCOMES[count.outcome]: count.count for count in queue.finished if count.outcome in _OUTCOMES},
     )
 
 

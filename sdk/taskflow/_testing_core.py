@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskflow import _ids, errors
-from taskflow._core import Core, _state
+from taskflow._core import Core
 from taskflow._create import Created, Creator, _settle_futures, _Waiter
+from taskflow._filters import JobFilter
 from taskflow._io import IoThread
 from taskflow._options import check_name
 from taskflow._policy import JobState as PolicyState
 from taskflow._resources import (
     AttemptInfo,
     JobInfo,
-    JobState,
     LogInfo,
     QueueInfo,
     WorkerInfo,
@@ -137,20 +139,10 @@ class MemoryCore(Core):
     async def retry_job(self, job_id: str) -> JobInfo:
         return self._cluster.retry(self._find(job_id))
 
-    async def list_jobs(
-        self, queue: str, states: Iterable[JobState | str], task: str, page_size: int, token: str
-    ) -> tuple[list[JobInfo], str]:
-        queue = qualified(check_name(queue, "queue")) if queue else ""
-        task = qualified(check_name(task, "task")) if task else ""
-        wanted = {_state(s) for s in ([states] if isinstance(states, str) else states)}
-        found = [
-            job_info(job.message(LIST_BYTES))
-            for job in sorted(self._cluster.jobs, key=lambda job: job.id, reverse=True)
-            if (not queue or job.queue == queue)
-            and (not task or job.task == task)
-            and (not wanted or job.state in wanted)
-        ]
-        return found, ""
+    async def list_jobs(self, wanted: JobFilter, token: str) -> tuple[list[JobInfo], str]:
+        newest_first = sorted(self._cluster.jobs, key=lambda job: job.id, reverse=True)
+        found = [job_info(job.message(LIST_BYTES)) for job in newest_first]
+        return [job for job in found if wanted.matches(job)], ""
 
     async def list_attempts(self, job_id: str) -> list[AttemptInfo]:
         return [attempt_info(message) for message in self._find(job_id)._attempt_messages()]
@@ -180,8 +172,15 @@ class MemoryCore(Core):
                 scheduled=states.count(PolicyState.SCHEDULED) + states.count(PolicyState.RETRYING),
                 running=states.count(PolicyState.REQUESTED) + states.count(PolicyState.RUNNING),
                 workers=1,
+                finished=self._finished(name),
             )
         )
+
+    def _finished(self, name: str) -> list[queues_pb2.OutcomeCount]:
+        hour_ago = self._cluster.now() - timedelta(hours=1)
+        over = (job.message() for job in self._cluster.jobs if job.queue == name and job.final)
+        counts = Counter(m.last_outcome for m in over if m.finish_time.ToDatetime(tzinfo=UTC) >= hour_ago)
+        return [queues_pb2.OutcomeCount(outcome=outcome, count=n) for outcome, n in sorted(counts.items())]
 
     async def list_workers(self, page_size: int, token: str) -> tuple[list[WorkerInfo], str]:
         jobs = self._cluster.jobs

@@ -231,16 +231,20 @@ class Ledger:
     def _close(self, endings: Sequence[Ending]) -> None:
         state = self._state
         due = False
-        counts: Counter[tuple[str, Outcome]] = Counter()
+        counts: Counter[tuple[str, int, Outcome, bool]] = Counter()
         for ending in endings:
             state.book.finish(ending.entry)
-            counts[ending.entry.key.queue, ending.change.outcome] += 1
-            if ending.change.then is None:
-                state.announce_final(ending.entry.job_id)
-            elif ending.change.then.delay < state.settings.due_interval:
+            entry, then = ending.entry, ending.change.then
+            counts[entry.key.queue, entry.shard, ending.change.outcome, then is None] += 1
+            if then is None:
+                state.announce_final(entry.job_id)
+            elif then.delay < state.settings.due_interval:
                 due = True
-        for (queue, outcome), count in counts.items():
+        minute = state.clock.now_us() // 60_000_000
+        for (queue, shard, outcome, final), count in counts.items():
             metrics.attempts_finished.labels(queue, outcome.name.lower()).inc(count)
+            if final:
+                state.finished[queue, shard, minute, int(outcome)] += count
         if due:
             state.due_wanted.set()
 

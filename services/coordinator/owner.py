@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -22,6 +24,7 @@ from services.runtime.lifecycle import Fatal
 from services.store import dispatch as store
 from services.store.database import Writer
 from services.store.dispatch import Changes
+from services.store.times import to_datetime
 
 log = logs.get("owner")
 
@@ -213,11 +216,28 @@ class Owner:
                 async with self._ledger.exclusive:
                     marks = [(lane.key, lane.mark()) for lane in state.book.lanes.values()]
                     moved = [(key, mark) for key, mark in marks if written.get(key) != mark]
-                    if not moved or not state.healthy:
+                    if not (moved or state.finished) or not state.healthy:
                         continue
                     shards = {state.book.lanes[key].shard for key, _ in moved}
-                    await self._ledger.write(Changes(marks=moved), shards)
+                    counted, finished = self._counts()
+                    shards.update(shard for _, shard, _, _ in finished)
+                    await self._ledger.write(Changes(marks=moved, other=counted), shards)
+                    state.finished -= finished
                 written.update(moved)
+
+    def _counts(self) -> tuple[list[tuple[str, dict[str, Any]]], Counter[tuple[str, int, int, int]]]:
+        """What ended on our shards since the last writing, as a statement, and what it counts."""
+        mine = Counter({key: n for key, n in self._state.finished.items() if key[1] in self._state.book.shards})
+        if not mine:
+            return [], mine
+        rows = sorted(mine.items())
+        columns = {
+            "queue": [queue for (queue, _, _, _), _ in rows],
+            "minute": [to_datetime(minute * 60_000_000) for (_, _, minute, _), _ in rows],
+            "outcome": [outcome for (_, _, _, outcome), _ in rows],
+            "n": [n for _, n in rows],
+        }
+        return [("add_counts", columns)], mine
 
     async def hand_over(self) -> None:
         """SIGTERM: feed nothing more, write what is known, release the shards in order (B13)."""
@@ -231,7 +251,8 @@ class Owner:
                     release = ("release_shards", {"shards": sorted(shards), "owner": state.settings.name})
                     async with self._ledger.exclusive:
                         # The fence locks what the release has updated: both are ours, in one transaction.
-                        await self._ledger.write(Changes(marks=marks, other=[release]), shards)
+                        counted, _ = self._counts()
+                        await self._ledger.write(Changes(marks=marks, other=[*counted, release]), shards)
                 await state.db.run("leave_members", name=state.settings.name, incarnation=self.incarnation)
         await self._writer.reset()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from services.coordinator.settings import CoordinatorSettings
@@ -34,6 +34,7 @@ class State:
         self.cancels_wanted = asyncio.Event()
         self.settle_wanted = asyncio.Event()
         self.fed = asyncio.Event()  # the book's outbox has something
+        self.finished: Counter[tuple[str, int, int, int]] = Counter()  # queue, shard, minute, outcome: not yet counted
         self._watchers: defaultdict[bytes, set[asyncio.Queue[bytes]]] = defaultdict(set)
 
     def _token(self, shard: int, epoch: int) -> bytes:

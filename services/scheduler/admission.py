@@ -9,6 +9,7 @@ from services.rpc.values import options_to_json, seconds, timestamp_us, unfit
 from services.runtime.clock import SystemClock
 from services.scheduler.settings import SchedulerSettings
 from services.store.jobs import NewJob
+from services.store.tags import words
 from taskflow.v1 import jobs_pb2 as pb
 
 HOUR_MS = 3_600_000
@@ -49,13 +50,15 @@ class Admission:
         key = spec.key or None
         if key is not None and (len(key) > MAX_KEY or "\0" in key):
             raise InvalidArgument(f"{field}.key: must have 1 to {MAX_KEY} characters, none of them NUL", f"{field}.key")
-        options = None
+        options: bytes | None = None
+        found_by: tuple[str, ...] = ()
         if spec.HasField("options"):
             options = options_to_json(spec.options.SerializeToString(deterministic=True), f"{field}.options")
+            found_by = tuple(words(spec.options.tags, spec.options.metadata))
         run_at = self._due(spec, field) if spec.HasField("run_at") or spec.HasField("delay") else None
         return NewJob(
             spec.id, priority, encoding, spec.retries, run_at is not None, queue, task, payload, key, run_at, options,
-            shard=0, call=call,
+            shard=0, call=call, words=found_by,
         )  # fmt: skip
 
     def _check_id(self, job_id: bytes, field: str) -> None:

@@ -11,7 +11,7 @@ from services.rpc.values import seconds, stamp
 from services.runtime.clock import SystemClock
 from services.scheduler.coordinators import Coordinators
 from services.scheduler.directory import Directory
-from services.scheduler.reading import page_size
+from services.scheduler.lists import page_size
 from services.scheduler.settings import SchedulerSettings
 from services.store.database import Database
 from taskflow.v1 import cluster_pb2, cluster_pb2_grpc

@@ -11,7 +11,8 @@ from services.rpc.errors import CODES
 from services.rpc.values import seconds, stamp
 from services.scheduler.coordinators import Coordinators
 from services.scheduler.intake import Intake
-from services.scheduler.reading import Reading, page_size
+from services.scheduler.lists import Lists, page_size
+from services.scheduler.reading import Reading
 from services.scheduler.settings import SchedulerSettings
 from services.store import jobs as store
 from services.store.database import Database
@@ -23,12 +24,19 @@ MAX_AWAIT = 300.0
 
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     def __init__(
-        self, settings: SchedulerSettings, db: Database, intake: Intake, reading: Reading, coordinators: Coordinators
+        self,
+        settings: SchedulerSettings,
+        db: Database,
+        intake: Intake,
+        reading: Reading,
+        lists: Lists,
+        coordinators: Coordinators,
     ) -> None:
         self._settings = settings
         self._db = db
         self._intake = intake
         self._reading = reading
+        self._lists = lists
         self._coordinators = coordinators
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Any) -> pb.Job:
@@ -59,7 +67,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         return await self._reading.job(ids.parse(request.id, field="id"))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
-        return await self._reading.page(request)
+        return await self._lists.page(request)
 
     async def AwaitJob(self, request: pb.AwaitJobRequest, context: Any) -> pb.Job:
         timeout = seconds(request.timeout, "timeout") if request.HasField("timeout") else 60.0

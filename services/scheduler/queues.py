@@ -9,7 +9,7 @@ from services.core.names import bare, namespace_of, qualify
 from services.rpc.values import duration, stamp
 from services.runtime.clock import SystemClock
 from services.scheduler.coordinators import Coordinators
-from services.scheduler.reading import page_size
+from services.scheduler.lists import page_size
 from services.store.database import Database
 from services.store.times import to_us
 from taskflow.v1 import queues_pb2 as pb
@@ -17,6 +17,7 @@ from taskflow.v1 import queues_pb2_grpc
 from taskflow.v1.dispatch_pb2 import LiveQueue
 
 READY_CAP = 10_000
+COUNTED_SECONDS = 3600.0  # how far back `finished` goes
 
 
 class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
@@ -53,7 +54,10 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
             )
         }
         live = await self._coordinators.describe_queues()
-        return [self._queue(row, ready.get(row["name"]), live.get(row["name"])) for row in rows]
+        queues = {row["name"]: self._queue(row, ready.get(row["name"]), live.get(row["name"])) for row in rows}
+        for count in await self._db.rows("counts_since", queues=list(queues), seconds=COUNTED_SECONDS):
+            queues[count["queue"]].finished.add(outcome=count["outcome"], count=count["n"])
+        return list(queues.values())
 
     def _queue(self, row: dict[str, Any], ready: dict[str, Any] | None, live: LiveQueue | None) -> pb.Queue:
         handed_out = live.handed_out if live else row["leased"]

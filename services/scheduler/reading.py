@@ -9,8 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from services.core import ids
-from services.core.errors import InvalidArgument, NotFound
-from services.core.names import qualify
+from services.core.errors import NotFound
 from services.runtime.batcher import Batcher
 from services.scheduler import resources
 from services.scheduler.coordinators import Coordinators
@@ -19,9 +18,7 @@ from services.store.database import Database
 from taskflow._policy import JobState
 from taskflow.v1 import jobs_pb2 as pb
 
-LIST_BYTES = 1024  # of a payload or a result in a list
 CANCEL_PATIENCE = 2.0  # seconds that a cancel waits for the owner of a job that waits
-_LIVE = {JobState.REQUESTED, JobState.RUNNING}
 _WAITING = {JobState.SCHEDULED, JobState.READY, JobState.RETRYING}
 
 
@@ -95,58 +92,3 @@ class Reading:
         if running is not None and all(a.number != running.number for a in found):
             found.append(running)
         return found
-
-    async def page(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
-        size = page_size(request.page_size)
-        queue = qualify(request.queue, field="queue") if request.queue else ""
-        task = qualify(request.task, field="task") if request.task else ""
-        states: set[int] = {_state(s) for s in request.states}
-        before = _page_token(request.page_token)
-        if states and states <= _LIVE:
-            return await self._list_live(queue, task, states, before, size)
-        asked = states | ({JobState.READY} | _LIVE if states & _LIVE else set())
-        rows = await self._db.rows(
-            "list_jobs", queue=queue, task=task, states=[int(s) for s in asked], before=before, limit=size + 1
-        )
-        page = [row["id"].bytes for row in rows[:size]]
-        jobs = [job for job in await self._overlaid(page) if not states or job.state in states]
-        token = str(UUID(bytes=page[-1])) if len(rows) > size else ""
-        return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
-
-    async def _list_live(
-        self, queue: str, task: str, states: set[int], before: UUID, size: int
-    ) -> pb.ListJobsResponse:
-        """Jobs that are handed out are known to their owners alone."""
-        live = await self._coordinators.describe(queue=queue)
-        wanted = sorted((i for i, job in live.items() if job.state in states and i < before.bytes), reverse=True)
-        page = wanted[:size]
-        jobs = [job for job in await self._overlaid(page) if job.state in states and (not task or job.task == task)]
-        token = str(UUID(bytes=page[-1])) if len(wanted) > size else ""
-        return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
-
-    async def _overlaid(self, page: list[bytes]) -> list[pb.Job]:
-        if not page:
-            return []
-        live = await self._coordinators.describe(page)
-        rows = await store.get_jobs(self._db, page)
-        return [resources.job(rows[i], live.get(i), most=LIST_BYTES) for i in page if i in rows]
-
-
-def page_size(asked: int, default: int = 100, most: int = 1000) -> int:
-    if not 0 <= asked <= most:
-        raise InvalidArgument(f"page_size: {asked} is not between 1 and {most}", "page_size")
-    return asked or default
-
-
-def _state(number: int) -> JobState:
-    try:
-        return JobState(number)
-    except ValueError:
-        raise InvalidArgument(f"states: {number} is not a state", "states") from None
-
-
-def _page_token(token: str) -> UUID:
-    try:
-        return UUID(token) if token else UUID(int=(1 << 128) - 1)
-    except ValueError:
-        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None

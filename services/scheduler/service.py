@@ -20,6 +20,7 @@ from services.scheduler.depths import Depths
 from services.scheduler.directory import Directory
 from services.scheduler.intake import Intake
 from services.scheduler.jobs import JobServicer
+from services.scheduler.lists import Lists
 from services.scheduler.queues import QueueAdminServicer
 from services.scheduler.reading import Reading
 from services.scheduler.settings import SchedulerSettings
@@ -103,7 +104,7 @@ def register(
     intake: Intake,
     reading: Reading,
 ) -> None:
-    jobs = JobServicer(settings, db, intake, reading, coordinators)
+    jobs = JobServicer(settings, db, intake, reading, Lists(db, clock, coordinators), coordinators)
     queues = QueueAdminServicer(db, coordinators, clock)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators)
     name = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name

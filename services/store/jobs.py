@@ -47,6 +47,7 @@ class NewJob(NamedTuple):
     options: bytes | None
     shard: int
     call: int = 0  # jobs of one call, to be stored all or none; 0: on its own
+    words: Sequence[str] = ()  # by what it is found: services.store.tags
 
 
 class Stored(NamedTuple):
@@ -75,7 +76,7 @@ def _copy_row(job: NewJob) -> tuple[Any, ...]:
 async def store_jobs(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     """Stores jobs without keys in one transaction. Unavailable: the same ids may be sent again."""
     try:
-        small = len(jobs) <= SMALL and not any(job.deferred for job in jobs)
+        small = len(jobs) <= SMALL and not any(job.deferred or job.words for job in jobs)
         return await (_insert_few if small else _copy)(writer, jobs)
     except psycopg.errors.UniqueViolation:
         return await _insert(writer, jobs)
@@ -104,7 +105,7 @@ async def _copy(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
             for job in sorted(jobs, key=_BY_ID):
                 await copy.write_row(_copy_row(job))
         await reach("scheduler.before_commit")
-        await commit(conn, _deferred(jobs))
+        await commit(conn, _beside(jobs))
         await reach("scheduler.after_commit")
     return [Stored(job.id, tx) for job in jobs]
 
@@ -114,11 +115,21 @@ async def _transaction_number(cursor: AsyncCursor[Any]) -> int:
     return int(row[0]) if row else 0
 
 
-def _deferred(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
+def _beside(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
+    """What the transaction that inserts these jobs writes into the small tables."""
+    statements: list[tuple[str, dict[str, Any]]] = []
     later = [job for job in jobs if job.deferred]
-    if not later:
-        return []
-    parameters = {
+    if later:
+        statements.append(("insert_deferred", _deferred(later)))
+    tagged = sorted((word, job.id) for job in jobs for word in job.words)
+    if tagged:
+        columns = {"word": [word for word, _ in tagged], "job_id": [UUID(bytes=job_id) for _, job_id in tagged]}
+        statements.append(("insert_tags", columns))
+    return statements
+
+
+def _deferred(later: Sequence[NewJob]) -> dict[str, list[Any]]:
+    return {
         "job_id": [UUID(bytes=j.id) for j in later],
         "due_at": [to_datetime(j.run_at) for j in later],
         "shard": [j.shard for j in later],
@@ -129,7 +140,6 @@ def _deferred(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
         "queue": [j.queue for j in later],
         "task": [j.task for j in later],
     }
-    return [("insert_deferred", parameters)]
 
 
 def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
@@ -156,7 +166,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
             clashing = [job for job in jobs if there.get(job.id) != _identity(job)]
             if any(job.call for job in clashing):
                 raise IdClash(clashing)
-            await commit(conn, _deferred([job for job in unique if job.id in new]))
+            await commit(conn, _beside([job for job in unique if job.id in new]))
     except IdClash as clash:
         return await _without(writer, jobs, clash, _insert)
     except psycopg.Error as error:
@@ -254,7 +264,7 @@ async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         winners = [*(job for key, job in wanted if key in won), *plain]
         new = await _insert_winners(conn, winners)
         held = await (await conn.execute(sql("keyed_jobs"), keys)).fetchall()
-        await commit(conn, _deferred([job for job in winners if job.id in new]))
+        await commit(conn, _beside([job for job in winners if job.id in new]))
         await reach("scheduler.after_keyed_commit")
     owner = {(space, key): job_id.bytes for space, key, job_id in held}
     results: list[Result] = []

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -132,3 +132,26 @@ def instant(value: str | None, option: str) -> datetime | None:
     except ValueError:
         raise BadInput(f"{option} {value}: give an instant like 2026-12-24T18:00:00Z (UTC without a zone)") from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def moment(value: str, option: str) -> datetime | None:
+    """An ISO 8601 instant, or a duration: so long ago. None for nothing."""
+    if not value:
+        return None
+    if _DURATION.fullmatch(value):
+        return datetime.now(UTC) - timedelta(seconds=seconds(value, option) or 0)
+    try:
+        return instant(value, option)
+    except BadInput:
+        raise BadInput(f"{option} {value}: give an instant like 2026-12-24T18:00:00Z, or a duration like 36h") from None
+
+
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """`key=value` words."""
+    found = {}
+    for value in values:
+        key, equals, rest = value.partition("=")
+        if not key or not equals:
+            raise BadInput(f"{option} {value}: give it as key=value")
+        found[key] = rest
+    return found

@@ -76,7 +76,8 @@ def new(
 
 @app.command("list", epilog="""\b
 Examples:
-  taskflow job list --queue emails --state failed
+  taskflow job list --queue emails --state failed --error ConnectionRefused --since 2h
+  taskflow job list --tag nightly --metadata customer=c9
   taskflow job list --state running --state retrying --json | jq -r .id""")
 def list_(
     context: typer.Context,
@@ -84,6 +85,14 @@ def list_(
     state: Annotated[list[str] | None, typer.Option(
         metavar="STATE", help=f"Only in these: {', '.join(_input.STATES)}; repeat it, or use commas.")] = None,
     task: Annotated[str, typer.Option(metavar="NAME", help="Only of this task.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Only with this tag; repeat it.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(
+        metavar="KEY=VALUE", help="Only with this entry of metadata; repeat it.")] = None,
+    error: Annotated[str, typer.Option(
+        metavar="TEXT", help="Only whose last error has this type, or this text in its message.")] = "",
+    since: Annotated[str, typer.Option(
+        metavar="WHEN", help="Made since then: an ISO time, or 36h for so long ago. By default 7d.")] = "",
+    until: Annotated[str, typer.Option(metavar="WHEN", help="Made before then.")] = "",
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 50,
     address: Address = None,
     as_json: Json = False,
@@ -92,7 +101,12 @@ def list_(
     options = settle(context, address, as_json)
     states = _input.states(state or [])
     with client(options.address) as tf:
-        found = tf.jobs.list(queue=queue, states=states, task=task, page_size=min(limit + 1, 1000))
+        found = tf.jobs.list(
+            queue=queue, states=states, task=task, tags=tag or (), metadata=_input.pairs(metadata or [], "--metadata"),
+            error=error, created_after=_input.moment(since, "--since"),
+            created_before=_input.moment(until, "--until"),
+            page_size=min(limit + 1, 1000),
+        )  # fmt: skip
         jobs = list(islice(found, limit + 1))
     if options.json:
         return _output.documents(_plain(job) for job in jobs[:limit])

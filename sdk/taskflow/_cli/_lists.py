@@ -66,6 +66,7 @@ def show_queue(
         ("oldest", _oldest(queue)),
         ("workers", queue.workers),
         ("memory", _output.size(queue.memory_bytes)),
+        ("last hour", ", ".join(f"{n:,} {outcome}" for outcome, n in queue.finished.items()) or "-"),
         ("created", queue.create_time),
     ))  # fmt: skip
 

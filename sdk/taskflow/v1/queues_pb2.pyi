@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from taskflow.v1 import jobs_pb2 as _jobs_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -34,6 +35,7 @@ class Queue(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     READY_CAPPED_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     namespace: _builtins.str
     ready: _builtins.int
@@ -54,6 +56,10 @@ class Queue(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def finished(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
+        """jobs that ended in the last hour"""
+
     def __init__(
         self,
         *,
@@ -67,14 +73,39 @@ class Queue(_message.Message):
         memory_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         ready_capped: _builtins.bool = ...,
+        finished: _abc.Iterable[Global___OutcomeCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "oldest", b"oldest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "memory_bytes", b"memory_bytes", "name", b"name", "namespace", b"namespace", "oldest", b"oldest", "ready", b"ready", "ready_capped", b"ready_capped", "running", b"running", "scheduled", b"scheduled", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "finished", b"finished", "memory_bytes", b"memory_bytes", "name", b"name", "namespace", b"namespace", "oldest", b"oldest", "ready", b"ready", "ready_capped", b"ready_capped", "running", b"running", "scheduled", b"scheduled", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class OutcomeCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    outcome: _jobs_pb2.Outcome.ValueType
+    """of the last attempt"""
+    count: _builtins.int
+    """a coordinator that is killed takes the counts of its last seconds along"""
+    def __init__(
+        self,
+        *,
+        outcome: _jobs_pb2.Outcome.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeCount: _TypeAlias = OutcomeCount  # noqa: Y015
 
 @_typing.final
 class ListQueuesRequest(_message.Message):

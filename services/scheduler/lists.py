@@ -1,0 +1,200 @@
+"""Lists of jobs, newest first, without a scan of history (protocol.md, part D).
+
+A source proposes ids in falling order: the small tables, the marks and partial indexes for what they know, else the
+list of a queue's lanes. Whatever it proposes, `matching_jobs` decides by the facts, and the owners' memory has the last
+word on what is handed out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from services.core import ids
+from services.core.errors import InvalidArgument
+from services.core.names import qualify
+from services.rpc.values import timestamp_us
+from services.runtime.clock import SystemClock
+from services.scheduler import resources
+from services.scheduler.coordinators import Coordinators
+from services.store import jobs as store
+from services.store.database import Database
+from services.store.tags import words
+from taskflow._policy import JobState
+from taskflow.v1 import jobs_pb2 as pb
+
+LIST_BYTES = 1024  # of a payload or a result in a list
+DAYS = 7  # without `create_after`, a list of what is over goes back so far
+FIRST_LOOK, LONGEST_LOOK = 200, 5_000  # candidates that a source is asked for at once
+MOST_CANDIDATES = 20_000  # looked at for one page
+MOST_READY = 10_000  # candidates beyond the marks; with more, nearly all of the newest jobs are ready
+
+_LIVE = frozenset({JobState.REQUESTED, JobState.RUNNING})
+_DEFERRED = frozenset({JobState.SCHEDULED, JobState.RETRYING})
+_UNSUCCESSFUL = frozenset({JobState.FAILED, JobState.CANCELLED})
+_DAY_US = 86_400_000_000
+
+Source = Callable[[bytes, int], Awaitable[list[bytes]]]  # ids below the first argument, in falling order, so many
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    queue: str
+    task: str
+    states: frozenset[JobState]
+    after: bytes  # ids from here on
+    before: bytes
+    tags: tuple[str, ...]
+    metadata: dict[str, str]
+    error: str
+
+
+class Lists:
+    def __init__(self, db: Database, clock: SystemClock, coordinators: Coordinators) -> None:
+        self._db = db
+        self._clock = clock
+        self._coordinators = coordinators
+
+    async def page(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        size = page_size(request.page_size)
+        wish = self._wish(request)
+        source = await self._source(wish)
+        found: list[pb.Job] = []
+        before, looked, look, more = wish.before, 0, max(FIRST_LOOK, 2 * size), True
+        while more and len(found) <= size and looked < MOST_CANDIDATES:
+            candidates = await source(before, look)
+            more = len(candidates) == look
+            before = candidates[-1] if candidates else before
+            looked, look = looked + len(candidates), min(4 * look, LONGEST_LOOK)
+            found += await self._matching(wish, candidates, size + 1 - len(found))
+        if len(found) > size:
+            return pb.ListJobsResponse(jobs=found[:size], next_page_token=found[size - 1].id)
+        return pb.ListJobsResponse(jobs=found, next_page_token=ids.show(before) if more else "")
+
+    def _wish(self, request: pb.ListJobsRequest) -> Wish:
+        states = frozenset(_state(s) for s in request.states) or (_UNSUCCESSFUL if request.error else frozenset())
+        waits = states and states <= _LIVE | _DEFERRED | {JobState.READY}
+        after = 0 if waits else self._clock.real_now_us() - DAYS * _DAY_US
+        if request.HasField("create_after"):
+            after = timestamp_us(request.create_after, "create_after")
+        before = _page_token(request.page_token)
+        if request.HasField("create_before"):
+            before = min(before, _first_id(timestamp_us(request.create_before, "create_before")))
+        return Wish(
+            queue=qualify(request.queue, field="queue") if request.queue else "",
+            task=qualify(request.task, field="task") if request.task else "",
+            states=states,
+            after=_first_id(after),
+            before=before,
+            tags=tuple(request.tags),
+            metadata=dict(request.metadata),
+            error=request.error,
+        )
+
+    # -- candidates --------------------------------------------------------------------------
+    async def _source(self, wish: Wish) -> Source:
+        if wish.states and wish.states <= _LIVE:
+            return _of(await self._handed_out(wish))
+        if wish.tags or wish.metadata:
+            return self._query("tagged_jobs", wish, word=await self._rarest(wish))
+        if wish.states and wish.states <= _DEFERRED:
+            if wish.queue:
+                return self._query("deferred_jobs_of_queue", wish, queue=wish.queue)
+            return self._query("deferred_jobs", wish)
+        if wish.states and wish.states <= _UNSUCCESSFUL:
+            return self._query("unsuccessful_jobs", wish)
+        if wish.states == {JobState.READY}:
+            beyond = await self._rows("jobs_beyond_marks", queue=wish.queue, task=wish.task, limit=MOST_READY)
+            if len(beyond) < MOST_READY:
+                return _of(beyond)
+        return self._recent(wish)
+
+    def _recent(self, wish: Wish) -> Source:
+        if wish.queue or wish.task:
+            return self._query("jobs_of_lanes", wish, queue=wish.queue, task=wish.task)
+        return self._query("all_jobs", wish)
+
+    def _query(self, name: str, wish: Wish, **parameters: Any) -> Source:
+        async def read(before: bytes, limit: int) -> list[bytes]:
+            after = UUID(bytes=wish.after)
+            return await self._rows(name, after=after, before=UUID(bytes=before), limit=limit, **parameters)
+
+        return read
+
+    async def _rows(self, name: str, **parameters: Any) -> list[bytes]:
+        return [row["id"].bytes for row in await self._db.rows(name, **parameters)]
+
+    async def _rarest(self, wish: Wish) -> str:
+        asked = words(wish.tags, wish.metadata)
+        if len(asked) == 1:
+            return asked[0]
+        after, before = UUID(bytes=wish.after), UUID(bytes=wish.before)
+        return str((await self._db.rows("rarest_word", words=asked, after=after, before=before))[0]["word"])
+
+    async def _handed_out(self, wish: Wish) -> list[bytes]:
+        """Jobs that are handed out are known to their owners alone."""
+        live = await self._coordinators.describe(queue=wish.queue)
+        return [i for i, job in live.items() if JobState(job.state) in wish.states and i >= wish.after]
+
+    # -- the decision ------------------------------------------------------------------------
+    async def _matching(self, wish: Wish, candidates: list[bytes], most: int) -> list[pb.Job]:
+        """What is asked for among these, in their order, up to so many."""
+        if not candidates:
+            return []
+        # The facts on disk say `ready` of what memory has handed out, and of what it handed out first.
+        states = wish.states | {JobState.READY} | _LIVE if wish.states & _LIVE else wish.states
+        rows = await self._db.rows(
+            "matching_jobs", ids=[UUID(bytes=i) for i in candidates], queue=wish.queue, task=wish.task,
+            states=[int(s) for s in states], error=wish.error, tags=list(wish.tags), metadata=json.dumps(wish.metadata),
+        )  # fmt: skip
+        matching = {row["id"].bytes for row in rows}
+        kept = [i for i in candidates if i in matching]
+        found: list[pb.Job] = []
+        for start in range(0, len(kept), most):
+            jobs = await self._overlaid(kept[start : start + most])
+            found += [job for job in jobs if not wish.states or JobState(job.state) in wish.states]
+            if len(found) >= most:
+                break
+        return found[:most]
+
+    async def _overlaid(self, page: list[bytes]) -> list[pb.Job]:
+        live = await self._coordinators.describe(page)
+        rows = await store.get_jobs(self._db, page)
+        return [resources.job(rows[i], live.get(i), most=LIST_BYTES) for i in page if i in rows]
+
+
+def page_size(asked: int, default: int = 100, most: int = 1000) -> int:
+    if not 0 <= asked <= most:
+        raise InvalidArgument(f"page_size: {asked} is not between 1 and {most}", "page_size")
+    return asked or default
+
+
+def _of(found: list[bytes]) -> Source:
+    ordered = sorted(found, reverse=True)
+
+    async def read(before: bytes, limit: int) -> list[bytes]:
+        return [i for i in ordered if i < before][:limit]
+
+    return read
+
+
+def _first_id(us: int) -> bytes:
+    """No UUIDv7 of that instant is smaller."""
+    return (max(us, 0) // 1000 << 80).to_bytes(16, "big")
+
+
+def _state(number: int) -> JobState:
+    try:
+        return JobState(number)
+    except ValueError:
+        raise InvalidArgument(f"states: {number} is not a state", "states") from None
+
+
+def _page_token(token: str) -> bytes:
+    try:
+        return UUID(token).bytes if token else b"\xff" * 16
+    except ValueError:
+        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None

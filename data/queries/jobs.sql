@@ -23,6 +23,13 @@ select * from unnest(
     %(queue)b::text[], %(task)b::text[], %(payload)b::bytea[], %(key)b::text[], %(run_at)b::timestamptz[], %(options)s::jsonb[])
 returning tx::text::bigint;
 
+-- name: insert_one_job
+-- The same for one job, as most calls bring it: values cost a third less than arrays of one, on both sides.
+insert into taskflow.jobs (id, priority, encoding, retries, deferred, queue, task, payload, key, run_at, options)
+values (%(id)b, %(priority)b::smallint, %(encoding)b::smallint, %(retries)b::integer, %(deferred)b, %(queue)b, %(task)b,
+    %(payload)b, %(key)b, %(run_at)b, %(options)s)
+returning tx::text::bigint;
+
 -- name: insert_deferred
 -- Jobs that wait for a time, of the transaction that inserts them.
 insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)

@@ -30,7 +30,7 @@ LIST_BYTES = 1024  # of a payload or a result in a list
 DAYS = 7  # without `create_after`, a list of what is over goes back so far
 FIRST_LOOK, LONGEST_LOOK = 200, 5_000  # candidates that a source is asked for at once
 MOST_CANDIDATES = 20_000  # looked at for one page
-MOST_READY = 10_000  # candidates beyond the marks; with more, nearly all of the newest jobs are ready
+MOST_READY = 2_000  # candidates beyond the marks; with more, nearly all of the newest jobs are ready
 
 _LIVE = frozenset({JobState.REQUESTED, JobState.RUNNING})
 _DEFERRED = frozenset({JobState.SCHEDULED, JobState.RETRYING})
@@ -97,7 +97,7 @@ class Lists:
     # -- candidates --------------------------------------------------------------------------
     async def _source(self, wish: Wish) -> Source:
         if wish.states and wish.states <= _LIVE:
-            return _of(await self._handed_out(wish))
+            return _of(await self._handed_out(wish), wish.after)
         if wish.tags or wish.metadata:
             return self._query("tagged_jobs", wish, word=await self._rarest(wish))
         if wish.states and wish.states <= _DEFERRED:
@@ -109,7 +109,7 @@ class Lists:
         if wish.states == {JobState.READY}:
             beyond = await self._rows("jobs_beyond_marks", queue=wish.queue, task=wish.task, limit=MOST_READY)
             if len(beyond) < MOST_READY:
-                return _of(beyond)
+                return _of(beyond, wish.after)
         return self._recent(wish)
 
     def _recent(self, wish: Wish) -> Source:
@@ -137,7 +137,7 @@ class Lists:
     async def _handed_out(self, wish: Wish) -> list[bytes]:
         """Jobs that are handed out are known to their owners alone."""
         live = await self._coordinators.describe(queue=wish.queue)
-        return [i for i, job in live.items() if JobState(job.state) in wish.states and i >= wish.after]
+        return [i for i, job in live.items() if JobState(job.state) in wish.states]
 
     # -- the decision ------------------------------------------------------------------------
     async def _matching(self, wish: Wish, candidates: list[bytes], most: int) -> list[pb.Job]:
@@ -172,8 +172,8 @@ def page_size(asked: int, default: int = 100, most: int = 1000) -> int:
     return asked or default
 
 
-def _of(found: list[bytes]) -> Source:
-    ordered = sorted(found, reverse=True)
+def _of(found: list[bytes], after: bytes) -> Source:
+    ordered = sorted((i for i in found if i >= after), reverse=True)
 
     async def read(before: bytes, limit: int) -> list[bytes]:
         return [i for i in ordered if i < before][:limit]

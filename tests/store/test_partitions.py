@@ -101,6 +101,6 @@ def test_a_partition_has_the_indexes_of_its_parent_and_no_leftover_check(conn: p
         " where conrelid = 'taskflow.jobs_p20311101'::regclass and conname like '%_day'"
     ).fetchall()
 
-    assert len(indexes) == 2
+    assert len(indexes) == 3
     assert any("(id)" in definition for definition in indexes)
     assert checks == []

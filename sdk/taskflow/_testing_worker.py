@@ -214,7 +214,7 @@ class MemoryWorker:
         exec_id = _ids.new_id()
         number, tries = job.hand_out(exec_id)
         spec = job.spec
-        wire = queue_pb2.Task(
+        wire = queue_pb2.Assignment(
             exec_id=exec_id,
             job_id=spec.id,
             attempt=number,

@@ -96,14 +96,19 @@ class Attempt:
     )
 
     def __init__(
-        self, desk: Desk, place: Place, registration: Registration, lane: queue_pb2.LaneTasks, wire: queue_pb2.Task
+        self,
+        desk: Desk,
+        place: Place,
+        registration: Registration,
+        lane: queue_pb2.LaneTasks,
+        wire: queue_pb2.Assignment,
     ) -> None:
         self.desk = desk
         self.registration = registration  # under which it was received
         self.handler = handler = place.handler
         self.executor = place.executor
         self.pool = place.pool
-        self.wire: queue_pb2.Task | None = wire
+        self.wire: queue_pb2.Assignment | None = wire
         self.exec_id = wire.exec_id
         self.job_id = wire.job_id
         self.number = wire.attempt

@@ -109,7 +109,7 @@ class Feed:
                 self._remove = []
             entries, state.book.outbox = state.book.outbox, []
             size = 0
-            groups: defaultdict[tuple[LaneKey, int], list[pb.Task]] = defaultdict(list)
+            groups: defaultdict[tuple[LaneKey, int], list[pb.Assignment]] = defaultdict(list)
             for entry in entries:
                 if entry.phase is not Phase.QUEUED:
                     continue  # ended, cancelled or forgotten before it was fed
@@ -127,7 +127,7 @@ class Feed:
             if request.lanes or request.shards or request.remove:
                 yield request
 
-    def _fill(self, request: pb.FeedRequest, groups: dict[tuple[LaneKey, int], list[pb.Task]]) -> None:
+    def _fill(self, request: pb.FeedRequest, groups: dict[tuple[LaneKey, int], list[pb.Assignment]]) -> None:
         for (key, number), tasks in groups.items():
             shard = self._state.book.shards.get(number)
             if shard is not None:

@@ -17,7 +17,7 @@ from services.runtime.failpoints import reach
 from services.store.dispatch import LaneReader, Spec
 from taskflow.v1 import jobs_pb2
 from taskflow.v1.dispatch_pb2 import LaneJobs
-from taskflow.v1.queue_pb2 import Task
+from taskflow.v1.queue_pb2 import Assignment
 
 log = logs.get("pager")
 
@@ -30,8 +30,8 @@ _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 REREAD_DUE = 30.0  # deferred rows can be committed after their time was passed
 
 
-def task_of(job_id: bytes, spec: Spec) -> Task:
-    task = Task(job_id=job_id, payload=spec.payload or b"", encoding=spec.encoding, retries=spec.retries)  # type: ignore[arg-type]
+def task_of(job_id: bytes, spec: Spec) -> Assignment:
+    task = Assignment(job_id=job_id, payload=spec.payload or b"", encoding=spec.encoding, retries=spec.retries)  # type: ignore[arg-type]
     if spec.options:
         task.options.CopyFrom(options_from_json(spec.options) or jobs_pb2.JobOptions())
     return task
@@ -84,7 +84,7 @@ class Pager:
             return
         for spec in group.jobs:
             if spec.id not in book.by_job and lane.offer(group.tx, spec.id):
-                task = Task(job_id=spec.id, payload=spec.payload, encoding=spec.encoding, retries=spec.retries)
+                task = Assignment(job_id=spec.id, payload=spec.payload, encoding=spec.encoding, retries=spec.retries)
                 if spec.HasField("options"):
                     task.options.CopyFrom(spec.options)
                 entry = Entry(spec.id, key, group.shard, 1, 0, task)

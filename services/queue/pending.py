@@ -15,10 +15,18 @@ from services.core.clock import Clock
 from services.core.ids import shard_and_epoch
 from services.core.lanes import LaneKey
 from services.queue.link import Link
-from taskflow.v1.queue_pb2 import LaneStats, LaneTasks, PollRequest, PollResponse, ShardValidity, StatsResponse, Task
+from taskflow.v1.queue_pb2 import (
+    Assignment,
+    LaneStats,
+    LaneTasks,
+    PollRequest,
+    PollResponse,
+    ShardValidity,
+    StatsResponse,
+)
 
 ANSWER_BYTES = 4 << 20  # a poll's answer stays well below the message limit
-_TASK_OVERHEAD = 250  # bytes of a Task message besides its contents, measured
+_TASK_OVERHEAD = 250  # bytes of an Assignment message besides its contents, measured
 
 
 @dataclass(slots=True)
@@ -26,7 +34,7 @@ class PendingLane:
     key: LaneKey
     shard: int
     epoch: int
-    tasks: deque[Task] = field(default_factory=deque)
+    tasks: deque[Assignment] = field(default_factory=deque)
     served: int = 0  # when it was last taken from; equal priorities take turns
 
 

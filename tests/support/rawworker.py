@@ -22,7 +22,7 @@ BEAT = 0.5
 class Handed:
     """A task as a poll handed it out."""
 
-    task: queue_pb2.Task
+    task: queue_pb2.Assignment
     lane: queue_pb2.LaneTasks
 
     def outcome(self, outcome: int = jobs_pb2.OUTCOME_SUCCEEDED, **fields: Any) -> worker_pb2.AttemptOutcome:

@@ -103,7 +103,7 @@ class LaneTasks(_message.Message):
     shard: _builtins.int
     epoch: _builtins.int
     @_builtins.property
-    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]: ...
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
     def __init__(
         self,
         *,
@@ -112,7 +112,7 @@ class LaneTasks(_message.Message):
         priority: _builtins.int = ...,
         shard: _builtins.int = ...,
         epoch: _builtins.int = ...,
-        tasks: _abc.Iterable[Global___Task] | None = ...,
+        tasks: _abc.Iterable[Global___Assignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -123,7 +123,7 @@ class LaneTasks(_message.Message):
 Global___LaneTasks: _TypeAlias = LaneTasks  # noqa: Y015
 
 @_typing.final
-class Task(_message.Message):
+class Assignment(_message.Message):
     """One attempt, handed out."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -165,7 +165,7 @@ class Task(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Task: _TypeAlias = Task  # noqa: Y015
+Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
 
 @_typing.final
 class StatsRequest(_message.Message):

@@ -65,46 +65,51 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns our errors into statuses; anything else into INTERNAL, logged, without a trace for the caller."""
 
+    def __init__(self) -> None:
+        self._guarded: dict[str, Any] = {}  # by method: gRPC asks at every call
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler: Any = await continuation(handler_call_details)
-        if handler is None:
-            return handler
         method = handler_call_details.method
-        if handler.unary_unary:
-            inner = handler.unary_unary
+        known = self._guarded.get(method)
+        if known is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            known = self._guarded[method] = _guard(handler, method)
+        return known
 
-            seconds = None if method in _UNTIMED else metrics.rpc_seconds.labels(method)
 
-            async def unary(request: Any, context: Any) -> Any:
-                try:
-                    with seconds.time() if seconds else contextlib.nullcontext():
-                        return await inner(request, context)
-                except (grpc.aio.AbortError, grpc.RpcError):
-                    raise
-                except Exception as error:
-                    await _abort(context, error, method)
+def _guard(handler: Any, method: str) -> Any:
+    if handler.unary_unary:
+        inner = handler.unary_unary
+        seconds = None if method in _UNTIMED else metrics.rpc_seconds.labels(method)
 
-            return grpc.unary_unary_rpc_method_handler(
-                unary, handler.request_deserializer, handler.response_serializer
-            )
-        if handler.stream_stream and method.startswith("/taskflow."):
-            inner = handler.stream_stream
+        async def unary(request: Any, context: Any) -> Any:
+            try:
+                with seconds.time() if seconds else contextlib.nullcontext():
+                    return await inner(request, context)
+            except (grpc.aio.AbortError, grpc.RpcError):
+                raise
+            except Exception as error:
+                await _abort(context, error, method)
 
-            async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:
-                try:
-                    async with contextlib.aclosing(inner(requests, context)) as answers:
-                        async for answer in answers:
-                            yield answer
-                except (grpc.aio.AbortError, grpc.RpcError):
-                    raise
-                except Exception as error:
-                    await _abort(context, error, method)
+        return grpc.unary_unary_rpc_method_handler(unary, handler.request_deserializer, handler.response_serializer)
+    if handler.stream_stream and method.startswith("/taskflow."):
+        inner = handler.stream_stream
 
-            return grpc.stream_stream_rpc_method_handler(
-                stream, handler.request_deserializer, handler.response_serializer
-            )
-        return handler
+        async def stream(requests: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                async with contextlib.aclosing(inner(requests, context)) as answers:
+                    async for answer in answers:
+                        yield answer
+            except (grpc.aio.AbortError, grpc.RpcError):
+                raise
+            except Exception as error:
+                await _abort(context, error, method)
+
+        return grpc.stream_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+    return handler

@@ -7,6 +7,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from services.runtime import logs
+
+log = logs.get("batcher")
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -16,6 +20,8 @@ class Batcher(Generic[T, R]):
 
     `flush` answers with one result for each item; an exception is every caller's. `limit` is the most items
     of one flush, `most` the most that they may weigh (a single caller's items stay together, even above it).
+    `then` is called with a batch and its results once they are given out, so that no caller waits for it. A caller
+    that is cancelled before its batch begins is left out of it; later, its items are flushed all the same.
     """
 
     def __init__(
@@ -25,17 +31,20 @@ class Batcher(Generic[T, R]):
         limit: int = 5000,
         weigh: Callable[[T], int] = lambda item: 0,
         most: int = 16 << 20,
+        then: Callable[[list[T], Sequence[R]], Awaitable[None]] | None = None,
     ) -> None:
         self._flush = flush
         self._limit = limit
         self._weigh = weigh
         self._most = most
+        self._then = then
+        self._backlog = 0
         self._waiting: deque[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def backlog(self) -> int:
-        return sum(len(items) for items, _ in self._waiting)
+        return self._backlog
 
     def submit(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
         future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
@@ -43,6 +52,7 @@ class Batcher(Generic[T, R]):
             future.set_result(())  # nobody would: a batch of nothing is never flushed
             return future
         self._waiting.append((items, future))
+        self._backlog += len(items)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         return future
@@ -62,6 +72,7 @@ class Batcher(Generic[T, R]):
                     if batch and weight >= self._most:
                         break
                     items, future = self._waiting.popleft()
+                    self._backlog -= len(items)
                     if future.cancelled():
                         continue
                     weight += sum(map(self._weigh, items))
@@ -83,3 +94,8 @@ class Batcher(Generic[T, R]):
         for start, count, future in futures:
             if not future.done():
                 future.set_result(results[start : start + count])
+        if self._then is not None:
+            try:
+                await self._then(batch, results)
+            except Exception as error:  # the batch is settled, and the next one must come
+                log.error("what follows a batch failed", exc_info=error)

@@ -20,6 +20,9 @@ from taskflow.v1 import dispatch_pb2_grpc
 log = logs.get("coordinators")
 
 OFFER_BYTES = 2 << 20  # a message of offers stays well below the limit
+# Seconds between two messages of offers: the first job after a rest is offered at once, those of a stream of calls
+# together. A message costs 0.15 ms of CPU here and 0.5 ms behind us, which callers one by one would wait for.
+OFFER_PAUSE = 0.005
 RECONNECT = 0.5  # seconds between tries of a broken stream
 QUESTION_TIMEOUT = 1.0
 MOVE_TIMEOUT = 5.0  # of one step of the clock
@@ -101,6 +104,7 @@ class Link:
             if not self._offers:
                 news.clear()
             yield request
+            await asyncio.sleep(OFFER_PAUSE)
 
     async def _watch_stream(self) -> None:
         self._add = set(self._watched)

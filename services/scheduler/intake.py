@@ -37,9 +37,13 @@ class Intake:
         self._plain = Writer(settings.database_url, timeout=settings.database_timeout)
         self._keyed = Writer(settings.database_url, timeout=settings.database_timeout)
         limit = settings.max_batch
-        self._plain_batches: Batcher[Item, Result] = Batcher(self._flush_plain, limit=limit, weigh=_weigh)
+        self._plain_batches: Batcher[Item, Result] = Batcher(
+            self._flush_plain, limit=limit, weigh=_weigh, then=self._offer
+        )
         self._calls = itertools.count(1)
-        self._keyed_batches: Batcher[Item, Result] = Batcher(self._flush_keyed, limit=min(limit, 500), weigh=_weigh)
+        self._keyed_batches: Batcher[Item, Result] = Batcher(
+            self._flush_keyed, limit=min(limit, 500), weigh=_weigh, then=self._offer
+        )
 
     async def close(self) -> None:
         await self._plain.reset()
@@ -79,33 +83,25 @@ class Intake:
             if isinstance(job, NewJob):
                 item = (job._replace(shard=self._directory.shard(job.queue)) if job.deferred else job, spec)
                 items[together or job.key is not None].append(item)
-        stored = await asyncio.gather(
-            self._submit(self._plain_batches, items[False]), self._submit(self._keyed_batches, items[True])
-        )
+        plain, keyed = self._submit(self._plain_batches, items[False]), self._submit(self._keyed_batches, items[True])
+        stored = await asyncio.gather(plain, keyed) if items[True] else (await plain, ())  # a turn of the loop less
         results = {keyed: iter(answers) for keyed, answers in zip(items, stored, strict=True)}
         return [
             job if isinstance(job, TaskFlowFault) else next(results[together or job.key is not None]) for job in checked
         ]
 
-    async def _submit(self, batches: Batcher[Item, Result], items: list[Item]) -> Sequence[Result]:
-        if not items:
-            return []
-        if batches.backlog > 10 * self._settings.max_batch:
+    def _submit(self, batches: Batcher[Item, Result], items: list[Item]) -> asyncio.Future[Sequence[Result]]:
+        if items and batches.backlog > 10 * self._settings.max_batch:
             raise Unavailable("more jobs wait to be stored than can be held; try again", "OVERLOADED")
-        # Shielded: what is on its way to disk is stored whether or not the caller stays for the answer.
-        return await asyncio.shield(batches.submit(items))
+        return batches.submit(items)
 
     async def _flush_plain(self, items: list[Item]) -> Sequence[Result]:
         with metrics.commit_seconds.labels("jobs").time():
-            results = await store_jobs(self._plain, [job for job, _ in items])
-        await self._offer(items, results)
-        return results
+            return await store_jobs(self._plain, [job for job, _ in items])
 
     async def _flush_keyed(self, items: list[Item]) -> Sequence[Result]:
         with metrics.commit_seconds.labels("keyed_jobs").time():
-            results = await store_keyed(self._keyed, [job for job, _ in items])
-        await self._offer(items, results)
-        return results
+            return await store_keyed(self._keyed, [job for job, _ in items])
 
     async def _offer(self, items: list[Item], results: Sequence[Result]) -> None:
         """Tells the owners, without waiting: a hint that saves them a read."""

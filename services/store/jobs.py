@@ -87,7 +87,11 @@ async def store_jobs(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
 async def _insert_few(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     async with writer.transaction() as conn:
         await reach("scheduler.before_commit")
-        cursor = await conn.execute(sql("insert_few_jobs"), _columns(sorted(jobs, key=_BY_ID)))
+        columns = _columns(sorted(jobs, key=_BY_ID))
+        if len(jobs) == 1:
+            cursor = await conn.execute(sql("insert_one_job"), {name: values[0] for name, values in columns.items()})
+        else:
+            cursor = await conn.execute(sql("insert_few_jobs"), columns)
         tx = await _transaction_number(cursor)
         await reach("scheduler.after_commit")
     return [Stored(job.id, tx) for job in jobs]

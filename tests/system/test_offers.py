@@ -55,3 +55,14 @@ def test_every_job_runs_once_whatever_becomes_of_its_offer(
 
     assert results == [1] * 606
     assert starts == Counter(job.id for job in made)
+
+
+def test_the_answer_does_not_wait_for_the_offer(make_cluster: Callable[..., ServiceCluster]) -> None:
+    held_up = 30.0  # seconds: more than a call may take
+    cluster = make_cluster(env={"scheduler": {"TASKFLOW_FAILPOINTS": f"scheduler.offer=delay:{held_up}"}})
+    cluster.start_all()
+
+    with TaskFlow(cluster.scheduler_address, timeout=held_up / 2) as tf:
+        job = tf.new_job("whatever", {"n": 1})
+
+    assert rows.found(cluster.dsn, "select id::text from taskflow.jobs") == [(job.id,)]

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from services.coordinator.settings import CoordinatorSettings
 from services.queue.__main__ import QueueSettings
 from services.runtime import metrics as metric_module
+from services.runtime.histogram import BatchHistogram
 from services.runtime.settings import DatabaseSettings, ServiceSettings
 from services.scheduler.settings import SchedulerSettings
 from services.worker.settings import WorkerSettings
@@ -105,10 +106,11 @@ def metrics() -> str:
             users.setdefault(name, set()).add(path.parent.name)
     rows = ["| metric | type | labels | counted by | what it is |", "|---|---|---|---|---|"]
     for name, metric in vars(metric_module).items():
-        if isinstance(metric, MetricWrapperBase):
+        if isinstance(metric, MetricWrapperBase | BatchHistogram):
             family = next(iter(metric.describe()))
             shown = family.name + ("_total" if family.type == "counter" else "")
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "-"
+            names = [metric.label] if isinstance(metric, BatchHistogram) else metric._labelnames
+            labels = ", ".join(f"`{label}`" for label in names) or "-"
             by = ", ".join(sorted(users.get(name, {"nobody yet"})))
             rows.append(f"| `{shown}` | {family.type} | {labels} | {by} | {family.documentation} |")
     return "\n".join(rows)

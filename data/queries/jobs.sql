@@ -57,12 +57,12 @@ join taskflow.job_keys k using (namespace, key);
 
 -- name: load_specs
 -- What workers are told of these jobs.
-select id, payload, encoding, retries, options from taskflow.jobs where id = any(%(ids)s::uuid[]);
+select id, payload, encoding, retries, options, run_at from taskflow.jobs where id = any(%(ids)s::uuid[]);
 
 -- name: load_facts
 -- All that is known of these jobs, for an attempt or a cancel that memory does not know.
-select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.options, j.deferred, q.shard,
-    d.attempt as due_attempt, d.tries as due_tries,
+select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.options, j.run_at, j.deferred, q.shard,
+    d.attempt as due_attempt, d.tries as due_tries, d.due_at,
     l.attempt as lease_attempt, l.tries as lease_tries, l.exec_id as lease_exec,
     a.attempt as last_attempt, a.tries as last_tries, a.final as last_final, a.exec_id as last_exec
 from taskflow.jobs j

@@ -29,6 +29,8 @@ MAX_OUTCOMES = 1_000
 MAX_BYTES = 3 << 20
 _CALL_SECONDS = 10.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
+_LINES_A_SECOND = 20  # about attempts that failed
+_BROKEN = frozenset({_verdict.FAILED, _verdict.TIMED_OUT, _verdict.LOST})
 NOT_TAKEN = frozenset(
     {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}
 )
@@ -42,11 +44,34 @@ class Reporter:
         self._lanes: dict[str, _Lane] = {}
         self._homeless: list[Attempt] = []  # nobody has announced their shard
         self.unacknowledged = 0
+        self._lines_since, self._lines, self._lines_left_out = 0.0, 0, 0
 
     def add(self, attempt: Attempt) -> None:
         """Once for each settled attempt."""
         self.unacknowledged += 1
+        if attempt.verdict is not None and attempt.verdict.outcome in _BROKEN:
+            self._tell(attempt, attempt.verdict.failure or Failure("Failed", ""))
         self._route(attempt)
+
+    def _tell(self, attempt: Attempt, failure: Failure) -> None:
+        """A line for each failed attempt, up to a number a second; its trace is for those who debug."""
+        now = self._worker.clock.monotonic()
+        if now - self._lines_since >= 1.0:
+            if self._lines_left_out:
+                log.warning("%d more attempts failed", self._lines_left_out)
+            self._lines_since, self._lines, self._lines_left_out = now, 0, 0
+        self._lines += 1
+        if self._lines > _LINES_A_SECOND:
+            self._lines_left_out += 1
+            return
+        said = failure.message.partition("\n")[0]
+        what = f"task {attempt.task}" if attempt.task else f"queue {attempt.queue}"
+        log.warning(
+            "job %s, attempt %d, %s: %s: %s",
+            _ids.show(attempt.job_id), attempt.number, what, failure.type, said, extra=_named(attempt),
+        )  # fmt: skip
+        if failure.traceback:
+            log.debug("%s", failure.traceback, extra=_named(attempt))
 
     def _route(self, attempt: Attempt) -> None:
         owner = self._worker.epochs.owner.get(attempt.shard)
@@ -149,7 +174,8 @@ class _Lane:
                 continue
             if reason is not None:
                 job = _ids.show(attempt.job_id)
-                log.warning("job %s, attempt %d: its outcome was refused, %s", job, attempt.number, reason)
+                about = _named(attempt)
+                log.warning("job %s, attempt %d: its outcome was refused, %s", job, attempt.number, reason, extra=about)
             self._reporter.acknowledged(attempt)
         if again:
             self._back_off()
@@ -178,7 +204,8 @@ class _Lane:
         attempt, why = batch[0], str(error.details())[:500]
         assert attempt.verdict is not None
         if attempt.verdict.failure is not None and attempt.verdict.failure.type == "OutcomeRefused":
-            log.error("job %s: its outcome cannot be delivered: %s", _ids.show(attempt.job_id), why)
+            job = _ids.show(attempt.job_id)
+            log.error("job %s: its outcome cannot be delivered: %s", job, why, extra=_named(attempt))
             self._waiting.popleft()
             self._reporter.acknowledged(attempt)
             return
@@ -187,6 +214,12 @@ class _Lane:
 
     def _back_off(self) -> None:
         self._backoff = min(max(self._backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
+
+
+def _named(attempt: Attempt) -> dict[str, object]:
+    """For whoever logs in fields."""
+    named = {"job": _ids.show(attempt.job_id), "attempt": attempt.number, "queue": attempt.queue}
+    return named | {"task": attempt.task} if attempt.task else named
 
 
 def outcome_message(attempt: Attempt, now: float) -> worker_pb2.AttemptOutcome:

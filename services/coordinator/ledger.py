@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.coordinator.state import State
+from services.coordinator.tally import Tally
+from services.coordinator.telling import Telling
 from services.core.book import Entry
 from services.core.errors import NotOwner, Unavailable
+from services.core.ids import show
 from services.rpc.values import MAX_SECONDS, backoff_of, error_to_json, unfit
 from services.runtime import logs, metrics
 from services.runtime.batcher import Batcher
@@ -47,6 +49,8 @@ class Ledger:
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
         self._lock = asyncio.Lock()
         self._batches: Batcher[Ending, None] = Batcher(self._flush, limit=2000, weigh=_weigh)
+        self.tally = Tally(state)
+        self._telling = Telling(state)
         self._outage = logs.Outage(log, "outcomes cannot be written")
         self._doubtful = False  # the last commit's fate is unknown
 
@@ -70,10 +74,15 @@ class Ledger:
             error = jobs_pb2.Error(type=reason, message=_SENTENCES.get(reason, reason) + wish)
             change = self._decide(entry, outcome, final_error=final)
             handed_out = entry.exec_id if entry.worker or entry.started else None
-            started = now if entry.started else None
-            row = self._row(entry, change, now, started, handed_out, error=error)
+            row = self._row(entry, change, now, self._began(entry, now), handed_out, error=error)
             endings.append(Ending(entry, change, row, self._epoch(entry)))
         return self._submit(endings)
+
+    def _began(self, entry: Entry, now: int) -> int | None:
+        """When an attempt that its worker ends no more was handed out; at the latest now, of a former owner's."""
+        if not entry.started:
+            return None
+        return now - int((self._state.clock.monotonic() - entry.taken_at) * 1e6) if entry.taken_at else now
 
     def _submit(self, endings: list[Ending]) -> asyncio.Future[Sequence[None]]:
         future = self._batches.submit(endings)
@@ -192,7 +201,8 @@ class Ledger:
                 await self._state.clock.sleep(RETRY_DELAY)
             except DatabaseError as error:
                 if len(endings) == 1 or not (error.sqlstate or "").startswith(("22", "23")):
-                    log.error("an outcome cannot be written", exc_info=error)
+                    jobs = [show(e.entry.job_id) for e in endings[: logs.FEW]]
+                    log.error("outcomes cannot be written", jobs=jobs, attempts=len(endings), exc_info=error)
                     self._spoil(endings, error)
                     await self._state.clock.sleep(RETRY_DELAY)
                     continue
@@ -231,20 +241,15 @@ class Ledger:
     def _close(self, endings: Sequence[Ending]) -> None:
         state = self._state
         due = False
-        counts: Counter[tuple[str, int, Outcome, bool]] = Counter()
+        self.tally.ended(endings)
+        self._telling.ended(endings)
         for ending in endings:
             state.book.finish(ending.entry)
-            entry, then = ending.entry, ending.change.then
-            counts[entry.key.queue, entry.shard, ending.change.outcome, then is None] += 1
+            then = ending.change.then
             if then is None:
-                state.announce_final(entry.job_id)
+                state.announce_final(ending.entry.job_id)
             elif then.delay < state.settings.due_interval:
                 due = True
-        minute = state.clock.now_us() // 60_000_000
-        for (queue, shard, outcome, final), count in counts.items():
-            metrics.attempts_finished.labels(queue, outcome.name.lower()).inc(count)
-            if final:
-                state.finished[queue, shard, minute, int(outcome)] += count
         if due:
             state.due_wanted.set()
 

@@ -15,6 +15,7 @@ from services.rpc.values import options_from_json
 from services.runtime import logs, metrics
 from services.runtime.failpoints import reach
 from services.store.dispatch import LaneReader, Spec
+from services.store.times import to_us
 from taskflow.v1 import jobs_pb2
 from taskflow.v1.dispatch_pb2 import LaneJobs
 from taskflow.v1.queue_pb2 import Assignment
@@ -295,7 +296,8 @@ class Pager:
                 continue
             key = LaneKey(row["queue"], row["task"], row["priority"])
             entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], task_of(job_id, specs[job_id]))
-            entry.due = True
+            entry.due, entry.due_us = True, to_us(row["due_at"]) or 0
+            entry.run_at_us = to_us(specs[job_id].run_at) or 0
             book.admit(entry, in_doubt=row["due_at"] <= shard.opened_at)
             self._expiry.consider(entry)
         self._state.fed.set()

@@ -16,6 +16,7 @@ from services.core.lanes import LaneKey
 from services.rpc.values import clean
 from services.runtime import logs
 from services.store.dispatch import Changes, LeaseRow, Spec
+from services.store.times import to_us
 from taskflow._policy import Outcome
 
 log = logs.get("recovery")
@@ -51,7 +52,8 @@ class Recovery:
             key = LaneKey(row["queue"], row["task"], row["priority"])
             entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], spec_of(job_id, facts))
             entry.exec_id, entry.started, entry.handouts = row["exec_id"].bytes, row["started"], row["handouts"]
-            entry.due = facts["due_attempt"] is not None
+            note_due(entry, facts)
+            entry.counted = entry.started  # by its former owner
             self._state.book.restore(entry)
 
     async def facts(self, job_ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
@@ -74,7 +76,7 @@ class Recovery:
                 continue  # another report was quicker
             entry.key = LaneKey(row["queue"], row["task"], row["priority"])
             entry.spec = spec_of(entry.job_id, row)
-            entry.due = row["due_attempt"] is not None
+            note_due(entry, row)
             entry.leased = row["lease_attempt"] is not None
             known = row["lease_tries"] if row["lease_tries"] is not None else row["due_tries"]
             entry.tries = known if known is not None else row["last_tries"] or 0
@@ -207,6 +209,11 @@ def lease_row(entry: Entry, *, started_at: int | None, worker: str | None) -> Le
 
 def spec_of(job_id: bytes, facts: dict[str, Any]) -> Any:
     return task_of(job_id, Spec(facts["payload"], facts["encoding"], facts["retries"], facts["options"]))
+
+
+def note_due(entry: Entry, facts: dict[str, Any]) -> None:
+    entry.due = facts["due_attempt"] is not None
+    entry.due_us, entry.run_at_us = to_us(facts["due_at"]) or 0, to_us(facts["run_at"]) or 0
 
 
 def _ended(facts: dict[str, Any], entry: Entry) -> bool:

@@ -66,7 +66,8 @@ async def start(
             metrics.db_pool_waiting: lambda: db.pool("requests_waiting"),
             metrics.shards_owned: lambda: len(state.book.shards),
             metrics.lanes: lambda: len(state.book.lanes),
-            metrics.lanes_hungry: lambda: len(state.hungry),
+            metrics.lanes_live: lambda: sum(1 for lane in list(state.book.lanes.values()) if lane.live),
+            metrics.lanes_spilled: lambda: len(state.hungry),
             metrics.jobs_in_memory: lambda: len(state.book.by_job),
             metrics.workers_connected: lambda: len(sessions.open),
         }

@@ -14,6 +14,7 @@ from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.state import State
 from services.core.book import Claim, Entry, Phase, Seat
 from services.core.errors import InvalidArgument, NotOwner, Unavailable
+from services.core.ids import show
 from services.core.names import qualify, shard_of
 from services.runtime import logs
 from services.store.dispatch import Changes
@@ -171,6 +172,7 @@ class Sessions:
         ]
         confirmed = {e.shard: e.epoch for e in beat.confirmed}
         void, back = state.book.hear(session.worker, confirmed, claims, beat.voided, now)
+        self._ledger.tally.running(seat.entries.values())
         self.returned(back)
         if state.book.adopted or any(s.held and s.settled for s in state.book.shards.values()):
             state.settle_wanted.set()
@@ -242,7 +244,8 @@ class Sessions:
                 self.returned([e for e in lost if not e.started and e.spec is not None])
                 lost = [e for e in lost if e.phase is Phase.TAKEN]
             if lost:
-                log.warning("a worker is lost", worker=register.name if register else worker.hex(), attempts=len(lost))
+                name, jobs = register.name if register else worker.hex(), [show(e.job_id) for e in lost[: logs.FEW]]
+                log.warning("a worker is lost", worker=name, attempts=len(lost), jobs=jobs)
             self.lose(lost)
         state.settle_wanted.set()
         ids = [UUID(bytes=w) for w in dead]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -14,11 +15,13 @@ from services.coordinator.state import State
 from services.core import ids
 from services.core.book import Claim, Entry, Phase
 from services.core.errors import FailedPrecondition, InvalidArgument, NotOwner, Unavailable
-from services.runtime import metrics
+from services.runtime import logs, metrics
 from services.runtime.failpoints import reach
 from services.store.dispatch import recorded
 from taskflow.v1 import jobs_pb2, worker_pb2_grpc
 from taskflow.v1 import worker_pb2 as pb
+
+log = logs.get("workers")
 
 MAX_OUTCOMES = 5000
 _OUTCOMES = [number for number in jobs_pb2.Outcome.values() if number]
@@ -31,6 +34,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._sessions = sessions
         self._recovery = recovery
         self._notes = notes
+        self._lines = logs.Sparing(log, state.clock.monotonic)
 
     def Session(self, requests: AsyncIterator[pb.SessionRequest], context: Any) -> AsyncIterator[pb.SessionResponse]:
         return self._sessions.serve(requests, context)
@@ -146,6 +150,9 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     def _refuse(self, answer: pb.ReportResponse, outcome: pb.AttemptOutcome, reason: str) -> None:
         answer.refused.add(exec_id=outcome.exec_id, reason=reason)
         metrics.reports_refused.labels(reason).inc()
+        if self._lines.wanted(logging.INFO):
+            job = ids.show(outcome.job_id)
+            self._lines.say(logging.INFO, "an outcome was refused", job=job, attempt=outcome.attempt, reason=reason)
         if reason != "NOT_OWNER":
             self._notes.stale(outcome, reason)
 

@@ -49,6 +49,9 @@ class Entry:
     leased: bool = False  # has a row in `leases`
     handouts: int = 0  # without a start (R4)
     lease_first: bool = False  # in doubt after an unclean takeover (A12)
+    due_us: int = 0  # of a deferred job: since when this attempt may run, in microseconds since 1970
+    run_at_us: int = 0  # of a job with a run_at: that
+    counted: bool = False  # its start stands in the metrics
     cancelling: bool = False
     cancel_reason: str = ""
     void_asked: bool = False

@@ -135,6 +135,11 @@ class Lane:
         self.reading = False
         self.news = True
 
+    @property
+    def live(self) -> bool:
+        """Some of its jobs are in memory, without a row that says where they are."""
+        return bool(self.open or self.open_late)
+
     def holds(self, job_id: bytes) -> bool:
         """Read or offered, and unfinished."""
         return job_id in self.open or job_id in self.open_late

@@ -1,42 +1,70 @@
-"""Structured logs: readable lines, or JSON for machines."""
+"""Structured logs: readable lines, or JSON for machines. A line about a job has its id in `job`.
+
+Lines of libraries, of the SDK and of an app in a packaged worker take the same form as ours.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+FEW = 20  # jobs that one line names
+_JOB_FIELDS = ("job", "jobs", "attempt", "queue", "task", "worker")  # what a standard logger's `extra` may add
 
 
 def configure(level: str, fmt: str, service: str) -> None:
     """Once per process, before the first line."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    renderer: structlog.typing.Processor = (
+
+    def named(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    shared: list[Processor] = [
+        named,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Processor = (
         structlog.processors.JSONRenderer()
         if fmt == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(allow=_JOB_FIELDS), _part, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])
+    logging.getLogger("taskflow").setLevel(number)  # the SDK's, in a packaged worker: its lines are ours
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # each failed try; what comes of them we say ourselves
-    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr)
+
+
+def _part(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """A standard logger's name stands where the names of our parts do."""
+    event["part"] = event["_record"].name
+    return event
 
 
 class Outage:
     """One line when something begins to fail, and one when it works again."""
 
-    def __init__(self, log: structlog.typing.FilteringBoundLogger, what: str) -> None:
+    def __init__(self, log: FilteringBoundLogger, what: str) -> None:
         self._log = log
         self._what = what
         self._failures = 0
@@ -52,6 +80,38 @@ class Outage:
             self._failures = 0
 
 
-def get(name: str) -> structlog.typing.FilteringBoundLogger:
-    log: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=name)
+class Sparing:
+    """Lines that may come by the thousand: MOST a second. The next one after a gap says how many were left out."""
+
+    MOST = 20
+
+    def __init__(self, log: FilteringBoundLogger, monotonic: Callable[[], float]) -> None:
+        self._log = log
+        self._monotonic = monotonic
+        self._enabled: dict[int, bool] = {}
+        self._since, self._said, self._left_out = 0.0, 0, 0
+
+    def wanted(self, level: int) -> bool:
+        """Whether a line of this level is to be said now; one that is not, is counted."""
+        if level not in self._enabled:
+            self._enabled[level] = self._log.is_enabled_for(level)
+        if not self._enabled[level]:
+            return False
+        now = self._monotonic()
+        if now - self._since >= 1.0:
+            self._since, self._said = now, 0
+        if self._said >= self.MOST:
+            self._left_out += 1
+            return False
+        return True
+
+    def say(self, level: int, event: str, **facts: object) -> None:
+        self._said += 1
+        if self._left_out:
+            facts["left_out"], self._left_out = self._left_out, 0
+        self._log.log(level, event, **facts)
+
+
+def get(name: str) -> FilteringBoundLogger:
+    log: FilteringBoundLogger = structlog.get_logger(part=name)
     return log

@@ -1,21 +1,42 @@
-"""Prometheus metrics: one process, one registry. Names are stable and listed in docs/reference."""
+"""Prometheus metrics: one process, one registry. Names are stable and listed in docs/reference.
+
+Labels are bounded: outcomes, methods and codes are few, and of queues QueueLabels lets only so many have their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
+from services.runtime.histogram import BatchHistogram
 from services.runtime.settings import ServiceSettings, refuse
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter: when it began
 
 _BATCH = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SPANS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86_400)
+OTHER_QUEUES = "(other)"  # no queue can be called that
 
-commit_rows = Histogram("taskflow_commit_rows", "Rows of one commit", ["what"], buckets=_BATCH)
+commit_rows = Histogram("taskflow_commit_rows", "Jobs or attempts of one commit", ["what"], buckets=_BATCH)
 commit_seconds = Histogram("taskflow_commit_seconds", "Time of one commit", ["what"], buckets=_SECONDS)
 jobs_created = Counter("taskflow_jobs_created_total", "Jobs stored", ["queue"])
+jobs_finished = Counter("taskflow_jobs_finished_total", "Jobs that came to their end", ["queue", "outcome"])
+attempts_started = Counter("taskflow_attempts_started_total", "Attempts that began to run", ["queue"])
 attempts_finished = Counter("taskflow_attempts_finished_total", "Attempts recorded", ["queue", "outcome"])
+attempt_wait_seconds = BatchHistogram(
+    "taskflow_attempt_wait_seconds", "From when a job could start to the start of its attempt", "queue", _SPANS
+)
+attempt_run_seconds = BatchHistogram(
+    "taskflow_attempt_run_seconds", "From the start of an attempt to its end", "queue", _SPANS
+)
+job_end_to_end_seconds = BatchHistogram(
+    "taskflow_job_end_to_end_seconds", "From a job's making, or its run_at, to its success or failure", "queue", _SPANS
+)
 reports_refused = Counter("taskflow_reports_refused_total", "Outcomes refused", ["reason"])
+for _reason in ("STALE_EXEC_ID", "OUTCOME_RECORDED", "NOT_OWNER"):
+    reports_refused.labels(_reason)  # 0 from the beginning: the first one is an increase
 takeovers = Counter("taskflow_takeovers_total", "Shards taken over")
 offers_refused = Counter("taskflow_offers_refused_total", "Offered jobs left to the pager")
 
@@ -28,8 +49,9 @@ queue_scheduled = Gauge("taskflow_queue_scheduled", "Jobs whose time has not com
 queue_running = Gauge("taskflow_queue_running", "Jobs handed out to workers", ["queue"])
 
 shards_owned = Gauge("taskflow_shards_owned", "Shards that this coordinator owns, of 16")
-lanes = Gauge("taskflow_lanes", "Lanes that are watched")
-lanes_hungry = Gauge("taskflow_lanes_hungry", "Lanes with more to read than there is room for")
+lanes = Gauge("taskflow_lanes", "Lanes that there are")
+lanes_live = Gauge("taskflow_lanes_live", "Lanes with jobs in memory, but for those that run long")
+lanes_spilled = Gauge("taskflow_lanes_spilled", "Lanes with jobs in Postgres alone, not yet read or beyond their room")
 jobs_in_memory = Gauge("taskflow_jobs_in_memory", "Jobs waiting, handed out or running, as the coordinator holds them")
 workers_connected = Gauge("taskflow_workers_connected", "Workers with an open session")
 queue_service_tasks = Gauge("taskflow_queue_service_tasks", "Jobs that wait in the queue service")
@@ -39,6 +61,23 @@ polls_waiting = Gauge("taskflow_polls_waiting", "Long polls that wait for a job"
 db_pool_size = Gauge("taskflow_db_pool_size", "Connections of the pool, open or being opened")
 db_pool_available = Gauge("taskflow_db_pool_available", "Those of them that are idle")
 db_pool_waiting = Gauge("taskflow_db_pool_waiting", "Queries that wait for one")
+
+
+class QueueLabels:
+    """The label value of a queue: its name for the first `most` that this process meets, OTHER_QUEUES for the rest."""
+
+    def __init__(self, most: int) -> None:
+        self._room = most
+        self._known: dict[str, str] = {}
+
+    def __call__(self, queue: str) -> str:
+        label = self._known.get(queue)
+        if label is None:
+            if not self._room:
+                return OTHER_QUEUES
+            self._room -= 1
+            label = self._known[queue] = queue
+        return label
 
 
 def follow(gauges: Mapping[Gauge, Callable[[], float]]) -> None:

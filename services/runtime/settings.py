@@ -37,6 +37,9 @@ class DatabaseSettings(ServiceSettings):
     database_url: str = Field(description="postgresql://user:password@host:port/name")
     database_timeout: float = Field(5.0, gt=0, description="statement timeout and connect timeout")
     max_payload_bytes: int = Field(1 << 20, ge=1, description="largest payload or result")
+    metrics_queues: int = Field(
+        100, ge=0, le=10_000, description="queues with a name in the metrics; all others count as `(other)`"
+    )
 
 
 S = TypeVar("S", bound=ServiceSettings)

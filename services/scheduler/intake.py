@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from services.core.errors import InvalidArgument, TaskFlowFault, Unavailable
+from services.core.ids import show
 from services.core.lanes import LaneKey
-from services.runtime import metrics
+from services.runtime import logs, metrics
 from services.runtime.batcher import Batcher
+from services.runtime.clock import SystemClock
 from services.runtime.failpoints import reach
 from services.scheduler.admission import Admission
 from services.scheduler.coordinators import Coordinators
@@ -21,6 +24,8 @@ from services.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.dispatch_pb2 import LaneJobs
 
+log = logs.get("intake")
+
 OFFER_BYTES = 1 << 20  # a group of offered jobs stays well below the message limit, once another job is added
 
 Item = tuple[NewJob, pb.JobSpec]
@@ -28,7 +33,12 @@ Item = tuple[NewJob, pb.JobSpec]
 
 class Intake:
     def __init__(
-        self, settings: SchedulerSettings, admission: Admission, directory: Directory, coordinators: Coordinators
+        self,
+        settings: SchedulerSettings,
+        clock: SystemClock,
+        admission: Admission,
+        directory: Directory,
+        coordinators: Coordinators,
     ) -> None:
         self._settings = settings
         self._admission = admission
@@ -44,6 +54,8 @@ class Intake:
         self._keyed_batches: Batcher[Item, Result] = Batcher(
             self._flush_keyed, limit=min(limit, 500), weigh=_weigh, then=self._offer
         )
+        self._label = metrics.QueueLabels(settings.metrics_queues)
+        self._lines = logs.Sparing(log, clock.monotonic)
 
     async def close(self) -> None:
         await self._plain.reset()
@@ -60,6 +72,7 @@ class Intake:
             try:
                 checked.append(self._admission.check(spec, field.format(number), call))
             except InvalidArgument as fault:
+                self._tell(spec, fault)
                 if not partial:
                     raise
                 checked.append(fault)
@@ -72,6 +85,12 @@ class Intake:
                 if isinstance(result, TaskFlowFault):
                     raise result
         return results
+
+    def _tell(self, spec: pb.JobSpec, fault: InvalidArgument) -> None:
+        """A line for whoever looks after the scheduler; what is wrong, in words, is the caller's to know."""
+        if self._lines.wanted(logging.INFO):
+            facts = {"job": show(spec.id)} if len(spec.id) == 16 else {}
+            self._lines.say(logging.INFO, "a job was refused", **facts, field=fault.field, reason=fault.reason)
 
     async def _store(
         self, checked: Sequence[NewJob | TaskFlowFault], specs: Sequence[pb.JobSpec], *, whole: bool
@@ -114,7 +133,7 @@ class Intake:
                 if not job.deferred:
                     lanes[job.queue, job.task, job.priority, result.tx].append(spec)
         for queue, count in made.items():
-            metrics.jobs_created.labels(queue).inc(count)
+            metrics.jobs_created.labels(self._label(queue)).inc(count)
         groups = [
             LaneJobs(queue=q, task=t, priority=p, tx=tx, shard=self._directory.shard(q), jobs=part)
             for (q, t, p, tx), specs in lanes.items()

@@ -41,9 +41,9 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
             raise NotFound(f"there is no queue {request.name!r}; a queue is made by its first job", "QUEUE_NOT_FOUND")
         return found[0]
 
-    async def first(self, limit: int) -> list[pb.Queue]:
-        """The first `limit` queues by name."""
-        return await self._read(after="", names=[], limit=limit)
+    async def page(self, after: str, limit: int) -> list[pb.Queue]:
+        """`limit` queues by their stored names, from beyond one on."""
+        return await self._read(after=after, names=[], limit=limit)
 
     async def _read(self, *, after: str, names: list[str], limit: int) -> list[pb.Queue]:
         rows = await self._db.rows("list_queues", after=after, names=names, limit=limit)

@@ -37,7 +37,6 @@ from taskflow.v1 import (
 log = logs.get("scheduler")
 
 PARTITION_INTERVAL = 3600.0
-DEPTH_INTERVAL = 15.0  # between measures of what waits, for the metrics
 
 
 async def start(
@@ -53,7 +52,7 @@ async def start(
     directory = Directory(db, clock)
     coordinators = Coordinators(directory, settings.offer_backlog)
     stack.push_async_callback(coordinators.close)
-    intake = Intake(settings, Admission(settings, clock), directory, coordinators)
+    intake = Intake(settings, clock, Admission(settings, clock), directory, coordinators)
     stack.push_async_callback(intake.close)
     reading = Reading(db, coordinators)
     register(server, settings, db, clock, directory, coordinators, intake, reading)
@@ -89,8 +88,8 @@ async def start(
         }
     )
     if settings.metrics_port:  # it costs a query over what waits
-        depths = Depths(QueueAdminServicer(db, coordinators, clock).first)
-        tasks.start(keep(clock, DEPTH_INTERVAL, depths.sample, "depths of queues"), "depths")
+        depths = Depths(QueueAdminServicer(db, coordinators, clock).page, settings.metrics_queues)
+        tasks.start(keep(clock, settings.depth_interval, depths.sample, "depths of queues"), "depths")
     await server.serving(True)
 
 

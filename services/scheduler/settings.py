@@ -21,4 +21,5 @@ class SchedulerSettings(DatabaseSettings):
     clock: Literal["system", "manual"] = Field(
         "system", description="`manual`: AdvanceClock may move the whole cluster's clock. For tests"
     )
+    depth_interval: float = Field(15.0, gt=0, description="seconds between measures of what waits, for the metrics")
     partition_days: int = Field(9, ge=2, description="days of partitions to have, yesterday's included")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -198,6 +199,7 @@ class Spec(NamedTuple):
     encoding: int
     retries: int
     options: dict[str, Any] | None
+    run_at: datetime | None = None
 
 
 class LaneReader:

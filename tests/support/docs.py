@@ -32,3 +32,9 @@ def table(page: Path, first: str) -> list[list[str]]:
             break
         rows.append([cell.strip() for cell in line.strip("|").split("|")])
     return rows
+
+
+def metrics_of_the_reference() -> dict[str, set[str]]:
+    """Names of metrics in docs/reference, and their labels."""
+    page = ROOT / "docs" / "reference" / "metrics.md"
+    return {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2])) for row in table(page, "metric")}

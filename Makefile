@@ -1,6 +1,6 @@
 # TaskFlow. Needs Python 3.11 or newer, make and pip; everything else goes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test check lint type verify features proto schema reference lock bench docker clean
+.PHONY: help venv demo up test test-machines check lint type verify features proto schema reference lock bench docker clean FORCE
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -8,12 +8,13 @@ TEST_PROCESSES ?= 3
 STAMP := .venv/.taskflow-stamp
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## set up .venv (every other target does it when needed)
 
-$(STAMP): requirements.lock pyproject.toml sdk/pyproject.toml tools/venv.py
-	@PYTHON="$(PYTHON)" sh tools/venv.sh
+# A Python that is named may be another than .venv's, so then it is looked at.
+$(STAMP): requirements.lock pyproject.toml sdk/pyproject.toml tools/venv.py $(if $(PYTHON),FORCE)
+	@PYTHON="$(PYTHON)" BUILD="$(BUILD)" sh tools/venv.sh
 
 demo: $(STAMP) ## start a whole cluster, run the example shop on it, show what happened, stop
 	@$(PY) -m services.cluster.demo $(ARGS)
@@ -23,6 +24,9 @@ up: $(STAMP) ## start a whole cluster and stay, until Ctrl-C; the data stay in .
 
 test: $(STAMP) ## run every test (ARGS="tests/store -k partition" for some)
 	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(if $(ARGS),$(ARGS),tests)
+
+test-machines: $(STAMP) ## set up whole clones and let them work, with each Python that is here; takes minutes
+	@TASKFLOW_TEST_MACHINES=1 $(PY) -m pytest $(if $(ARGS),$(ARGS),tests/system/test_bare_machines.py)
 
 check: lint type test verify ## what CI runs
 

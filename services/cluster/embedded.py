@@ -28,6 +28,7 @@ _INITDB_TIMEOUT = 120.0
 _START_TIMEOUT = 60.0
 _RETRY_FOR = 5.0
 _SMALL_SHARED_MEMORY = 256 * 1024 * 1024
+_INITDB_TAKES_SETTINGS = 16  # the version; an older initdb needs 2 MiB of /dev/shm, or none at all
 # Fast first: sessions are cut, a checkpoint is written. Immediate if that takes long: recovery follows at the start.
 _STOP = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0))
 _RETRIED = ("pre-existing shared memory", "could not bind", "lock file")
@@ -95,7 +96,7 @@ class EmbeddedPostgres:
             self._bin, self.version = pg_home.runnable(found, self._home), found.version
             self._end_leftover(stopping)
             if self._major_of_data() is None:
-                self._initdb(stopping)
+                self._initdb(found.major, stopping)
             self._launch(stopping)
             self._make_database()
         except BaseException:
@@ -151,7 +152,7 @@ class EmbeddedPostgres:
             raise PostgresError(f"an old server has the data in {self._home.data} and does not stop: end it by hand")
         (self._home.data / "postmaster.pid").unlink(missing_ok=True)
 
-    def _initdb(self, stopping: Callable[[], bool]) -> None:
+    def _initdb(self, major: int, stopping: Callable[[], bool]) -> None:
         draft = self._home.path / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         log = self.log.with_name("initdb.log")
@@ -160,13 +161,16 @@ class EmbeddedPostgres:
         options += [f"--pwfile={self._home.path / 'password'}", f"--pgdata={draft}"]
         if not self._fsync:
             options.append("--no-sync")
+        if _small_shared_memory() and major >= _INITDB_TAKES_SETTINGS:
+            options += ["-c", "dynamic_shared_memory_type=mmap"]
         process = self._spawn([self.bin / "initdb", *options], log)
         try:
             done = wait_until(lambda: process.poll() is not None, _INITDB_TIMEOUT, stopping)
         finally:
             stop(process, ((signal.SIGTERM, 2.0),))
         if not done or process.returncode != 0:
-            raise PostgresError(f"initdb failed: {_reason(log, 0)} (more in {log})")
+            who = f", as user {self._home.identity.name}," if self._home.identity else ""
+            raise PostgresError(f"initdb{who} failed: {_reason(log, 0)} (more in {log})")
         draft.rename(self._home.data)
 
     def _launch(self, stopping: Callable[[], bool]) -> None:
@@ -254,12 +258,12 @@ def _dsn(password: str, port: int, database: str = DATABASE) -> str:
 
 
 def _small_shared_memory() -> bool:
-    """Whether /dev/shm is missing or too small for parallel queries, as in many containers."""
+    """Whether /dev/shm is missing, or has too little left for parallel queries, as in many containers."""
     try:
         volume = os.statvfs("/dev/shm")
     except OSError:
         return True
-    return volume.f_frsize * volume.f_blocks < _SMALL_SHARED_MEMORY
+    return volume.f_frsize * volume.f_bavail < _SMALL_SHARED_MEMORY
 
 
 def _reason(log: Path, offset: int) -> str:

@@ -20,6 +20,7 @@ from services.cluster.binaries import Binaries
 from services.cluster.process import Identity
 
 ROOT_BASE = Path("/var/lib/taskflow")
+_CURE = "start as an ordinary user, or use a database of your own, by TASKFLOW_DATABASE_URL"
 _CLONE = Path(__file__).resolve().parents[2]
 
 
@@ -64,7 +65,7 @@ def prepare(home: Home, data_dir: Path) -> None:
             data_dir.mkdir(parents=True, exist_ok=True)
         _make(home.path, home.identity, {"password": secrets.token_urlsafe(32), "origin": str(data_dir.resolve())})
     except OSError as error:
-        raise HomeError(f"Postgres cannot live in {home.path}: {error.strerror}") from error
+        raise HomeError(f"Postgres cannot live in {home.path}: {error.strerror}; {_CURE}") from error
 
 
 def runnable(binaries: Binaries, home: Home) -> Path:
@@ -77,8 +78,8 @@ def runnable(binaries: Binaries, home: Home) -> Path:
     if not copy.is_dir():
         try:
             _copy(binaries, copy, home.identity)
-        except (OSError, shutil.Error) as error:
-            raise HomeError(f"Postgres cannot be copied to {copy}: {error}") from error
+        except OSError as error:
+            raise HomeError(f"Postgres cannot be copied to {copy}: {_why(error)}; {_CURE}") from error
     return copy / binaries.bin.relative_to(binaries.root)
 
 
@@ -135,10 +136,21 @@ def _make(path: Path, identity: Identity | None, files: Mapping[str, str]) -> No
 def _copy(binaries: Binaries, copy: Path, identity: Identity) -> None:
     assert binaries.root is not None
     draft = Path(tempfile.mkdtemp(prefix=".new-", dir=ROOT_BASE))
-    for part in binaries.bundle:
-        shutil.copytree(part, draft / part.relative_to(binaries.root), symlinks=True)
-    _give(draft, identity)
+    try:
+        for part in binaries.bundle:
+            shutil.copytree(part, draft / part.relative_to(binaries.root), symlinks=True)
+        _give(draft, identity)
+    except OSError:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     _rename(draft, copy)
+
+
+def _why(error: OSError) -> str:
+    """The reason alone. A copy of a folder goes on after an error, and names every file that it missed."""
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][0][2]).partition(":")[0]
+    return error.strerror or str(error)
 
 
 def _rename(draft: Path, path: Path) -> None:

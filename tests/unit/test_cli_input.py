@@ -47,7 +47,7 @@ def test_text_is_taken_as_it_stands() -> None:
     [
         ('{"to" "ada"}', ("PAYLOAD is not JSON", "line 1, column 7", "--text")),
         ("{'to': 1}", ("line 1, column 2", "double quotes")),
-        ('{\n "a": 1,\n}', ("line 3, column 1",)),
+        ('{\n "a": 1,\n b}', ("line 3, column 2",)),  # a comma before the } has its place from Python 3.13 on only
         ("", ("line 1, column 1",)),
         ("NaN", ("NaN", "no JSON number")),
         ("[" * 100_000, ("nested too deeply",)),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -66,6 +67,46 @@ def status(database_url: DatabaseUrl = "", data_dir: DataDir = Path(".taskflow")
                 f"{row.name:<32} {row.applied_at.isoformat(' ', 'seconds') if row.applied_at else '':<26} {row.state}"
             )
     if any(row.state != "applied" for row in rows):
+        raise typer.Exit(FAILED)
+
+
+@db.command()
+def prune(
+    database_url: DatabaseUrl = "",
+    data_dir: DataDir = Path(".taskflow"),
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="Like 30d; without it, the days of TASKFLOW_RETENTION, or 30d.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, and tell what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete jobs that finished longer ago than a time: whole days, or out of a day in which others stay.
+
+    Exit code 1 when something was put off, because others held locks; the next run completes it.
+    """
+    import psycopg
+
+    from services.cli import _prune
+    from services.cluster.prepare import first_line
+    from services.core.errors import InvalidArgument, Unavailable
+    from services.store.prune import PruneBusy
+    from services.store.prune import prune as delete
+    from taskflow._cli._input import BadInput
+
+    dsn = _dsn(database_url, data_dir)
+    try:
+        keep = _prune.retention(older_than, os.environ)
+        days = asyncio.run(delete(dsn, keep=keep, dry_run=dry_run))
+    except (BadInput, InvalidArgument) as error:
+        _fail(USAGE, "prune", str(error))
+    except PruneBusy:
+        _fail(FAILED, "prune", "another prune is under way on this database; see to it that it ends, or wait")
+    except Unavailable as error:
+        _fail(UNAVAILABLE, "prune", str(error))
+    except psycopg.Error as error:
+        _fail(FAILED, "prune", f"{first_line(error)}; is the schema up to date? `taskflow db status` tells")
+    _prune.show(days, dry_run=dry_run, as_json=as_json)
+    if any(day.put_off for day in days):
         raise typer.Exit(FAILED)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import functools
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
 from uuid import UUID
 
 from services.core.errors import Unavailable
@@ -25,6 +27,7 @@ from services.scheduler.queues import QueueAdminServicer
 from services.scheduler.reading import Reading
 from services.scheduler.settings import SchedulerSettings
 from services.store.database import Database
+from services.store.prune import PruneBusy, prune
 from taskflow.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -80,6 +83,9 @@ async def start(
         await db.run("ensure_partitions", days=settings.partition_days)
 
     tasks.start(keep(clock, PARTITION_INTERVAL, make_partitions, "partitions"), "partitions")
+    if settings.retention:
+        step = functools.partial(prune_once, settings)
+        tasks.start(keep(clock, settings.prune_interval, step, "retention"), "retention")
     metrics.follow(
         {
             metrics.db_pool_size: lambda: db.pool("pool_size"),
@@ -112,6 +118,20 @@ def register(
     server.add(name, lambda s: queues_pb2_grpc.add_QueueAdminServiceServicer_to_server(queues, s))
     name = cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name
     server.add(name, lambda s: cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, s))
+
+
+async def prune_once(settings: SchedulerSettings) -> None:
+    """Unless another scheduler is at it. Unavailable when a part had to be put off, so that it is tried again soon."""
+    with suppress(PruneBusy):
+        days = await prune(
+            settings.database_url, keep=timedelta(days=settings.retention), timeout=settings.database_timeout
+        )
+        for day in days:
+            if day.deleted:
+                log.info("past the retention", day=str(day.day), action=str(day.action), jobs=day.deleted, why=day.why)
+        put_off = [f"{day.day}: {day.put_off}" for day in days if day.put_off]
+        if put_off:
+            raise Unavailable("; ".join(put_off), "PRUNE_PUT_OFF")
 
 
 async def leave(db: Database, name: str, incarnation: UUID) -> None:

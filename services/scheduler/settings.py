@@ -23,3 +23,5 @@ class SchedulerSettings(DatabaseSettings):
     )
     depth_interval: float = Field(15.0, gt=0, description="seconds between measures of what waits, for the metrics")
     partition_days: int = Field(9, ge=2, description="days of partitions to have, yesterday's included")
+    retention: int = Field(30, ge=0, le=36_500, description="days that finished jobs are kept; 0 keeps them for ever")
+    prune_interval: float = Field(3600.0, gt=0, description="seconds between looks for days past the retention")

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 
-from services.core.errors import AlreadyExists, InvalidArgument, TaskFlowFault, Unavailable
+from services.core.errors import AlreadyExists, InvalidArgument, NotFound, TaskFlowFault, Unavailable
 from services.core.names import namespace_of
 from services.runtime.failpoints import reach
 from services.store.database import Database, Writer, commit
@@ -304,6 +304,9 @@ async def get_jobs(db: Database, ids: Sequence[bytes]) -> dict[bytes, dict[str, 
 async def retry_by_hand(db: Database, job_id: bytes) -> bool:
     """A finished job waits again, with fresh tries, and a cancel of it is revoked. False when it is not finished."""
     async with db.connection() as conn, conn.transaction():
+        await conn.execute(sql("finished_may_change"))
+        if (await conn.execute(sql("closed_day_of"), {"id": UUID(bytes=job_id)})).rowcount:
+            raise NotFound(f"job {UUID(bytes=job_id)} is past its retention, and is being deleted", "JOB_NOT_FOUND")
         made = await (await conn.execute(sql("retry_by_hand"), {"id": UUID(bytes=job_id)})).fetchall()
         if made:
             await conn.execute(sql("revoke_cancel"), {"id": UUID(bytes=job_id)})

@@ -1,0 +1,279 @@
+"""Retention (protocol A10, B7): days whose jobs are all past it are dropped, others are emptied of those that are.
+
+What holds, wherever a run is killed: a job goes only when its last attempt is final, ended before the cutoff, and
+nothing waits for it in `deferred` or `leases`; no job is ever seen without its attempts; the next run completes the
+rest. A day is dropped in steps, and where it stands can be read from `closed_days` and Postgres's catalog:
+
+    close       no insert and no retry by hand from here on; then a last look
+    keys        before the jobs: a key must not lead to a job that is gone
+    jobs        detached, then dropped. Before their attempts: without these they would look as if never tried
+    beside      logs, tags and cancels. After the jobs: a cancel keeps lanes from reading its job
+    attempts    detached, then dropped
+    forget      the row of `closed_days`
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.rows import dict_row
+
+from services.core.errors import InvalidArgument
+from services.core.names import namespace_of
+from services.core.retention import Action, DayReport, Survey, decide, reason, shown
+from services.runtime.failpoints import reach
+from services.store.database import Row, Writer, translated
+from services.store.queries import sql as query
+
+LEAST_KEEP = timedelta(hours=1)  # a commit in doubt is repeated for minutes, and ids come for an hour after their time
+BATCH = 1000  # jobs that a transaction looks at; 25 ms to delete, with a key, a tag, a cancel and two log lines each
+ROWS = 10_000  # of a delete beside them
+PAUSE = 0.05  # seconds between two: the services come first
+# B7: whoever waits behind us for a lock waits no longer than that. A look at a large day may take minutes.
+_SETTINGS = " -c lock_timeout=500ms -c statement_timeout=30min -c max_parallel_workers_per_gather=0 -c timezone=UTC"
+_READ_ONLY = " -c default_transaction_read_only=on"
+_BESIDE = ("job_logs", "job_tags", "cancels")
+_LATER = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.ObjectNotInPrerequisiteState,  # another partition's detach is pending
+)
+
+
+class PruneBusy(Exception):
+    """Another prune is under way on this database."""
+
+
+@dataclass(slots=True)
+class _Day:
+    """`jobs` and `attempts` say where the partition is: `attached`, `pending` (a detach), `detached`; None: gone."""
+
+    day: date
+    jobs: str | None
+    attempts: str | None
+    estimate: int | None
+    closed: bool
+    ends: datetime
+    low: UUID
+    high: UUID
+
+    def leaf(self, parent: str) -> sql.Identifier:
+        return sql.Identifier("taskflow", f"{parent}_p{self.day:%Y%m%d}")
+
+
+async def prune(url: str, *, keep: timedelta, dry_run: bool = False, timeout: float = 5.0) -> list[DayReport]:
+    """Deletes jobs that ended longer than `keep` ago, by whole days where it can; tells about every day.
+
+    Raises PruneBusy, Unavailable, and InvalidArgument for a `keep` under `LEAST_KEEP`. `timeout` is for connecting.
+    """
+    if keep < LEAST_KEEP:
+        raise InvalidArgument(f"older_than: {keep} is too short; {LEAST_KEEP} is the least", "older_than")
+    async with _connected(url, timeout, _SETTINGS + (_READ_ONLY if dry_run else "")) as conn:
+        return await _Pruner(conn, keep, dry_run).run()
+
+
+@asynccontextmanager
+async def _connected(url: str, timeout: float, settings: str) -> AsyncIterator[AsyncConnection[Row]]:
+    writer = Writer(url, timeout=timeout, settings=settings)
+    with translated():
+        try:
+            yield await writer.connection(dict_row)
+        finally:
+            await writer.reset()
+
+
+class _Pruner:
+    def __init__(self, conn: AsyncConnection[Row], keep: timedelta, dry_run: bool) -> None:
+        self._conn = conn
+        self._keep = keep
+        self._dry_run = dry_run
+        self._blocked = ""  # why no partition can be detached in this run
+        self._cutoff: datetime
+        self._first_kept: date
+
+    async def run(self) -> list[DayReport]:
+        if not self._dry_run:
+            if not (await self._rows("hold_prune"))[0]["held"]:
+                raise PruneBusy
+            await self._finalize()
+        bounds = (await self._rows("prune_bounds", keep=self._keep))[0]
+        self._cutoff, self._first_kept = bounds["cutoff"], bounds["first_kept"]
+        reports = [await self._one(day) for day in await self._days()]
+        return [report for report in reports if report is not None]
+
+    async def _rows(self, name: str, **parameters: Any) -> list[Row]:
+        cursor = await self._conn.execute(query(name), parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def _days(self) -> list[_Day]:
+        return [_Day(**row) for row in await self._rows("list_days")]
+
+    async def _finalize(self) -> None:
+        """Ends what an earlier run left pending: until then nobody sees its rows, and no other detach can begin."""
+        for day in await self._days():
+            for parent in ("jobs", "attempts"):
+                if getattr(day, parent) == "pending":
+                    await self._detach(day, parent, "finalize")
+
+    async def _one(self, day: _Day) -> DayReport | None:
+        if day.jobs == "attached":
+            report = await self._look(day)
+        elif day.closed:
+            report = DayReport(day.day, Action.DROP, "an earlier run began it")
+        else:
+            return None  # detached by somebody else
+        if not self._dry_run:
+            try:
+                await self._act(day, report)
+            except _LATER as error:
+                report.put_off = _said(error)
+        return report
+
+    async def _look(self, day: _Day) -> DayReport:
+        if day.day >= self._first_kept:
+            return DayReport(day.day, Action.KEEP, "may still get jobs", day.estimate)
+        if day.ends > self._cutoff:
+            return DayReport(day.day, Action.KEEP, f"kept until {shown(day.ends + self._keep)}", day.estimate)
+        survey = await self._survey(day)
+        return DayReport(day.day, decide(survey, self._cutoff), reason(survey, self._keep), day.estimate, survey)
+
+    async def _survey(self, day: _Day) -> Survey:
+        return Survey(**(await self._rows("survey_day", low=day.low, high=day.high, cutoff=self._cutoff))[0])
+
+    async def _act(self, day: _Day, report: DayReport) -> None:
+        if report.action is Action.DROP:
+            if self._blocked:
+                report.put_off = self._blocked
+            else:
+                await self._drop(day, report)
+            return
+        if day.closed:  # for an earlier run all of it was past the retention
+            await self._reopen(day)
+        if report.action is Action.EMPTY:
+            await self._empty(day, report)
+
+    # -- a whole day -------------------------------------------------------------------------
+    async def _drop(self, day: _Day, report: DayReport) -> None:
+        """From wherever an earlier run has left it."""
+        if day.jobs == "attached":
+            await self._close(day)
+            await reach("prune.closed")
+            survey = await self._survey(day)
+            if decide(survey, self._cutoff) is not Action.DROP:
+                await self._reopen(day)
+                report.put_off = f"{reason(survey, self._keep)}: changed at the last moment"
+                return
+            await self._delete_keys(day)
+            await reach("prune.keys_deleted")
+        for parent in ("jobs", "attempts"):
+            place = getattr(day, parent)
+            if place == "attached" and not await self._detach(day, parent, "concurrently"):
+                report.put_off = self._blocked
+                return
+            if parent == "jobs" and report.survey:
+                report.deleted = report.survey.jobs
+            await reach(f"prune.{parent}_detached")
+            if place is not None:
+                await self._conn.execute(sql.SQL("drop table {}").format(day.leaf(parent)))
+            await reach(f"prune.{parent}_dropped")
+            if parent == "jobs":
+                await self._delete_beside(day)
+        await self._rows("forget_closed_day", day=day.day)
+
+    async def _close(self, day: _Day) -> None:
+        """CREATE TRIGGER waits for inserts and retries under way, not for readers; what comes after them is refused."""
+        async with self._conn.transaction():
+            await self._rows("finished_stay")
+            await self._rows("close_day", day=day.day, low=day.low, high=day.high)
+            await self._conn.execute(
+                sql.SQL(
+                    "create or replace trigger closed_day before insert on {}"
+                    " for each row execute function taskflow.refuse_closed_day()"
+                ).format(day.leaf("jobs"))
+            )
+
+    async def _reopen(self, day: _Day) -> None:
+        """The trigger is disabled, not dropped: that would have to wait for readers."""
+        async with self._conn.transaction():
+            await self._conn.execute(sql.SQL("alter table {} disable trigger closed_day").format(day.leaf("jobs")))
+            await self._rows("forget_closed_day", day=day.day)
+
+    async def _detach(self, day: _Day, parent: str, how: str) -> bool:
+        """False when a lock was not to be had: it may be pending now, and then no other detach can begin."""
+        statement = sql.SQL("alter table {} detach partition {} {}").format(
+            sql.Identifier("taskflow", parent),
+            day.leaf(parent),
+            sql.SQL("finalize") if how == "finalize" else sql.SQL("concurrently"),
+        )
+        try:
+            await self._conn.execute(statement)
+        except _LATER as error:
+            self._blocked = f"{parent} of {day.day} cannot be detached: {_said(error)}"
+            return False
+        return True
+
+    async def _delete_keys(self, day: _Day) -> None:
+        after, rows = day.low, [Row()] * BATCH
+        while len(rows) == BATCH:
+            rows = await self._rows("keyed_jobs_of_day", after=after, high=day.high, limit=BATCH)
+            await self._forget_keys(rows)
+            after = rows[-1]["id"] if rows else after
+            await asyncio.sleep(PAUSE)
+
+    async def _forget_keys(self, jobs: Sequence[Row]) -> None:
+        keyed = [job for job in jobs if job["key"] is not None]
+        await self._rows(
+            "delete_keys",
+            namespace=[namespace_of(job["queue"]) for job in keyed],
+            key=[job["key"] for job in keyed],
+            job_id=[job["id"] for job in keyed],
+        )
+
+    async def _delete_beside(self, day: _Day) -> None:
+        for table in _BESIDE:
+            statement = sql.SQL(
+                "delete from {0} where ctid = any (array("
+                "select ctid from {0} where job_id >= %(low)s and job_id < %(high)s limit %(limit)s))"
+            ).format(sql.Identifier("taskflow", table))
+            gone = ROWS
+            while gone == ROWS:
+                gone = (await self._conn.execute(statement, {"low": day.low, "high": day.high, "limit": ROWS})).rowcount
+                await asyncio.sleep(PAUSE)
+
+    # -- a day with jobs that stay -----------------------------------------------------------
+    async def _empty(self, day: _Day, report: DayReport) -> None:
+        after, rows = day.low, [Row()] * BATCH
+        while len(rows) == BATCH:
+            async with self._conn.transaction():
+                await self._rows("finished_stay")
+                rows = await self._rows("expired_jobs", after=after, high=day.high, cutoff=self._cutoff, limit=BATCH)
+                expired = [row for row in rows if row["expired"]]
+                if expired:
+                    await self._delete(day, expired)
+                await reach("prune.batch")
+            after = rows[-1]["id"] if rows else after
+            report.deleted += len(expired)
+            if expired:
+                await asyncio.sleep(PAUSE)
+
+    async def _delete(self, day: _Day, expired: Sequence[Row]) -> None:
+        """The one place that deletes jobs and attempts, which are otherwise only appended (M.1): a day's survivors
+        would keep all of it. In one transaction with all that belongs to them, so that nobody sees half of a job."""
+        await self._forget_keys(expired)
+        ids = [row["id"] for row in expired]
+        tables = [(sql.Identifier("taskflow", table), "job_id") for table in _BESIDE]
+        for table, column in (*tables, (day.leaf("attempts"), "job_id"), (day.leaf("jobs"), "id")):
+            statement = sql.SQL("delete from {} where {} = any(%s)").format(table, sql.Identifier(column))
+            await self._conn.execute(statement, [ids])
+
+
+def _said(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

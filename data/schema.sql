@@ -51,6 +51,16 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION taskflow.leads(in_role text, in_term bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform from taskflow.leaders where role = in_role and term = in_term for share;
+    if not found then
+        raise exception 'another scheduler leads' using errcode = 'TF001';
+    end if;
+end $$;
+
 CREATE FUNCTION taskflow.now() RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
@@ -177,6 +187,18 @@ CREATE TABLE taskflow.deferred (
     task text NOT NULL
 )
 WITH (fillfactor='70');
+
+CREATE TABLE taskflow.firings (
+    schedule_id uuid NOT NULL,
+    instant timestamp with time zone NOT NULL,
+    first timestamp with time zone NOT NULL,
+    count bigint DEFAULT 1 NOT NULL,
+    state text NOT NULL,
+    reason text NOT NULL,
+    job_id uuid,
+    open boolean DEFAULT false NOT NULL,
+    decided_at timestamp with time zone NOT NULL
+);
 
 CREATE TABLE taskflow.leases (
     job_id uuid NOT NULL,
@@ -317,6 +339,13 @@ CREATE TABLE taskflow.lanes (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE taskflow.leaders (
+    role text NOT NULL,
+    term bigint DEFAULT 0 NOT NULL,
+    owner text,
+    incarnation uuid
+);
+
 CREATE TABLE taskflow.members (
     name text NOT NULL,
     kind text NOT NULL,
@@ -344,6 +373,32 @@ CREATE TABLE taskflow.queues (
     created_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE taskflow.schedules (
+    id uuid NOT NULL,
+    namespace text DEFAULT 'default'::text NOT NULL,
+    task text NOT NULL,
+    owned boolean DEFAULT false NOT NULL,
+    cron text,
+    at timestamp with time zone,
+    time_zone text NOT NULL,
+    start_at timestamp with time zone,
+    end_at timestamp with time zone,
+    payload bytea,
+    encoding smallint DEFAULT 1 NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    misfire text NOT NULL,
+    overlap text NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    cursor timestamp with time zone NOT NULL,
+    next_at timestamp with time zone,
+    wake_at timestamp with time zone,
+    last_at timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT schedules_check CHECK (((cron IS NULL) <> (at IS NULL)))
+)
+WITH (fillfactor='70');
+
 CREATE TABLE taskflow.shards (
     shard smallint NOT NULL,
     epoch bigint DEFAULT 0 NOT NULL,
@@ -354,6 +409,21 @@ CREATE TABLE taskflow.shards (
     queue_address text
 )
 WITH (fillfactor='50');
+
+CREATE TABLE taskflow.tasks (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    title text DEFAULT ''::text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    target text NOT NULL,
+    queue text NOT NULL,
+    priority smallint DEFAULT 5 NOT NULL,
+    retries integer DEFAULT 0 NOT NULL,
+    options jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
 
 CREATE TABLE taskflow.workers (
     worker_id uuid NOT NULL,
@@ -387,6 +457,9 @@ ALTER TABLE ONLY taskflow.counts
 ALTER TABLE ONLY taskflow.deferred
     ADD CONSTRAINT deferred_pkey PRIMARY KEY (job_id);
 
+ALTER TABLE ONLY taskflow.firings
+    ADD CONSTRAINT firings_pkey PRIMARY KEY (schedule_id, instant);
+
 ALTER TABLE ONLY taskflow.job_keys
     ADD CONSTRAINT job_keys_pkey PRIMARY KEY (namespace, key);
 
@@ -401,6 +474,9 @@ ALTER TABLE ONLY taskflow.jobs
 
 ALTER TABLE ONLY taskflow.lanes
     ADD CONSTRAINT lanes_pkey PRIMARY KEY (queue, task, priority);
+
+ALTER TABLE ONLY taskflow.leaders
+    ADD CONSTRAINT leaders_pkey PRIMARY KEY (role);
 
 ALTER TABLE ONLY taskflow.leases
     ADD CONSTRAINT leases_pkey PRIMARY KEY (job_id);
@@ -417,8 +493,17 @@ ALTER TABLE ONLY taskflow.namespaces
 ALTER TABLE ONLY taskflow.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY taskflow.schedules
+    ADD CONSTRAINT schedules_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY taskflow.shards
     ADD CONSTRAINT shards_pkey PRIMARY KEY (shard);
+
+ALTER TABLE ONLY taskflow.tasks
+    ADD CONSTRAINT tasks_name_key UNIQUE (name);
+
+ALTER TABLE ONLY taskflow.tasks
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY taskflow.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id, coordinator);
@@ -431,6 +516,12 @@ CREATE INDEX deferred_due ON taskflow.deferred USING btree (shard, due_at);
 
 CREATE INDEX deferred_queue ON taskflow.deferred USING btree (queue, job_id);
 
+CREATE INDEX firings_job ON taskflow.firings USING btree (job_id) WHERE (job_id IS NOT NULL);
+
+CREATE INDEX firings_open ON taskflow.firings USING btree (schedule_id) WHERE open;
+
+CREATE INDEX firings_queued ON taskflow.firings USING btree (schedule_id, instant) WHERE (state = 'queued'::text);
+
 CREATE INDEX job_tags_job ON taskflow.job_tags USING btree (job_id);
 
 CREATE INDEX jobs_lane ON ONLY taskflow.jobs USING btree (queue, task, priority, tx, id) WHERE (NOT deferred);
@@ -440,3 +531,14 @@ CREATE INDEX jobs_list ON ONLY taskflow.jobs USING btree (queue, task, id);
 CREATE INDEX lanes_shard ON taskflow.lanes USING btree (shard);
 
 CREATE INDEX leases_shard ON taskflow.leases USING btree (shard);
+
+CREATE INDEX schedules_due ON taskflow.schedules USING btree (wake_at) WHERE (wake_at IS NOT NULL);
+
+CREATE INDEX schedules_metadata ON taskflow.schedules USING gin (metadata jsonb_path_ops);
+
+CREATE UNIQUE INDEX schedules_owned ON taskflow.schedules USING btree (task) WHERE owned;
+
+CREATE INDEX schedules_task ON taskflow.schedules USING btree (task);
+
+ALTER TABLE ONLY taskflow.firings
+    ADD CONSTRAINT firings_schedule_id_fkey FOREIGN KEY (schedule_id) REFERENCES taskflow.schedules(id) ON DELETE CASCADE;

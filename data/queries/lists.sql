@@ -1,6 +1,5 @@
--- Lists, newest first. A source proposes ids between two bounds, in falling order; `matching_jobs` alone decides.
-
 -- name: all_jobs
+-- Lists, newest first: a source proposes ids between two bounds, in falling order; `matching_jobs` alone decides.
 select id from taskflow.jobs where id >= %(after)s::uuid and id < %(before)s::uuid order by id desc limit %(limit)s;
 
 -- name: jobs_of_lanes

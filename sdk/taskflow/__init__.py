@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         QueueInfo,
         WorkerInfo,
     )
+    from taskflow._schedules import FiringInfo, FiringState, Misfire, Overlap, ScheduleInfo
     from taskflow._tasks import AsyncTask, Task
     from taskflow.errors import (
         AlreadyExists,
@@ -65,6 +66,8 @@ __all__ = [
     "Exponential",
     "Fail",
     "FailedPrecondition",
+    "FiringInfo",
+    "FiringState",
     "InternalError",
     "InvalidArgument",
     "Job",
@@ -76,16 +79,19 @@ __all__ = [
     "JobState",
     "JobUnsuccessful",
     "LogInfo",
+    "Misfire",
     "NewJob",
     "NewServer",
     "NotFound",
     "Outcome",
+    "Overlap",
     "PermissionDenied",
     "ProgressInfo",
     "QueueInfo",
     "ResourceExhausted",
     "Retry",
     "RunConfigurations",
+    "ScheduleInfo",
     "Server",
     "Snooze",
     "Task",
@@ -104,6 +110,7 @@ _MODULES = {
     "taskflow._resources": (
         "AttemptInfo ErrorInfo JobInfo JobState LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
     ),
+    "taskflow._schedules": "FiringInfo FiringState Misfire Overlap ScheduleInfo",
     "taskflow._tasks": "AsyncTask Task",
     "taskflow.errors": (
         "AlreadyExists Cancelled DeadlineExceeded Fail FailedPrecondition InternalError InvalidArgument "

@@ -21,6 +21,7 @@ from taskflow._executor_child import forbid_while_importing
 from taskflow._handles import AsyncJobHandle, JobHandle
 from taskflow._options import Backoff, JobKeywords, JobOptions, Seconds, build_spec, check_name, options_of
 from taskflow._run import Running, run_blocking, run_here
+from taskflow._schedules import AsyncSchedules, Schedules
 from taskflow._specs import JobLike, numbered_chunks
 from taskflow._tasks import AsyncTask, Registry, Task, make_handler
 from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE, RunOptions
@@ -83,6 +84,7 @@ class TaskFlow(_Client):
         self.jobs = Jobs(self._core)
         self.queues = Queues(self._core)
         self.workers = Workers(self._core)
+        self.schedules = Schedules(self._core)
 
     def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
@@ -220,6 +222,7 @@ class AsyncTaskFlow(_Client):
         self.jobs = AsyncJobs(self._core)
         self.queues = AsyncQueues(self._core)
         self.workers = AsyncWorkers(self._core)
+        self.schedules = AsyncSchedules(self._core)
 
     async def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -30,12 +31,14 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         clock: SystemClock,
         directory: Directory,
         coordinators: Coordinators,
+        moved: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._db = db
         self._clock = clock
         self._directory = directory
         self._coordinators = coordinators
+        self._moved = moved  # awaited after each step of the clock
 
     async def GetTopology(
         self, request: cluster_pb2.GetTopologyRequest, context: Any
@@ -97,6 +100,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
             by = min(left, step)
             moved_us = (await self._db.rows("move_clock", by=by))[0]["moved_us"]
             self._clock.move(moved_us)
+            await self._moved()
             await self._coordinators.move_clock(moved_us)
             await self._clock.real.sleep(pause)
             left -= by

@@ -48,11 +48,11 @@ class Intake:
         self._keyed = Writer(settings.database_url, timeout=settings.database_timeout)
         limit = settings.max_batch
         self._plain_batches: Batcher[Item, Result] = Batcher(
-            self._flush_plain, limit=limit, weigh=_weigh, then=self._offer
+            self._flush_plain, limit=limit, weigh=_weigh, then=self.offer
         )
         self._calls = itertools.count(1)
         self._keyed_batches: Batcher[Item, Result] = Batcher(
-            self._flush_keyed, limit=min(limit, 500), weigh=_weigh, then=self._offer
+            self._flush_keyed, limit=min(limit, 500), weigh=_weigh, then=self.offer
         )
         self._label = metrics.QueueLabels(settings.metrics_queues)
         self._lines = logs.Sparing(log, clock.monotonic)
@@ -122,7 +122,7 @@ class Intake:
         with metrics.commit_seconds.labels("keyed_jobs").time():
             return await store_keyed(self._keyed, [job for job, _ in items])
 
-    async def _offer(self, items: list[Item], results: Sequence[Result]) -> None:
+    async def offer(self, items: list[Item], results: Sequence[Result]) -> None:
         """Tells the owners, without waiting: a hint that saves them a read."""
         metrics.commit_rows.labels("jobs").observe(len(items))
         lanes: defaultdict[tuple[str, str, int, int], list[pb.JobSpec]] = defaultdict(list)

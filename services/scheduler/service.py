@@ -12,7 +12,7 @@ from services.core.errors import Unavailable
 from services.core.names import shard_of
 from services.rpc.server import Server
 from services.runtime import logs, metrics
-from services.runtime.clock import SystemClock
+from services.runtime.clock import RealClock, SystemClock
 from services.runtime.lifecycle import Background
 from services.runtime.settings import refuse
 from services.scheduler.admission import Admission
@@ -20,11 +20,13 @@ from services.scheduler.cluster import ClusterServicer
 from services.scheduler.coordinators import Coordinators
 from services.scheduler.depths import Depths
 from services.scheduler.directory import Directory
+from services.scheduler.firing import Firer
 from services.scheduler.intake import Intake
 from services.scheduler.jobs import JobServicer
 from services.scheduler.lists import Lists
 from services.scheduler.queues import QueueAdminServicer
 from services.scheduler.reading import Reading
+from services.scheduler.schedules import ScheduleServicer
 from services.scheduler.settings import SchedulerSettings
 from services.store.database import Database
 from services.store.prune import PruneBusy, prune
@@ -35,6 +37,8 @@ from taskflow.v1 import (
     jobs_pb2_grpc,
     queues_pb2,
     queues_pb2_grpc,
+    schedules_pb2,
+    schedules_pb2_grpc,
 )
 
 log = logs.get("scheduler")
@@ -55,10 +59,13 @@ async def start(
     directory = Directory(db, clock)
     coordinators = Coordinators(directory, settings.offer_backlog)
     stack.push_async_callback(coordinators.close)
-    intake = Intake(settings, clock, Admission(settings, clock), directory, coordinators)
+    admission = Admission(settings, clock)
+    intake = Intake(settings, clock, admission, directory, coordinators)
     stack.push_async_callback(intake.close)
     reading = Reading(db, coordinators)
-    register(server, settings, db, clock, directory, coordinators, intake, reading)
+    firer = Firer(settings, db, clock, admission, directory, intake, server.incarnation)
+    stack.push_async_callback(firer.close)
+    register(server, settings, db, clock, directory, coordinators, intake, reading, admission, firer)
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
     incarnation = server.incarnation
@@ -73,6 +80,8 @@ async def start(
     stack.callback(tasks.start(cluster, "cluster").cancel)  # before it leaves: who has left does not beat
     tasks.start(keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs"), "awaited")
 
+    tasks.start(firer.run(), "schedules")
+
     async def end_waits() -> None:
         await server.closing.wait()
         coordinators.abandon()
@@ -85,7 +94,8 @@ async def start(
     tasks.start(keep(clock, PARTITION_INTERVAL, make_partitions, "partitions"), "partitions")
     if settings.retention:
         step = functools.partial(prune_once, settings)
-        tasks.start(keep(clock, settings.prune_interval, step, "retention"), "retention")
+        # By the real clock: a test that moves the other by a year would start it at every step.
+        tasks.start(keep(clock.real, settings.prune_interval, step, "retention"), "retention")
     metrics.follow(
         {
             metrics.db_pool_size: lambda: db.pool("pool_size"),
@@ -108,10 +118,15 @@ def register(
     coordinators: Coordinators,
     intake: Intake,
     reading: Reading,
+    admission: Admission,
+    firer: Firer,
 ) -> None:
     jobs = JobServicer(settings, db, intake, reading, Lists(db, clock, coordinators), coordinators)
     queues = QueueAdminServicer(db, coordinators, clock)
-    cluster = ClusterServicer(settings, db, clock, directory, coordinators)
+    cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
+    schedules = ScheduleServicer(settings, db, clock, admission, firer.poked)
+    name = schedules_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
+    server.add(name, lambda s: schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, s))
     name = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
     server.add(name, lambda s: jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, s))
     name = queues_pb2.DESCRIPTOR.services_by_name["QueueAdminService"].full_name
@@ -172,7 +187,7 @@ async def follow_cluster(
             await server.serving(well)
 
 
-async def keep(clock: SystemClock, interval: float, step: object, what: str) -> None:
+async def keep(clock: SystemClock | RealClock, interval: float, step: object, what: str) -> None:
     """Runs `step` now and at every interval; a failure is logged and tried again in a minute at most."""
     while True:
         try:

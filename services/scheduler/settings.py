@@ -18,6 +18,10 @@ class SchedulerSettings(DatabaseSettings):
     topology_interval: float = Field(1.0, gt=0, description="seconds between readings of shards and members")
     offer_backlog: int = Field(20_000, ge=0, description="jobs whose offers may wait for a coordinator")
     await_interval: float = Field(2.0, gt=0, description="seconds between readings of awaited jobs")
+    leader_timeout: float = Field(
+        5.0, gt=0, description="seconds without a beat after which another scheduler fires the schedules"
+    )
+    default_time_zone: str = Field("UTC", description="zone of schedules that name none (R15)")
     clock: Literal["system", "manual"] = Field(
         "system", description="`manual`: AdvanceClock may move the whole cluster's clock. For tests"
     )

@@ -292,6 +292,14 @@ async def _insert_winners(conn: AsyncConnection[Any], winners: Sequence[NewJob])
     return {row[0].bytes for row in rows}
 
 
+async def insert_within(conn: AsyncConnection[Any], jobs: Sequence[NewJob]) -> int:
+    """Jobs with ids of our own making, in the caller's transaction; the number that they are stamped with."""
+    tx = await _transaction_number(await conn.execute(sql("insert_few_jobs"), _columns(sorted(jobs, key=_BY_ID))))
+    for name, parameters in _beside(jobs):
+        await conn.execute(sql(name), parameters)
+    return tx
+
+
 def options_json(options: dict[str, Any]) -> bytes | None:
     return json.dumps(options, separators=(",", ":")).encode() if options else None
 

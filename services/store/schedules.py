@@ -1,0 +1,95 @@
+"""Schedules and the ledger of their firings: jobs, ledger and cursors in one transaction, under the leader's term."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from services.store.database import Database, commit
+from services.store.jobs import NewJob, insert_within
+from services.store.queries import sql
+
+ROLE = "schedules"
+
+
+class FiringRow(NamedTuple):
+    """A row of `firings`; one that makes a job names it."""
+
+    schedule_id: UUID
+    instant: datetime
+    first: datetime
+    instants: int
+    state: str
+    reason: str
+    job_id: UUID | None
+
+
+class CursorRow(NamedTuple):
+    """Where a schedule stands after a decision."""
+
+    id: UUID
+    cursor: datetime
+    next_at: datetime | None
+    wake_at: datetime | None
+    last_at: datetime | None
+
+
+@dataclass
+class Decided:
+    """What one transaction writes."""
+
+    jobs: list[NewJob] = field(default_factory=list)
+    firings: list[FiringRow] = field(default_factory=list)
+    cursors: list[CursorRow] = field(default_factory=list)
+    replaced: list[UUID] = field(default_factory=list)  # jobs to cancel
+
+
+async def begin(conn: AsyncConnection[Any], limit: int) -> list[dict[str, Any]]:
+    """Opens the transaction: locks schedules that are due, each with the open jobs and queued firings that it has."""
+    await conn.execute("begin")
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        schedules = await (await cursor.execute(sql("lock_due_schedules"), {"limit": limit})).fetchall()
+        ids = {"ids": [row["id"] for row in schedules]}
+        await cursor.execute(sql("close_firings"), ids)
+        opened = {row["schedule_id"]: row for row in await (await cursor.execute(sql("open_firings"), ids)).fetchall()}
+    nothing = {"unfinished": 0, "queued": 0, "oldest_queued": None, "jobs": None}
+    return [row | opened.get(row["id"], nothing) for row in schedules]
+
+
+async def write(conn: AsyncConnection[Any], decided: Decided, term: int) -> int:
+    """Ends the transaction; the number that its jobs are stamped with. NotOwner when another scheduler leads by now."""
+    tx = await insert_within(conn, decided.jobs) if decided.jobs else 0
+    statements: list[tuple[str, dict[str, Any]]] = []
+    if decided.replaced:
+        statements.append(("cancel_replaced", {"ids": decided.replaced}))
+    if decided.firings:
+        statements.append(("put_firings", _columns(FiringRow, decided.firings)))
+    statements.append(("move_cursors", _columns(CursorRow, decided.cursors)))
+    statements.append(("leads", {"role": ROLE, "term": term}))
+    await commit(conn, statements)
+    return tx
+
+
+async def change(db: Database, schedule_id: UUID, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
+    """Changes a schedule as `decide` says of its row, locked; ledger rows under `passed` go along. False: none is."""
+    async with db.connection() as conn, conn.transaction():
+        rows = await (await conn.execute(sql("lock_schedule"), {"id": schedule_id})).fetchall()
+        if not rows:
+            return False
+        new = decide(rows[0])
+        passed = new.pop("passed", ())
+        if passed:
+            ledger = [FiringRow(schedule_id, f.instant, f.first, f.count, f.state, f.reason, None) for f in passed]
+            await conn.execute(sql("put_firings"), _columns(FiringRow, ledger))
+        await conn.execute(sql("change_schedule"), new)
+    return True
+
+
+def _columns(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
+    return dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))

@@ -1,0 +1,249 @@
+"""Schedules: a real leader on a clock that the test moves; every nominal instant has its row, every firing one job."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from services.cluster.ports import free_ports
+from taskflow import FiringState, ScheduleInfo, TaskFlow
+from taskflow.errors import InvalidArgument, NotFound
+from tests.support import rows
+from tests.support.cluster import ServiceCluster
+from tests.support.cron_oracle import fires
+from tests.support.waiting import eventually
+
+
+def oracle(cron: str, zone: str, after: datetime, until: datetime) -> list[datetime]:
+    """The nominal instants later than `after`, up to `until`."""
+    start, end = (at.replace(second=0, microsecond=0) for at in (after, until + timedelta(minutes=1)))
+    found = fires(cron, zone, start, end, margin=timedelta(hours=3))
+    return [at for at in found if after < at <= until]
+
+
+LEDGER = "select instant, state, job_id from taskflow.firings where schedule_id = %s order by instant"
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
+    running = make_cluster(env={"scheduler": {"TASKFLOW_CLOCK": "manual"}})
+    running.start_all()
+    return running
+
+
+@pytest.fixture
+def tf(cluster: ServiceCluster) -> Iterator[TaskFlow]:
+    with TaskFlow(cluster.scheduler_address) as app:
+        yield app
+
+
+def now_of(cluster: ServiceCluster) -> datetime:
+    ((now,),) = rows.found(cluster.dsn, "select taskflow.now()")
+    assert isinstance(now, datetime)
+    return now
+
+
+def fired(cluster: ServiceCluster, schedule: ScheduleInfo) -> list[datetime]:
+    return [at for at, state, _ in rows.found(cluster.dsn, LEDGER, schedule.id) if state == "fired"]
+
+
+@pytest.mark.feature("S1.5", "M.7", "R17", "M.11")
+def test_a_schedule_fires_at_its_instants_and_each_is_in_the_ledger_with_its_job(
+    cluster: ServiceCluster, tf: TaskFlow
+) -> None:
+    schedule = tf.schedules.create(
+        "report", cron="*/15 * * * *", payload={"kind": "daily"}, metadata={"user": "u1"}, overlap="allow"
+    )
+    before = now_of(cluster)
+
+    tf.advance_clock(timedelta(hours=2), step=60)
+
+    wanted = oracle("*/15 * * * *", "UTC", before, now_of(cluster))
+    eventually(lambda: fired(cluster, schedule) == wanted)
+    assert len(wanted) == 8
+    ledger = list(tf.schedules.firings(schedule.id))
+    assert [f.instant for f in reversed(ledger)] == wanted
+    jobs = {job.id: job for job in tf.jobs.list(task="report")}
+    assert {f.job_id for f in ledger} == set(jobs)
+    assert {f.state for f in ledger} == {FiringState.FIRED}
+    assert all(job.payload == {"kind": "daily"} and job.metadata["user"] == "u1" for job in jobs.values())
+    there = tf.schedules.get(schedule.id)
+    assert there.next_run_at == oracle("*/15 * * * *", "UTC", now_of(cluster), now_of(cluster) + timedelta(hours=1))[0]
+    assert there.last_run_at is not None
+    tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("S1.5", "R16")
+def test_a_year_of_schedules_goes_by_with_its_changes_of_hour(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    """Against an oracle that imports neither croniter nor our module."""
+    zones = {"Europe/Berlin": "30 2 * * *", "America/New_York": "0 9 * * mon"}
+    made = {
+        zone: tf.schedules.create("yearly", cron=cron, time_zone=zone, overlap="allow") for zone, cron in zones.items()
+    }
+    before = now_of(cluster)
+
+    tf.advance_clock(timedelta(days=370), step=75_600)
+
+    for zone, schedule in made.items():
+        wanted = oracle(zones[zone], zone, before, now_of(cluster))
+        eventually(lambda s=schedule, w=wanted: len(rows.found(cluster.dsn, LEDGER, s.id)) >= len(w), 30)  # type: ignore[misc]
+        states = Counter(state for _, state, _ in rows.found(cluster.dsn, LEDGER, schedule.id))
+        assert [at for at, _, _ in rows.found(cluster.dsn, LEDGER, schedule.id)] == wanted
+        assert set(states) == {"fired"}, "21 hours at a time: there is but one in each"
+        tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("R17")
+def test_what_was_missed_fires_once_and_the_rest_says_why_not(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    schedule = tf.schedules.create("hourly", cron="0 * * * *")
+
+    tf.advance_clock(timedelta(hours=10), step=36_000)
+
+    eventually(lambda: len(list(tf.schedules.firings(schedule.id))) == 10)
+    latest, *others = tf.schedules.firings(schedule.id)
+    assert (latest.state, latest.reason) == (FiringState.FIRED, "the latest of 10 missed")
+    assert {f.state for f in others} == {FiringState.SKIPPED_MISFIRE}
+    assert all("late" in f.reason and not f.job_id for f in others)
+    tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("R17")
+def test_a_firing_is_skipped_while_the_job_before_it_is_unfinished(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    schedule = tf.schedules.create("slow", cron="* * * * *")  # nobody runs it: the first job stays unfinished
+
+    tf.advance_clock(180, step=30)
+
+    eventually(lambda: len(list(tf.schedules.firings(schedule.id))) == 3)
+    third, second, first = tf.schedules.firings(schedule.id)
+    assert (first.state, second.state, third.state) == (
+        FiringState.FIRED, FiringState.SKIPPED_OVERLAP, FiringState.SKIPPED_OVERLAP,
+    )  # fmt: skip
+    tf.jobs.cancel(first.job_id)
+    tf.advance_clock(60, step=30)
+    eventually(lambda: len(fired(cluster, schedule)) == 2)
+    tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("S1.5", "R19")
+def test_a_paused_schedule_makes_no_job_and_catches_nothing_up(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    schedule = tf.schedules.create("paused", cron="*/10 * * * *", overlap="allow")
+    assert tf.schedules.pause(schedule.id).next_run_at is None
+
+    tf.advance_clock(3600, step=600)
+    resumed = tf.schedules.resume(schedule.id)
+    at = now_of(cluster)
+    tf.advance_clock(1200, step=60)
+
+    eventually(lambda: len(fired(cluster, schedule)) == 2)
+    assert resumed.next_run_at == oracle("*/10 * * * *", "UTC", at, at + timedelta(minutes=11))[0]
+    assert fired(cluster, schedule)[0] > at
+    off = [f for f in tf.schedules.firings(schedule.id) if f.state is FiringState.SKIPPED_OFF]
+    assert [f.count for f in off] == [6]
+    tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("S1.5")
+def test_one_at_an_instant_fires_once(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    at = now_of(cluster).replace(microsecond=0) + timedelta(hours=1)
+    schedule = tf.schedules.create("once", at=at)
+
+    tf.advance_clock(7200, step=600)
+
+    eventually(lambda: fired(cluster, schedule) == [at])
+    assert tf.schedules.get(schedule.id).next_run_at is None
+
+
+@pytest.mark.feature("S0.8", "S1.5")
+def test_schedules_are_deleted_by_the_app_s_own_attributes(tf: TaskFlow) -> None:
+    wanted = [{"user": "u1", "campaign": campaign} for campaign in ("c9", "c8")]
+    mine = [tf.schedules.create("campaign", cron="@daily", metadata=metadata) for metadata in wanted]
+    other = tf.schedules.create("campaign", cron="@daily", metadata={"user": "u2", "campaign": "c9"})
+
+    assert list(tf.schedules.delete(metadata={"user": "u1", "campaign": "c9"})) == [mine[0].id]
+
+    assert [s.id for s in tf.schedules.list(task="campaign")] == [mine[1].id, other.id]
+    assert [s.id for s in tf.schedules.list(metadata={"user": "u2"})] == [other.id]
+    with pytest.raises(NotFound):
+        tf.schedules.get(mine[0].id)
+    with pytest.raises(InvalidArgument, match="either an id or metadata"):
+        tf.schedules.delete(metadata={})
+
+
+@pytest.mark.feature("S1.5", "S4.1")
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"cron": "61 * * * *"}, "schedule.cron"),
+        ({"cron": "* * * * *", "time_zone": "Europe/Berlln"}, "schedule.time_zone"),
+        ({}, "schedule.cron"),
+        ({"at": datetime(2001, 1, 1, tzinfo=UTC)}, "schedule.at"),
+        ({"cron": "@daily", "overlap": "sometimes"}, "overlap"),
+    ],
+    ids=["cron", "zone", "nothing", "past", "overlap"],
+)
+def test_a_bad_schedule_is_refused_by_field(tf: TaskFlow, options: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        tf.schedules.create("bad", **options)  # type: ignore[arg-type]
+
+    assert refused.value.field == field
+
+
+@pytest.mark.feature("S1.5")
+def test_a_preview_says_when_it_would_fire(tf: TaskFlow) -> None:
+    after = datetime(2027, 3, 27, tzinfo=UTC)
+
+    times = tf.schedules.preview(cron="30 2 * * *", time_zone="Europe/Berlin", after=after, count=3)
+
+    assert list(times) == oracle("30 2 * * *", "Europe/Berlin", after, after + timedelta(days=3))
+    schedule = tf.schedules.create("later", cron="0 0 1 1 *")
+    changed = tf.schedules.update(schedule.id, cron="0 12 1 1 *", metadata={"a": "b"})
+    assert (changed.cron, changed.metadata, changed.task) == ("0 12 1 1 *", {"a": "b"}, "later")
+    assert [at.hour for at in tf.schedules.preview(schedule.id, count=2)] == [12, 12]
+
+
+@pytest.mark.feature("S1.6", "M.7")
+def test_when_the_leader_dies_in_a_firing_another_one_makes_it_and_nothing_is_doubled(
+    cluster: ServiceCluster, tf: TaskFlow
+) -> None:
+    """The leader is killed before its commit, then after it; the second scheduler fires on."""
+    (port,) = free_ports(1)
+    second = cluster.run(
+        "second", "-m", "services.scheduler",
+        env={
+            "TASKFLOW_DATABASE_URL": cluster.dsn, "TASKFLOW_PORT": str(port), "TASKFLOW_NAME": "scheduler-2",
+            "TASKFLOW_METRICS_PORT": "0", "TASKFLOW_CLOCK": "manual", "TASKFLOW_LEADER_TIMEOUT": "1",
+        },
+    )  # fmt: skip
+    schedule = tf.schedules.create("led", cron="* * * * * *", overlap="allow")
+    eventually(lambda: len(fired(cluster, schedule)) >= 2)
+    for point in ("scheduler.before_firing=kill", "scheduler.after_firing=kill"):
+        cluster.stop("scheduler")
+        eventually(lambda: leader(cluster) == "scheduler-2")
+        second.signal(signal.SIGSTOP)
+        cluster.start("scheduler", env={"TASKFLOW_FAILPOINTS": point, "TASKFLOW_LEADER_TIMEOUT": "1"})
+        eventually(lambda: not cluster.alive("scheduler"), 30)
+        second.signal(signal.SIGCONT)
+        seen = len(fired(cluster, schedule))
+        eventually(lambda n=seen: len(fired(cluster, schedule)) > n + 1, 30)  # type: ignore[misc]
+        cluster.start("scheduler")
+        cluster.wait_healthy("scheduler")
+    tf.schedules.pause(schedule.id)
+
+    ledger = rows.found(cluster.dsn, LEDGER, schedule.id)
+    instants = [at for at, _, _ in ledger]
+    assert instants == sorted(set(instants))
+    gaps = {(b - a).total_seconds() for a, b in pairwise(instants)}
+    assert gaps == {1.0}, "no nominal instant is missing from the ledger"
+    made = rows.found(cluster.dsn, "select id from taskflow.jobs where task = 'led'")
+    assert sorted(i for (i,) in made) == sorted(job for _, _, job in ledger if job is not None)
+    second.stop()
+
+
+def leader(cluster: ServiceCluster) -> str | None:
+    ((owner,),) = rows.found(cluster.dsn, "select owner from taskflow.leaders where role = 'schedules'")
+    return owner

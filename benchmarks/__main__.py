@@ -9,16 +9,21 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
+
 from benchmarks import report
 from benchmarks.lab import BenchError, Lab, lab
-from benchmarks.plan import FULL, QUICK, SHAPES, Plan
+from benchmarks.measure import Figures
+from benchmarks.plan import FULL, ONCE, QUICK, SHAPES, Plan
 from benchmarks.profile import profile
-from benchmarks.shapes import Figures, Round, rows
+from benchmarks.shapes import Round
+from benchmarks.targets import IDS, shapes_of
 from services.cluster.binaries import NoPostgresError
 from services.cluster.embedded import PostgresError
 from services.cluster.home import HomeError
 from services.cluster.process import Interrupted
 from services.cluster.service import ServiceError
+from taskflow.errors import TaskFlowError
 
 
 def main() -> int:
@@ -35,8 +40,8 @@ def main() -> int:
     except (KeyboardInterrupt, Interrupted):
         print("\ninterrupted; everything is stopped", file=sys.stderr)
         return 130
-    except BenchError as error:
-        print(f"\nbench: {error}", file=sys.stderr)
+    except (BenchError, TaskFlowError, psycopg.Error) as error:
+        print(f"\nbench: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except (NoPostgresError, PostgresError, HomeError, ServiceError, OSError) as error:
         print(f"bench: {' '.join(str(error).split())}", file=sys.stderr)
@@ -50,10 +55,13 @@ def _measure(made: Lab, plan: Plan, arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     for number in range(1, plan.rounds + 1):
         for shape in plan.shapes:
-            _say(f"round {number} of {plan.rounds}: {shape}")
-            _undisturbed(made, figures, shape, arguments.quiet)
-    _say("rows")
-    rows(made, figures)
+            if shape not in ONCE:
+                _say(f"round {number} of {plan.rounds}: {shape}")
+                _undisturbed(made, figures, shape, arguments.quiet)
+    for shape in plan.shapes:
+        if shape in ONCE:
+            _say(shape)
+            Round(made, figures).run(shape)
     _say("", end="")
     seconds = time.monotonic() - began
     print(report.table(figures, plan, facts))
@@ -91,22 +99,34 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     plan = QUICK if arguments.quick else FULL
     if arguments.scale:
         plan = plan.scaled(arguments.scale)
-    if arguments.only:
-        plan = replace(plan, shapes=tuple(shape for shape in SHAPES if shape in arguments.only))
-    return replace(plan, rounds=arguments.rounds or plan.rounds)
+    return replace(
+        plan,
+        shapes=tuple(shape for shape in SHAPES if not arguments.only or shape in arguments.only),
+        rounds=arguments.rounds or plan.rounds,
+        waiting=arguments.waiting or plan.waiting,
+        held=arguments.held or plan.held,
+    )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench",
         description="Measures TaskFlow on this machine: medians and spread of several rounds, beside what COPY and gRPC"
-        " alone do in the same run. About 8 minutes; --quick under one.",
+        " alone do in the same run, and what they are to reach. About 13 minutes; --quick under two.",
         epilog="Quote figures of a machine with nothing else to do; the table says when others were at work.",
     )
     parser.add_argument("--quick", action="store_true", help="small and rough")
-    parser.add_argument("--only", action="append", choices=SHAPES, metavar="SHAPE", help=f"one of {', '.join(SHAPES)}")
-    parser.add_argument("--rounds", type=int, default=0, help="how often each shape is measured")
-    parser.add_argument("--scale", type=float, default=0.0, help="factor for all sizes")
+    parser.add_argument(
+        "--only", type=_only, action="extend", metavar="NAME,…",
+        help=f"targets ({', '.join(IDS)}) and shapes ({', '.join(SHAPES)})",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=_count, default=0, help="how often each shape is measured")
+    parser.add_argument("--scale", type=_positive, default=0.0, help="factor for all sizes")
+    parser.add_argument("--waiting", type=_count, default=0, metavar="JOBS", help="of P.10: how deep the backlog is")
+    parser.add_argument(
+        "--held", type=_positive, default=0.0, metavar="SECONDS",
+        help="of P.11: how long the transaction is held; the same time goes without it",
+    )  # fmt: skip
     parser.add_argument(
         "--quiet", type=int, default=0, metavar="N",
         help="wait for a quiet machine; repeat a disturbed shape up to N times",
@@ -114,6 +134,29 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures of all runs")
     parser.add_argument("--profile", type=Path, metavar="DIR", help="instead, where the time goes (needs py-spy)")
     return parser.parse_args()
+
+
+def _only(text: str) -> tuple[str, ...]:
+    try:
+        return shapes_of(text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 if __name__ == "__main__":

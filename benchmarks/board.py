@@ -47,8 +47,7 @@ class Board:
         """Forget the slot's counts, and all times."""
         self._numbers[_COUNTS + slot] = self._numbers[_HELD + slot] = 0
         self._numbers[_SHUT + slot] = int(shut)
-        for number in range(len(self._times)):
-            self._times[number] = 0.0
+        self._map[_HEAD * 8 :] = bytes(len(self._times) * 8)
 
     def open(self, slot: int) -> None:
         """Let what is held go."""

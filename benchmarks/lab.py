@@ -21,6 +21,7 @@ import psycopg
 from benchmarks import procs
 from benchmarks.board import Board
 from benchmarks.plan import CONCURRENCY, Plan
+from services.cluster import home
 from services.cluster.cluster import Cluster
 from services.cluster.embedded import EmbeddedPostgres
 from services.cluster.ports import free_ports
@@ -31,6 +32,7 @@ from services.store.migrate import migrate
 PATIENCE = 120.0  # seconds that one step may take
 SERVICES = ("queue", "coordinator", "scheduler")
 _CLIENT_PATIENCE = 300.0
+_UP = "up"  # the data folder of a `taskflow up` of its own
 
 
 class BenchError(Exception):
@@ -58,12 +60,13 @@ class Lab:
         self.cluster = cluster
         self.dsn = dsn
         self.conn = psycopg.connect(dsn, autocommit=True)
-        self.board = Board(directory / "board", max(plan.jobs, 200_000))
+        self.board = Board(directory / "board", plan.numbers)
         self.waiting = 0  # jobs on the queue `backlog` that no worker has run
         self.waiting_since: Any = None  # an id below all of theirs
         self.peaks: list[float] = []  # jobs/s seen with enqueue and run at once
         self.workers: list[Worker] = []
         self.directory = directory
+        self.up_directory = directory / _UP
         self._env = environment(_plain_environ())
         self.echo_port = free_ports(1)[0]
         self._echo: subprocess.Popen[bytes] | None = None
@@ -89,7 +92,7 @@ class Lab:
         log = self.directory / "logs" / f"worker-{slot}.log"
         words = ["--scheduler", self.cluster.scheduler_address, "--queue", queue, "--board", str(self.board.path)]
         words += ["--slot", str(slot), "--concurrency", str(CONCURRENCY)]
-        worker = Worker(self._spawn(python("benchmarks.worker", *words), log), queue, slot, log)
+        worker = Worker(self.spawn(python("benchmarks.worker", *words), log), queue, slot, log)
         self.workers.append(worker)
         return worker
 
@@ -117,7 +120,7 @@ class Lab:
         answer.unlink(missing_ok=True)
         log = self.directory / "logs" / "client.log"
         command = python("benchmarks.client", way, *words, "--answer", str(answer))
-        process = self._spawn(command, log)
+        process = self.spawn(command, log)
         try:
             if not wait_until(lambda: process.poll() is not None, _CLIENT_PATIENCE, every=0.005):
                 raise BenchError(f"the client {way} did not end within {_CLIENT_PATIENCE:g} s")
@@ -132,7 +135,7 @@ class Lab:
         """The bare gRPC server, unless it runs."""
         if self._echo is None:
             log = self.directory / "logs" / "echo.log"
-            self._echo = self._spawn(python("benchmarks.echo", str(self.echo_port)), log)
+            self._echo = self.spawn(python("benchmarks.echo", str(self.echo_port)), log)
 
     def close(self) -> None:
         """Stop workers and the echo server; the cluster is its own affair."""
@@ -142,7 +145,8 @@ class Lab:
             stop(self._echo, ((signal.SIGTERM, 2.0),))
         self.conn.close()
 
-    def _spawn(self, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+    def spawn(self, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+        """Start a program with the clean environment; it ends with us, if not before."""
         return spawn(command, env=self._env, cwd=CODE, log=log)
 
     def pause(self, seconds: float) -> None:
@@ -200,9 +204,8 @@ class Lab:
             self.value("select count(*) from taskflow.attempts where job_id >= %s and final and outcome = 1", since)
         )
 
-    def wait_settled(self, since: Any, jobs: int, began: Callable[[], int]) -> float:
-        """Until so many have their outcome on disk; the instant. `began` counts handlers, to be asked often."""
-        self.until(lambda: began() >= jobs, f"the handlers of {jobs} jobs")
+    def wait_settled(self, since: Any, jobs: int) -> float:
+        """Until so many have their outcome on disk; the instant. To be asked once their handlers have begun."""
         self.until(lambda: self.settled(since) >= jobs, f"the outcomes of {jobs} jobs", every=0.001)
         return time.monotonic()
 
@@ -218,7 +221,7 @@ class Lab:
     def _written(self) -> dict[str, int]:
         row = self.conn.execute(
             """select coalesce(sum(n_tup_ins), 0), coalesce(sum(n_tup_upd + n_tup_del), 0),
-                   coalesce(sum(n_dead_tup) filter (where relname ~ '^(jobs|attempts)_p'), 0)
+                   coalesce(sum(n_dead_tup + n_tup_upd + n_tup_del) filter (where relname ~ '^(jobs|attempts)_p'), 0)
                from pg_stat_user_tables where schemaname = 'taskflow'"""
         ).fetchone()
         assert row is not None
@@ -251,4 +254,5 @@ def lab(plan: Plan, stopping: Callable[[], bool] = lambda: False) -> Iterator[La
                 made.close()
     finally:
         postgres.remove()
+        home.remove(home.locate(directory / _UP, environ))
         shutil.rmtree(directory, ignore_errors=True)

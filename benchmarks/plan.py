@@ -3,12 +3,17 @@
 from dataclasses import dataclass, replace
 
 # The order of a round. What `single` and `callers` make has no worker: it joins the backlog of the next drain.
-SHAPES = (
+ROUND = (
     "machine", "copy", "unary", "stream", "single", "callers", "bulk", "drain1", "drain2", "both", "strangers",
-    "latency", "half", "idle",
+    "latency", "half", "idle", "up",
 )  # fmt: skip
+# After the rounds, once each: `held` and `deep` are long, compare with figures of their own, and leave much behind.
+ONCE = ("rows", "held", "deep")
+SHAPES = ROUND + ONCE
 CALLERS = 50
 CONCURRENCY = 200
+HELD_RATE = 3_000  # jobs/s beside a held transaction
+BATCH = 200_000  # jobs of one client that fills a queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class Plan:
     steady: float  # seconds at half the peak
     idle: float  # seconds without work
     echo: float  # seconds of each bare gRPC measure
+    waiting: int  # jobs of a deep backlog
+    held: float  # seconds that a transaction is held open
     shapes: tuple[str, ...] = SHAPES
 
     def scaled(self, factor: float) -> "Plan":
@@ -34,8 +41,24 @@ class Plan:
             steady=max(0.1, self.steady * factor),
             idle=self.idle * factor,
             echo=self.echo * factor,
+            waiting=max(200, int(self.waiting * factor)),
+            held=max(0.5, self.held * factor),
         )
 
+    @property
+    def small(self) -> bool:
+        """Whether it is less than what the targets mean."""
+        return self.jobs < FULL.jobs or self.waiting < FULL.waiting or self.held < FULL.held
 
-FULL = Plan(rounds=5, jobs=100_000, seconds=4.0, paced=300, steady=8.0, idle=5.0, echo=2.0)
-QUICK = Plan(rounds=2, jobs=12_000, seconds=1.0, paced=60, steady=1.5, idle=1.0, echo=0.4)
+    @property
+    def numbers(self) -> int:
+        """The most jobs that one client of a shape numbers."""
+        return max(self.jobs, min(self.waiting, BATCH), int(self.held * HELD_RATE) + 1, 200_000)
+
+
+FULL = Plan(
+    rounds=5, jobs=100_000, seconds=4.0, paced=300, steady=8.0, idle=5.0, echo=2.0, waiting=1_000_000, held=60.0
+)
+QUICK = Plan(
+    rounds=2, jobs=12_000, seconds=1.0, paced=60, steady=1.5, idle=1.0, echo=0.4, waiting=50_000, held=5.0
+)  # fmt: skip

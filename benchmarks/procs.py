@@ -34,6 +34,11 @@ def tree_cpu_seconds(pid: int) -> float:
     return sum(map(cpu_seconds, tree(pid)))
 
 
+def command(pid: int) -> list[str]:
+    """The words by which a process was started; none when it is gone."""
+    return _read(_PROC / str(pid) / "cmdline").split("\0")
+
+
 def resident_mb(pid: int) -> float:
     """Resident memory of one process, in MB of 10^6 bytes."""
     for line in _read(_PROC / str(pid) / "status").splitlines():

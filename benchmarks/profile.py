@@ -39,7 +39,8 @@ def profile(lab: Lab, folder: Path) -> str:
     def drain() -> None:
         since = lab.waiting_since
         lab.board.open(1)
-        lab.wait_settled(since, jobs, lambda: lab.board.count(1))
+        lab.until(lambda: lab.board.count(1) >= jobs, f"the handlers of {jobs} jobs")
+        lab.wait_settled(since, jobs)
 
     lab.expect()
     parts = [_watched(lab, program, folder, "bulk", enqueue)]

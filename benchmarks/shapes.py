@@ -1,83 +1,47 @@
-"""The shapes that are measured. Each is called once a round and adds its figures, as numbers by name.
-
-A name is `<shape>.<what>`; report.py knows their units. `others` is the share of one core that processes not ours used
-meanwhile: a run with much of it is no measurement of ours.
-"""
+"""The shapes that are measured. Each is called once a round, those of plan.ONCE once in all, and adds its figures."""
 
 import statistics
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
-from benchmarks import limits, procs
-from benchmarks.lab import SERVICES, BenchError, Lab
+from benchmarks import deep, held, limits, procs, up
+from benchmarks.lab import SERVICES
+from benchmarks.measure import FIRST, Measure, percentile
 from benchmarks.plan import CALLERS
 
-Figures = defaultdict[str, list[float]]
-_LIVE, _FIRST = 0, 1  # slots of the board: of the live worker, and the first of those that drain
 
-
-def percentile(values: list[float], share: float) -> float:
-    """The value that `share` of the values do not exceed."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
-class Round:
-    """All shapes of one round, on one lab; `figures` gathers over the rounds."""
-
-    def __init__(self, lab: Lab, figures: Figures) -> None:
-        self._lab = lab
-        self._plan = lab.plan
-        self._figures = figures
+class Round(Measure):
+    """All shapes of one round: `_name` measures the shape of that name."""
 
     def run(self, shape: str) -> None:
         """Measure one shape."""
         method: Callable[[], None] = getattr(self, f"_{shape}")
         method()
 
-    def _add(self, name: str, value: float) -> None:
-        self._figures[name].append(value)
-
-    @contextmanager
-    def _costs(self, shape: str) -> Iterator[list[tuple[int, float]]]:
-        """CPU over the block; the block appends (jobs, CPU seconds of the client)."""
-        told: list[tuple[int, float]] = []
-        with self._lab.window() as seen:
-            yield told
-        jobs, client = told[0]
-        used = {name: seen.cpu[name] for name in (*SERVICES, "postgres", "worker")} | {"client": client}
-        for name, seconds in used.items():
-            self._add(f"{shape}.cpu.{name}", seconds / jobs * 1000)
-        self._add(f"{shape}.cpu", sum(used.values()) / jobs * 1000)
-        self._add(f"{shape}.others", seen.others)
-
     # -- without us ----------------------------------------------------------------------------------------------
 
     def _machine(self) -> None:
-        self._add("machine.flush_us", limits.flush_us(self._lab.directory))
-        self._add("machine.spin_ms", limits.spin_ms())
+        self.add("machine.flush_us", limits.flush_us(self.lab.directory))
+        self.add("machine.spin_ms", limits.spin_ms())
 
     def _copy(self) -> None:
-        limits.make_tables(self._lab.conn)
-        with self._lab.window() as seen:
-            jobs, attempts = limits.two_copies(self._lab.conn, self._plan.jobs)
-        self._add("copy.rate", self._plan.jobs / (jobs + attempts))
-        self._add("copy.rows", 2 * self._plan.jobs / (jobs + attempts))
-        self._add("copy.cpu", (seen.cpu["postgres"] + seen.cpu["harness"]) / self._plan.jobs * 1000)
-        self._add("copy.others", seen.others)
+        limits.make_tables(self.lab.conn)
+        with self.lab.window() as seen:
+            jobs, attempts = limits.two_copies(self.lab.conn, self.plan.jobs)
+        self.add("copy.rate", self.plan.jobs / (jobs + attempts))
+        self.add("copy.rows", 2 * self.plan.jobs / (jobs + attempts))
+        self.add("copy.cpu", (seen.cpu["postgres"] + seen.cpu["harness"]) / self.plan.jobs * 1000)
+        self.add("copy.others", seen.others)
 
     def _unary(self) -> None:
-        self._lab.start_echo()
+        self.lab.start_echo()
         for name, callers in (("rate", 1), ("together", CALLERS)):
-            told = self._lab.client("unary", callers=callers, seconds=self._plan.echo)
-            self._add(f"unary.{name}", told["jobs"] / told["seconds"])
+            told = self.lab.client("unary", callers=callers, seconds=self.plan.echo)
+            self.add(f"unary.{name}", told["jobs"] / told["seconds"])
 
     def _stream(self) -> None:
-        self._lab.start_echo()
-        told = self._lab.client("stream", seconds=self._plan.echo)
-        self._add("stream.rate", told["jobs"] / told["seconds"])
+        self.lab.start_echo()
+        told = self.lab.client("stream", seconds=self.plan.echo)
+        self.add("stream.rate", told["jobs"] / told["seconds"])
 
     # -- making jobs, with no worker for them ----------------------------------------------------------------------
 
@@ -87,23 +51,21 @@ class Round:
     def _callers(self) -> None:
         self._calls("callers")
 
-    def _bulk(self) -> None:
-        self._lab.expect()
-        before = self._lab.wal()
-        with self._costs("bulk") as costs:
-            told = self._lab.client("bulk", queue="backlog", jobs=self._plan.jobs)
-            costs.append((told["jobs"], told["cpu"]))
-        self._add("bulk.rate", told["jobs"] / (told["ended"] - told["began"]))
-        self._add("bulk.wal", (self._lab.wal() - before) / self._plan.jobs)
-        self._lab.waiting += self._plan.jobs
-
     def _calls(self, way: str) -> None:
-        self._lab.expect()
-        with self._costs(way) as costs:
-            told = self._lab.client(way, queue="backlog", callers=CALLERS, seconds=self._plan.seconds)
+        self.lab.expect()
+        with self.costs(way) as costs:
+            told = self.lab.client(way, queue="backlog", callers=CALLERS, seconds=self.plan.seconds)
             costs.append((told["jobs"], told["cpu"]))
-        self._add(f"{way}.rate", told["jobs"] / (told["ended"] - told["began"]))
-        self._lab.waiting += told["made"]
+        self.add(f"{way}.rate", told["jobs"] / (told["ended"] - told["began"]))
+        self.lab.waiting += told["made"]
+
+    def _bulk(self) -> None:
+        before = self.lab.wal()
+        with self.costs("bulk") as costs:
+            told = self.bulk()
+            costs.append((told["jobs"], told["cpu"]))
+        self.add("bulk.rate", told["jobs"] / (told["ended"] - told["began"]))
+        self.add("bulk.wal", (self.lab.wal() - before) / self.plan.jobs)
 
     # -- running a backlog ---------------------------------------------------------------------------------------
 
@@ -114,112 +76,94 @@ class Round:
         self._drain("drain2", 2)
 
     def _drain(self, shape: str, workers: int) -> None:
-        """Workers that have their first jobs in hand are let go together; to the last outcome on disk."""
-        lab = self._lab
-        if lab.waiting < self._plan.jobs:
+        """To the last outcome on disk."""
+        lab = self.lab
+        if lab.waiting < self.plan.jobs:
             self._bulk()
-        jobs, slots = lab.waiting, range(_FIRST, _FIRST + workers)
-
-        def begun() -> int:
-            return sum(map(lab.board.count, slots))
-
-        before, since = lab.wal(), lab.waiting_since
-        settled = lab.settled(since)
-        for slot in slots:
-            lab.start_worker("backlog", slot, shut=True)
-        lab.until(lambda: all(map(lab.board.held, slots)), "the first jobs of the workers")
-        with self._costs(shape) as costs:
-            began = time.monotonic()
-            for slot in slots:
-                lab.board.open(slot)
-            ended = lab.wait_settled(since, settled + jobs, lambda: settled + begun())
-            costs.append((jobs, 0.0))
-        if (count := begun()) != jobs:
-            raise BenchError(f"{jobs} jobs were handled {count} times")
-        self._add(f"{shape}.rate", jobs / (ended - began))
-        for name, pids in lab.pids().items():
-            measure = procs.tree_mb if name == "postgres" else procs.resident_mb
-            if pids:
-                self._add(f"{shape}.mb.{name}", max(map(measure, pids)))
-        self._add(f"{shape}.wal", (lab.wal() - before) / jobs)
-        lab.stop_workers("backlog")
-        lab.waiting = 0
+        jobs, slots = lab.waiting, range(FIRST, FIRST + workers)
+        before, settled = lab.wal(), lab.settled(lab.waiting_since)
+        with self.let_go("backlog", slots) as began:
+            with self.costs(shape) as costs:
+                ended = self.drained(slots, settled)
+                costs.append((jobs, 0.0))
+            self.add(f"{shape}.rate", jobs / (ended - began))
+            for name, pids in lab.pids().items():
+                measure = procs.tree_mb if name == "postgres" else procs.resident_mb
+                if pids:
+                    self.add(f"{shape}.mb.{name}", max(map(measure, pids)))
+            self.add(f"{shape}.wal", (lab.wal() - before) / jobs)
 
     # -- with a worker at work -----------------------------------------------------------------------------------
 
-    @contextmanager
-    def _live(self, shape: str) -> Iterator[tuple[Any, list[tuple[int, float]]]]:
-        """The live worker with a clean board, and the costs of the block."""
-        lab = self._lab
-        lab.live_worker()
-        lab.board.clear(_LIVE)
-        since = lab.here()
-        with self._costs(shape) as costs:
-            yield since, costs
-
-    def _settle(self, since: Any, jobs: int) -> float:
-        board = self._lab.board
-        ended = self._lab.wait_settled(since, jobs, lambda: board.count(_LIVE))
-        if (count := board.count(_LIVE)) != jobs:
-            raise BenchError(f"{jobs} jobs were handled {count} times")
-        return ended
-
     def _both(self) -> None:
-        with self._live("both") as (since, costs):
-            told = self._lab.client("bulk", queue="live", jobs=self._plan.jobs)
-            ended = self._settle(since, told["made"])
+        with self.live("both") as (since, costs):
+            told = self.lab.client("bulk", queue="live", jobs=self.plan.jobs)
+            ended = self.settle(since, told["made"])
             costs.append((told["jobs"], told["cpu"]))
-        self._lab.peaks.append(told["jobs"] / (ended - told["began"]))
-        self._add("both.rate", self._lab.peaks[-1])
+        self.lab.peaks.append(told["jobs"] / (ended - told["began"]))
+        self.add("both.rate", self.lab.peaks[-1])
 
     def _strangers(self) -> None:
-        with self._live("strangers") as (since, costs):
-            told = self._lab.client("strangers", queue="live", callers=CALLERS, seconds=self._plan.seconds)
-            self._settle(since, told["made"])
+        with self.live("strangers") as (since, costs):
+            told = self.lab.client("strangers", queue="live", callers=CALLERS, seconds=self.plan.seconds)
+            self.settle(since, told["made"])
             costs.append((told["jobs"], told["cpu"]))
-        self._add("strangers.rate", told["jobs"] / (told["ended"] - told["began"]))
+        self.add("strangers.rate", told["jobs"] / (told["ended"] - told["began"]))
 
     def _latency(self) -> None:
-        self._times("latency", "paced", jobs=self._plan.paced)
+        self._times("latency", "paced", jobs=self.plan.paced)
 
     def _half(self) -> None:
-        if not self._lab.peaks:
+        if not self.lab.peaks:
             self._both()
-        rate = statistics.median(self._lab.peaks) / 2
-        self._times("half", "steady", rate=rate, seconds=self._plan.steady)
-        self._add("half.rate", rate)
+        rate = statistics.median(self.lab.peaks) / 2
+        self._times("half", "steady", rate=rate, seconds=self.plan.steady)
+        self.add("half.rate", rate)
 
     def _times(self, shape: str, way: str, **options: object) -> None:
         """From the call to the handler's first line, in milliseconds."""
-        with self._live(shape) as (since, costs):
-            told = self._lab.client(way, queue="live", **options)
-            self._settle(since, told["made"])
-            costs.append((told["jobs"], told["cpu"]))
-        starts = self._lab.board.times(told["jobs"])
-        took = [(start - sent) * 1000 for start, sent in zip(starts, told["sent"], strict=True)]
-        self._add(f"{shape}.p50", statistics.median(took))
-        self._add(f"{shape}.p99", percentile(took, 0.99))
+        took = [(start - sent) * 1000 for sent, start in self.starts(shape, way, **options)]
+        self.add(f"{shape}.p50", statistics.median(took))
+        self.add(f"{shape}.p99", percentile(took, 0.99))
+
+    # -- at rest -------------------------------------------------------------------------------------------------
 
     def _idle(self) -> None:
-        lab = self._lab
+        lab = self.lab
         with lab.window() as seen:
-            lab.pause(self._plan.idle)
-        services = sum(seen.cpu[name] for name in SERVICES)
-        self._add("idle.cpu", services / seen.seconds * 100)
-        self._add("idle.postgres", seen.cpu["postgres"] / seen.seconds * 100)
-        for name in SERVICES:
-            self._add(f"idle.mb.{name}", max(map(procs.resident_mb, lab.pids()[name])))
+            lab.pause(self.plan.idle)
+        self.add("idle.cpu", sum(seen.cpu[name] for name in SERVICES) / seen.seconds * 100)
+        self.add("idle.postgres", seen.cpu["postgres"] / seen.seconds * 100)
+        memory = {name: max(map(procs.resident_mb, lab.pids()[name])) for name in SERVICES}
+        for name, megabytes in memory.items():
+            self.add(f"idle.mb.{name}", megabytes)
+        self.add("idle.mb", max(memory.values()))
 
+    def _up(self) -> None:
+        up.measure(self)
 
-def rows(lab: Lab, figures: Figures) -> None:
-    """What the whole run has left in the tables."""
-    jobs = lab.value("select count(*) from taskflow.jobs")
-    attempts = lab.value("select count(*) from taskflow.attempts")
-    if not jobs:
-        return
-    lab.pause(1.1)  # a backend's statistics lag by a second, and by ten if it has nothing more to do: give it that
-    lab.client("bulk", queue="backlog", jobs=1)
-    written = lab.wait_written(jobs + attempts)
-    figures["rows.appended"].append(written["inserted"] / jobs)
-    figures["rows.changed"].append(written["changed"] / jobs * 1000)
-    figures["rows.dead"].append(written["dead"])
+    # -- once, after the rounds ----------------------------------------------------------------------------------
+
+    def _rows(self) -> None:
+        """What all jobs so far have left in the tables."""
+        lab = self.lab
+        if lab.waiting or not lab.value("select count(*) from taskflow.attempts"):
+            self._drain1()
+        jobs = lab.value("select count(*) from taskflow.jobs")
+        attempts = lab.value("select count(*) from taskflow.attempts")
+        lab.pause(1.1)  # a backend's statistics lag by a second, and by ten if it has nothing more to do: give it that
+        lab.expect()
+        lab.client("bulk", queue="backlog", jobs=1)
+        lab.waiting += 1
+        written = lab.wait_written(jobs + attempts)
+        self.add("rows.appended", written["inserted"] / jobs)
+        self.add("rows.changed", written["changed"] / jobs * 1000)
+        self.add("rows.dead", written["dead"])
+        for run in self.figures["drain1.wal"]:
+            self.add("rows.wal", statistics.median(self.figures["bulk.wal"]) + run)
+
+    def _held(self) -> None:
+        held.measure(self)
+
+    def _deep(self) -> None:
+        deep.measure(self)

@@ -2,8 +2,8 @@
 
 A start is counted when a heartbeat tells of it, or with the outcome of an attempt that was quicker. Instants are the
 database's: an end as the worker's report dates it, a start so much earlier as the worker says that it ran, or, of what
-still runs, when it was handed out. A job is made at its id's time. Nothing here is called once a job: 0.6 µs a job
-in batches of 100 to 2,000, where the coordinator has some 25 for each.
+still runs, when it was handed out. A job is made at its id's time. Nothing here is called once a job: 0.5 µs a job
+in batches of 100 to 2,000, where the coordinator has some 22 for each.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from services.coordinator.state import State
@@ -24,14 +25,25 @@ if TYPE_CHECKING:
 
 _NAMES = {int(outcome): outcome.name.lower() for outcome in Outcome}
 _LOST, _CANCELLED = int(Outcome.LOST), int(Outcome.CANCELLED)
-_FINAL = [name for name in _NAMES.values() if name not in ("snoozed", "returned")]
+_NEVER_FINAL = (Outcome.SNOOZED, Outcome.RETURNED)
+
+
+class _Series:
+    """A queue's counters, looked up once. All begin at 0 with its first attempt: a first failure is an increase."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.started = metrics.attempts_started.labels(label)
+        self.attempts = {o: metrics.attempts_finished.labels(label, name) for o, name in _NAMES.items()}
+        final = [(o, name) for o, name in _NAMES.items() if o not in _NEVER_FINAL]
+        self.jobs = {o: metrics.jobs_finished.labels(label, name) for o, name in final}
 
 
 class Tally:
     def __init__(self, state: State) -> None:
         self._state = state
         self._labels = metrics.QueueLabels(state.settings.metrics_queues)
-        self._begun: set[str] = set()
+        self._series: dict[str, _Series] = {}
 
     def running(self, entries: Iterable[Entry]) -> None:
         """A heartbeat told what its worker has: what has started, and was handed out by ourselves, is counted."""
@@ -44,27 +56,23 @@ class Tally:
             return
         now_us, now = self._state.clock.now_us(), self._state.clock.monotonic()
         for queue, part in fresh.items():
-            label = self._label(queue)
-            metrics.attempts_started.labels(label).inc(len(part))
+            series = self._of(queue)
+            series.started.inc(len(part))
             made = _made([entry.job_id for entry in part])
             metrics.attempt_wait_seconds.observe(
-                label,
+                series.label,
                 [
                     now_us - round((now - entry.taken_at) * 1e6) - (entry.due_us or made_us)
                     for entry, made_us in zip(part, made, strict=True)
                 ],
             )
 
-    def _label(self, queue: str) -> str:
-        """A queue's counters begin at 0 with its first attempt: the first failure after it is an increase."""
+    def _of(self, queue: str) -> _Series:
         label = self._labels(queue)
-        if label not in self._begun:
-            self._begun.add(label)
-            for outcome in _NAMES.values():
-                metrics.attempts_finished.labels(label, outcome)
-            for outcome in _FINAL:
-                metrics.jobs_finished.labels(label, outcome)
-        return label
+        series = self._series.get(label)
+        if series is None:
+            series = self._series[label] = _Series(label)
+        return series
 
     def _ours(self, entry: Entry) -> bool:
         """Not an attempt of a former owner: of such a one only its report tells when it started."""
@@ -77,35 +85,43 @@ class Tally:
         for ending in endings:
             queues[ending.entry.key.queue].append(ending)
         for queue, part in queues.items():
-            label = self._label(queue)
-            self._count(label, queue, part)
-            self._measure(label, part)
+            self._count(queue, part)
 
-    def _count(self, label: str, queue: str, part: Sequence[Ending]) -> None:
+    def _count(self, queue: str, part: Sequence[Ending]) -> None:
         """For the metrics, and what ended for the table of counts: all jobs of a queue are of one shard."""
-        for outcome, count in Counter([e.row.outcome for e in part]).items():
-            metrics.attempts_finished.labels(label, _NAMES[outcome]).inc(count)
-        shard, minute = part[0].entry.shard, self._state.clock.now_us() // 60_000_000
-        for outcome, count in Counter([e.row.outcome for e in part if e.row.final]).items():
-            metrics.jobs_finished.labels(label, _NAMES[outcome]).inc(count)
-            self._state.finished[queue, shard, minute, outcome] += count
-
-    def _measure(self, label: str, part: Sequence[Ending]) -> None:
-        made = _made([e.row.job_id for e in part])
-        both = list(zip(part, made, strict=True))
-        started = [(began, e.row, e.entry, at) for e, at in both if (began := e.row.started_at) is not None]
-        waits = [began - (entry.due_us or at) for began, _, entry, at in started if not entry.counted]
-        if waits:
-            metrics.attempts_started.labels(label).inc(len(waits))
-            metrics.attempt_wait_seconds.observe(label, waits)
-        runs = [row.finished_at - began for began, row, _, _ in started if row.outcome != _LOST]
-        metrics.attempt_run_seconds.observe(label, runs)
-        whole = [
-            e.row.finished_at - (e.entry.run_at_us or at)
-            for e, at in both
-            if e.row.final and e.row.outcome != _CANCELLED
+        series, entries = self._of(queue), [ending.entry for ending in part]
+        ids, begins, ends, _, _, _, outcomes, finals, *_ = zip(*[ending.row for ending in part], strict=True)
+        for outcome, count in Counter(outcomes).items():
+            series.attempts[outcome].inc(count)
+        minute = self._state.clock.now_us() // 60_000_000
+        for outcome, count in Counter(compress(outcomes, finals)).items():
+            series.jobs[outcome].inc(count)
+            self._state.finished[queue, entries[0].shard, minute, outcome] += count
+        made = _made(ids)
+        waits = [
+            begin - (entry.due_us or at)
+            for begin, entry, at in zip(begins, entries, made, strict=True)
+            if begin is not None and not entry.counted
         ]
-        metrics.job_end_to_end_seconds.observe(label, whole)
+        if waits:
+            series.started.inc(len(waits))
+            metrics.attempt_wait_seconds.observe(series.label, waits)
+        metrics.attempt_run_seconds.observe(
+            series.label,
+            [
+                end - begin
+                for begin, end, outcome in zip(begins, ends, outcomes, strict=True)
+                if begin is not None and outcome != _LOST
+            ],
+        )
+        metrics.job_end_to_end_seconds.observe(
+            series.label,
+            [
+                end - (entry.run_at_us or at)
+                for end, entry, at, final, outcome in zip(ends, entries, made, finals, outcomes, strict=True)
+                if final and outcome != _CANCELLED
+            ],
+        )
 
 
 def _made(job_ids: Sequence[bytes]) -> list[int]:

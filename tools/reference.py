@@ -1,8 +1,10 @@
-"""The derived parts of docs/reference: settings, command line, metrics. `python -m tools.reference` rewrites them.
+"""The derived parts of docs/reference: settings, command line, metrics, and the JSON Schema of workflows.
 
-Each stands between two marks in a page whose other words are written by hand.
+`python -m tools.reference` rewrites them. The schema is a file of its own; each other part stands between two marks in
+a page whose other words are written by hand.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic.fields import FieldInfo
 
 from services.coordinator.settings import CoordinatorSettings
+from services.core.workflow import json_schema
 from services.queue.__main__ import QueueSettings
 from services.runtime import metrics as metric_module
 from services.runtime.histogram import BatchHistogram
@@ -116,6 +119,12 @@ def metrics() -> str:
     return "\n".join(rows)
 
 
+def workflow_schema() -> str:
+    """workflow.schema.json, from the models that check workflows."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+SCHEMA = PAGES / "workflow.schema.json"
 PARTS: dict[str, Callable[[], str]] = {"settings": settings, "cli": cli, "metrics": metrics}
 
 
@@ -131,9 +140,11 @@ def filled(name: str) -> str:
 
 def stale() -> list[str]:
     """The pages that are not as they ought to stand."""
-    return [name for name in PARTS if (PAGES / f"{name}.md").read_text() != filled(name)]
+    pages = [name for name in PARTS if (PAGES / f"{name}.md").read_text() != filled(name)]
+    return pages + ([SCHEMA.name] if SCHEMA.read_text() != workflow_schema() else [])
 
 
 if __name__ == "__main__":
     for each in PARTS:
         (PAGES / f"{each}.md").write_text(filled(each))
+    SCHEMA.write_text(workflow_schema())

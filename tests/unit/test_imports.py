@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "taskflow._cli": {"taskflow", "typer", "rich", "grpc"},
     "taskflow._policy": set[str](),
     "services.core": {POLICY},
+    "services.core.workflow": {POLICY, "services.core", "jmespath", *SETTINGS, "pydantic_core"},  # ADR 0011
     "services.core.cron": {POLICY, "services.core", "croniter"},
     "services.store": {"services.core", "services.runtime.failpoints", POLICY, "psycopg", "psycopg_pool"},
     "services.rpc": {"services.core", "services.runtime", POLICY, "taskflow.v1", "orjson", *GRPC},

@@ -1,0 +1,150 @@
+"""The engine: a definition, a run, what it has come to, an event, and the time give what it comes to and what to do.
+
+Pure, and total: whatever a document, a job's result or a signal holds fails at most its own step or run. The same
+arguments give the same answer. What a run's owner has applied and then hears again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.core.workflow import decisions, jobs, rules, signals, values
+from services.core.workflow.changes import CancelJob, CancelTimer, Change, Note, RunFinished, StepChanged
+from services.core.workflow.definition import Definition
+from services.core.workflow.events import (
+    CancelRequested,
+    Event,
+    JobFinished,
+    RetryRequested,
+    Signal,
+    Started,
+    TimerDue,
+)
+from services.core.workflow.planning import Limits
+from services.core.workflow.state import FINAL_RUNS, FINAL_STEPS, OPEN, Run, RunState, RunStatus, StepState, StepStatus
+from services.core.workflow.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The new state, and the changes in the order in which to make them. Without changes the state is the old one."""
+
+    state: RunState
+    changes: Sequence[Change]
+
+
+class WrongDefinition(ValueError):
+    """The run began with another document (R24)."""
+
+
+def advance(
+    definition: Definition,
+    run: Run,
+    state: RunState,
+    event: Event,
+    now: datetime,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> Advance:
+    """What `event` does to a run. `now` is the database's time, with its zone."""
+    if state.digest not in ("", definition.digest):
+        raise WrongDefinition(f"run {run.id} began with document {state.digest}, not with {definition.digest}")
+    if definition.decider is not None:
+        return Advance(*decisions.advance(definition, run, state, event, now, limits))
+    turn = Turn(definition, run, state, now, limits)
+    match event:
+        case Started():
+            if turn.status is RunStatus.NEW:
+                turn.become(RunStatus.RUNNING)
+                turn.look_at(name for name, node in definition.steps.items() if not (node.depends_on or node.edges))
+        case JobFinished():
+            jobs.ended(turn, event)
+        case TimerDue():
+            _timer_due(turn, event)
+        case Signal():
+            _signal(turn, event)
+        case CancelRequested():
+            if turn.status in (RunStatus.NEW, RunStatus.RUNNING):
+                turn.become(RunStatus.CANCELLING)
+                turn.stop()
+        case RetryRequested():
+            _retry(turn, event)
+    turn.settle()
+    return Advance(turn.state(), turn.changes) if turn.changes or turn.moved else Advance(state, ())
+
+
+def broken(state: RunState, message: str) -> Advance:
+    """The end of a run that cannot go on: its document cannot be read any more, or `advance` raised.
+
+    What is under way is cancelled, and its end, when it comes, changes nothing. The run can be retried by hand.
+    """
+    if state.status in FINAL_RUNS:
+        return Advance(state, ())
+    changes: list[Change] = []
+    steps = dict(state.steps)
+    for name, step in state.steps.items():
+        if step.status not in FINAL_STEPS:
+            changes += [CancelJob(name, step.iteration, n) for n, job in enumerate(step.jobs) if job.outcome == OPEN]
+            changes += [CancelTimer(name, step.iteration)] if step.due else []
+            changes += [StepChanged(name, step.iteration, StepStatus.CANCELLED)]
+            steps[name] = StepState(StepStatus.CANCELLED, step.iteration)
+    changes += [CancelTimer(name, group.iteration) for name, group in state.groups.items() if group.due]
+    groups = {name: replace(group, due=None, over=False) for name, group in state.groups.items()}
+    changes += decisions.given_up(state.deciding)
+    deciding = replace(state.deciding, open=False, news=(), tasks={})
+    error = {"type": "broken_workflow", "message": message[: values.MAX_MESSAGE]}
+    new = replace(state, status=RunStatus.FAILED, steps=steps, groups=groups, deciding=deciding)
+    return Advance(new, [*changes, RunFinished(RunStatus.FAILED, None, error)])
+
+
+def _timer_due(turn: Turn, event: TimerDue) -> None:
+    if event.name in turn.definition.groups:
+        group = turn.groups.get(event.name)
+        if group and group.due is not None and group.iteration == event.iteration:
+            turn.group_due(event.name)
+        return
+    state = turn.step(event.name)
+    if state.status is StepStatus.WAITING and state.iteration == event.iteration and state.due is not None:
+        turn.wake(event.name, None, signalled=False)
+
+
+def _signal(turn: Turn, event: Signal) -> None:
+    """Ends every wait for it; without one, the next wait for it finds it there."""
+    if signals.seen(turn.before, event):
+        return
+    why = signals.unfit(turn.before, event, turn.limits)
+    if why:
+        turn.changes.append(Note(why))
+        return
+    turn.moved = True
+    turn.seen = signals.remember(turn.seen, event)
+    waiting = [n for n, s in turn.steps.items() if s.status is StepStatus.WAITING and s.signal == event.name]
+    for name in waiting:
+        turn.wake(name, event.payload, signalled=True)
+    if not waiting:
+        turn.signals.append((event.name, event.payload))
+
+
+def _retry(turn: Turn, event: RetryRequested) -> None:
+    """What failed, or was cancelled, and all that comes after it begins anew, with all retries."""
+    if turn.status not in (RunStatus.FAILED, RunStatus.CANCELLED) or event.round != turn.round:
+        return
+    definition = turn.definition
+    again = [
+        n
+        for n in definition.steps
+        if rules.unhandled(definition, n, turn.steps) or turn.step(n).status is StepStatus.CANCELLED
+    ]
+    reached = set(again)
+    while again:
+        node = definition.steps[again.pop()]
+        after = [*node.leads_to, *(definition.groups[node.group].leads_to if node.group else ())]
+        again += set(after) - reached
+        reached.update(after)
+    turn.round += 1
+    for group in {definition.steps[name].group for name in reached}:
+        if group in turn.groups:
+            turn.groups[group] = replace(turn.groups[group], used=0)
+    turn.become(RunStatus.RUNNING)
+    turn.reset(name for name in definition.steps if name in reached)

@@ -1,0 +1,257 @@
+"""JMESPath over a run's values, strict and bounded: what is missing is an error, and no expression runs for long.
+
+Plain JMESPath answers null for a name that is not there, so that a typing mistake would travel on as «null». Here a
+missing name is an error that says what is there; `a || b`, `not_null(a, b)`, comparisons and filters take it as null.
+
+A document comes from a user and is evaluated by the process that owns runs: every visited node and every value that an
+expression builds is paid from a Budget. 50,000 visits took 43 ms, the worst that one step can cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jmespath import exceptions, visitor  # type: ignore[import-untyped]
+from jmespath.parser import Parser  # type: ignore[import-untyped]
+
+from services.core.workflow.values import BadValue, size_of
+
+MAX_LENGTH = 1_000  # characters of one expression
+MAX_VISITS = 50_000  # nodes visited for one step
+MAX_BUILT = 1 << 20  # bytes, about, that the expressions of one step may build
+AT_ONCE = 10  # times as much for all steps of one event
+ROOTS = ("input", "context", "steps")
+ALL = "*"  # stands for every step in what an expression refers to
+
+Node = Mapping[str, Any]
+
+
+class BadExpression(Exception):
+    """Not an expression; the message says where and why."""
+
+
+class Missing(BadValue):
+    """A name or a place that is not there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, type="missing_value")
+
+
+@dataclass(slots=True)
+class Budget:
+    """What expressions may still cost: in one step, and in all steps of one event."""
+
+    visits: int = MAX_VISITS
+    built: int = MAX_BUILT
+    visits_at_once: int = AT_ONCE * MAX_VISITS
+    built_at_once: int = AT_ONCE * MAX_BUILT
+
+    def next_step(self) -> None:
+        """Another step begins."""
+        self.visits_at_once -= MAX_VISITS - self.visits
+        self.built_at_once -= MAX_BUILT - self.built
+        self.visits, self.built = MAX_VISITS, MAX_BUILT
+
+    def visit(self) -> None:
+        self.visits -= 1
+        if self.visits < 0 or self.visits_at_once < 0:
+            raise BadValue("takes too long: it looks at too many values", type="too_large")
+
+    def build(self, value: Any) -> Any:
+        room = max(0, min(self.built, self.built_at_once))
+        try:
+            self.built -= size_of(value, room)
+        except BadValue as error:
+            if error.type != "too_large":
+                raise BadValue(f"builds a value that {error.message}") from None
+            self.built -= room
+            raise BadValue(f"builds a value that is too deep, or larger than {room} bytes", type=error.type) from None
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One expression, parsed. `refers` are the steps that it reads, or ALL."""
+
+    source: str
+    tree: Node
+    refers: frozenset[str]
+
+    @classmethod
+    def parse(cls, source: str) -> Expression:
+        """BadExpression says what is wrong."""
+        source = source.strip()
+        if not source:
+            raise BadExpression("there is nothing between {{ and }}")
+        if len(source) > MAX_LENGTH:
+            raise BadExpression(f"has {len(source)} characters; {MAX_LENGTH} are the most")
+        try:
+            tree = Parser().parse(source).parsed
+            roots = list(_roots(tree))
+        except RecursionError:
+            raise BadExpression("is nested too deep") from None
+        except (exceptions.JMESPathError, ValueError) as error:
+            raise BadExpression(_why(source, error)) from None
+        for root, _ in roots:
+            if root not in (*ROOTS, ALL):
+                raise BadExpression(f"there is no {root!r}; a value begins with input, context or steps")
+        return cls(source, tree, frozenset(step for root, step in roots if root in ("steps", ALL)))
+
+    def value(self, scope: Mapping[str, Any], budget: Budget) -> Any:
+        """BadValue names the expression."""
+        try:
+            found = _Strict(budget).visit(self.tree, scope)
+        except BadValue as error:
+            raise BadValue(error.message, type=error.type, expression=self.source) from None
+        except RecursionError:
+            raise BadValue("is nested too deep", expression=self.source) from None
+        except (exceptions.JMESPathError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise BadValue(str(error).replace("\n", " ") or "cannot be worked out", expression=self.source) from None
+        if isinstance(found, visitor._Expression):
+            raise BadValue("is not a value: & stands before what a function does", expression=self.source)
+        return found
+
+
+class _Strict(visitor.TreeInterpreter):  # type: ignore[misc]  # untyped
+    """The library's interpreter, but for what is missing and what it may cost."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self._budget = budget
+
+    def visit(self, node: Node, *args: Any, **kwargs: Any) -> Any:
+        self._budget.visit()
+        return super().visit(node, *args, **kwargs)
+
+    def visit_field(self, node: Node, value: Any) -> Any:
+        name = node["value"]
+        if not isinstance(value, dict):
+            raise Missing(f"there is no {name!r}: {_kind(value)} stands in its place")
+        if name not in value:
+            raise Missing(f"there is no {name!r}; {_names(value)}")
+        return value[name]
+
+    def visit_index(self, node: Node, value: Any) -> Any:
+        place = node["value"]
+        if not isinstance(value, list):
+            raise Missing(f"there is no [{place}]: {_kind(value)} stands in its place")
+        if not -len(value) <= place < len(value):
+            raise Missing(f"there is no [{place}]; the list has {len(value)}")
+        return value[place]
+
+    def visit_slice(self, node: Node, value: Any) -> Any:
+        return super().visit_slice(node, _list(value))
+
+    def visit_flatten(self, node: Node, value: Any) -> Any:
+        base = _list(self.visit(node["children"][0], value))
+        return self._budget.build([part for item in base for part in (item if isinstance(item, list) else [item])])
+
+    def visit_projection(self, node: Node, value: Any) -> Any:
+        base = _list(self.visit(node["children"][0], value))
+        return self._each(node["children"][1], base)
+
+    def visit_value_projection(self, node: Node, value: Any) -> Any:
+        base = self.visit(node["children"][0], value)
+        if not isinstance(base, dict):
+            raise Missing(f"{_kind(base)} stands where an object is wanted")
+        return self._each(node["children"][1], list(base.values()))
+
+    def visit_filter_projection(self, node: Node, value: Any) -> Any:
+        base = _list(self.visit(node["children"][0], value))
+        fit = [item for item in base if self._is_true(self._or_null(node["children"][2], item))]
+        return self._each(node["children"][1], fit)
+
+    def visit_comparator(self, node: Node, value: Any) -> Any:
+        left, right = (self._or_null(child, value) for child in node["children"])
+        ordered = (_is_number(left) and _is_number(right)) or (isinstance(left, str) and isinstance(right, str))
+        if node["value"] not in ("eq", "ne") and not ordered:
+            return None
+        return self.COMPARATOR_FUNC[node["value"]](left, right)
+
+    def visit_or_expression(self, node: Node, value: Any) -> Any:
+        left, right = node["children"]
+        found = self._or_null(left, value)
+        return self.visit(right, value) if self._is_false(found) else found
+
+    def visit_not_expression(self, node: Node, value: Any) -> Any:
+        return not self._is_true(self._or_null(node["children"][0], value))
+
+    def visit_function_expression(self, node: Node, value: Any) -> Any:
+        if node["value"] == "not_null":
+            children = [{"type": "literal", "value": self._or_null(child, value)} for child in node["children"]]
+            node = {**node, "children": children}
+        if node["value"] == "to_string":  # would write a value of any size before it could be measured
+            node = {**node, "children": [self._measured(child, value) for child in node["children"]]}
+        return self._budget.build(super().visit_function_expression(node, value))
+
+    def visit_multi_select_list(self, node: Node, value: Any) -> Any:
+        return self._budget.build(super().visit_multi_select_list(node, value))
+
+    def visit_multi_select_dict(self, node: Node, value: Any) -> Any:
+        return self._budget.build(super().visit_multi_select_dict(node, value))
+
+    def _each(self, node: Node, items: list[Any]) -> list[Any]:
+        found = (self._or_null(node, item) for item in items)
+        return [value for value in found if value is not None]
+
+    def _or_null(self, node: Node, value: Any) -> Any:
+        try:
+            return self.visit(node, value)
+        except Missing:
+            return None
+
+    def _measured(self, node: Node, value: Any) -> Node:
+        return {"type": "literal", "value": self._budget.build(self.visit(node, value))}
+
+
+def _roots(tree: Node) -> Iterator[tuple[str, str]]:
+    """Each (root, step) that an expression begins with: what is left of a dot, and inside functions and lists."""
+    kind, children = tree["type"], tree.get("children", [])
+    if kind == "field":
+        yield tree["value"], ALL
+    elif kind == "current":
+        yield ALL, ALL
+    elif kind == "subexpression" and children[0]["type"] == "field" and children[1]["type"] == "field":
+        yield children[0]["value"], children[1]["value"]
+    elif kind in ("subexpression", "pipe", "index_expression", "flatten") or kind.endswith("projection"):
+        yield from _roots(children[0])
+        if kind == "subexpression" and children[0]["type"] in ("identity", "current"):
+            yield ALL, ALL
+    elif kind != "expref":
+        for child in children:
+            if isinstance(child, Mapping):
+                yield from _roots(child)
+
+
+def _why(source: str, error: Exception) -> str:
+    why = str(error).partition("\n")[0].removesuffix(".")
+    hint = '; a name with - stands in quotes, as steps."send-mail".result' if "-" in source else ""
+    return f"{why}{hint}"
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise Missing(f"{_kind(value)} stands where a list is wanted")
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {str: "text", int: "a number", float: "a number", list: "a list"}
+    return kinds.get(type(value), "an object")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _names(value: Mapping[str, Any]) -> str:
+    names = sorted(str(name)[:40] for name in list(value)[:1000])
+    if not names:
+        return "it has nothing"
+    return "it has " + ", ".join(names[:10]) + (f" and {len(value) - 10} more" if len(value) > 10 else "")

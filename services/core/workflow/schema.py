@@ -1,0 +1,20 @@
+"""The JSON Schema of a workflow's document, from the models that check it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.core.workflow.document import model
+from services.core.workflow.kinds import Kind
+from services.core.workflow.registry import KINDS
+
+
+def json_schema(kinds: Mapping[str, Kind] = KINDS) -> dict[str, Any]:
+    """JSON Schema 2020-12. What is about several places at once, as names and edges, only `Definition.parse` checks."""
+    schema = model(tuple(kinds.values())).model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "TaskFlow workflow",
+        **{name: part for name, part in schema.items() if name != "title"},
+    }

@@ -1,0 +1,283 @@
+"""One event's work on a run: which steps' turn it is, how they begin and end, when a group is retried (R23, R24)."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from services.core.workflow import jobs, rules, values
+from services.core.workflow.changes import (
+    CancelTimer,
+    Change,
+    RunChanged,
+    RunFinished,
+    SetTimer,
+    StepChanged,
+)
+from services.core.workflow.definition import Definition, GroupNode, Node
+from services.core.workflow.kinds import Jobs, Wait
+from services.core.workflow.planning import Limits, Planner
+from services.core.workflow.rules import Verdict
+from services.core.workflow.state import (
+    FINAL_STEPS,
+    GroupState,
+    Run,
+    RunState,
+    RunStatus,
+    StepState,
+    StepStatus,
+)
+from services.core.workflow.values import BadValue
+
+_S = StepStatus
+_SHORT = 500  # characters of the message of an error that no template reads
+_ACTIVE = (_S.RUNNING, _S.WAITING)
+
+
+class Turn:
+    """A run while one event is worked on. Changes nothing that it was given."""
+
+    def __init__(self, definition: Definition, run: Run, state: RunState, now: datetime, limits: Limits) -> None:
+        self.definition, self.run, self.before, self.now, self.limits = definition, run, state, now, limits
+        self.status, self.round = state.status, state.round
+        self.steps, self.groups, self.results = dict(state.steps), dict(state.groups), dict(state.results)
+        self.signals, self.seen = list(state.signals), state.seen
+        self.changes: list[Change] = []
+        self.moved = False  # the state is another, though there may be nothing to do
+        self._planner = Planner(definition, run, now, limits)
+        self._ready: deque[str] = deque()  # steps whose turn may have come
+        self._touched: dict[str, None] = {}  # groups in which something ended
+
+    def state(self) -> RunState:
+        """What the run has come to."""
+        return replace(
+            self.before,
+            status=self.status,
+            round=self.round,
+            digest=self.definition.digest,
+            steps=self.steps,
+            groups=self.groups,
+            results=self.results,
+            signals=tuple(self.signals),
+            seen=self.seen,
+        )
+
+    def step(self, name: str) -> StepState:
+        return self.steps.get(name) or StepState()
+
+    # Which steps' turn it is
+
+    def look_at(self, names: Iterable[str]) -> None:
+        """The turn of these may have come."""
+        self._ready.extend(names)
+
+    def settle(self) -> None:
+        """Until nothing more follows from what happened; then the run may be final."""
+        while self._ready or self._touched:
+            if self._ready:
+                self._consider(self._ready.popleft())
+            else:
+                name = next(iter(self._touched))
+                del self._touched[name]
+                self._consider_group(self.definition.groups[name])
+        if self.status in (RunStatus.RUNNING, RunStatus.CANCELLING) and self._all_final():
+            self._finish()
+
+    def _consider(self, name: str) -> None:
+        if self.status is not RunStatus.RUNNING or self.step(name).status is not _S.PENDING:
+            return
+        node = self.definition.steps[name]
+        verdict, after = rules.verdict(self.definition, node, self.steps)
+        if verdict is Verdict.RUN:
+            self._begin(node, after)
+        elif verdict is Verdict.SKIP:
+            self._set(name, StepState(_S.SKIPPED, self.step(name).iteration))
+
+    # How a step begins
+
+    def _begin(self, node: Node, after: tuple[str, ...]) -> None:
+        state = StepState(_S.RUNNING, self.step(node.name).iteration + 1)
+        try:
+            plan = self.plan(node)
+            if isinstance(plan, Wait):
+                self._wait(node, plan, state, after)
+            else:
+                state = replace(state, total=len(plan.jobs))
+                self._set(node.name, state, after)
+                for _ in plan.jobs if plan.parallel else plan.jobs[:1]:
+                    jobs.create(self, node, plan, after)
+        except BadValue as error:
+            self.fail(node.name, error.error(), state.iteration)
+
+    def plan(self, node: Node) -> Jobs | Wait:
+        """BadValue if a template has no value, or one that does not fit."""
+        return self._planner.plan(node, self.steps, self.results)
+
+    def _wait(self, node: Node, plan: Wait, state: StepState, after: tuple[str, ...]) -> None:
+        here = next((n for n, (name, _) in enumerate(self.signals) if name == plan.signal), None)
+        due = plan.until.isoformat() if plan.until else None
+        state = replace(state, status=_S.WAITING, due=due, signal=plan.signal)
+        if here is not None:
+            self.steps[node.name] = replace(state, due=None)
+            self.wake(node.name, self.signals.pop(here)[1], signalled=True)
+        elif plan.until is not None and plan.until <= self.now:
+            self.steps[node.name] = state
+            self.wake(node.name, None, signalled=False)
+        else:
+            self._set(node.name, state, after)
+            if plan.until is not None:
+                self.changes.append(SetTimer(node.name, state.iteration, plan.until, after))
+
+    # How a step ends
+
+    def wake(self, name: str, payload: Any, *, signalled: bool) -> None:
+        """A wait is over: its signal came, or its time."""
+        state = self.step(name)
+        if signalled and state.due is not None:
+            self.changes.append(CancelTimer(name, state.iteration))
+        if state.signal is not None and not signalled:
+            message = f"there was no signal {state.signal!r} by {state.due}"
+            self.fail(name, {"type": "timed_out", "message": message}, state.iteration)
+            return
+        self.succeed(name, payload)
+
+    def room(self, name: str) -> int:
+        """Bytes of results that the run can still keep for a step."""
+        others = (state for other, state in self.steps.items() if other != name)
+        used = sum(state.size + sum(job.size for job in state.jobs) for state in others)
+        return max(0, min(self.limits.result, self.limits.results - used))
+
+    def succeed(self, name: str, result: Any) -> None:
+        """The step's result is kept if some template reads it; one that is too large fails the step."""
+        iteration, size = self.step(name).iteration, 0
+        if name in self.definition.read:
+            try:
+                size = values.size_of(result, self.room(name))
+            except BadValue as error:
+                self.fail(name, jobs.unkept(error), iteration)
+                return
+            self.results[name] = result
+        self._set(name, StepState(_S.SUCCEEDED, iteration, size=size))
+
+    def fail(self, name: str, error: dict[str, Any], iteration: int) -> None:
+        """Held if the step's group will retry it, else final."""
+        node = self.definition.steps[name]
+        group = self.definition.groups.get(node.group or "")
+        held = False
+        if group and not node.handles_failure and self.status is RunStatus.RUNNING:
+            retries = self._group(group.name)
+            held = retries.used < group.retries or retries.due is not None or retries.over
+        error = {**error, "step": name}
+        kept, size = error, 0
+        if name in self.definition.read:
+            size = values.size_of(error, sys.maxsize)
+        else:  # nobody reads it but people, and they read what StepChanged says
+            kept = {"type": error["type"], "message": error["message"][:_SHORT], "step": name}
+        self._set(name, StepState(_S.HELD if held else _S.FAILED, iteration, kept, size=size), error=error)
+
+    def cancelled(self, name: str) -> None:
+        """The step ended because the run was cancelled."""
+        self._set(name, StepState(_S.CANCELLED, self.step(name).iteration))
+
+    def _set(
+        self, name: str, state: StepState, after: tuple[str, ...] = (), error: dict[str, Any] | None = None
+    ) -> None:
+        node = self.definition.steps[name]
+        self.steps[name] = state
+        self.changes.append(StepChanged(name, state.iteration, state.status, error or state.error, state.due, after))
+        if state.status in FINAL_STEPS:
+            self._ready.extend(node.leads_to)
+        if node.group and state.status not in _ACTIVE:
+            self._touched[node.group] = None
+
+    # Groups
+
+    def _group(self, name: str) -> GroupState:
+        return self.groups.get(name) or GroupState()
+
+    def group_due(self, name: str) -> None:
+        """The time of its retry has come."""
+        self.groups[name] = replace(self._group(name), due=None, over=True)
+        self.moved = True
+        self._touched[name] = None
+
+    def _consider_group(self, group: GroupNode) -> None:
+        """Retries it when nothing of it is under way, and something of it is held."""
+        statuses = {self.step(name).status for name in group.steps}
+        state = self._group(group.name)
+        if not statuses.isdisjoint(_ACTIVE) or self.status is not RunStatus.RUNNING:
+            return
+        if _S.HELD not in statuses:
+            if statuses <= FINAL_STEPS:
+                self._ready.extend(group.leads_to)
+        elif state.over:
+            self.groups[group.name] = replace(state, over=False)
+            again = (name for name in group.steps if group.from_start or self.step(name).status is _S.HELD)
+            self.reset(again)
+        elif state.due is None:
+            used = state.used + 1
+            due = values.after(self.now, rules.delay(group, used))
+            self.groups[group.name] = GroupState(used, state.iteration + 1, due.isoformat())
+            self.changes.append(SetTimer(group.name, state.iteration + 1, due))
+
+    def reset(self, names: Iterable[str]) -> None:
+        """These begin anew, when their turn comes."""
+        for name in names:
+            state = self.step(name)
+            self.results.pop(name, None)
+            self._ready.append(name)
+            if state.status is not _S.PENDING:
+                self._set(name, StepState(_S.PENDING, state.iteration))
+
+    # The run
+
+    def become(self, status: RunStatus) -> None:
+        """The run has another status, not a final one."""
+        self.status = status
+        self.changes.append(RunChanged(status))
+
+    def stop(self) -> None:
+        """Nothing more begins; what is under way is cancelled."""
+        for name, group in self.groups.items():
+            if group.due is not None:
+                self.changes.append(CancelTimer(name, group.iteration))
+            self.groups[name] = replace(group, due=None, over=False)
+        for name in self.definition.steps:
+            state = self.step(name)
+            match state.status:
+                case _S.RUNNING:
+                    jobs.cancel(self, name)
+                case _S.WAITING | _S.PENDING:
+                    if state.due is not None:
+                        self.changes.append(CancelTimer(name, state.iteration))
+                    self.cancelled(name)
+                case _S.HELD:
+                    self._set(name, replace(state, status=_S.FAILED))
+
+    def _all_final(self) -> bool:
+        final = sum(state.status in FINAL_STEPS for state in self.steps.values())
+        return final == len(self.definition.steps)
+
+    def _finish(self) -> None:
+        error: dict[str, Any] | None = None
+        output = None
+        definition = self.definition
+        failed = next((name for name in definition.steps if rules.unhandled(definition, name, self.steps)), None)
+        if self.status is RunStatus.CANCELLING:
+            self.status = RunStatus.CANCELLED
+        elif failed is not None:
+            why = self.step(failed).error or {}
+            message = f"step {failed!r} failed: {why.get('message', '')}"[: values.MAX_MESSAGE]
+            error = {"type": "step_failed", "message": message, "step": failed, "error": why}
+        else:
+            try:
+                output = self._planner.output(self.steps, self.results)
+            except BadValue as bad:
+                error = bad.error()
+        if self.status is not RunStatus.CANCELLED:
+            self.status = RunStatus.FAILED if error else RunStatus.SUCCEEDED
+        self.changes.append(RunFinished(self.status, output if error is None else None, error))

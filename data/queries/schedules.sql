@@ -105,3 +105,70 @@ delete from taskflow.schedules where metadata @> %(metadata)s::jsonb returning i
 select instant, first, count, state, reason, job_id from taskflow.firings
 where schedule_id = %(schedule_id)s and instant < %(before)s::timestamptz
 order by instant desc limit %(limit)s;
+
+-- name: insert_task
+insert into taskflow.tasks (id, name, title, description, active, target, queue, priority, retries, options)
+values (%(id)s, %(name)s, %(title)s, %(description)s, %(active)s, %(target)s, %(queue)s, %(priority)s, %(retries)s, %(options)s::jsonb)
+on conflict (name) do nothing;
+
+-- name: get_tasks
+-- By name or id; without either, a page by name. With its own schedule, and its last start by any trigger: of its newest jobs.
+select t.*, s.id as schedule_id, s.cron, s.time_zone, case when t.active then s.next_at end as next_at, ran.at as last_run_at
+from taskflow.tasks t
+left join taskflow.schedules s on s.task = t.name and s.owned
+left join lateral (
+    select max(greatest(a.started_at, l.started_at)) as at
+    from (
+        select j.id from taskflow.jobs j where j.queue = t.queue and j.task = t.target order by j.id desc limit 1000
+    ) recent
+    left join taskflow.leases l on l.job_id = recent.id
+    left join lateral (select max(a.started_at) as started_at from taskflow.attempts a where a.job_id = recent.id) a on true
+) ran on true
+where (cardinality(%(names)s::text[]) = 0 or t.name = any(%(names)s::text[]) or t.id = any(%(ids)s::uuid[]))
+    and t.name > %(after)s
+order by t.name limit %(limit)s;
+
+-- name: update_task
+update taskflow.tasks set title = %(title)s, description = %(description)s, active = %(active)s, target = %(target)s,
+    queue = %(queue)s, priority = %(priority)s, retries = %(retries)s, options = %(options)s::jsonb,
+    updated_at = (select taskflow.now())
+where id = %(id)s;
+
+-- name: rename_task
+-- With the schedules that run it. No row comes back when the name is taken.
+with renamed as (
+    update taskflow.tasks set name = %(name)s where id = %(id)s
+        and not exists (select from taskflow.tasks t where t.name = %(name)s and t.id <> %(id)s)
+    returning id
+), moved as (
+    update taskflow.schedules set task = %(name)s where task = %(old)s and exists (select from renamed)
+)
+select id from renamed;
+
+-- name: delete_task
+with gone as (delete from taskflow.tasks where id = %(id)s returning name)
+delete from taskflow.schedules s using gone where s.task = gone.name and s.owned;
+
+-- name: schedules_of
+select id, owned from taskflow.schedules where task = %(task)s;
+
+-- name: handlers_seen
+-- Which of these handlers a worker has registered that is alive now.
+select distinct handler from taskflow.workers, unnest(tasks) as handler where handler = any(%(names)s::text[]);
+
+-- name: task_logs
+-- Runs that ended, newest first: of one task, or of all that there are. `count` stops at a limit.
+with ended as (
+    select j.id, coalesce(j.options -> 'metadata' ->> 'taskflow.task', j.task) as task, a.outcome, a.finished_at, a.result, a.encoding, a.error
+    from taskflow.tasks t
+    cross join lateral (
+        select j.id, j.task, j.options from taskflow.jobs j
+        where j.queue = t.queue and j.task = t.target order by j.id desc limit 10000
+    ) j
+    cross join lateral (
+        select * from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+    ) a
+    where (%(task)s::text = '' or t.name = %(task)s) and a.final and a.outcome = any(%(outcomes)s::smallint[])
+        and coalesce(j.options -> 'metadata' ->> 'taskflow.task', j.task) = t.name
+)
+select e.*, (select count(*) from ended) as count from ended e order by e.finished_at desc, e.id desc limit %(limit)s;

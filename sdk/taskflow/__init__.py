@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taskflow._client import AsyncTaskFlow, TaskFlow
     from taskflow._handles import AsyncJobHandle, JobHandle
     from taskflow._job import Job
+    from taskflow._named import TaskInfo, TaskLogInfo, TaskLogs
     from taskflow._options import Backoff, Constant, Exponential, JobOptions, NewJob
     from taskflow._resources import (
         AttemptInfo,
@@ -97,6 +98,9 @@ __all__ = [
     "Task",
     "TaskFlow",
     "TaskFlowError",
+    "TaskInfo",
+    "TaskLogInfo",
+    "TaskLogs",
     "Unavailable",
     "WorkerInfo",
 ]
@@ -106,6 +110,7 @@ _MODULES = {
     "taskflow._client": "AsyncTaskFlow TaskFlow",
     "taskflow._handles": "AsyncJobHandle JobHandle",
     "taskflow._job": "Job",
+    "taskflow._named": "TaskInfo TaskLogInfo TaskLogs",
     "taskflow._options": "Backoff Constant Exponential JobOptions NewJob",
     "taskflow._resources": (
         "AttemptInfo ErrorInfo JobInfo JobState LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"

@@ -19,6 +19,7 @@ from taskflow._core import Core
 from taskflow._create import AsyncWaiter, Created, SyncWaiter
 from taskflow._executor_child import forbid_while_importing
 from taskflow._handles import AsyncJobHandle, JobHandle
+from taskflow._named import AsyncTasks, Tasks
 from taskflow._options import Backoff, JobKeywords, JobOptions, Seconds, build_spec, check_name, options_of
 from taskflow._run import Running, run_blocking, run_here
 from taskflow._schedules import AsyncSchedules, Schedules
@@ -85,6 +86,7 @@ class TaskFlow(_Client):
         self.queues = Queues(self._core)
         self.workers = Workers(self._core)
         self.schedules = Schedules(self._core)
+        self.tasks = Tasks(self._core)
 
     def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
@@ -223,6 +225,7 @@ class AsyncTaskFlow(_Client):
         self.queues = AsyncQueues(self._core)
         self.workers = AsyncWorkers(self._core)
         self.schedules = AsyncSchedules(self._core)
+        self.tasks = AsyncTasks(self._core)
 
     async def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]

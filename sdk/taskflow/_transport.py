@@ -17,7 +17,14 @@ from google.rpc import error_details_pb2, status_pb2
 
 from taskflow import errors
 from taskflow._clock import SYSTEM
-from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2_grpc, queues_pb2_grpc, schedules_pb2_grpc
+from taskflow.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    jobs_pb2_grpc,
+    queues_pb2_grpc,
+    schedules_pb2_grpc,
+    tasks_pb2_grpc,
+)
 
 R = TypeVar("R")
 
@@ -77,6 +84,7 @@ class Transport:
         self.queues = queues_pb2_grpc.QueueAdminServiceStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
+        self.tasks = tasks_pb2_grpc.TaskServiceStub(channel)
 
     def channel(self, address: str, max_backoff_ms: int = 500) -> grpc.aio.Channel:
         found = self._channels.get(address)

@@ -107,7 +107,7 @@ class Firer:
         if self._term is not None:
             with suppress(Unavailable):
                 seconds = (await self._db.rows("next_wake"))[0]["seconds"]
-                wait = min(LOOK, max(seconds, 0.01)) if seconds is not None else LOOK
+                wait = min(LOOK, seconds) if seconds is not None and seconds > 0 else LOOK
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self.poked.wait()
@@ -168,7 +168,8 @@ class Firer:
             queued=row["queued"],
             oldest_queued=row["oldest_queued"],
         )
-        found = due(state, row["now"], Policy(Misfire(row["misfire"]), Overlap(row["overlap"])))
+        late = timedelta(seconds=self._settings.misfire_after)
+        found = due(state, row["now"], Policy(Misfire(row["misfire"]), Overlap(row["overlap"]), late))
         last_at: datetime | None = None
         made: list[tuple[NewJob, pb.JobSpec]] = []
         firings = []

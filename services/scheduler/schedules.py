@@ -65,6 +65,40 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self._poked.set()
         return await self._get(row["id"])
 
+    # -- of tasks ----------------------------------------------------------------------------
+    def check_own(self, schedule: pb.Schedule) -> None:
+        """A task's own schedule, before the task is made. Its cron is the task's `schedule`."""
+        try:
+            self._row(schedule, self._now(), field="task")
+        except InvalidArgument as fault:
+            said = fault.message.replace("task.cron", "task.schedule")
+            raise InvalidArgument(said, fault.field.replace("task.cron", "task.schedule"), fault.reason) from None
+
+    async def put_own(self, schedule: pb.Schedule, *, active: bool) -> None:
+        """Makes, changes or, without a cron, deletes a task's own schedule."""
+        owned = [row["id"] for row in await self._db.rows("schedules_of", task=schedule.task) if row["owned"]]
+        if owned and schedule.cron:
+            await self._change(owned[0], lambda row: self._changed(row, schedule, ["cron", "time_zone"]))
+        elif owned:
+            await self._db.run("delete_schedule", id=owned[0])
+        elif schedule.cron:
+            now = self._now()
+            row = self._row(schedule, now, field="task") | {"id": UUID(bytes=self._clock.new_id())}
+            first = _timing_of(row).next_after(now) if active else None
+            row |= {"active": active, "cursor": now, "next_at": first, "wake_at": first}
+            await self._db.run("insert_schedule", **_stored(row), owned=True, namespace=namespace_of(row["task"]))
+            self._poked.set()
+
+    async def switch_all(self, task: str, *, active: bool) -> None:
+        """A task was switched on or off: its schedules count from now, or stop (R19)."""
+        for row in await self._db.rows("schedules_of", task=task):
+            if row["owned"]:
+                await self._change(row["id"], lambda row: self._switched(row, active=active))
+            elif active:
+                await self._change(row["id"], lambda row: self._counted_from_now(row, row))
+            else:
+                await self._change(row["id"], lambda row: row | {"next_at": None, "wake_at": None})
+
     async def _check_same(self, row: Row) -> None:
         """A repeated call answers as the first one did."""
         there = (await self._db.rows("get_schedules", ids=[row["id"]]))[0]

@@ -28,6 +28,7 @@ from services.scheduler.queues import QueueAdminServicer
 from services.scheduler.reading import Reading
 from services.scheduler.schedules import ScheduleServicer
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.tasks import TaskServicer
 from services.store.database import Database
 from services.store.prune import PruneBusy, prune
 from taskflow.v1 import (
@@ -39,6 +40,8 @@ from taskflow.v1 import (
     queues_pb2_grpc,
     schedules_pb2,
     schedules_pb2_grpc,
+    tasks_pb2,
+    tasks_pb2_grpc,
 )
 
 log = logs.get("scheduler")
@@ -125,6 +128,9 @@ def register(
     queues = QueueAdminServicer(db, coordinators, clock)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
     schedules = ScheduleServicer(settings, db, clock, admission, firer.poked)
+    named = TaskServicer(db, clock, admission, intake, reading, schedules)
+    name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name
+    server.add(name, lambda s: tasks_pb2_grpc.add_TaskServiceServicer_to_server(named, s))
     name = schedules_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
     server.add(name, lambda s: schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, s))
     name = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name

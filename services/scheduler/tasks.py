@@ -1,0 +1,205 @@
+"""TaskService: named tasks, which can be run by name, on demand or by their own schedule (S4)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from services.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TaskFlowFault
+from services.core.names import bare, namespace_of, qualify
+from services.rpc.values import error_from_json, options_from_json, options_to_json, seconds, stamp
+from services.runtime.clock import SystemClock
+from services.scheduler.admission import Admission
+from services.scheduler.intake import Intake
+from services.scheduler.jobs import MAX_AWAIT
+from services.scheduler.lists import page_size
+from services.scheduler.reading import Reading
+from services.scheduler.schedules import ScheduleServicer
+from services.store.database import Database
+from taskflow._policy import Outcome
+from taskflow.v1 import jobs_pb2, schedules_pb2, tasks_pb2_grpc
+from taskflow.v1 import tasks_pb2 as pb
+
+AWAIT_RESULT = 60.0  # seconds (R21)
+CHANGEABLE = (
+    "name", "title", "description", "active", "target", "queue", "priority", "retries", "options", "schedule",
+    "time_zone",
+)  # fmt: skip
+COMPLETED = (Outcome.SUCCEEDED,)
+FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
+TYPES = {"": (*COMPLETED, *FAILED), "completed": COMPLETED, "failed": FAILED}
+_TASK = "taskflow.task"  # in a job's metadata, where its handler's name is not its task's
+
+Row = dict[str, Any]
+
+
+class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
+    def __init__(
+        self,
+        db: Database,
+        clock: SystemClock,
+        admission: Admission,
+        intake: Intake,
+        reading: Reading,
+        schedules: ScheduleServicer,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._admission = admission
+        self._intake = intake
+        self._reading = reading
+        self._schedules = schedules
+
+    async def CreateTask(self, request: pb.CreateTaskRequest, context: Any) -> pb.CreateTaskResponse:
+        task = request.task
+        row = self._row(task) | {"id": UUID(bytes=self._clock.new_id()), "active": not request.inactive}
+        if task.schedule:
+            self._schedules.check_own(self._own_schedule(row, task))
+        seen = await self._db.rows("handlers_seen", names=[row["target"]])
+        if not seen and request.require_handler:
+            raise FailedPrecondition(
+                f"task.target: no worker has registered a handler {row['target']!r}", "HANDLER_NOT_SEEN"
+            )
+        if not await self._db.run("insert_task", **row):
+            raise AlreadyExists(f"task.name: there is a task {row['name']!r} already", "TASK_EXISTS")
+        if task.schedule:
+            await self._schedules.put_own(self._own_schedule(row, task), active=row["active"])
+        return pb.CreateTaskResponse(
+            task=resource(await self._find(row["name"])), warnings=[] if seen else ["HANDLER_NOT_SEEN"]
+        )
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> pb.Task:
+        return resource(await self._find(request.task))
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
+        size = page_size(request.page_size)
+        rows = await self._db.rows("get_tasks", names=[], ids=[], after=request.page_token, limit=size + 1)
+        token = rows[size - 1]["name"] if len(rows) > size else ""
+        return pb.ListTasksResponse(tasks=map(resource, rows[:size]), next_page_token=token)
+
+    async def UpdateTask(self, request: pb.UpdateTaskRequest, context: Any) -> pb.Task:
+        paths = list(request.update_mask.paths)
+        for path in paths or ["update_mask"]:
+            if path not in CHANGEABLE:
+                can = ", ".join(CHANGEABLE)
+                raise InvalidArgument(f"update_mask: {path!r} cannot be changed; {can} can", "update_mask")
+        row = await self._find(request.task)
+        merged = resource(row)
+        for path in paths:
+            merged.ClearField(path)  # type: ignore[arg-type]
+            if path == "options":
+                merged.options.CopyFrom(request.changes.options)
+            elif path != "priority" or request.changes.HasField("priority"):
+                setattr(merged, path, getattr(request.changes, path))
+        new = self._row(merged) | {"id": row["id"], "active": merged.active}
+        if merged.schedule:
+            self._schedules.check_own(self._own_schedule(new, merged))
+        await self._rename(row, new["name"])
+        await self._db.run("update_task", **{name: value for name, value in new.items() if name != "name"})
+        if {"schedule", "time_zone"} & set(paths):
+            await self._schedules.put_own(self._own_schedule(new, merged), active=merged.active)
+        if merged.active != row["active"]:
+            await self._schedules.switch_all(new["name"], active=merged.active)
+        return resource(await self._find(str(row["id"])))
+
+    async def _rename(self, row: Row, name: str) -> None:
+        taken = name != row["name"] and not await self._db.rows("rename_task", id=row["id"], name=name, old=row["name"])
+        if taken:
+            raise AlreadyExists(f"changes.name: there is a task {name!r} already", "TASK_EXISTS")
+
+    async def DeleteTask(self, request: pb.DeleteTaskRequest, context: Any) -> pb.DeleteTaskResponse:
+        row = await self._find(request.task)
+        await self._db.run("delete_task", id=row["id"])
+        return pb.DeleteTaskResponse()
+
+    async def RunTask(self, request: pb.RunTaskRequest, context: Any) -> jobs_pb2.Job:
+        return await self._reading.job(await self._run(request))
+
+    async def RunTaskWithResult(self, request: pb.RunTaskWithResultRequest, context: Any) -> jobs_pb2.Job:
+        patience = seconds(request.timeout, "timeout") if request.HasField("timeout") else AWAIT_RESULT
+        return await self._reading.await_final(await self._run(request), min(patience, MAX_AWAIT))
+
+    async def _run(self, request: pb.RunTaskRequest | pb.RunTaskWithResultRequest) -> bytes:
+        """A job of the task, also of an inactive one: that stops only its schedule (R18)."""
+        row = await self._find(request.task)
+        spec = job_of(row, request.payload, request.encoding)
+        result = (await self._intake.create([spec], "job", partial=False))[0]
+        assert not isinstance(result, TaskFlowFault)
+        return result.id
+
+    async def ListTaskLogs(self, request: pb.ListTaskLogsRequest, context: Any) -> pb.ListTaskLogsResponse:
+        kind = request.type.removeprefix("app.task.")
+        if kind not in TYPES:
+            raise InvalidArgument(f"type: {request.type!r} is neither completed nor failed", "type")
+        limit = page_size(request.limit, default=50)
+        name = (await self._find(request.task))["name"] if request.task else ""
+        rows = await self._db.rows("task_logs", task=name, outcomes=[int(o) for o in TYPES[kind]], limit=limit)
+        answer = pb.ListTaskLogsResponse(count=rows[0]["count"] if rows else 0)
+        for row in rows:
+            kind = "completed" if row["outcome"] == Outcome.SUCCEEDED else "failed"
+            answer.logs.add(
+                job_id=str(row["id"]), task=row["task"], time=stamp(row["finished_at"]), type=f"app.task.{kind}",
+                result=row["result"] or b"", encoding=row["encoding"], error=error_from_json(row["error"]),
+            )  # fmt: skip
+        return answer
+
+    # -- rows --------------------------------------------------------------------------------
+    async def _find(self, name_or_id: str) -> Row:
+        try:
+            wanted = {"names": [""], "ids": [UUID(name_or_id)]}
+        except ValueError:
+            wanted = {"names": [qualify(name_or_id, field="task")], "ids": []}
+        rows = await self._db.rows("get_tasks", **wanted, after="", limit=1)
+        if not rows:
+            raise NotFound(f"there is no task {name_or_id!r}", "TASK_NOT_FOUND")
+        return rows[0]
+
+    def _row(self, task: pb.Task) -> Row:
+        """What a caller wrote, checked as the task's jobs will be."""
+        name = qualify(task.name, field="task.name", namespace=task.namespace or "default")
+        target = qualify(task.target, field="task.target") if task.target else name
+        row: Row = {
+            "name": name, "title": task.title, "description": task.description, "target": target,
+            "queue": qualify(task.queue or "default", field="task.queue"),
+            "priority": task.priority if task.HasField("priority") else 5, "retries": task.retries, "options": None,
+        }  # fmt: skip
+        if task.HasField("options"):
+            text = options_to_json(task.options.SerializeToString(deterministic=True), "task.options")
+            row["options"] = text.decode() if text else None
+        spec = jobs_pb2.JobSpec(
+            queue=row["queue"], task=target, priority=row["priority"], retries=row["retries"], options=task.options
+        )
+        self._admission.check(spec, "task", 0)
+        return row
+
+    def _own_schedule(self, row: Row, task: pb.Task) -> schedules_pb2.Schedule:
+        return schedules_pb2.Schedule(task=row["name"], cron=task.schedule, time_zone=task.time_zone)
+
+
+def job_of(row: Row, payload: bytes, encoding: jobs_pb2.Encoding.ValueType) -> jobs_pb2.JobSpec:
+    """A job of a task."""
+    spec = jobs_pb2.JobSpec(
+        queue=row["queue"], task=row["target"], priority=row["priority"], retries=row["retries"], payload=payload,
+        encoding=encoding,
+    )  # fmt: skip
+    options = options_from_json(row["options"])
+    if options is not None:
+        spec.options.CopyFrom(options)
+    if row["target"] != row["name"]:
+        spec.options.metadata[_TASK] = row["name"]
+    return spec
+
+
+def resource(row: Row) -> pb.Task:
+    """A row of `tasks` as the API shows it."""
+    task = pb.Task(
+        id=str(row["id"]), name=bare(row["name"]), namespace=namespace_of(row["name"]), title=row["title"],
+        description=row["description"], active=row["active"], target=row["target"], queue=row["queue"],
+        priority=row["priority"], retries=row["retries"], options=options_from_json(row["options"]),
+        schedule=row["cron"] or "", time_zone=row["time_zone"] or "", create_time=stamp(row["created_at"]),
+    )  # fmt: skip
+    for name, column in (("last_run_time", "last_run_at"), ("next_run_time", "next_at")):
+        if row[column] is not None:
+            getattr(task, name).CopyFrom(stamp(row[column]))
+    return task
+

@@ -21,7 +21,9 @@ class SchedulerSettings(DatabaseSettings):
     leader_timeout: float = Field(
         5.0, gt=0, description="seconds without a beat after which another scheduler fires the schedules"
     )
-    misfire_after: float = Field(60.0, ge=1, description="seconds by which a firing may be late before it was missed (R17)")
+    misfire_after: float = Field(
+        60.0, ge=1, description="seconds by which a firing may be late before it counts as missed (R17)"
+    )
     default_time_zone: str = Field("UTC", description="zone of schedules that name none (R15)")
     clock: Literal["system", "manual"] = Field(
         "system", description="`manual`: AdvanceClock may move the whole cluster's clock. For tests"

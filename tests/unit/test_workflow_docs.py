@@ -14,7 +14,7 @@ from services.core.workflow import FINAL_STEPS, KINDS, BadDocument, Definition, 
 from services.core.workflow.document import MAX_DOCUMENT
 from services.core.workflow.expressions import MAX_LENGTH, Budget
 from services.core.workflow.models import MAX_EDGES, MAX_GROUPS, MAX_RETRIES, MAX_STEPS, Document
-from services.core.workflow.rest import DEFAULT_TIMEOUT, MAX_CALLS
+from services.core.workflow.rest import MAX_CALLS, MAX_TIMEOUT
 from services.core.workflow.templates import Template
 from services.core.workflow.values import BadValue
 from taskflow._policy import DEFAULT_BACKOFF
@@ -100,7 +100,7 @@ def test_the_figures_in_the_text_are_those_of_the_code() -> None:
     assert f"up to {MAX_EDGES:,}: `from`" in words
     assert f"up to {MAX_GROUPS}: steps" in words
     assert f"Up to {MAX_CALLS} calls" in words
-    assert f"`timeout` ({DEFAULT_TIMEOUT:g} s)" in words.replace("\n", " ")
+    assert f"`timeout` (at most {MAX_TIMEOUT:,.0f} s)" in words.replace("\n", " ")
     assert f"`retries` of a group are at most {MAX_RETRIES}" in words
     first, factor, limit = DEFAULT_BACKOFF.first, DEFAULT_BACKOFF.factor, DEFAULT_BACKOFF.limit
     assert f"{first:g} s, {first * factor:g} s, {first * factor**2:g} s … {limit:g} s" in words

@@ -60,7 +60,7 @@ SHAPES: list[tuple[Any, str]] = [
         "steps[0].meta.calls[0].ulr: is no field; there are name, method, url, query, headers, body, auth,",
     ),
     (rest(method="get"), "steps[0].meta.calls[0].method: should be 'GET', 'HEAD', 'POST', 'PUT', 'PATCH',"),
-    (rest(headers={"a b": "x"}), 'steps[0].meta.calls[0].headers.a b: "a b" does not fit: use 1 to 100 letters'),
+    (rest(headers={"a b": "x"}), 'steps[0].meta.calls[0].headers.a b: "a b" does not fit: use 1 to 200 letters'),
     (rest(query={"a": {}}), "steps[0].meta.calls[0].query.a: should be text or a whole number or a number or true or"),
     (
         rest(expected_status=["2x"]),
@@ -96,7 +96,7 @@ MEANINGS: list[tuple[Any, str]] = [
     (workflow("x", "a", "b", edges=edges("a -> b", "b -> a")), "steps[1]: stands in a circle: a → b → a"),
     (
         workflow("a", task("b", depends_on=["g"]), groups=[{"name": "g", "steps": ["a", "b"]}]),
-        "groups[0]: stands in a circle: g → b → g",
+        "steps[1]: stands in a circle: b → g → b",
     ),
     (
         workflow("a", "b", task("c", depends_on=["b"]), edges=edges("a -> b", "a -failure-> c")),
@@ -162,6 +162,11 @@ MEANINGS: list[tuple[Any, str]] = [
     (b"\xff", "the document is not JSON: 'utf-8' codec can't decode byte 0xff"),
     ("[1]", "the document must be a JSON object with name and steps"),
     ('{"name": 1e999}', "the document holds a number that JSON has no form for"),
+    (workflow(task("a", meta={"input": ["{{ @ }}"] * 10_001})), "the document has more than 10000 templates"),
+    (
+        workflow(*[f"s{n}" for n in range(20)], edges=edges(*[f"s{n} -> s{(n + 1) % 20}" for n in range(20)])),
+        "steps[0]: stands in a circle: s0 → s1 → s2 → s3 → s4 → s5 → s6 → s7 → s8 → s9 → … → s0",
+    ),
     ({"name": "x\x00"}, "the document holds \\u0000 or half a surrogate pair, which Postgres cannot store"),
     (json.dumps({"name": "x" * (1 << 20)}), "the document is larger than 1048576 bytes"),
 ]

@@ -526,6 +526,24 @@ def test_only_results_that_a_template_reads_are_kept() -> None:
     assert world.state.results == {"a": "kept"}
 
 
+def test_a_step_that_runs_again_and_fails_has_no_result_any_more() -> None:
+    document = workflow(
+        "a",
+        task("b", depends_on=["a"]),
+        task("c", meta={"input": "{{ steps.a.result || 'none' }}"}),
+        edges=edges("a -failure-> c"),
+        groups=[group("a", "b", "c", **{"from": "start"})],
+    )
+    world = World(document).start()
+    world.finish("a", "old")
+    world.fail("b")
+    world.pass_time("g")
+
+    world.fail("a")
+
+    assert world.job("c").payload == "none"
+
+
 @pytest.mark.parametrize(
     ("result", "why"),
     [

@@ -18,7 +18,9 @@ from services.core.workflow.graph import Graph, checked, unknown
 from services.core.workflow.kinds import Kind
 from services.core.workflow.models import Backoff, Decider, Document, On, Step
 from services.core.workflow.registry import KINDS
-from services.core.workflow.templates import BadTemplate, Encoders, Template
+from services.core.workflow.templates import OPEN, BadTemplate, Encoders, Template
+
+MAX_TEMPLATES = 10_000  # of a document: reading so many takes half a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,16 @@ class Definition:
     def parse(cls, document: str | bytes | Mapping[str, Any], kinds: Mapping[str, Kind] = KINDS) -> Definition:
         """BadDocument names every problem with its path."""
         raw = loaded(document)
+        text = json.dumps(raw, sort_keys=True)
+        if text.count(OPEN) > MAX_TEMPLATES:
+            raise BadDocument.of([Problem("", f"the document has more than {MAX_TEMPLATES} templates")])
         model: Document = validated(raw, kinds)
-        return _compiled(raw, model, checked(model), kinds)
+        return _compiled(raw, model, checked(model), kinds, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def _compiled(raw: Mapping[str, Any], model: Document, graph: Graph, kinds: Mapping[str, Kind]) -> Definition:
+def _compiled(
+    raw: Mapping[str, Any], model: Document, graph: Graph, kinds: Mapping[str, Kind], digest: str
+) -> Definition:
     problems: list[Problem] = []
     before = graph.before()
 
@@ -111,7 +118,7 @@ def _compiled(raw: Mapping[str, Any], model: Document, graph: Graph, kinds: Mapp
     read = frozenset(output.refers).union(*(node.meta.refers for node in nodes.values()))
     return Definition(
         name=model.name,
-        digest=hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:16],
+        digest=digest,
         app_url=model.app_url,
         steps=nodes,
         groups={

@@ -83,19 +83,22 @@ class Graph:
         return ready
 
     def cycles(self) -> Iterator[Problem]:
-        left = set(self.paths) - set(self.order)
-        while left:
-            # Whatever is left has a predecessor that is left: going back long enough ends in a cycle.
-            name = min(left, key=lambda name: self.paths[name])
-            trail: list[str] = []
-            while name not in trail:
-                trail.append(name)
-                name = next(other for other in sorted(left) if name in self.followers(other))
-            cycle = [*reversed(trail[trail.index(name) :])]
-            first = cycle.index(min(cycle, key=lambda name: self.paths[name]))
-            cycle = [*cycle[first:], *cycle[:first], cycle[first]]
-            yield Problem(self.paths[cycle[0]], f"stands in a circle: {' → '.join(cycle)}")
+        """One circle, if there is any: whatever `order` left out comes after something else that it left out."""
+        left = self.paths.keys() - set(self.order)
+        if not left:
             return
+        behind = {follower: name for name in left for follower in self.followers(name)}
+        trail = dict.fromkeys([name := min(left)])
+        while (name := behind[name]) not in trail:
+            trail[name] = None
+        circle = [*reversed(list(trail)[list(trail).index(name) :])]
+        first = min(range(len(circle)), key=lambda n: self._place(circle[n]))
+        circle = [*circle[first:], *circle[:first], circle[first]]
+        shown = circle if len(circle) <= 12 else [*circle[:10], "…", circle[-1]]
+        yield Problem(self.paths[circle[0]], f"stands in a circle: {' → '.join(shown)}")
+
+    def _place(self, name: str) -> int:
+        return self.bits[name].bit_length()
 
     def unreachable(self) -> Iterator[Problem]:
         """Steps that no run can come to: not from `start`, or only if one and the same step succeeds and fails."""

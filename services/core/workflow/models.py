@@ -21,12 +21,12 @@ MAX_SECONDS = 366 * 86_400
 
 NAME = r"^[A-Za-z0-9_-]{1,128}$"
 FULL_NAME = r"^([A-Za-z0-9_.-]{1,128}/)?[A-Za-z0-9_-]{1,128}$"
-HEADER = r"^[A-Za-z0-9-]{1,100}$"
+HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}$"
 BASE_URL = r"^https?://[^\s{}]+$"
 PATTERNS = {  # in words, for errors
     NAME: "1 to 128 letters, digits, '-' and '_'",
     FULL_NAME: "1 to 128 letters, digits, '-' and '_', with or without namespace/ before it",
-    HEADER: "1 to 100 letters, digits and '-'",
+    HEADER: "1 to 200 letters, digits and !#$%&'*+.^_`|~-",
     BASE_URL: "http:// or https:// and a host, without templates",
 }
 Name = Annotated[str, Field(pattern=NAME)]

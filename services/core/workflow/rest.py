@@ -16,14 +16,14 @@ from pydantic_core import PydanticCustomError
 
 from services.core.workflow import values
 from services.core.workflow.kinds import Jobs, JobSpec, Kind, Moment, at
-from services.core.workflow.models import HeaderName, Name, Seconds, Strict
+from services.core.workflow.models import HeaderName, Name, Strict
 from services.core.workflow.templates import OPEN
 from services.core.workflow.values import BadValue
 
 HANDLER = "http.call"
 MAX_CALLS = 100
 MAX_URL = 8_000  # characters, before and after its templates have their values
-DEFAULT_TIMEOUT = 30.0  # seconds for one call
+MAX_TIMEOUT = 3_600.0  # seconds for one call
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -63,7 +63,9 @@ class Call(Strict):
     )
     body: Any = Field(None, description="Sent as JSON; a text is sent as it is.")
     auth: Auth | None = None
-    timeout: Seconds = Field(DEFAULT_TIMEOUT, description="Seconds for the whole call.")
+    timeout: float | None = Field(
+        None, gt=0, le=MAX_TIMEOUT, description="Seconds for the whole call; left out, the worker's own limit."
+    )
     expected_status: list[Annotated[int, Field(ge=100, le=599)] | Literal["1xx", "2xx", "3xx", "4xx", "5xx"]] = Field(
         default=["2xx"], min_length=1, max_length=100, description="Another status fails the call."
     )
@@ -125,10 +127,9 @@ def _call(call: Mapping[str, Any], path: str, app_url: str | None) -> dict[str, 
         "url": url,
         "query": query,
         "headers": headers,
-        "timeout": call.get("timeout", DEFAULT_TIMEOUT),
         "expected_status": call.get("expected_status", ["2xx"]),
     }
-    return {**told, **{name: call[name] for name in ("body", "auth") if name in call}}
+    return {**told, **{name: call[name] for name in ("body", "auth", "timeout") if name in call}}
 
 
 def _absolute(url: str, app_url: str | None) -> str:

@@ -212,8 +212,7 @@ class Turn:
         if not statuses.isdisjoint(_ACTIVE) or self.status is not RunStatus.RUNNING:
             return
         if _S.HELD not in statuses:
-            if statuses <= FINAL_STEPS:
-                self._ready.extend(group.leads_to)
+            self._ready.extend(group.leads_to)
         elif state.over:
             self.groups[group.name] = replace(state, over=False)
             again = (name for name in group.steps if group.from_start or self.step(name).status is _S.HELD)

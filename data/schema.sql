@@ -370,7 +370,8 @@ CREATE TABLE taskflow.namespaces (
 CREATE TABLE taskflow.queues (
     name text NOT NULL,
     shard smallint NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    paused boolean DEFAULT false NOT NULL
 );
 
 CREATE TABLE taskflow.schedules (
@@ -531,6 +532,8 @@ CREATE INDEX jobs_list ON ONLY taskflow.jobs USING btree (queue, task, id);
 CREATE INDEX lanes_shard ON taskflow.lanes USING btree (shard);
 
 CREATE INDEX leases_shard ON taskflow.leases USING btree (shard);
+
+CREATE INDEX queues_paused ON taskflow.queues USING btree (shard) WHERE paused;
 
 CREATE INDEX schedules_due ON taskflow.schedules USING btree (wake_at) WHERE (wake_at IS NOT NULL);
 

@@ -81,7 +81,7 @@ select name, shard, created_at from taskflow.queues where name = any(%(names)s::
 
 -- name: list_queues
 -- A page of queues with what the small tables know of them.
-select q.name, q.shard, q.created_at,
+select q.name, q.shard, q.created_at, q.paused,
     (select count(*) from taskflow.deferred d where d.queue = q.name and d.shard = q.shard and d.due_at > (select taskflow.now())) as scheduled,
     (select count(*) from taskflow.leases l where l.queue = q.name and l.shard = q.shard) as leased
 from taskflow.queues q
@@ -110,3 +110,9 @@ group by q.name;
 
 -- name: ensure_partitions
 select taskflow.create_partitions((now() at time zone 'UTC')::date - 1, %(days)s::integer);
+
+-- name: pause_queue
+update taskflow.queues set paused = %(paused)s where name = %(name)s;
+
+-- name: paused_queues
+select name from taskflow.queues where paused and shard = any(%(shards)s::smallint[]);

@@ -87,6 +87,14 @@ class Queues:
         """NotFound when there is no such queue; never for an empty one."""
         return self._call(lambda: self._core.get_queue(name))
 
+    def pause(self, name: str) -> QueueInfo:
+        """Nothing more of it is handed out until `resume`; what runs goes on. NotFound when there is none."""
+        return self._call(lambda: self._core.pause_queue(name, True))
+
+    def resume(self, name: str) -> QueueInfo:
+        """Takes `pause` back."""
+        return self._call(lambda: self._core.pause_queue(name, False))
+
     def list(self, *, page_size: int = PAGE_SIZE) -> Iterator[QueueInfo]:
         """By name."""
         return _each(self._call, lambda token: self._core.list_queues(page_size, token))
@@ -151,6 +159,14 @@ class AsyncQueues:
     async def get(self, name: str) -> QueueInfo:
         """As Queues.get."""
         return await self._call(lambda: self._core.get_queue(name))
+
+    async def pause(self, name: str) -> QueueInfo:
+        """As Queues.pause."""
+        return await self._call(lambda: self._core.pause_queue(name, True))
+
+    async def resume(self, name: str) -> QueueInfo:
+        """As Queues.resume."""
+        return await self._call(lambda: self._core.pause_queue(name, False))
 
     def list(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[QueueInfo]:
         """As Queues.list."""

@@ -143,6 +143,13 @@ class Core:
         t = self.transport
         return queue_info(await t.call(t.queues.GetQueue, queues_pb2.GetQueueRequest(name=check_name(name, "name"))))
 
+    async def pause_queue(self, name: str, paused: bool) -> QueueInfo:
+        t = self.transport
+        name = check_name(name, "name")
+        if paused:
+            return queue_info(await t.call(t.queues.PauseQueue, queues_pb2.PauseQueueRequest(name=name)))
+        return queue_info(await t.call(t.queues.ResumeQueue, queues_pb2.ResumeQueueRequest(name=name)))
+
     async def list_queues(self, page_size: int, token: str) -> tuple[list[QueueInfo], str]:
         t = self.transport
         request = queues_pb2.ListQueuesRequest(page_size=page_size, page_token=token)

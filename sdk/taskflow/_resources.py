@@ -145,6 +145,8 @@ class QueueInfo:
     memory_bytes: int
     create_time: datetime | None
     ready_capped: bool
+    paused: bool
+    """Nothing of it is handed out."""
     finished: Mapping[Outcome, int]
     """Jobs that ended in the last hour, by the outcome of their last attempt."""
 
@@ -259,6 +261,7 @@ def queue_info(queue: queues_pb2.Queue) -> QueueInfo:
         memory_bytes=queue.memory_bytes,
         create_time=_time(queue, "create_time"),
         ready_capped=queue.ready_capped,
+        paused=queue.paused,
         finished={_OUTCOMES[count.outcome]: count.count for count in queue.finished if count.outcome in _OUTCOMES},
     )
 

@@ -96,6 +96,8 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
         self._pager.rescan_due()
         self._state.cancels_wanted.set()
         self._state.due_wanted.set()
+        if not request.job_ids:
+            await self._owner.read_paused()
         return pb.WakeResponse()
 
     async def MoveClock(self, request: pb.MoveClockRequest, context: Any) -> pb.MoveClockResponse:

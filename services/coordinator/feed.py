@@ -39,6 +39,7 @@ class Feed:
         self._answers: AsyncIterator[pb.FeedResponse]
         self._remove: list[bytes] = []
         self._validity_due = self._opened = False
+        self._paused_due = True
         self._closed = False
         self.queue_incarnation = ""  # of the queue service, from its hello on
         # Of this life alone: gRPC may leave a broken stream's request iterator waiting, and it must not eat our news.
@@ -65,6 +66,11 @@ class Feed:
     def prolong(self) -> None:
         """Tells how long our shards are ours. The first time, once they are taken over, opens the feed."""
         self._validity_due = self._opened = True
+        self._news.set()
+
+    def pause(self) -> None:
+        """The set of paused queues has changed."""
+        self._paused_due = True
         self._news.set()
 
     def remove(self, exec_ids: list[bytes]) -> None:
@@ -104,6 +110,9 @@ class Feed:
                 left = int(max(0.0, state.valid_until - state.clock.real.monotonic()) * 1000)
                 for number, shard in state.book.shards.items():
                     request.shards.add(shard=number, epoch=shard.epoch, valid_ms=left)
+            if self._paused_due:
+                self._paused_due = False
+                request.paused.queues.extend(sorted(state.paused))
             if self._remove:
                 request.remove.extend(self._remove)
                 self._remove = []
@@ -124,7 +133,7 @@ class Feed:
                     groups.clear()
             self._fill(request, groups)
             await reach("coordinator.feed")
-            if request.lanes or request.shards or request.remove:
+            if request.lanes or request.shards or request.remove or request.HasField("paused"):
                 yield request
 
     def _fill(self, request: pb.FeedRequest, groups: dict[tuple[LaneKey, int], list[pb.Assignment]]) -> None:

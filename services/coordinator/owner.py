@@ -30,6 +30,7 @@ log = logs.get("owner")
 
 STANDBY_READS = 3  # good reads of an unchanged beat before an owner counts as dead (protocol B1)
 RETRY = 0.25
+PAUSED_EVERY = 2.0  # seconds between looks at which queues are paused, beside the hints
 
 
 class Owner:
@@ -176,6 +177,7 @@ class Owner:
         registered = await self._recovery.seats(previous | {settings.name})
         leases = await self._recovery.read_leases(list(epochs))
         lanes = await state.db.rows("list_lanes", shards=list(epochs))
+        state.paused = await self._read_paused(list(epochs))
         # From here on nothing waits: whoever finds a shard open finds its lanes and leases there, too.
         state.lost.clear()
         self._pager.forget()
@@ -201,6 +203,29 @@ class Owner:
             incarnation=UUID(incarnation),
             addresses=settings.queue_addresses,
         )
+
+    async def _read_paused(self, shards: list[int]) -> frozenset[str]:
+        return frozenset(row["name"] for row in await self._state.db.rows("paused_queues", shards=shards))
+
+    async def follow_paused(self) -> None:
+        """Hints say when a queue was paused or resumed; the look every few seconds is the net under them."""
+        state = self._state
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PAUSED_EVERY):
+                    await state.paused_wanted.wait()
+            state.paused_wanted.clear()
+            with suppress(Unavailable):
+                await self.read_paused()
+
+    async def read_paused(self) -> None:
+        """Tells the queue service at once."""
+        state = self._state
+        paused = await self._read_paused(list(state.book.shards))
+        if paused != state.paused:
+            state.paused = paused
+            if self.feed is not None:
+                self.feed.pause()
 
     def _shut(self) -> None:
         for number in list(self._state.book.shards):

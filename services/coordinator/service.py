@@ -80,6 +80,7 @@ async def start(
         (owner.beat(), "beat"),
         (owner.run(), "owner"),
         (owner.write_marks(), "marks"),
+        (owner.follow_paused(), "paused"),
         (pager.run_lanes(), "lanes"),
         (pager.run_due(), "due"),
         (recovery.run(), "recovery"),

@@ -28,11 +28,13 @@ class State:
         self.book = Book(self._token, depth=settings.lane_depth)
         self.valid_until = 0.0  # by the real clock: to the end of our last renewal in Postgres
         self.lost = asyncio.Event()  # a fence has failed: others own what we thought ours
+        self.paused: frozenset[str] = frozenset()  # queues of our shards of which nothing is handed out
         self.hungry: dict[LaneKey, Lane] = {}  # lanes with something to read, as far as room allows
         self.page_wanted = asyncio.Event()
         self.due_wanted = asyncio.Event()
         self.cancels_wanted = asyncio.Event()
         self.settle_wanted = asyncio.Event()
+        self.paused_wanted = asyncio.Event()
         self.fed = asyncio.Event()  # the book's outbox has something
         self.finished: Counter[tuple[str, int, int, int]] = Counter()  # queue, shard, minute, outcome: not yet counted
         self._watchers: defaultdict[bytes, set[asyncio.Queue[bytes]]] = defaultdict(set)

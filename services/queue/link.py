@@ -18,6 +18,7 @@ class Link:
         self._removed: list[bytes] = []
         self._superseded: list[ShardEpoch] = []
         self._closed = False
+        self.paused: frozenset[str] = frozenset()  # queues of its shards of which nothing is handed out
 
     def took(self, worker: bytes, exec_ids: list[bytes]) -> None:
         self._took[worker].extend(exec_ids)

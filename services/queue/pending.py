@@ -93,6 +93,11 @@ class Pending:
         lane.tasks.extend(group.tasks)
         self._touch((key,))
 
+    def pause(self, link: Link, queues: Iterable[str]) -> None:
+        """Of these queues of the link's shards nothing is handed out, until another set comes."""
+        before, link.paused = link.paused, frozenset(queues)
+        self._touch(key for key in self._lanes if key.queue in before - link.paused)
+
     def remove(self, exec_ids: Iterable[bytes]) -> list[bytes]:
         """Takes tasks out; those that are not here have been taken, and `took` says or said so."""
         wanted = set(exec_ids)
@@ -126,7 +131,9 @@ class Pending:
             for name in names:
                 for lane in index.get(name, {}).values():
                     shard = self.shards[lane.shard]
-                    if shard.valid_until > now and (not only or lane.key.queue in only):
+                    queue = lane.key.queue
+                    held = shard.valid_until <= now or queue in shard.link.paused
+                    if not held and (not only or queue in only):
                         lanes.append(lane)
         if not lanes:
             return None

@@ -69,6 +69,8 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def _read(self, requests: AsyncIterator[pb.FeedRequest], link: Link) -> None:
         try:
             async for request in requests:
+                if request.HasField("paused"):
+                    self._pending.pause(link, request.paused.queues)
                 for validity in request.shards:
                     if not self._pending.open(validity, link):
                         link.superseded(validity.shard, self._pending.shards[validity.shard].epoch)

@@ -200,6 +200,11 @@ class Coordinators:
             with suppress(grpc.RpcError):
                 await link.stub.Wake(pb.WakeRequest(job_ids=[job_id]), timeout=QUESTION_TIMEOUT)
 
+    async def wake_queues(self) -> None:
+        """Queues were paused or resumed."""
+        asked = (link.stub.Wake(pb.WakeRequest(), timeout=QUESTION_TIMEOUT) for link in self._links.values())
+        await asyncio.gather(*asked, return_exceptions=True)
+
     async def move_clock(self, moved_us: int) -> None:
         """Returns when those that answer have followed; the others read it when they can."""
         request = pb.MoveClockRequest(moved_us=moved_us)

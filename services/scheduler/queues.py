@@ -38,12 +38,25 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
     async def GetQueue(self, request: pb.GetQueueRequest, context: Any) -> pb.Queue:
         found = await self._read(after="", names=[qualify(request.name, field="name")], limit=1)
         if not found:
-            raise NotFound(f"there is no queue {request.name!r}; a queue is made by its first job", "QUEUE_NOT_FOUND")
+            raise _not_found(request.name)
         return found[0]
 
     async def page(self, after: str, limit: int) -> list[pb.Queue]:
         """`limit` queues by their stored names, from beyond one on."""
         return await self._read(after=after, names=[], limit=limit)
+
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: Any) -> pb.Queue:
+        return await self._pause(request.name, paused=True)
+
+    async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Any) -> pb.Queue:
+        return await self._pause(request.name, paused=False)
+
+    async def _pause(self, name: str, *, paused: bool) -> pb.Queue:
+        stored = qualify(name, field="name")
+        if not await self._db.run("pause_queue", name=stored, paused=paused):
+            raise _not_found(name)
+        await self._coordinators.wake_queues()
+        return (await self._read(after="", names=[stored], limit=1))[0]
 
     async def _read(self, *, after: str, names: list[str], limit: int) -> list[pb.Queue]:
         rows = await self._db.rows("list_queues", after=after, names=names, limit=limit)
@@ -68,6 +81,7 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
             namespace=namespace_of(row["name"]),
             ready=min(waiting, READY_CAP),
             ready_capped=waiting > READY_CAP,
+            paused=row["paused"],
             scheduled=row["scheduled"],
             running=handed_out,
             workers=live.workers if live else 0,
@@ -78,6 +92,10 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
             age = (self._clock.now_us() - (to_us(ready["oldest"]) or 0)) / 1e6
             queue.oldest.CopyFrom(duration(max(age, 0.0)))
         return queue
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"there is no queue {name!r}; a queue is made by its first job", "QUEUE_NOT_FOUND")
 
 
 def _queue_token(token: str) -> str:

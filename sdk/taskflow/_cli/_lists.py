@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskflow._cli import _output
-from taskflow._cli._common import Address, Json, client, settle
+from taskflow._cli._common import Address, Globals, Json, client, settle
 
 if TYPE_CHECKING:
     from taskflow._resources import QueueInfo
@@ -66,9 +66,40 @@ def show_queue(
         ("oldest", _oldest(queue)),
         ("workers", queue.workers),
         ("memory", _output.size(queue.memory_bytes)),
+        ("paused", "yes" if queue.paused else "no"),
         ("last hour", ", ".join(f"{n:,} {outcome}" for outcome, n in queue.finished.items()) or "-"),
         ("created", queue.create_time),
     ))  # fmt: skip
+
+
+@queues.command("pause", epilog="\b\nExample:\n  taskflow queue pause emails")
+def pause_queue(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The queue.")],
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Hand nothing more of a queue out; what runs goes on."""
+    _switch(settle(context, address, as_json), name, paused=True)
+
+
+@queues.command("resume")
+def resume_queue(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The queue.")],
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Hand a paused queue out again."""
+    _switch(settle(context, address, as_json), name, paused=False)
+
+
+def _switch(options: Globals, name: str, *, paused: bool) -> None:
+    with client(options.address) as tf:
+        queue = tf.queues.pause(name) if paused else tf.queues.resume(name)
+    if options.json:
+        return _output.document(asdict(queue))
+    print(f"{_full_name(queue)} is paused" if queue.paused else f"{_full_name(queue)} is handed out")
 
 
 @workers.command("list")

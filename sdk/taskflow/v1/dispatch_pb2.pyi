@@ -139,7 +139,9 @@ class WakeRequest(_message.Message):
 
     JOB_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """none: queues were paused or resumed"""
+
     def __init__(
         self,
         *,

@@ -246,6 +246,7 @@ class FeedRequest(_message.Message):
     SHARDS_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
     REMOVE_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardValidity]:
         """opens an epoch, or prolongs it"""
@@ -256,20 +257,47 @@ class FeedRequest(_message.Message):
     def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """exec_ids to take out; answered in `removed` or, earlier or later, in `took`"""
 
+    @_builtins.property
+    def paused(self) -> Global___Paused:
+        """when it has changed, and first of all; before anything else of the same message"""
+
     def __init__(
         self,
         *,
         shards: _abc.Iterable[Global___ShardValidity] | None = ...,
         lanes: _abc.Iterable[Global___LaneTasks] | None = ...,
         remove: _abc.Iterable[_builtins.bytes] | None = ...,
+        paused: Global___Paused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes", "remove", b"remove", "shards", b"shards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes", "paused", b"paused", "remove", b"remove", "shards", b"shards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FeedRequest: _TypeAlias = FeedRequest  # noqa: Y015
+
+@_typing.final
+class Paused(_message.Message):
+    """All queues of the owner's shards of which nothing is to be handed out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Paused: _TypeAlias = Paused  # noqa: Y015
 
 @_typing.final
 class ShardValidity(_message.Message):

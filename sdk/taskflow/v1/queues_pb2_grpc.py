@@ -45,6 +45,16 @@ class QueueAdminServiceStub:
                 request_serializer=taskflow_dot_v1_dot_queues__pb2.GetQueueRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
                 _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/taskflow.v1.QueueAdminService/PauseQueue',
+                request_serializer=taskflow_dot_v1_dot_queues__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/taskflow.v1.QueueAdminService/ResumeQueue',
+                request_serializer=taskflow_dot_v1_dot_queues__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
+                _registered_method=True)
 
 
 class QueueAdminServiceServicer:
@@ -64,6 +74,19 @@ class QueueAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseQueue(self, request, context):
+        """Nothing more of it is handed out; what runs goes on, and jobs can still be made. Holds until ResumeQueue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +98,16 @@ def add_QueueAdminServiceServicer_to_server(servicer, server):
             'GetQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.GetQueue,
                     request_deserializer=taskflow_dot_v1_dot_queues__pb2.GetQueueRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_queues__pb2.Queue.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=taskflow_dot_v1_dot_queues__pb2.PauseQueueRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_queues__pb2.Queue.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=taskflow_dot_v1_dot_queues__pb2.ResumeQueueRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_queues__pb2.Queue.SerializeToString,
             ),
     }
@@ -132,6 +165,60 @@ class QueueAdminService:
             target,
             '/taskflow.v1.QueueAdminService/GetQueue',
             taskflow_dot_v1_dot_queues__pb2.GetQueueRequest.SerializeToString,
+            taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.QueueAdminService/PauseQueue',
+            taskflow_dot_v1_dot_queues__pb2.PauseQueueRequest.SerializeToString,
+            taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.QueueAdminService/ResumeQueue',
+            taskflow_dot_v1_dot_queues__pb2.ResumeQueueRequest.SerializeToString,
             taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
             options,
             channel_credentials,

@@ -36,6 +36,9 @@ class QueueAdminServiceStub:
     ListQueues: _grpc.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]
     GetQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.GetQueueRequest, _queues_pb2.Queue]
     """NOT_FOUND when there is no such queue; never for an empty one."""
+    PauseQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.PauseQueueRequest, _queues_pb2.Queue]
+    """Nothing more of it is handed out; what runs goes on, and jobs can still be made. Holds until ResumeQueue."""
+    ResumeQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.ResumeQueueRequest, _queues_pb2.Queue]
 
 @_typing.type_check_only
 class QueueAdminServiceAsyncStub(QueueAdminServiceStub):
@@ -45,6 +48,9 @@ class QueueAdminServiceAsyncStub(QueueAdminServiceStub):
     ListQueues: _aio.UnaryUnaryMultiCallable[_queues_pb2.ListQueuesRequest, _queues_pb2.ListQueuesResponse]  # type: ignore[assignment]
     GetQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.GetQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
     """NOT_FOUND when there is no such queue; never for an empty one."""
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.PauseQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
+    """Nothing more of it is handed out; what runs goes on, and jobs can still be made. Holds until ResumeQueue."""
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.ResumeQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
 
 class QueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by the scheduler."""
@@ -63,5 +69,20 @@ class QueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]:
         """NOT_FOUND when there is no such queue; never for an empty one."""
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _queues_pb2.PauseQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]:
+        """Nothing more of it is handed out; what runs goes on, and jobs can still be made. Holds until ResumeQueue."""
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _queues_pb2.ResumeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]: ...
 
 def add_QueueAdminServiceServicer_to_server(servicer: QueueAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,17 +5,19 @@ The oracle below looks at the document itself and at the log of what the engine 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from services.core.workflow import BadDocument, Change, Definition, RunState, StepChanged
-from services.core.workflow.changes import CancelJob, CreateJob, SetTimer
-from services.core.workflow.events import JobFinished, RetryRequested, Signal, Started, TimerDue
+from services.core.workflow import BadDocument, Change, Definition, Run, RunState, StepChanged, advance
+from services.core.workflow.changes import CancelJob, CreateJob, RunFinished, SetTimer
+from services.core.workflow.events import CancelRequested, JobFinished, RetryRequested, Signal, Started, TimerDue
+from services.core.workflow.values import size_of
 from taskflow._policy import Outcome
-from tests.support.workflows import World, task, wait
+from tests.support.workflows import NOW, World, task, wait
 
 FINAL = {"succeeded", "failed", "skipped", "cancelled"}
 MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
@@ -278,6 +280,71 @@ def test_a_state_that_was_stored_is_the_same_when_it_is_read(document: dict[str,
     walk.start()
 
     assert RunState.from_json(walk.world.state.to_json()) == walk.world.state
+
+
+texts = st.sampled_from(["a", "b", "w", "g", "decision", "task-1", "", "\x00", "\ud800", "x" * 70_000])
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.just("action"), inner, max_size=3),
+    max_leaves=8,
+)
+answers = anything | st.lists(
+    st.fixed_dictionaries(
+        {"action": st.sampled_from(["schedule-task", "schedule-workflow", "complete-workflow", "fail"])},
+        optional={
+            "task-request": st.fixed_dictionaries(
+                {"definition": st.sampled_from(["a", "awf.task/wait"])},
+                optional={"params": anything, "label": anything},
+            ),
+            "result": anything,
+            "error": anything,
+        },
+    ),
+    max_size=3,
+)
+any_event = (
+    st.builds(
+        JobFinished, texts, st.integers(0, 3), st.integers(-1, 3), st.sampled_from(list(Outcome)), answers, anything
+    )
+    | st.builds(TimerDue, texts, st.integers(0, 3))
+    | st.builds(Signal, texts, anything, texts)
+    | st.sampled_from([Started(), CancelRequested(), RetryRequested(0), RetryRequested(1)])
+)
+READS_ALL = {
+    "name": "flow",
+    "steps": [
+        task("a"),
+        wait("w", signal="a", duration=60),
+        {"name": "b", "kind": "task_flow", "depends_on": ["a"], "meta": {
+            "parallel": True, "continue_on_failure": True,
+            "calls": [{"url": "https://x/{{ steps.a.result }}", "body": "{{ steps }}"}, {"url": "{{ input }}"}]}},
+        task("c", depends_on=["w", "b"], meta={"input": ["{{ steps.w.result }}", "{{ steps.b.result[0].status }}"]}),
+        task("d", meta={"input": "{{ steps.a.error.message || 'none' }}"}),
+    ],
+    "groups": [{"name": "g", "steps": ["a", "b"], "retries": 2}],
+    "edges": [{"from": "g", "to": "d", "on": "failure"}],
+    "output": "{{ steps.*.result }}",
+}  # fmt: skip
+
+
+@settings(MANY, max_examples=200)
+@given(st.booleans(), st.lists(any_event, max_size=12), anything)
+def test_no_event_makes_the_engine_raise_and_every_state_can_be_stored_as_jsonb(
+    steps: bool, events: list[Any], input: Any
+) -> None:
+    definition = Definition.parse(READS_ALL if steps else {"name": "flow", "decider": {}})
+    state = advance(definition, Run("r", input), RunState(), Started(), NOW).state
+
+    for event in events:
+        new = advance(definition, Run("r", input), state, event, NOW)
+
+        state = RunState.from_json(json.loads(json.dumps(new.state.to_json(), allow_nan=False)))
+        size_of(state.to_json(), 4 << 20)
+        for change in new.changes:
+            if isinstance(change, CreateJob):
+                size_of([change.payload, change.label], 4 << 20)
+            if isinstance(change, StepChanged | RunFinished):
+                size_of([change.error, getattr(change, "output", None)], 4 << 20)
 
 
 def test_the_oracle_sees_a_step_that_begins_too_early() -> None:

@@ -581,6 +581,14 @@ def test_a_payload_that_is_too_large_fails_its_step_before_a_job_is_made() -> No
     assert world.error("a")["message"].startswith("steps[0].meta: the payload of job 1 is larger than 100 bytes")
 
 
+def test_all_payloads_that_one_event_makes_are_bounded() -> None:
+    steps = [task(f"s{n}", meta={"input": "{{ input }}"}) for n in range(4)]
+    world = World(workflow(*steps), "x" * 98, limits=Limits(payload=100, payloads=250)).start()
+
+    assert world.open == ["s0", "s1"]
+    assert world.error("s2")["message"].startswith("steps[2].meta: the payload of job 1 is larger than 50 bytes")
+
+
 # Cancel, and retry by hand
 
 
@@ -693,6 +701,22 @@ def test_a_run_that_succeeded_or_that_runs_is_not_retried_nor_one_of_another_rou
 
 
 # What the owner relies on
+
+
+def test_a_timer_of_an_earlier_iteration_changes_nothing() -> None:
+    steps = [wait("w", duration=60), task("b", depends_on=["w"])]
+    world = World(workflow(*steps, groups=[group("w", "b", retries=2, **{"from": "start"})])).start()
+    world.pass_time("w")
+    world.fail("b")
+    world.pass_time("g")
+    assert world.steps == "w waiting, b pending"
+
+    assert world.send(TimerDue("w", 1)) == []
+    world.pass_time("w")
+    world.fail("b")
+    assert world.send(TimerDue("g", 1)) == []
+
+    assert world.steps == "w succeeded, b held"
 
 
 def test_changes_come_with_what_the_step_resumes_from() -> None:

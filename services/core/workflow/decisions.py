@@ -92,7 +92,7 @@ def _action(given: Any, path: str) -> Action:
     if not isinstance(definition, str) or not _NAME.fullmatch(definition):
         why = f"{str(definition)[:60]!r} is not a name"
         raise BadValue(why, path=f"{path}.task-request.definition", type="bad_action")
-    return Action(path, name[1], definition, request.get("params"), str(label)[:200] if label else None)
+    return Action(path, name[1], definition, request.get("params"), values.clean(str(label), 200) if label else None)
 
 
 def advance(

@@ -29,7 +29,7 @@ from services.core.workflow.turn import Turn
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """The new state, and the changes in the order in which to make them. Without changes the state is the old one."""
+    """The new state, and what is to be done, in this order. If the event changes nothing, the state is the old one."""
 
     state: RunState
     changes: Sequence[Change]

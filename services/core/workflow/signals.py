@@ -8,6 +8,7 @@ from services.core.workflow.planning import Limits
 from services.core.workflow.state import RunState, RunStatus
 from services.core.workflow.values import BadValue
 
+MAX_NAMES = 400  # bytes of a signal's name and id
 MAX_SEEN = 100  # ids of signals that a run remembers
 
 
@@ -17,10 +18,13 @@ def unfit(state: RunState, event: Signal, limits: Limits = Limits()) -> str:  # 
         return ""
     if state.status not in (RunStatus.NEW, RunStatus.RUNNING):
         return f"signal {event.name!r} comes too late: the run is {state.status.value}"
+    what = "its name and id"
     try:
+        values.size_of([event.name, event.id], MAX_NAMES)
+        what = "its payload"
         values.size_of(event.payload, limits.signal)
     except BadValue as error:
-        return f"signal {event.name!r} cannot be taken: its payload {error.message}"
+        return f"signal {event.name[:100]!r} cannot be taken: {what} {error.message}"
     if any(step.signal == event.name for step in state.steps.values()):
         return ""
     try:

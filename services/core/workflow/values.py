@@ -36,7 +36,7 @@ class BadValue(Exception):
         where = [*([self.path] if self.path else []), *([f"{{{{ {self.expression} }}}}"] if self.expression else [])]
         return {
             "type": self.type,
-            "message": _UNFIT.sub("\ufffd", ": ".join([*where, self.message]))[:MAX_MESSAGE],
+            "message": clean(": ".join([*where, self.message]), MAX_MESSAGE),
             **{name: part for name, part in parts.items() if part},
         }
 
@@ -136,12 +136,17 @@ def text(value: Any) -> str:
     raise BadValue(f"{_shown(value)} is not text")
 
 
+def clean(words: str, limit: int) -> str:
+    """At most `limit` characters, and none that Postgres cannot store."""
+    return _UNFIT.sub("\ufffd", words[:limit])
+
+
 def error_of(error: Any, outcome: str) -> dict[str, Any]:
     """A job's error as a run keeps it: with type and message, bounded, and nothing that jsonb refuses."""
     given = error if isinstance(error, Mapping) else {} if error is None else {"data": error}
     kept = {
-        "type": _UNFIT.sub("\ufffd", str(given.get("type") or outcome))[:200],
-        "message": _UNFIT.sub("\ufffd", str(given.get("message") or f"the job ended as {outcome}"))[:MAX_MESSAGE],
+        "type": clean(str(given.get("type") or outcome), 200),
+        "message": clean(str(given.get("message") or f"the job ended as {outcome}"), MAX_MESSAGE),
     }
     rest = {name: part for name, part in given.items() if name not in kept}
     try:

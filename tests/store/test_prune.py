@@ -54,7 +54,8 @@ def in_background() -> Iterator[Callable[..., Future[dict[date, DayReport]]]]:
 
 
 def pruned(dsn: str, keep: timedelta = KEEP, **options: Any) -> dict[date, DayReport]:
-    return {report.day: report for report in asyncio.run(prune(dsn, keep=keep, **options))}
+    reports = asyncio.run(asyncio.wait_for(prune(dsn, keep=keep, **options), 40))
+    return {report.day: report for report in reports}
 
 
 def command(dsn: str, *words: str, failpoint: str = "") -> subprocess.CompletedProcess[str]:
@@ -148,7 +149,8 @@ def test_a_day_past_its_retention_goes_with_all_that_belongs_to_it(database: str
     assert (reports[day].action, reports[day].deleted, reports[day].put_off) == (Action.DROP, 20, "")
     assert days.partitions(database, day) == []
     assert set(days.of(database, *gone).values()) == {0}
-    assert reports[younger].action is Action.KEEP
+    assert (reports[younger].action, reports[younger].survey) == (Action.KEEP, None), "nobody looked at it"
+    assert reports[younger].why == f"kept until {days.ago(-2)} 00:00 UTC"
     assert days.of(database, *kept) == days.whole(5)
     assert closed(database) == []
 
@@ -214,6 +216,21 @@ def test_a_day_with_survivors_is_emptied_of_the_rest(database: str, day: date, q
     rest = set(ids) - set(survivors)
     assert set(days.of(database, *rest).values()) == {0}
     assert (second.action, second.deleted) == (Action.KEEP, 0)
+
+
+def test_more_survivors_than_a_batch_has_do_not_hide_the_rest(
+    database: str, day: date, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 3)
+    ids = days.fill(database, day, 9, queue=queue)
+    with psycopg.connect(database, autocommit=True) as conn:
+        for job_id in ids[:7]:
+            conn.execute(SURVIVORS["scheduled far ahead"], (job_id,))
+
+    report = pruned(database)[day]
+
+    assert (report.action, report.deleted) == (Action.EMPTY, 2)
+    assert days.of(database, *ids) == days.whole(7)
 
 
 @pytest.mark.parametrize("kind", SURVIVORS)

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.cli import UUID, Cli, command_of, environment, failed_in_one_line
 from tests.support.cluster import ROOT, Program, ServiceCluster
 from tests.support.processes import connected
 from tests.support.waiting import eventually
 
 ABSENT = "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-Answer = subprocess.CompletedProcess[str]
-Cli = Callable[..., Answer]
-
-
-def environment(cluster: ServiceCluster) -> dict[str, str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
-    return {**environ, "TASKFLOW_ADDRESS": cluster.scheduler_address}
 
 
 @pytest.fixture(scope="module")
 def cli(cluster: ServiceCluster) -> Cli:
-    def call(*words: str, stdin: str | None = None) -> Answer:
-        return subprocess.run(
-            [sys.executable, "-m", "taskflow._cli", *words],
-            input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment(cluster),
-        )  # fmt: skip
-
-    return call
+    return command_of(cluster)
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +44,6 @@ def new(cli: Cli, *words: str) -> str:
 def show(cli: Cli, id: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(cli("job", "show", id, "--json").stdout)
     return document
-
-
-def failed_in_one_line(answer: Answer, code: int, *words: str) -> None:
-    assert answer.returncode == code, answer.stderr
-    assert answer.stderr.startswith("taskflow: ")
-    assert answer.stderr.count("\n") == 1
-    for word in words:
-        assert word in answer.stderr
 
 
 @pytest.mark.feature("S3.1", "X.11")

@@ -1,0 +1,232 @@
+"""`taskflow task …`: named tasks on the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from taskflow._cli import _input, _output
+from taskflow._cli._common import Address, Json, client, settle
+from taskflow._cli._job import finish
+
+if TYPE_CHECKING:
+    from taskflow._named import TaskInfo, TaskLogInfo
+
+app = typer.Typer(help="Named tasks: make, run by name, change, remove.", no_args_is_help=True, rich_markup_mode=None)
+
+Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's name or id.")]
+Target = Annotated[str | None, typer.Option(
+    metavar="NAME", help="The handler that runs it; by default the one of the task's name.", show_default=False)]
+Queue = Annotated[str | None, typer.Option(metavar="NAME", help="Where its jobs wait.")]
+Cron = Annotated[str | None, typer.Option(
+    metavar="CRON", help='Run it by this, like "0 8 * * mon" or @daily.', show_default=False)]
+Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="The schedule's, like Europe/Berlin; UTC by default.")]
+Retries = Annotated[int | None, typer.Option(metavar="N", help="Further tries after the first.")]
+Priority = Annotated[str | None, typer.Option(metavar="P", help="0 to 9, or low, normal, high, critical.")]
+Title = Annotated[str | None, typer.Option(metavar="TEXT", help="A line for people.")]
+Description = Annotated[str | None, typer.Option(metavar="TEXT", help="More for people.")]
+
+
+@app.command("create", epilog="""\b
+Examples:
+  taskflow task create report --queue reports --retries 3
+  taskflow task create monday-report --target report --queue reports --schedule "0 8 * * mon" --zone Europe/Berlin""")
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Its name, which no other task has.")],
+    target: Target = None,
+    queue: Queue = None,
+    schedule: Cron = None,
+    zone: Zone = None,
+    retries: Retries = None,
+    priority: Priority = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Hard limit of one attempt.")] = None,
+    title: Title = None,
+    description: Description = None,
+    inactive: Annotated[bool, typer.Option("--inactive", help="Its schedule does not fire yet.")] = False,
+    require_handler: Annotated[bool, typer.Option(
+        "--require-handler", help="Refuse it where no worker has registered its handler.")] = False,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Make a named task; prints its id."""
+    options = settle(context, address, as_json)
+    given = _given(
+        target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
+        priority=_input.priority(priority), timeout=_input.seconds(timeout, "--timeout"), title=title,
+        description=description, active=False if inactive else None,
+    )  # fmt: skip
+    with client(options.address) as tf:
+        task = tf.tasks.create(name, require_handler=require_handler, **given)
+    if options.json:
+        return _output.document(asdict(task))
+    print(task.id)
+    if "HANDLER_NOT_SEEN" in task.warnings:
+        _output.notice(f"no worker has registered the handler {task.target} yet")
+
+
+@app.command("list", epilog="\b\nExample:\n  taskflow task list --json | jq -r 'select(.active) | .name'")
+def list_(context: typer.Context, address: Address = None, as_json: Json = False) -> None:
+    """List the named tasks, by name."""
+    options = settle(context, address, as_json)
+    with client(options.address) as tf:
+        tasks = list(tf.tasks.list(page_size=1000))
+    if options.json:
+        return _output.documents(asdict(task) for task in tasks)
+    _output.table(
+        ("task", "queue", "active", "schedule", "zone", "last run", "next run", "title"),
+        (
+            (t.name, t.queue, t.active, t.schedule or "-", t.time_zone or "-", t.last_run_at, t.next_run_at, t.title)
+            for t in tasks
+        ),
+        empty="no tasks yet; make one with: taskflow task create NAME",
+    )
+
+
+@app.command("show")
+def show(context: typer.Context, task: Task, address: Address = None, as_json: Json = False) -> None:
+    """Show a task, with its last and its next run."""
+    options = settle(context, address, as_json)
+    with client(options.address) as tf:
+        _print_task(tf.tasks.get(task), options.json)
+
+
+@app.command("run", epilog="""\b
+Examples:
+  taskflow task run report '{"month": "2027-03"}'
+  taskflow task run report @month.json --wait --timeout 5m
+  taskflow task run report --result --json | jq .result""")
+def run(
+    context: typer.Context,
+    task: Task,
+    payload: Annotated[str | None, typer.Argument(
+        help="JSON, @FILE, or - for standard input; null by default.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="The payload is text as it stands, not JSON.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "--result", help="Wait for the end and print the result.")] = False,
+    timeout: Annotated[str | None, typer.Option(
+        metavar="TIME", help="With --wait: no longer, like 30s or 5m; then exit 4, and the job goes on.")] = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Make a job of a task, also of an inactive one; prints the job's id."""
+    options = settle(context, address, as_json)
+    patience = _input.seconds(timeout, "--timeout")
+    if patience is not None and not wait:
+        raise _input.BadInput("--timeout is for --wait: give both")
+    body = _input.payload(payload, text=text)
+    with client(options.address) as tf:
+        job = tf.tasks.run(task, body)
+        if wait:
+            if not options.json:
+                _output.notice(f"job {job.id}")
+            finish(tf, job.id, patience, options.json)
+        elif options.json:
+            _output.document({"id": job.id, "queue": job.queue, "task": job.task})
+        else:
+            print(job.id)
+
+
+@app.command("update", epilog="""\b
+Examples:
+  taskflow task update report --schedule "30 7 * * *" --zone Europe/Berlin
+  taskflow task update report --schedule ""                # no schedule any more
+  taskflow task update report --inactive                   # its schedule fires no more; run still works""")
+def update(
+    context: typer.Context,
+    task: Task,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Another name.")] = None,
+    target: Target = None,
+    queue: Queue = None,
+    schedule: Cron = None,
+    zone: Zone = None,
+    retries: Retries = None,
+    priority: Priority = None,
+    title: Title = None,
+    description: Description = None,
+    active: Annotated[bool | None, typer.Option(
+        "--active/--inactive", help="Whether its schedule fires.", show_default=False)] = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Change what is given. Another schedule counts from now."""
+    options = settle(context, address, as_json)
+    given = _given(
+        name=name, target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
+        priority=_input.priority(priority), title=title, description=description, active=active,
+    )  # fmt: skip
+    if not given:
+        raise _input.BadInput("nothing to change: give an option, like --queue; see `taskflow task update --help`")
+    with client(options.address) as tf:
+        _print_task(tf.tasks.update(task, **given), options.json)
+
+
+@app.command("remove")
+def remove(context: typer.Context, task: Task, address: Address = None, as_json: Json = False) -> None:
+    """Remove a task with its own schedule; jobs that were made stay."""
+    options = settle(context, address, as_json)
+    with client(options.address) as tf:
+        tf.tasks.remove(task)
+    if options.json:
+        return _output.document({"removed": task})
+    print(f"task {task} is removed")
+
+
+@app.command("logs", epilog="""\b
+Examples:
+  taskflow task logs report --type failed --limit 10
+  taskflow task logs --json | jq -r .job_id                # of all tasks""")
+def logs(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A name or id; all tasks without it.")] = "",
+    type: Annotated[str, typer.Option(metavar="TYPE", help="Only completed, or only failed.")] = "",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")] = 50,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs that ended, newest first, with what they gave."""
+    options = settle(context, address, as_json)
+    with client(options.address) as tf:
+        found = tf.tasks.logs(task, limit=limit, type=type)
+    if options.json:
+        return _output.documents(asdict(log) for log in found.logs)
+    _output.table(
+        ("job", "task", "time", "outcome", "result"),
+        ((log.job_id, log.task, log.time, log.type.rpartition(".")[2], _gave(log)) for log in found.logs),
+        empty="no runs have ended",
+    )
+    if found.count > len(found.logs):
+        _output.notice(f"{found.count:,} in all")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """What was typed: an option that was left out changes nothing."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _print_task(task: TaskInfo, as_json: bool) -> None:
+    if as_json:
+        return _output.document(asdict(task))
+    _output.fields((
+        ("task", task.name),
+        ("id", task.id),
+        ("title", task.title),
+        ("description", task.description),
+        ("active", task.active),
+        ("handler", task.target),
+        ("queue", task.queue),
+        ("priority", task.priority),
+        ("retries", task.retries),
+        ("schedule", task.schedule),
+        ("zone", task.time_zone),
+        ("last run", task.last_run_at),
+        ("next run", task.next_run_at),
+        ("created", task.create_time),
+    ))  # fmt: skip
+
+
+def _gave(log: TaskLogInfo) -> str:
+    if log.error is not None:
+        return _output.shorten(str(log.error))
+    return _output.shorten(_output.cell(log.result))

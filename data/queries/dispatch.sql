@@ -6,7 +6,8 @@ select taskflow.fence(%(shards)s::smallint[], %(epochs)s::bigint[]);
 -- Pages of several lanes in the order (tx, id), all of one snapshot (A2): the row n = 0 brings the snapshot, n > 0 what
 -- stands beyond the position of lane n, n < 0 the rows of its late transactions that have ended since. A lane that
 -- catches up after a takeover passes over what is known to be elsewhere (B3); `offset 0` keeps the planner from hashing
--- the whole history for it. Cancelled jobs are never read (A13).
+-- the whole history for it, and from going through the whole lane for transactions that it then finds not to be there (a
+-- page of 2,000 beside 400,000 waiting: 5 ms instead of 740). Cancelled jobs are never read (A13).
 with wanted as (
     select * from unnest(
         %(queues)s::text[], %(tasks)s::text[], %(priorities)s::smallint[], %(txs)s::text[]::xid8[], %(ids)s::uuid[],
@@ -32,15 +33,19 @@ cross join lateral (
     order by j.tx, j.id limit w.most
 ) r
 union all
-select -w.n, j.tx::text::bigint, j.id, null
+select -w.n, r.tx::text::bigint, r.id, null
 from ended e
 join wanted w on w.n = e.n
-join taskflow.jobs j on j.queue = w.queue and j.task = w.task and j.priority = w.priority and not j.deferred and j.tx = e.tx
-where not exists (select from taskflow.cancels c where c.job_id = j.id)
-    and (not w.catching_up or not (
-        exists (select from taskflow.attempts a where a.job_id = j.id offset 0)
-        or exists (select from taskflow.deferred d where d.job_id = j.id offset 0)
-        or exists (select from taskflow.leases l where l.job_id = j.id offset 0)));
+cross join lateral (
+    select j.tx, j.id from taskflow.jobs j
+    where j.queue = w.queue and j.task = w.task and j.priority = w.priority and not j.deferred and j.tx = e.tx
+        and not exists (select from taskflow.cancels c where c.job_id = j.id)
+        and (not w.catching_up or not (
+            exists (select from taskflow.attempts a where a.job_id = j.id offset 0)
+            or exists (select from taskflow.deferred d where d.job_id = j.id offset 0)
+            or exists (select from taskflow.leases l where l.job_id = j.id offset 0)))
+    offset 0
+) r;
 
 -- name: list_lanes
 -- The lanes of these shards, with their marks.

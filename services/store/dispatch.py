@@ -202,12 +202,14 @@ class Spec(NamedTuple):
     run_at: datetime | None = None
 
 
+NO_SCANS = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+
+
 class LaneReader:
     """Reads pages. Its connection is kept from plans that scan: a fresh partition looks empty to the planner."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        plans = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-        self._writer = Writer(url, timeout=timeout, settings=plans, prepare=raw_ids.register)
+        self._writer = Writer(url, timeout=timeout, settings=NO_SCANS, prepare=raw_ids.register)
 
     async def close(self) -> None:
         await self._writer.reset()

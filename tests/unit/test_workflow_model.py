@@ -273,15 +273,6 @@ def test_a_retry_by_hand_goes_on_and_succeeds_when_nothing_fails_any_more(
     assert not again & (done - reset), "what had succeeded, and comes after no failure, ran again"
 
 
-@given(documents())
-def test_a_state_that_was_stored_is_the_same_when_it_is_read(document: dict[str, Any]) -> None:
-    walk = Walk(document)
-
-    walk.start()
-
-    assert RunState.from_json(walk.world.state.to_json()) == walk.world.state
-
-
 texts = st.sampled_from(["a", "b", "w", "g", "decision", "task-1", "", "\x00", "\ud800", "x" * 70_000])
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -317,7 +308,8 @@ READS_ALL = {
         wait("w", signal="a", duration=60),
         {"name": "b", "kind": "task_flow", "depends_on": ["a"], "meta": {
             "parallel": True, "continue_on_failure": True,
-            "calls": [{"url": "https://x/{{ steps.a.result }}", "body": "{{ steps }}"}, {"url": "{{ input }}"}]}},
+            "calls": [{"url": "https://x/{{ steps.a.result }}", "body": "{{ steps }}"}, {"url": "/{{ input }}"}]}},
+        {"name": "s", "kind": "shell", "meta": {"command": ["{{ input }}"], "cwd": "{{ input }}"}},
         task("c", depends_on=["w", "b"], meta={"input": ["{{ steps.w.result }}", "{{ steps.b.result[0].status }}"]}),
         task("d", meta={"input": "{{ steps.a.error.message || 'none' }}"}),
     ],
@@ -327,16 +319,17 @@ READS_ALL = {
 }  # fmt: skip
 
 
-@settings(MANY, max_examples=200)
+@settings(MANY, max_examples=100)
 @given(st.booleans(), st.lists(any_event, max_size=12), anything)
 def test_no_event_makes_the_engine_raise_and_every_state_can_be_stored_as_jsonb(
     steps: bool, events: list[Any], input: Any
 ) -> None:
     definition = Definition.parse(READS_ALL if steps else {"name": "flow", "decider": {}})
-    state = advance(definition, Run("r", input), RunState(), Started(), NOW).state
+    run = Run("r", input, {"app_url": input})
+    state = advance(definition, run, RunState(), Started(), NOW).state
 
     for event in events:
-        new = advance(definition, Run("r", input), state, event, NOW)
+        new = advance(definition, run, state, event, NOW)
 
         state = RunState.from_json(json.loads(json.dumps(new.state.to_json(), allow_nan=False)))
         size_of(state.to_json(), 4 << 20)

@@ -290,6 +290,10 @@ def test_the_workflow_s_app_url_is_stronger_than_the_namespace_s() -> None:
             "steps[0].meta.calls[0].headers.X: {'id': 'a/b?c=d&e', 'base': 'https://shop.example/api'} is not text",
         ),
         (
+            {"url": "https://x.example", "auth": {"scheme": "basic", "username": "{{ input }}", "secret": "s"}},
+            "steps[0].meta.calls[0].auth.username: {'id': 'a/b?c=d&e', 'base': 'https://shop.example/api'} is not text",
+        ),
+        (
             {"url": "https://x.example", "query": {"q": ["{{ `null` }}"]}},
             "steps[0].meta.calls[0].query.q: None is not text",
         ),

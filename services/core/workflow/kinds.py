@@ -179,6 +179,8 @@ class Shell(Kind):
             payload["command"] = [at(f"command[{n}]", values.text, part) for n, part in enumerate(meta["command"])]
         if "env" in meta:
             payload["env"] = {name: at(f"env.{name}", values.text, part) for name, part in meta["env"].items()}
+        if "cwd" in meta:
+            payload["cwd"] = at("cwd", values.text, meta["cwd"])
         return Jobs([JobSpec("shell.run", payload)])
 
 

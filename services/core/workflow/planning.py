@@ -36,7 +36,8 @@ class Planner:
         own = {"app_url": definition.app_url} if definition.app_url else {}
         context = {"run_id": run.id, "workflow": definition.name, **run.context, **own}
         self._scope = {"input": run.input, "context": context}
-        self._moment = Moment(now, context.get("app_url"))
+        app_url = context.get("app_url")
+        self._moment = Moment(now, app_url if isinstance(app_url, str) else None)
         self._budget = Budget()
         self._payloads = 0  # bytes so far
 

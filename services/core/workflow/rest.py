@@ -129,7 +129,9 @@ def _call(call: Mapping[str, Any], path: str, app_url: str | None) -> dict[str, 
         "headers": headers,
         "expected_status": call.get("expected_status", ["2xx"]),
     }
-    return {**told, **{name: call[name] for name in ("body", "auth", "timeout") if name in call}}
+    if "auth" in call:
+        told["auth"] = {name: at(f"{path}.auth.{name}", values.text, value) for name, value in call["auth"].items()}
+    return {**told, **{name: call[name] for name in ("body", "timeout") if name in call}}
 
 
 def _absolute(url: str, app_url: str | None) -> str:

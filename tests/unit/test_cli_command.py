@@ -27,6 +27,21 @@ CLIENT_COMMANDS = [
     ["job", "logs", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
     ["queue", "list"],
     ["queue", "show", "q"],
+    ["task", "create", "t"],
+    ["task", "list"],
+    ["task", "show", "t"],
+    ["task", "run", "t"],
+    ["task", "update", "t", "--inactive"],
+    ["task", "remove", "t"],
+    ["task", "logs"],
+    ["schedule", "create", "t", "@daily"],
+    ["schedule", "list"],
+    ["schedule", "show", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["schedule", "pause", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["schedule", "resume", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["schedule", "preview", "@daily"],
+    ["schedule", "firings", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
+    ["schedule", "delete", "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"],
 ]
 
 

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
 from taskflow._core import Core
 from taskflow._create import AsyncWaiter, Created, SyncWaiter
+from taskflow._declared import declaration
 from taskflow._executor_child import forbid_while_importing
 from taskflow._handles import AsyncJobHandle, JobHandle
 from taskflow._named import AsyncTasks, Tasks
@@ -135,6 +136,8 @@ class TaskFlow(_Client):
         priority: int | None = ...,
         heartbeat_timeout: Seconds | None = ...,
         processes: int | None = ...,
+        schedule: str | None = ...,
+        time_zone: str | None = ...,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
         self,
@@ -148,18 +151,25 @@ class TaskFlow(_Client):
         priority: int | None = None,
         heartbeat_timeout: Seconds | None = None,
         processes: int | None = None,
+        schedule: str | None = None,
+        time_zone: str | None = None,
     ) -> Any:
         """Registers a function as a task, under its own name or `name`. The function stays callable.
 
         `async def` runs on the event loop, `def` in a thread, and with `processes=N` either runs in one of N
         processes of its own, which its timeout can kill. The other options are those of its jobs.
+
+        `schedule`, a cron expression, and `time_zone` (UTC by default) declare it as a named task that runs by itself:
+        whenever `run` starts, the cluster's task of this name is made, or changed where it differs.
         """
         options = JobOptions(
             retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout
         )
 
         def register(target: Callable[..., Any]) -> Task[..., Any]:
-            task: Task[..., Any] = _register(Task, self, target, name, queue, processes, options)
+            task: Task[..., Any] = _register(
+                Task, self, target, name, queue, processes, options, schedule, time_zone
+            )
             return task
 
         return register if function is None else register(function)
@@ -264,6 +274,8 @@ class AsyncTaskFlow(_Client):
         priority: int | None = ...,
         heartbeat_timeout: Seconds | None = ...,
         processes: int | None = ...,
+        schedule: str | None = ...,
+        time_zone: str | None = ...,
     ) -> Callable[[Callable[P, R]], AsyncTask[P, R]]: ...
     def task(
         self,
@@ -277,6 +289,8 @@ class AsyncTaskFlow(_Client):
         priority: int | None = None,
         heartbeat_timeout: Seconds | None = None,
         processes: int | None = None,
+        schedule: str | None = None,
+        time_zone: str | None = None,
     ) -> Any:
         """As TaskFlow.task; the task's `new_job` is a coroutine."""
         options = JobOptions(
@@ -284,7 +298,9 @@ class AsyncTaskFlow(_Client):
         )
 
         def register(target: Callable[..., Any]) -> AsyncTask[..., Any]:
-            task: AsyncTask[..., Any] = _register(AsyncTask, self, target, name, queue, processes, options)
+            task: AsyncTask[..., Any] = _register(
+                AsyncTask, self, target, name, queue, processes, options, schedule, time_zone
+            )
             return task
 
         return register if function is None else register(function)
@@ -335,9 +351,14 @@ def _register(
     queue: str,
     processes: int | None,
     options: JobOptions,
+    schedule: str | None,
+    time_zone: str | None,
 ) -> Any:
     title = check_name(name if name is not None else getattr(target, "__name__", ""), "name")
     build_spec("default", None, options)  # says at the decorator what would be wrong in every job
     handler = make_handler(title, target, processes, options)
-    client._registry.add(handler)
+    if time_zone is not None and not schedule:
+        raise InvalidArgument("time_zone: it is the schedule's; give a schedule, too", field="time_zone")
+    declared = declaration(handler, queue, options, schedule, time_zone or "UTC") if schedule else None
+    client._registry.add(handler, declared)
     return kind(client, handler, queue, options)

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from taskflow._core import Core
+from taskflow._declared import declare
 from taskflow._executor_child import stop_if_importing
 from taskflow._io import new_event_loop
 from taskflow._worker import Worker
@@ -32,11 +33,18 @@ class Running:
         self._stopped = False
 
     async def serve(self, options: RunOptions, handler_loop: asyncio.AbstractEventLoop) -> None:
-        """On the I/O loop."""
-        self.worker = Worker(self._core, options, handler_loop)
+        """On the I/O loop. InvalidArgument when the cluster refuses a task that the app declares."""
+        worker = self.worker = Worker(self._core, options, handler_loop)
         if self._stopped:
-            self.worker.stop()
-        await self.worker.run()
+            worker.stop()
+        declaring = asyncio.ensure_future(declare(self._core, options.declared))
+        declaring.add_done_callback(lambda done: worker.stop() if _failed(done) else None)
+        try:
+            await worker.run()
+        finally:
+            declaring.cancel()
+        if _failed(declaring):
+            declaring.result()
 
     def stop(self) -> None:
         """From any thread, or from a signal's handler: drain."""
@@ -47,6 +55,10 @@ class Running:
         """From any thread: handler processes end with this one."""
         if self.worker is not None:
             self.worker.kill()
+
+
+def _failed(done: asyncio.Future[None]) -> bool:
+    return done.done() and not done.cancelled() and done.exception() is not None
 
 
 def run_blocking(core: Core, options: RunOptions, running: list[Running]) -> None:

@@ -13,6 +13,7 @@ from taskflow._binding import Binding
 from taskflow._handles import AsyncJobHandle, JobHandle
 from taskflow._options import JobOptions, NewJob, check_name, seconds
 from taskflow.errors import AlreadyExists, InvalidArgument
+from taskflow.v1 import tasks_pb2
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -66,18 +67,21 @@ def _optional_seconds(value: Any, field: str) -> float | None:
 
 
 class Registry:
-    """The handlers of an app."""
+    """The handlers of an app, and the named tasks that it declares."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Handler] = {}
+        self.declared: dict[str, tasks_pb2.Task] = {}
 
-    def add(self, handler: Handler) -> None:
+    def add(self, handler: Handler, declared: tasks_pb2.Task | None = None) -> None:
         known = self.tasks.get(handler.name)
         if known is not None and not _same_function(known.function, handler.function):
             raise AlreadyExists(
                 f"name: a task {handler.name!r} is registered already ({known.binding.name}); give one of them a name=…"
             )
         self.tasks[handler.name] = handler
+        if declared is not None:
+            self.declared[handler.name] = declared
 
 
 def _same_function(a: Callable[..., Any], b: Callable[..., Any]) -> bool:

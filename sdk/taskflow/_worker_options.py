@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from taskflow._options import check_name, seconds
 from taskflow._tasks import Handler, Registry, make_handler
 from taskflow.errors import InvalidArgument
+from taskflow.v1 import tasks_pb2
 
 DEFAULT_CONCURRENCY = 20
 DEFAULT_GRACE = 30.0
@@ -28,6 +29,7 @@ class RunOptions:
     queues: list[str] = field(default_factory=list)
     tasks: dict[str, Handler] = field(default_factory=dict)
     queue_handlers: dict[str, Handler] = field(default_factory=dict)
+    declared: list[tasks_pb2.Task] = field(default_factory=list)
 
     def bind(
         self, queue: str | None, handler: object, processes: int | None, queues: tuple[str, ...], registry: Registry
@@ -53,7 +55,8 @@ class RunOptions:
                 "handler: there is nothing to run; register tasks with @tf.task, or give queue and handler",
                 field="handler",
             )
-        return replace(self, name=name, queues=only, tasks=dict(registry.tasks))
+        declared = [task for task in registry.declared.values() if not only or task.queue in only]
+        return replace(self, name=name, queues=only, tasks=dict(registry.tasks), declared=declared)
 
     @property
     def handlers(self) -> list[Handler]:

@@ -40,8 +40,7 @@ def _empty(m: Measure) -> None:
     m.bulk()
     jobs, settled = lab.waiting, lab.settled(lab.waiting_since)
     with m.let_go("backlog", _SLOTS) as began:
-        lab.until(lambda: lab.board.count(FIRST) >= jobs, f"the handlers of {jobs} jobs")
-        m.add("deep.alone", jobs / (time.monotonic() - began))
+        m.add("deep.alone", _rate(m, "alone", jobs, began))
         m.drained(_SLOTS, settled)
 
 
@@ -49,12 +48,19 @@ def _front(m: Measure) -> None:
     """As many from the front of the deep queue."""
     lab, jobs = m.lab, m.plan.jobs
     before = lab.settled(_BEGINNING)
-    with lab.window() as seen, m.let_go(QUEUE, _SLOTS) as began:
-        lab.until(lambda: lab.board.count(FIRST) >= jobs, f"the handlers of {jobs} jobs")
-        m.add("deep.rate", jobs / (time.monotonic() - began))
+    with m.let_go(QUEUE, _SLOTS) as began:
+        m.add("deep.rate", _rate(m, "deep", jobs, began))
         for name in ("coordinator", "queue"):
             m.add(f"deep.mb.{name}", max(map(procs.resident_mb, lab.pids()[name])))
-    m.add("deep.others", seen.others)
     begun = lab.board.count(FIRST)
     lab.until(lambda: lab.settled(_BEGINNING) - before >= begun, f"the outcomes of {begun} jobs", every=0.05)
     _fill(m, begun)
+
+
+def _rate(m: Measure, name: str, jobs: int, began: float) -> float:
+    """Handlers begun a second, until so many have; and what they cost, which a disturbed machine changes less."""
+    with m.costs(name) as costs:
+        m.lab.until(lambda: m.lab.board.count(FIRST) >= jobs, f"the handlers of {jobs} jobs")
+        ended = time.monotonic()
+        costs.append((jobs, 0.0))
+    return jobs / (ended - began)

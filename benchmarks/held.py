@@ -32,7 +32,7 @@ def measure(m: Measure) -> None:
 
 def _steady(m: Measure, kind: str, seconds: float) -> None:
     """Adds a rate and a 99th percentile for each window."""
-    times = m.starts("held", "steady", rate=HELD_RATE, seconds=seconds)
+    times = m.starts(kind or "held", "steady", rate=HELD_RATE, seconds=seconds)
     length = max(m.plan.held / WINDOWS, _SHORTEST)
     first = times[0][0]
     windows: dict[int, list[float]] = {}

@@ -46,6 +46,10 @@ _COSTS = (
     ("callers", "50 callers, one process"),
     ("strangers", "50 that share nothing"),
     ("half", "half the peak"),
+    ("base", f"{HELD_RATE:,} jobs/s"),
+    ("held", f"{HELD_RATE:,} jobs/s, old snapshots held"),
+    ("alone", "drain, alone in its queue"),
+    ("deep", "drain, front of a deep one"),
 )
 
 

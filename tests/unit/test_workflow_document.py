@@ -199,6 +199,19 @@ def test_all_problems_of_a_document_come_at_once_and_one_for_each_path() -> None
     assert caught.value.message.endswith("(and 3 more)")
 
 
+def test_a_step_behind_two_ways_that_exclude_each_other_can_be_reached_by_either() -> None:
+    for outcome, on in (("fail", "failure"), ("succeed", "success")):
+        document = workflow(
+            "a", "b", "c", "d", task("e", depends_on=["d"]),
+            edges=edges("a -> b", "a -failure-> c", "b -> d", "c -> d", f"a -{on}-> e"),
+        )  # fmt: skip
+        world = World(document).start()
+        world.fail("a") if outcome == "fail" else world.succeed("a")
+        world.succeed("c" if outcome == "fail" else "b", "d")
+
+        assert world.open == ["e"]
+
+
 def test_a_document_is_read_from_text_bytes_and_values_alike() -> None:
     document = workflow("a", "b", edges=edges("a -> b"))
 

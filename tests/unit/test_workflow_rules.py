@@ -516,6 +516,14 @@ def test_results_and_errors_flow_to_later_steps() -> None:
     assert world.job("c").payload == {"id": 7, "why": "no"}
 
 
+def test_a_template_over_all_steps_sees_those_that_have_ended() -> None:
+    world = World(workflow("a", "b", task("c", depends_on=["a"], meta={"input": "{{ steps }}"}))).start()
+
+    world.finish("a", 1)
+
+    assert world.job("c").payload == {"a": {"outcome": "succeeded", "result": 1}}
+
+
 def test_only_results_that_a_template_reads_are_kept() -> None:
     document = workflow("a", "b", task("c", depends_on=["a", "b"], meta={"input": "{{ steps.a.result }}"}))
     world = World(document).start()
@@ -661,6 +669,16 @@ def test_a_retry_by_hand_runs_all_again_that_comes_after_the_failed_step_and_not
     world.retry()
 
     assert world.steps == "a running, b succeeded, tidy pending, report succeeded"
+
+
+def test_a_retry_by_hand_runs_again_what_comes_after_the_failed_step_s_group() -> None:
+    world = World(workflow("a", "tidy", edges=edges("g -always-> tidy"), groups=[group("a", retries=0)])).start()
+    world.fail("a")
+    world.succeed("tidy")
+
+    world.retry()
+
+    assert world.steps == "a running, tidy pending"
 
 
 def test_a_handled_failure_is_not_retried_by_hand() -> None:

@@ -163,7 +163,7 @@ def test_no_expression_takes_long_or_builds_much(source: str) -> None:
         expression.value(SEED, budget)
 
     assert caught.value.type == "too_large"
-    assert time.process_time() - began < 2, "on a machine that does 50,000 visits in 43 ms, at most 0.4 s was seen"
+    assert time.process_time() - began < 2, "0.2 s was the most that was seen"
 
 
 @pytest.mark.parametrize(

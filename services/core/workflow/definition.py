@@ -55,7 +55,7 @@ class GroupNode:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A workflow that can be run. Made by `parse`; immutable, and costly enough to be kept: 1,000 steps took 60 ms."""
+    """A workflow that can be run. Made by `parse`; immutable, and worth keeping: 1,000 steps took 22 ms of CPU."""
 
     name: str
     digest: str  # of the document: a run goes on only with the one that it began with

@@ -4,8 +4,7 @@ Plain JMESPath answers null for a name that is not there, so that a typing mista
 missing name is an error that says what is there; `a || b`, `not_null(a, b)`, comparisons and filters take it as null.
 
 A document comes from a user and is evaluated by the process that owns runs: every visited node and every value that an
-expression builds is paid from a Budget. 50,000 visits took 42 ms of CPU, building the most with them 180: the worst of a
-step.
+expression builds is paid from a Budget. 50,000 visits took 42 ms of CPU, and 180 ms where they build the most.
 """
 
 from __future__ import annotations

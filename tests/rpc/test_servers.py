@@ -27,7 +27,9 @@ pytestmark = pytest.mark.feature("S3.6")
 
 COMMON = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 OWN = {
-    "scheduler": {"taskflow.v1.JobService", "taskflow.v1.QueueAdminService", "taskflow.v1.ClusterService"},
+    "scheduler": {
+        f"taskflow.v1.{name}Service" for name in ("Job", "QueueAdmin", "Cluster", "Schedule", "Task")
+    },
     "coordinator": {"taskflow.v1.WorkerService", "taskflow.v1.DispatchService"},
     "queue": {"taskflow.v1.QueueService"},
     "worker": set[str](),

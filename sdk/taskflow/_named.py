@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
-from taskflow import _values
+from taskflow import _ids, _values
 from taskflow._admin import _aeach, _each
 from taskflow._core import Core, outcome_or_raise
 from taskflow._filters import PAGE_SIZE
@@ -177,13 +177,17 @@ class _Calls:
     async def run(self, name: str, payload: Any) -> JobInfo:
         t = self._core.transport
         data, encoding = _values.encode(payload)
-        request = pb.RunTaskRequest(task=name, payload=data, encoding=encoding)  # type: ignore[arg-type]
+        request = pb.RunTaskRequest(
+            task=name, payload=data, encoding=encoding, job_id=_ids.new_id()  # type: ignore[arg-type]
+        )
         return job_info(await t.call(t.tasks.RunTask, request))
 
     async def run_with_result(self, name: str, payload: Any, timeout: Seconds) -> Any:
         t, patience = self._core.transport, in_seconds(timeout, "timeout")
         data, encoding = _values.encode(payload)
-        request = pb.RunTaskWithResultRequest(task=name, payload=data, encoding=encoding)  # type: ignore[arg-type]
+        request = pb.RunTaskWithResultRequest(
+            task=name, payload=data, encoding=encoding, job_id=_ids.new_id()  # type: ignore[arg-type]
+        )
         request.timeout.FromNanoseconds(int(patience * 1e9))
         job = job_info(await t.call(t.tasks.RunTaskWithResult, request, timeout=patience + self._core.timeout))
         if not job.state.final:

@@ -123,6 +123,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         """A job of the task, also of an inactive one: that stops only its schedule (R18)."""
         row = await self._find(request.task)
         spec = job_of(row, request.payload, request.encoding)
+        spec.id = request.job_id
         result = (await self._intake.create([spec], "job", partial=False))[0]
         assert not isinstance(result, TaskFlowFault)
         return result.id

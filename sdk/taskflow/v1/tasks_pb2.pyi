@@ -292,19 +292,23 @@ class RunTaskRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     payload: _builtins.bytes
     encoding: _jobs_pb2.Encoding.ValueType
+    job_id: _builtins.bytes
+    """as JobSpec.id: the same in every try makes one job"""
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
         payload: _builtins.bytes = ...,
         encoding: _jobs_pb2.Encoding.ValueType = ...,
+        job_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "payload", b"payload", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "job_id", b"job_id", "payload", b"payload", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,9 +322,12 @@ class RunTaskWithResultRequest(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     payload: _builtins.bytes
     encoding: _jobs_pb2.Encoding.ValueType
+    job_id: _builtins.bytes
+    """as JobSpec.id"""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """60 s by default"""
@@ -332,10 +339,11 @@ class RunTaskWithResultRequest(_message.Message):
         payload: _builtins.bytes = ...,
         encoding: _jobs_pb2.Encoding.ValueType = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        job_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "payload", b"payload", "task", b"task", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "job_id", b"job_id", "payload", b"payload", "task", b"task", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

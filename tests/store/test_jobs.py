@@ -330,7 +330,7 @@ async def test_an_open_transaction_on_a_key_does_not_stall_the_other_keys(databa
 
     assert made(results) == [False] + [True] * 9
     assert isinstance(results[0], Unavailable) and results[0].reason == "KEY_BUSY"
-    assert 0.5 <= took < 1.5
+    assert 0.5 <= took < 4.0
     assert made(await store_keyed(writer, jobs)) == [True] + [False] * 9
 
 

@@ -219,7 +219,7 @@ def test_a_worker_drains_on_sigterm_and_serves_only_the_queues_named(
         "--concurrency", "1",
         env={"TASKFLOW_ADDRESS": cluster.scheduler_address},
     )  # fmt: skip
-    payload = json.dumps({"seconds": 1.5, "started": f"{tmp_path}/started"})
+    payload = json.dumps({"seconds": 4, "started": f"{tmp_path}/started"})
     other = new(cli, "undrained", "--task", "other_nap")
     running, waiting = (new(cli, "drained", payload, "--task", "nap") for _ in range(2))
     eventually((tmp_path / "started").exists)

@@ -2,10 +2,9 @@
 
 import json
 import os
-import statistics
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,20 +88,19 @@ def _plugins(folder: Path, **points: str) -> dict[str, str]:
 
 
 def test_help_is_quick() -> None:
+    """By the CPU that it takes: other tests run beside this one. On a quiet machine it is the time that a person waits."""
     times = []
-    for _ in range(7):
-        began = time.perf_counter()
+    for _ in range(5):
+        before = _cpu_of_children()
         assert _run("--help").returncode == 0
-        times.append(time.perf_counter() - began)
+        times.append(_cpu_of_children() - before)
 
-    bare = min(_python_itself() for _ in range(5))
-    assert min(times) - bare <= 0.3, f"{statistics.median(times):.2f} s, of which Python itself needs {bare:.2f} s"
+    assert min(times) <= 0.3, f"{times}"
 
 
-def _python_itself() -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    return time.perf_counter() - began
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_help_imports_neither_grpc_nor_rich() -> None:

@@ -88,7 +88,7 @@ def _plugins(folder: Path, **points: str) -> dict[str, str]:
 
 
 def test_help_is_quick() -> None:
-    """By the CPU that it takes: other tests run beside this one. On a quiet machine it is the time that a person waits."""
+    """By the CPU that it takes, since other tests run beside it: on a quiet machine, the time that a person waits."""
     times = []
     for _ in range(5):
         before = _cpu_of_children()

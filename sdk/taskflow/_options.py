@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 from google.protobuf.duration_pb2 import Duration
 
 from taskflow import _ids, _values
+from taskflow._policy import BUILTIN_TASKS
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2
 
@@ -20,7 +21,7 @@ Seconds = float | timedelta
 _NAME = re.compile(r"(?:[A-Za-z0-9_.-]{1,128}/)?[A-Za-z0-9_-]{1,128}\Z")
 _MAX_RETRIES = 1_000_000
 _MAX_SECONDS = 10 * 365 * 86_400
-_good_names: set[str] = set()
+_good_names: set[str] = set(BUILTIN_TASKS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

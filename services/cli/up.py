@@ -9,7 +9,7 @@ import typer
 def up(
     app: Annotated[
         str | None,
-        typer.Argument(help="Your app as module:attribute, for the worker; without it, nothing to run yet."),
+        typer.Argument(help="Your app as module:attribute, for the worker; without it, the built-in handlers alone."),
     ] = None,
     database_url: Annotated[
         str, typer.Option(envvar="TASKFLOW_DATABASE_URL", help="Your own Postgres, instead of the embedded one.")

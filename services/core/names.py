@@ -1,7 +1,7 @@
 """Names of namespaces, queues and tasks (R10).
 
 A name of the namespace `default` is stored bare, any other as `namespace/name`: SQL on a plain installation
-reads as its user wrote it.
+reads as its user wrote it. The built-in tasks `http.call` and `shell.run` stand in no namespace (ADR 0013).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import zlib
 
 from services.core.errors import InvalidArgument
+from taskflow._policy import BUILTIN_TASKS
 
 DEFAULT_NAMESPACE = "default"
 SHARDS = 16
@@ -20,7 +21,7 @@ _known: set[str] = set()  # names that passed: bounded, since checking costs mor
 
 def qualify(name: str, *, field: str, namespace: str = DEFAULT_NAMESPACE) -> str:
     """The stored form of a name as a caller of `namespace` wrote it. InvalidArgument names `field`."""
-    if namespace == DEFAULT_NAMESPACE and name in _known:
+    if (namespace == DEFAULT_NAMESPACE and name in _known) or name in BUILTIN_TASKS:
         return name
     space, slash, bare = name.rpartition("/")
     space = space if slash else namespace

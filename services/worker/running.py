@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from services.runtime import logs
+from services.worker import builtins
 from services.worker.settings import WorkerSettings
 from taskflow import AsyncTaskFlow, TaskFlow, apps
 
@@ -12,11 +13,17 @@ log = logs.get("worker")
 
 
 def load_app(settings: WorkerSettings) -> TaskFlow | AsyncTaskFlow | None:
-    """The app that the settings name, against their scheduler; None if they name none. InvalidArgument in one line."""
-    if not settings.app:
-        TaskFlow(settings.scheduler_address)  # says what is wrong with the address
-        return None
-    return apps.load(settings.app, scheduler=settings.scheduler_address)
+    """The app that the settings name, against their scheduler, with the built-in handlers that they name.
+
+    None if they name neither. InvalidArgument in one line.
+    """
+    app: TaskFlow | AsyncTaskFlow
+    if settings.app:
+        app = apps.load(settings.app, scheduler=settings.scheduler_address)
+    else:
+        app = AsyncTaskFlow(settings.scheduler_address)
+    builtins.register(app, settings)
+    return app if settings.app or settings.builtin_names else None
 
 
 class Running:
@@ -31,10 +38,11 @@ class Running:
     async def run(self) -> None:
         try:
             if self._app is None:
-                log.info("no app is named (TASKFLOW_APP) and there are no built-in handlers yet: nothing to run")
+                log.info("TASKFLOW_APP names no app, and TASKFLOW_BUILTINS no built-in handler: nothing to run")
                 await self._draining.wait()
             else:
-                log.info("runs", app=self._settings.app, scheduler=self._settings.scheduler_address)
+                named = {"app": self._settings.app or None, "builtins": self._settings.builtins or None}
+                log.info("runs", **{k: v for k, v in named.items() if v}, scheduler=self._settings.scheduler_address)
                 await self._run(self._app)
         finally:
             self._ended.set()

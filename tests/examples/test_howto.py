@@ -1,7 +1,8 @@
 """The pages of docs/howto run as written.
 
 A python block is a file: named by its first line (`# shop.py`), or equal to one of sdk/examples. A console block holds
-commands and what they print; `...` stands for anything, and a command that ends in `&` stays until the page's end.
+commands and what they print; `...` stands for anything, a command that ends in `&` stays until the page's end, and one
+over several lines ends each but the last in a backslash.
 """
 
 import os
@@ -10,14 +11,17 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
+from services.cluster.ports import free_ports
 from tests.support.cluster import Program, ServiceCluster
 from tests.support.docs import EXAMPLES, ROOT, blocks
 
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
+VARIABLE = re.compile(r"[A-Z_]+=")
 PROGRAMS = {"python": [sys.executable], "taskflow": [sys.executable, "-m", "taskflow._cli"]}
 
 
@@ -42,7 +46,7 @@ def commands(page: Path) -> list[tuple[str, str]]:
     found = []
     for text in blocks(page, "console"):
         for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
+            command, _, output = part.replace("\\\n", "").partition("\n")
             found.append((command, output))
     return found
 
@@ -58,10 +62,16 @@ def test_a_page_runs_as_written(
 ) -> None:
     write_files(page, tmp_path)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
-    env = {**kept, "TASKFLOW_ADDRESS": cluster.scheduler_address, "PYTHONPATH": str(tmp_path)}
+    everywhere = {**kept, "TASKFLOW_ADDRESS": cluster.scheduler_address, "PYTHONPATH": str(tmp_path)}
+    # Pages start a service as on a machine of its own; here it needs a port and the way to the scheduler.
+    service = {"TASKFLOW_SCHEDULER_ADDRESS": cluster.scheduler_address, "TASKFLOW_METRICS_PORT": "0"}
+    everywhere |= {**service, "TASKFLOW_PORT": str(free_ports(1)[0])}
 
     for command, shown in commands(page):
-        program, *words = shlex.split(command.removesuffix("&"))
+        words = shlex.split(command.removesuffix("&"))
+        given = dict(word.split("=", 1) for word in takewhile(VARIABLE.match, words))
+        program, *words = words[len(given) :]
+        env = {**everywhere, **given}
         if command.endswith("&"):
             log = tmp_path / f"{len(started)}.log"
             started.append(Program([*PROGRAMS[program], *words], log, env, cwd=tmp_path))

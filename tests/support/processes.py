@@ -42,3 +42,11 @@ def connected(pid: int, port: int) -> bool:
         except OSError:
             continue
     return False
+
+
+def peak_memory(pid: int) -> int:
+    """The most that was ever resident of it, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"no VmHWM for {pid}")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.cluster.health import is_serving
+from services.runtime.settings import load
+from services.worker.settings import WorkerSettings
 from taskflow import JobState, TaskFlow
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
@@ -45,14 +47,56 @@ def test_sigterm_lets_running_jobs_end_and_gives_the_others_back(
     cluster.close()
 
 
-def test_without_an_app_it_says_so_once_and_stays_healthy(make_cluster: Callable[..., ServiceCluster]) -> None:
-    cluster = make_cluster(services=("worker",))
+def test_with_nothing_to_run_it_says_so_once_and_stays_healthy(make_cluster: Callable[..., ServiceCluster]) -> None:
+    cluster = make_cluster(services=("worker",), env={"worker": {"TASKFLOW_BUILTINS": ""}})
 
     cluster.start_all()
 
     assert is_serving(cluster.address("worker"), timeout=5)
     assert cluster.log("worker").count("nothing to run") == 1
     assert cluster.stop("worker") == 0
+
+
+def test_without_an_app_it_runs_http_call_and_stays_healthy_while_the_cluster_is_away(
+    make_cluster: Callable[..., ServiceCluster],
+) -> None:
+    cluster = make_cluster(services=("worker",))
+
+    cluster.start_all()
+
+    assert is_serving(cluster.address("worker"), timeout=5)
+    eventually(lambda: "runs task http.call" in cluster.log("worker"))
+    assert cluster.stop("worker") == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("TASKFLOW_BUILTINS", "http,ftp", "no built-in handler 'ftp'"),
+        ("TASKFLOW_HTTP_ALLOW", "10.0.0.1/8", "'10.0.0.1/8' has host bits set"),
+        ("TASKFLOW_HTTP_ALLOW", "127.1", "'127.1' is no address, network or host name"),
+        ("TASKFLOW_HTTP_APP_URL", "example.org", "'example.org' must begin with http://"),
+        ("TASKFLOW_HTTP_TIMEOUT", "0", "greater than 0"),
+        ("TASKFLOW_HTTP_SECRET_HOSTS", "STRIPE", "'STRIPE' is not NAME=host"),
+        ("TASKFLOW_SECRETS_DIR", "/nowhere", "no folder '/nowhere'"),
+        ("TASKFLOW_SHELL_ALLOW", "echo, nonsense-4711", "no program 'nonsense-4711' on PATH"),
+        ("TASKFLOW_SHELL_ALLOW", "./echo", "no program './echo'"),
+        ("TASKFLOW_SHELL_SCRIPTS", "maybe", "'off' or 'on'"),
+        ("TASKFLOW_SHELL_FOLDERS", "tmp", "'tmp' is not the absolute path of a folder"),
+    ],
+)
+def test_a_wrong_setting_of_the_built_in_handlers_stops_the_start(
+    variable: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SystemExit) as end:
+        load(WorkerSettings)
+
+    said = capfd.readouterr().err
+    assert (end.value.code, said.count("\n")) == (2, 1), said
+    assert said.startswith(f"{variable}: ")
+    assert why in said
 
 
 def test_its_metrics_are_served(make_cluster: Callable[..., ServiceCluster]) -> None:

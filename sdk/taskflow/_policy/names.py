@@ -1,0 +1,4 @@
+"""Names that are TaskFlow's own. A user's name holds no dot (R10), so that none can be one of these."""
+
+BUILTIN_TASKS = frozenset({"http.call", "shell.run"})
+"""The tasks of the packaged worker. They stand in no namespace: from every one they are called by these words."""

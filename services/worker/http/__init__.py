@@ -1,0 +1,1 @@
+"""`http.call`: one HTTP request as a job."""

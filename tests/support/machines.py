@@ -11,14 +11,14 @@ _TRY = "mount -t tmpfs -o size=64k tmpfs /dev/shm"
 
 
 @functools.cache
-def interpreter(version: str) -> Path | None:
-    """A Python of this version that runs, if there is one. Shims for a version that is not there do not count."""
+def interpreter(version: str, become: tuple[str, ...] = ()) -> Path | None:
+    """A Python of this version that runs, after the words of `become`. A shim for a version that is absent is none."""
     name = f"python{version}"
     found = [Path(path)] if (path := shutil.which(name)) else []
     for place in _PLACES:
         pattern = Path(place.format(version)).expanduser() / name
         found += sorted(Path("/").glob(str(pattern).lstrip("/")))
-    return next((path for path in found if _runs([str(path), "-c", "import venv"])), None)
+    return next((path for path in found if _runs([*become, str(path), "-c", "import venv"])), None)
 
 
 @functools.cache
@@ -30,6 +30,6 @@ def with_mounts() -> tuple[str, ...] | None:
 
 def _runs(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, capture_output=True).returncode == 0
+        return subprocess.run(command, cwd="/", capture_output=True).returncode == 0
     except OSError:
         return False

@@ -171,7 +171,7 @@ def test_a_clone_is_set_up_and_works_with_python(closed_clone: Path, version: st
 
     python = closed_clone / ".venv" / "bin" / "python"
     assert run(python, "--version").stdout.startswith(f"Python {version}.")
-    for words in (["pip", "check"], ["pytest", "-q", "tests/unit", "tests/rpc"]):
+    for words in (["pip", "check"], ["pytest", "-q", "-n", "2", "--dist", "loadfile", "tests/unit", "tests/rpc"]):
         answer = run(python, "-m", *words, cwd=closed_clone, timeout=900)
         assert answer.returncode == 0, answer.stdout
 
@@ -179,9 +179,8 @@ def test_a_clone_is_set_up_and_works_with_python(closed_clone: Path, version: st
 @WHOLE
 @AS_ROOT
 def test_an_ordinary_user_without_a_home_sets_up_a_clone_and_it_works() -> None:
-    become = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    pythons = [path for version in VERSIONS if (path := interpreter(version))]
-    python = next((path for path in pythons if run(*become, path, "-c", "", cwd=Path("/")).returncode == 0), None)
+    become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    python = next((path for version in VERSIONS if (path := interpreter(version, become))), None)
     if python is None:
         pytest.skip("every Python here is out of an ordinary user's reach")
     with tempfile.TemporaryDirectory(

@@ -179,13 +179,11 @@ def test_a_clone_is_set_up_and_works_with_python(closed_clone: Path, version: st
 @WHOLE
 @AS_ROOT
 def test_an_ordinary_user_without_a_home_sets_up_a_clone_and_it_works() -> None:
-    become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env")  # setpriv itself reaches all
     python = next((path for version in VERSIONS if (path := interpreter(version, become))), None)
     if python is None:
         pytest.skip("every Python here is out of an ordinary user's reach")
-    with tempfile.TemporaryDirectory(
-        prefix="taskflow-clone-"
-    ) as name:  # not pytest's own folder, which is root's alone
+    with tempfile.TemporaryDirectory(prefix="taskflow-clone-") as name:  # pytest's own folder is root's alone
         clone = shutil.copytree(ROOT, Path(name) / "clone", ignore=NOT_A_CLONE)
         run("chown", "-R", "65534:65534", name)
 

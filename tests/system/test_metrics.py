@@ -90,7 +90,7 @@ def test_each_service_counts_what_it_did(scraped: ServiceCluster, tf: TaskFlow) 
     eventually(lambda: counted(scraped, "attempts_started_total", **mail) >= 20)
     assert value(scraped, "scheduler", "taskflow_jobs_created_total", **mail) >= 20
     assert counted(scraped, "shards_owned") == 16
-    assert counted(scraped, "workers_connected") == 2
+    eventually(lambda: counted(scraped, "workers_connected") == 2)
     assert counted(scraped, "lanes") >= 1
     eventually(lambda: counted(scraped, "jobs_in_memory") == 0)
     eventually(lambda: value(scraped, "queue", "taskflow_polls_waiting") >= 1)

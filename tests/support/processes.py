@@ -44,6 +44,11 @@ def connected(pid: int, port: int) -> bool:
     return False
 
 
+def parent(pid: int) -> int:
+    """Who started it, or took it over."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def peak_memory(pid: int) -> int:
     """The most that was ever resident of it, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

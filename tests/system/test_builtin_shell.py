@@ -15,7 +15,7 @@ import pytest
 
 from taskflow import JobHandle, JobInfo, JobState, JobUnsuccessful, Outcome, TaskFlow
 from tests.support.cluster import ServiceCluster
-from tests.support.processes import descendants, peak_memory, runs
+from tests.support.processes import descendants, parent, peak_memory, runs
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.feature("S1.9")
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(make_cluster: Callable[..., ServiceCluster], folder: Path) -> ServiceCluster:
-    return cluster_with(make_cluster, folder, TASKFLOW_SHELL_MAX_LOG_BYTES="20000")
+    return cluster_with(make_cluster, folder, TASKFLOW_SHELL_MAX_LOG_BYTES="200000")
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,8 @@ def test_output_beyond_the_limit_is_counted_and_fills_no_memory(tf: TaskFlow, ru
     assert level == "warning" and "more lines were left out" in note and "TASKFLOW_SHELL_MAX_LOG_BYTES" in note
     kept = [message for _, message in lines[:-1]]
     assert kept == [str(n + 1) for n in range(len(kept))], "what is kept is whole, and in order"
-    assert sum(map(len, kept)) <= 20_000
+    assert len(kept) > 2_000, "more than the worker takes at once: the command waited"
+    assert sum(map(len, kept)) <= 200_000
     assert peak_memory(running.pid("worker")) - before < 20 << 20
 
 
@@ -308,6 +309,23 @@ def test_scripts_and_commands_are_off_by_default(
         is_final(ran(tf, command=["echo"]), "Forbidden", "payload.command", "TASKFLOW_SHELL_ALLOW): none")
         is_final(ran(tf, command=["bash", "-c", "true"]), "Forbidden")
     assert "can run nothing" in cluster.log("worker")
+    cluster.close()
+
+
+def test_it_runs_beside_an_app_whose_handlers_are_in_another_thread(
+    make_cluster: Callable[..., ServiceCluster], tmp_path: Path
+) -> None:
+    settings = {"TASKFLOW_BUILTINS": "shell", "TASKFLOW_SHELL_SCRIPTS": "on", "TASKFLOW_SHELL_FOLDERS": str(tmp_path)}
+    cluster = make_cluster(services=EVERYTHING, app="tests.support.cli_drained:app", env={"worker": settings})
+    cluster.start_all()
+    with TaskFlow(cluster.scheduler_address) as tf:
+        nap = tf.new_job("drained", {"seconds": 0, "started": str(tmp_path / "started")}, task="nap")
+        job, pids = planted(tf, tmp_path, {"timeout": 3})
+
+        assert nap.wait(timeout=20).state is JobState.SUCCEEDED
+        assert ran(tf, script="echo beside").result["stdout_tail"] == "beside\n"
+        assert ended(job).error.type == "TimedOut"  # type: ignore[union-attr]
+        eventually(lambda: dead(pids), 2)
     cluster.close()
 
 
@@ -407,6 +425,22 @@ def test_nothing_outlives_a_worker_that_is_killed(own: tuple[ServiceCluster, Tas
     cluster.kill("worker", signal.SIGKILL)
 
     eventually(lambda: dead([*pids, *keepers]), 5)
+
+
+def test_a_command_whose_keeper_is_killed_dies_and_fails(own: tuple[ServiceCluster, TaskFlow], tmp_path: Path) -> None:
+    cluster, tf = own
+    before = set(descendants(cluster.pid("worker")))
+    job = new(tf, script="echo $$ > pid; exec sleep 1000", cwd=str(tmp_path))
+    (pid,) = eventually(lambda: numbers(tmp_path / "pid") if (tmp_path / "pid").exists() else None)
+    keeper = parent(pid)
+    assert keeper in set(descendants(cluster.pid("worker"))) - before
+
+    os.kill(keeper, signal.SIGKILL)
+
+    done = ended(job)
+    assert done.error is not None
+    assert done.error.type == "ExitCode" and "was killed" in done.error.message
+    eventually(lambda: dead([pid]), 3)
 
 
 def test_the_end_of_a_drain_ends_the_tree_and_uses_no_try(

@@ -232,6 +232,21 @@ def test_a_name_that_means_another_address_the_second_time_is_looked_at_again(ca
     assert canary.visits == 0
 
 
+def test_a_rule_for_a_name_is_none_for_the_address_that_it_led_to() -> None:
+    """A name that is allowed sends the caller on to its own address, without the name."""
+    with Site(address="127.0.0.2") as inside, Site(f"http://127.0.0.2:{inside.port}/", "127.0.0.2") as site:
+        app = TaskFlow()
+        caller = HttpCaller(WorkerSettings(http_allow="named.example"), Rebinding("127.0.0.2"))
+        with testing.cluster(app) as cluster:
+            cluster.handle("calls", caller.__call__)
+            job = app.new_job("calls", {"url": f"http://named.example:{site.port}/"})
+            cluster.run_until_idle()
+            found = job.get()
+
+    assert (site.visits, inside.visits) == (1, 0)
+    is_refused(found)
+
+
 def test_no_proxy_of_the_environment_is_used(canary: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would connect to an address that nobody has looked at."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):

@@ -1,8 +1,9 @@
 """Keeps one command: starts it, and is there until nothing of it lives any more.
 
-A program of its own, started by path, with few imports: they are most of what a command costs. It adopts whatever the
-command leaves behind, so that no process of the command's can hide from it, in a session of its own or as somebody's
-orphan: once the keeper has no child, nothing is left. Its socket tells it when the worker is gone, however that ended.
+A program of its own, started by path, with few imports: its start is most of the 19 ms of CPU that a command costs more
+than itself (`json`, `socket` and `contextlib` would add 6). It adopts whatever the command leaves behind, so that no
+process of the command's can hide from it, in a session of its own or as somebody's orphan: once the keeper has no
+child, nothing is left. Its socket tells it when the worker is gone, however that ended.
 
 Its arguments are two descriptors. In the file it finds, marshalled, what to start: `argv`, `env`, `cwd`, and `folder`,
 which is removed at the end. Down the socket come `stop SECONDS` and `kill`; up goes, at the end, `exit CODE`,

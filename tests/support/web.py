@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import TypeVar
 
 from aiohttp import web
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
-    """Answers on a free port, until `close`. What came in is kept in `requests`: (method, path with query, headers)."""
+    """Answers on a free port, until `close`. What came in is kept in `requests`: (method, path with query, headers).
 
-    def __init__(self, routes: dict[str, Handler]) -> None:
+    With `tls` it is localhost by CERTIFICATE, which vouches for itself.
+    """
+
+    def __init__(self, routes: dict[str, Handler], *, tls: bool = False) -> None:
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if tls else None
+        if self._tls is not None:
+            self._tls.load_cert_chain(CERTIFICATE)
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._routes = routes
         self._loop = asyncio.new_event_loop()
@@ -37,7 +47,7 @@ class WebServer:
         app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
         return runner, runner.addresses[0][1]
 

@@ -20,7 +20,7 @@ from taskflow.errors import InvalidArgument
 from tests.support.cluster import ServiceCluster
 from tests.support.processes import peak_memory
 from tests.support.waiting import eventually
-from tests.support.web import WebServer
+from tests.support.web import CERTIFICATE, WebServer
 
 TOKEN = "tok-4be1f0c2d9"
 PASSWORD = 'p"ss-77aa31\\x'
@@ -114,6 +114,14 @@ def stranger() -> Iterator[WebServer]:
 
 
 @pytest.fixture(scope="module")
+def secure() -> Iterator[WebServer]:
+    """One with TLS, whose certificate the worker trusts, and which names it localhost."""
+    found = WebServer(ROUTES, tls=True)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
 def outside() -> Iterator[WebServer]:
     """A server on loopback that the worker may not call."""
     found = WebServer(ROUTES)
@@ -134,12 +142,13 @@ def running(
     make_cluster: Callable[..., ServiceCluster],
     server: WebServer,
     stranger: WebServer,
+    secure: WebServer,
     closed_port: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> ServiceCluster:
     secrets = tmp_path_factory.mktemp("secrets")
     (secrets / "in-a-file").write_text(PASSWORD + "\n")
-    allowed = [f"127.0.0.1:{port}" for port in (server.port, stranger.port, closed_port)]
+    allowed = [f"127.0.0.1:{port}" for port in (server.port, stranger.port, secure.port, closed_port)]
     worker = {
         "TASKFLOW_BUILTINS": "http",
         "TASKFLOW_HTTP_ALLOW": ", ".join(allowed),
@@ -151,6 +160,7 @@ def running(
         "TASKFLOW_SECRET_API_TOKEN": TOKEN,
         "TASKFLOW_SECRET_BOUND": BOUND,
         "TASKFLOW_LOG_LEVEL": "debug",
+        "SSL_CERT_FILE": str(CERTIFICATE),
     }
     cluster = make_cluster(services=EVERYTHING, env={"worker": worker})
     cluster.start_all()
@@ -377,6 +387,16 @@ def test_a_server_that_is_not_there_is_tried_again(tf: TaskFlow, closed_port: in
     job = called(tf, f"http://{host}:{closed_port}/")
 
     assert job.error is not None and (job.error.type, job.error.final) == ("HttpConnection", False)
+
+
+def test_a_certificate_must_be_good_and_of_that_name(tf: TaskFlow, secure: WebServer) -> None:
+    good = called(tf, f"https://localhost:{secure.port}/echo")
+    bad = called(tf, f"https://127.0.0.1:{secure.port}/echo")
+
+    assert good.state is JobState.SUCCEEDED, good.error
+    assert bad.error is not None and (bad.error.type, bad.error.final) == ("HttpConnection", False)
+    assert "CERTIFICATE_VERIFY_FAILED" in bad.error.message
+    assert secure.paths() == ["/echo"]
 
 
 def test_a_call_has_a_limit_of_time(tf: TaskFlow, server: WebServer) -> None:

@@ -195,7 +195,8 @@ class _Attempt:
         if self._way.refused is not None:
             raise give_up("Forbidden", f"{self.shown}: {self._way.refused}") from None
         why = cleaned(str(error) or type(error).__name__, self._used)[:_SHOWN]
-        if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+        # A certificate's error is a ValueError, too, and may pass.
+        if isinstance(error, aiohttp.InvalidURL) or not isinstance(error, (aiohttp.ClientError, OSError)):
             raise give_up("InvalidPayload", f"payload: {self.shown}: {why}") from None
         raise try_again("HttpConnection", f"{self.shown}: {why}") from None
 

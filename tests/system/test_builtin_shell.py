@@ -168,6 +168,11 @@ def test_the_environment_holds_what_the_operator_and_the_job_give_and_no_more(tf
     }
 
 
+def test_who_started_it_has_nothing_in_its_environment(tf: TaskFlow) -> None:
+    """What it can read of its parent would else be the worker's, with all its secrets."""
+    assert ran(tf, script="cat /proc/$PPID/environ; echo; echo end").result["stdout_tail"] == "\nend\n"
+
+
 def test_without_a_folder_it_runs_in_an_empty_one_that_is_gone_afterwards(tf: TaskFlow) -> None:
     done = ran(tf, script="pwd; ls -A; touch here; mkdir -p deep/er")
 
@@ -189,6 +194,7 @@ def test_it_runs_in_the_folder_that_it_asks_for_where_that_is_allowed(tf: TaskFl
         ({"script": "echo before; echo why >&2; exit 7"}, ("exit code 7", "it said last: why")),
         ({"script": "exit 139"}, ("exit code 139", "SIGSEGV")),
         ({"script": "kill -KILL $$"}, ("ended by SIGKILL",)),
+        ({"script": "kill -KILL 0"}, ("ended by SIGKILL",)),
         ({"script": "nonsense-4711"}, ("exit code 127", "nonsense-4711")),
         ({"command": ["false"]}, ("exit code 1",)),
     ],

@@ -37,7 +37,6 @@ def main(control: int, spec_file: int) -> None:
     except OSError as error:
         ending = f"error {error.errno}"
     else:
-        _let_go()
         ending = _Keeper(control, wake, child).keep()
     if spec["folder"]:
         import shutil
@@ -117,7 +116,7 @@ class _Keeper:
 
 
 def _start(argv: list[str], env: dict[str, str], cwd: str) -> int:
-    """The command, in a session of its own. OSError when it cannot be started."""
+    """The command, in a session of its own: what it sends to its group is not for the keeper. Or OSError."""
     keeper = os.getpid()
     told, tell = os.pipe()  # closed by a successful exec
     child = os.fork()
@@ -154,13 +153,6 @@ def _listen_for_children() -> int:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     return told
-
-
-def _let_go() -> None:
-    """The command alone holds its input and output: they end when nothing of it lives."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nothing, fd)
 
 
 def _descendants() -> list[int]:

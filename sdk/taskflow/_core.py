@@ -71,7 +71,12 @@ class Core:
         return self._creator
 
     def close(self) -> None:
-        self.io.close(self._transport.close if self._transport is not None else None)
+        self.io.close(self._close if self._transport is not None else None)
+
+    async def _close(self) -> None:
+        if self._creator is not None:
+            await self._creator.close()
+        await self.transport.close()
 
     # -- jobs --------------------------------------------------------------------------------------------------
 

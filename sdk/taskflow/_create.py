@@ -1,6 +1,7 @@
 """Making jobs. Callers of one process share calls: what arrives while a call is under way forms the next one.
 
-No timers: a lone call leaves at once. Ids are in the specs already, so repeating a call makes no second job.
+No timers: a lone call leaves at once. Ids are in the specs already, so repeating a call makes no second job. Calls that
+follow each other go on streams, see _create_stream.py.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from taskflow import errors
+from taskflow._clock import SYSTEM
+from taskflow._create_stream import CreateStream
 from taskflow._io import IoThread, Mailbox
 from taskflow._transport import Transport, by_code_number
 from taskflow.v1 import jobs_pb2
@@ -89,11 +92,16 @@ class Creator:
         self._transport = transport
         self._pending: deque[_Waiter] = deque()
         self._in_flight = 0
+        self._streams = [CreateStream(self._open_stream, io.spawn) for _ in range(_IN_FLIGHT)]
         self._mailbox: Mailbox[_Waiter] = Mailbox(io.loop, self._gather)
 
     def put(self, waiter: _Waiter) -> None:
         """From any thread."""
         self._mailbox.put(waiter)
+
+    async def close(self) -> None:
+        """Ends what is open between calls. On the I/O loop."""
+        await asyncio.gather(*(stream.close() for stream in self._streams))
 
     def _gather(self, arrived: deque[_Waiter]) -> None:
         pending = self._pending
@@ -135,10 +143,21 @@ class Creator:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_settle_futures, settled)
 
+    def _open_stream(self) -> Any:
+        return self._transport().jobs.StreamCreateJobs()
+
     async def _ask(self, specs: list[jobs_pb2.JobSpec]) -> list[Answer]:
         transport = self._transport()
         request = jobs_pb2.CreateJobsRequest(jobs=specs, allow_partial=True)
-        response = await transport.call(transport.jobs.CreateJobs, request)
+        deadline = SYSTEM.monotonic() + transport.timeout
+        stream = self._streams.pop()
+        try:
+            response = await stream.ask(request, transport.timeout)
+        finally:
+            self._streams.append(stream)
+        if response is None:
+            left = max(deadline - SYSTEM.monotonic(), 0.001)
+            response = await transport.call(transport.jobs.CreateJobs, request, timeout=left)
         existing = set(response.existing)
         answers: list[Answer] = [(i, n in existing) for n, i in enumerate(response.ids)]
         for item in response.errors:

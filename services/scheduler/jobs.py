@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 from services.core import ids
 from services.core.errors import FailedPrecondition, InvalidArgument, TaskFlowFault
 from services.rpc.errors import CODES
+from services.rpc.streams import until_closing
 from services.rpc.values import seconds, stamp
+from services.runtime import metrics
 from services.scheduler.coordinators import Coordinators
 from services.scheduler.intake import Intake
 from services.scheduler.lists import Lists, page_size
@@ -31,6 +35,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         reading: Reading,
         lists: Lists,
         coordinators: Coordinators,
+        closing: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._db = db
@@ -38,6 +43,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self._reading = reading
         self._lists = lists
         self._coordinators = coordinators
+        self._closing = closing
+        self._streamed = metrics.rpc_seconds.labels("/taskflow.v1.JobService/StreamCreateJobs")
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Any) -> pb.Job:
         result = (await self._intake.create([request.job], "job", partial=False))[0]
@@ -62,6 +69,14 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             if not result.tx and result.id != spec.id:
                 answer.existing.append(index)
         return answer
+
+    async def StreamCreateJobs(
+        self, requests: AsyncIterator[pb.CreateJobsRequest], context: Any
+    ) -> AsyncIterator[pb.CreateJobsResponse]:
+        async for request in until_closing(requests, self._closing):
+            with self._streamed.time():
+                answer = await self.CreateJobs(request, context)
+            yield answer
 
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.Job:
         return await self._reading.job(ids.parse(request.id, field="id"))

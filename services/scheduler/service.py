@@ -124,7 +124,7 @@ def register(
     admission: Admission,
     firer: Firer,
 ) -> None:
-    jobs = JobServicer(settings, db, intake, reading, Lists(db, clock, coordinators), coordinators)
+    jobs = JobServicer(settings, db, intake, reading, Lists(db, clock, coordinators), coordinators, server.closing)
     queues = QueueAdminServicer(db, coordinators, clock)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
     schedules = ScheduleServicer(settings, db, clock, admission, firer.poked)

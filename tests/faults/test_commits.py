@@ -213,6 +213,24 @@ def test_the_sdk_repeats_a_call_by_itself_and_makes_each_job_once(
     assert {row[0] for row in there} == ids and len(there) == 500
 
 
+@pytest.mark.feature("S3.1", "A9", "X.4")
+@pytest.mark.parametrize("moment", ["before_commit", "after_commit"])
+def test_the_sdk_repeats_by_a_call_what_its_stream_took_along(
+    cluster: ServiceCluster, database: str, moment: str
+) -> None:
+    queue = f"stream-{moment}"
+    scheduler_with(cluster, f"scheduler.{moment}=kill@4")
+
+    with TaskFlow(cluster.scheduler_address, timeout=30) as tf, ThreadPoolExecutor(1) as pool:
+        made = [tf.new_job(queue, n) for n in range(3)]  # the first by a call, the others on a stream
+        making = pool.submit(tf.new_job, queue, 3)
+        scheduler_again(cluster)
+        made += [making.result(30), tf.new_job(queue, 4)]
+
+    there = rows.found(database, "select id::text from taskflow.jobs where queue = %s order by payload", queue)
+    assert there == [(job.id,) for job in made]
+
+
 @pytest.mark.feature("M.4")
 def test_nothing_half_written_is_left_by_any_of_it(database: str) -> None:
     """After all of the above: no lease or deferred row of a finished job, no job without its lane."""

@@ -120,6 +120,43 @@ def test_a_call_that_allows_parts_stores_the_good_ones_and_names_the_others(
     assert stored(database, queue) == 3
 
 
+@pytest.mark.feature("X.4", "A9")
+def test_requests_of_a_stream_are_answered_in_order_from_disk_and_may_be_made_again(
+    api: Api, database: str, queue: str
+) -> None:
+    specs = [spec(queue, payload=b"%d" % n) for n in range(4)]
+    good = [pb.CreateJobsRequest(jobs=specs[:2]), pb.CreateJobsRequest(jobs=[specs[2]], allow_partial=True)]
+    partly = pb.CreateJobsRequest(jobs=[specs[3], pb.JobSpec(queue="no name")], allow_partial=True)
+    seen: list[int] = []
+
+    answers = []
+    for answer in api.jobs.StreamCreateJobs(iter([*good, partly, good[0]]), timeout=TIMEOUT):
+        answers.append(answer)
+        seen.append(stored(database, queue))
+
+    assert [list(answer.ids) for answer in answers] == [
+        [s.id for s in specs[:2]], [specs[2].id], [specs[3].id, b""], [s.id for s in specs[:2]],
+    ]  # fmt: skip
+    assert [e.field for e in answers[2].errors] == ["jobs[1].queue"]
+    assert all(now >= answered for now, answered in zip(seen, [2, 3, 4, 4], strict=True)) and seen[-1] == 4
+
+
+@pytest.mark.feature("X.4", "B6")
+def test_what_a_call_may_not_bring_ends_a_stream_and_what_was_answered_stays(
+    api: Api, database: str, queue: str
+) -> None:
+    bad = pb.CreateJobsRequest(jobs=[spec(queue, priority=17)])
+    stream = api.jobs.StreamCreateJobs(iter([pb.CreateJobsRequest(jobs=[spec(queue)]), bad]), timeout=TIMEOUT)
+
+    first = next(stream)
+    with pytest.raises(grpc.RpcError) as refused:
+        next(stream)
+
+    said = refusal(refused.value)
+    assert (said.code, said.field) == (grpc.StatusCode.INVALID_ARGUMENT, "jobs[0].priority")
+    assert len(first.ids) == stored(database, queue) == 1
+
+
 @pytest.mark.feature("A9")
 def test_a_call_that_is_made_again_makes_no_second_job(api: Api, database: str, queue: str) -> None:
     jobs = [spec(queue) for _ in range(50)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
@@ -18,7 +20,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1 import queue_pb2
 from tests.support import postgres as pg
-from tests.support.api import TIMEOUT, Api, refusal
+from tests.support.api import TIMEOUT, Api, refusal, spec
 from tests.support.cluster import ServiceCluster
 from tests.support.rawworker import RawWorker
 from tests.support.waiting import eventually
@@ -137,8 +139,16 @@ def test_the_death_of_one_stops_its_own_part_alone(cluster: ServiceCluster, api:
 @pytest.mark.feature("B13", "X.22")
 @pytest.mark.parametrize("name", ["queue", "coordinator", "scheduler", "worker"])
 def test_a_stop_ends_within_its_grace_whatever_is_open(cluster: ServiceCluster, api: Api, name: str) -> None:
-    """Polls, sessions, feeds, offers, and somebody who waits for a job."""
+    """Polls, sessions, feeds, offers, somebody who waits for a job, and a stream that waits for its next one."""
     job = api.new("for-nobody")
+    enough = threading.Event()
+
+    def requests() -> Iterator[pb.CreateJobsRequest]:
+        yield pb.CreateJobsRequest(jobs=[spec("for-nobody")])
+        enough.wait(60)
+
+    stream = api.jobs.StreamCreateJobs(requests())
+    other = next(stream).ids[0]
 
     def wait() -> Any:
         request = pb.AwaitJobRequest(id=job.id)
@@ -157,13 +167,16 @@ def test_a_stop_ends_within_its_grace_whatever_is_open(cluster: ServiceCluster, 
         took = time.monotonic() - begun
         cluster.start(name)
         cluster.wait_healthy(name)
-        api.jobs.CancelJob(pb.CancelJobRequest(id=job.id), timeout=TIMEOUT)
+        for made in (job.id, str(UUID(bytes=other))):
+            api.jobs.CancelJob(pb.CancelJobRequest(id=made), timeout=TIMEOUT)
         answer = waiting.result()
+        enough.set()
     ended = polling.result()  # with the stop, or with the worker
     with RawWorker(api, queues=["nothing-comes"], worker_id=raw.worker_id):
         pass  # a goodbye that counts, so that no takeover waits for it
 
     assert status == 0 and took < GRACE / 2
+    assert list(stream) == [], "ended in order, by the server where it is that which stops"
     assert ended == [] if name == "queue" else isinstance(ended, grpc.RpcError | ValueError)
     if name == "scheduler":
         assert answer.code == grpc.StatusCode.UNAVAILABLE

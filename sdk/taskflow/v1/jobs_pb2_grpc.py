@@ -45,6 +45,11 @@ class JobServiceStub:
                 request_serializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsResponse.FromString,
                 _registered_method=True)
+        self.StreamCreateJobs = channel.stream_stream(
+                '/taskflow.v1.JobService/StreamCreateJobs',
+                request_serializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/taskflow.v1.JobService/GetJob',
                 request_serializer=taskflow_dot_v1_dot_jobs__pb2.GetJobRequest.SerializeToString,
@@ -97,6 +102,16 @@ class JobServiceServicer:
 
     def CreateJobs(self, request, context):
         """Persists many jobs in one commit. All or nothing, unless `allow_partial` is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamCreateJobs(self, request_iterator, context):
+        """CreateJobs for a client that calls often: one request at a time, each answered by one response, at half the cost of a
+        call. Where CreateJobs would fail the stream ends with that status. A request without an answer may have been stored,
+        and may be made again under its ids, by either method.
+        buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +175,11 @@ def add_JobServiceServicer_to_server(servicer, server):
             ),
             'CreateJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateJobs,
+                    request_deserializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsResponse.SerializeToString,
+            ),
+            'StreamCreateJobs': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamCreateJobs,
                     request_deserializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_jobs__pb2.CreateJobsResponse.SerializeToString,
             ),
@@ -252,6 +272,33 @@ class JobService:
             request,
             target,
             '/taskflow.v1.JobService/CreateJobs',
+            taskflow_dot_v1_dot_jobs__pb2.CreateJobsRequest.SerializeToString,
+            taskflow_dot_v1_dot_jobs__pb2.CreateJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamCreateJobs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/taskflow.v1.JobService/StreamCreateJobs',
             taskflow_dot_v1_dot_jobs__pb2.CreateJobsRequest.SerializeToString,
             taskflow_dot_v1_dot_jobs__pb2.CreateJobsResponse.FromString,
             options,

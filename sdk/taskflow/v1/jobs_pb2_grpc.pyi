@@ -40,6 +40,12 @@ class JobServiceStub:
     """
     CreateJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CreateJobsRequest, _jobs_pb2.CreateJobsResponse]
     """Persists many jobs in one commit. All or nothing, unless `allow_partial` is set."""
+    StreamCreateJobs: _grpc.StreamStreamMultiCallable[_jobs_pb2.CreateJobsRequest, _jobs_pb2.CreateJobsResponse]
+    """CreateJobs for a client that calls often: one request at a time, each answered by one response, at half the cost of a
+    call. Where CreateJobs would fail the stream ends with that status. A request without an answer may have been stored,
+    and may be made again under its ids, by either method.
+    buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+    """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]
     """NOT_FOUND when there is no job of that id."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
@@ -68,6 +74,12 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     CreateJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CreateJobsRequest, _jobs_pb2.CreateJobsResponse]  # type: ignore[assignment]
     """Persists many jobs in one commit. All or nothing, unless `allow_partial` is set."""
+    StreamCreateJobs: _aio.StreamStreamMultiCallable[_jobs_pb2.CreateJobsRequest, _jobs_pb2.CreateJobsResponse]  # type: ignore[assignment]
+    """CreateJobs for a client that calls often: one request at a time, each answered by one response, at half the cost of a
+    call. Where CreateJobs would fail the stream ends with that status. A request without an answer may have been stored,
+    and may be made again under its ids, by either method.
+    buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+    """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """NOT_FOUND when there is no job of that id."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
@@ -105,6 +117,18 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CreateJobsResponse, _abc.Awaitable[_jobs_pb2.CreateJobsResponse]]:
         """Persists many jobs in one commit. All or nothing, unless `allow_partial` is set."""
+
+    @_abc_1.abstractmethod
+    def StreamCreateJobs(
+        self,
+        request_iterator: _MaybeAsyncIterator[_jobs_pb2.CreateJobsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.CreateJobsResponse], _abc.AsyncIterator[_jobs_pb2.CreateJobsResponse]]:
+        """CreateJobs for a client that calls often: one request at a time, each answered by one response, at half the cost of a
+        call. Where CreateJobs would fail the stream ends with that status. A request without an answer may have been stored,
+        and may be made again under its ids, by either method.
+        buf:lint:ignore RPC_REQUEST_STANDARD_NAME
+        """
 
     @_abc_1.abstractmethod
     def GetJob(

@@ -212,6 +212,12 @@ class JobOptions(_message.Message):
     START_BY_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    REQUESTER_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    requester: _builtins.bytes
+    """Attributes of whoever the app makes the job for, which its handler sees: a JSON object of at most 4,096 bytes."""
+    label: _builtins.str
+    """a line for people, of at most 256 characters"""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """hard limit of one attempt from its start; none by default"""
@@ -239,10 +245,12 @@ class JobOptions(_message.Message):
         start_by: _timestamp_pb2.Timestamp | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        requester: _builtins.bytes = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "start_by", b"start_by", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "metadata", b"metadata", "start_by", b"start_by", "tags", b"tags", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "label", b"label", "metadata", b"metadata", "requester", b"requester", "start_by", b"start_by", "tags", b"tags", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -293,11 +293,14 @@ class RunTaskRequest(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    REQUESTER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     payload: _builtins.bytes
     encoding: _jobs_pb2.Encoding.ValueType
     job_id: _builtins.bytes
     """as JobSpec.id: the same in every try makes one job"""
+    requester: _builtins.bytes
+    """as JobOptions.requester; the task's own when absent"""
     def __init__(
         self,
         *,
@@ -305,10 +308,11 @@ class RunTaskRequest(_message.Message):
         payload: _builtins.bytes = ...,
         encoding: _jobs_pb2.Encoding.ValueType = ...,
         job_id: _builtins.bytes = ...,
+        requester: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "job_id", b"job_id", "payload", b"payload", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "job_id", b"job_id", "payload", b"payload", "requester", b"requester", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,11 +327,14 @@ class RunTaskWithResultRequest(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    REQUESTER_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     payload: _builtins.bytes
     encoding: _jobs_pb2.Encoding.ValueType
     job_id: _builtins.bytes
     """as JobSpec.id"""
+    requester: _builtins.bytes
+    """as JobOptions.requester"""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """60 s by default"""
@@ -340,10 +347,11 @@ class RunTaskWithResultRequest(_message.Message):
         encoding: _jobs_pb2.Encoding.ValueType = ...,
         timeout: _duration_pb2.Duration | None = ...,
         job_id: _builtins.bytes = ...,
+        requester: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "job_id", b"job_id", "payload", b"payload", "task", b"task", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "job_id", b"job_id", "payload", b"payload", "requester", b"requester", "task", b"task", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -197,7 +197,9 @@ CREATE TABLE taskflow.firings (
     reason text NOT NULL,
     job_id uuid,
     open boolean DEFAULT false NOT NULL,
-    decided_at timestamp with time zone NOT NULL
+    decided_at timestamp with time zone NOT NULL,
+    run_id uuid,
+    trigger text DEFAULT 'schedule'::text NOT NULL
 );
 
 CREATE TABLE taskflow.leases (
@@ -213,7 +215,8 @@ CREATE TABLE taskflow.leases (
     queue text NOT NULL,
     task text NOT NULL,
     worker text,
-    progress jsonb
+    progress jsonb,
+    in_progress_ms bigint
 )
 WITH (fillfactor='50');
 
@@ -364,7 +367,8 @@ CREATE TABLE taskflow.migrations (
 
 CREATE TABLE taskflow.namespaces (
     name text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    app_url text
 );
 
 CREATE TABLE taskflow.queues (
@@ -374,10 +378,198 @@ CREATE TABLE taskflow.queues (
     paused boolean DEFAULT false NOT NULL
 );
 
+CREATE TABLE taskflow.run_inbox (
+    seq bigint NOT NULL,
+    run_id uuid NOT NULL,
+    shard smallint NOT NULL,
+    event json,
+    job_id uuid,
+    attempt integer
+);
+
+ALTER TABLE taskflow.run_inbox ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME taskflow.run_inbox_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE taskflow.run_jobs (
+    id bigint NOT NULL,
+    run_id uuid NOT NULL,
+    step text NOT NULL,
+    iteration integer NOT NULL,
+    index integer NOT NULL,
+    job_id uuid,
+    child_id uuid,
+    after text[] DEFAULT '{}'::text[] NOT NULL
+);
+
+ALTER TABLE taskflow.run_jobs ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME taskflow.run_jobs_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE taskflow.run_logs (
+    run_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    logged_at timestamp with time zone NOT NULL,
+    message text NOT NULL
+);
+
+ALTER TABLE taskflow.run_logs ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME taskflow.run_logs_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE taskflow.run_steps (
+    run_id uuid NOT NULL,
+    step text NOT NULL,
+    iteration integer NOT NULL,
+    status text NOT NULL,
+    error json,
+    due_at timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone
+)
+WITH (fillfactor='70');
+
+CREATE TABLE taskflow.run_timers (
+    id bigint NOT NULL,
+    run_id uuid NOT NULL,
+    name text NOT NULL,
+    iteration integer NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    shard smallint NOT NULL,
+    after text[] DEFAULT '{}'::text[] NOT NULL
+);
+
+ALTER TABLE taskflow.run_timers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME taskflow.run_timers_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE taskflow.runs (
+    id uuid NOT NULL,
+    workflow text NOT NULL,
+    version integer NOT NULL,
+    shard smallint NOT NULL,
+    status text DEFAULT 'new'::text NOT NULL,
+    held boolean DEFAULT false NOT NULL,
+    waiting boolean DEFAULT true NOT NULL,
+    input json,
+    context json NOT NULL,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    label text,
+    trigger text NOT NULL,
+    schedule_id uuid,
+    parent_id uuid,
+    parent_step text,
+    parent_iteration integer,
+    depth integer DEFAULT 0 NOT NULL,
+    state json DEFAULT '{}'::json NOT NULL,
+    signals text[] DEFAULT '{}'::text[] NOT NULL,
+    output json,
+    error json,
+    sla_missed boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
+CREATE TABLE taskflow.workflows (
+    name text NOT NULL,
+    version integer NOT NULL,
+    document json NOT NULL,
+    digest text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted boolean DEFAULT false NOT NULL
+);
+
+CREATE VIEW taskflow.schedule_task AS
+ SELECT x.id,
+    x.step AS task_id,
+    COALESCE((s.value ->> 'kind'::text), 'decision'::text) AS task_type,
+    ((s.value -> 'meta'::text))::text AS task_payload,
+    ( SELECT
+                CASE count(*)
+                    WHEN 1 THEN min(o.result)
+                    ELSE (('['::text || string_agg(COALESCE(o.result, 'null'::text), ','::text)) || ']'::text)
+                END AS "case"
+           FROM ( SELECT taskflow.readable(a.result, a.encoding) AS result
+                   FROM (taskflow.run_jobs p
+                     JOIN LATERAL ( SELECT a_1.job_id,
+                            a_1.started_at,
+                            a_1.finished_at,
+                            a_1.exec_id,
+                            a_1.attempt,
+                            a_1.tries,
+                            a_1.outcome,
+                            a_1.final,
+                            a_1.encoding,
+                            a_1.worker,
+                            a_1.result,
+                            a_1.error
+                           FROM taskflow.attempts a_1
+                          WHERE ((a_1.job_id = p.job_id) AND a_1.final)
+                          ORDER BY a_1.attempt DESC
+                         LIMIT 1) a ON (true))
+                  WHERE ((p.run_id = x.run_id) AND (p.step = ANY (x.after)) AND (p.iteration = ( SELECT max(q.iteration) AS max
+                           FROM taskflow.run_jobs q
+                          WHERE ((q.run_id = p.run_id) AND (q.step = p.step)))))
+                  ORDER BY p.id) o) AS pre_task_payload,
+    (r.input)::text AS workflow_payload,
+    (w.document)::text AS workflow_json,
+    x.run_id,
+    x.due_at,
+    x.job_id
+   FROM (((( SELECT (t.id * 2) AS id,
+            t.run_id,
+            t.name AS step,
+            t.after,
+            t.due_at,
+            NULL::uuid AS job_id
+           FROM taskflow.run_timers t
+        UNION ALL
+         SELECT ((j.id * 2) + 1),
+            j.run_id,
+            j.step,
+            j.after,
+            NULL::timestamp with time zone,
+            j.job_id
+           FROM taskflow.run_jobs j
+          WHERE ((j.job_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
+                   FROM taskflow.attempts a
+                  WHERE ((a.job_id = j.job_id) AND a.final)))))) x
+     JOIN taskflow.runs r ON (((r.id = x.run_id) AND (r.finished_at IS NULL))))
+     JOIN taskflow.workflows w ON (((w.name = r.workflow) AND (w.version = r.version))))
+     LEFT JOIN LATERAL ( SELECT json_array_elements.value
+           FROM json_array_elements(
+                CASE json_typeof((w.document -> 'steps'::text))
+                    WHEN 'array'::text THEN (w.document -> 'steps'::text)
+                    ELSE '[]'::json
+                END) json_array_elements(value)
+          WHERE ((json_array_elements.value ->> 'name'::text) = x.step)) s ON (true));
+
 CREATE TABLE taskflow.schedules (
     id uuid NOT NULL,
     namespace text DEFAULT 'default'::text NOT NULL,
-    task text NOT NULL,
+    task text,
     owned boolean DEFAULT false NOT NULL,
     cron text,
     at timestamp with time zone,
@@ -396,7 +588,9 @@ CREATE TABLE taskflow.schedules (
     last_at timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT schedules_check CHECK (((cron IS NULL) <> (at IS NULL)))
+    workflow text,
+    CONSTRAINT schedules_check CHECK (((cron IS NULL) <> (at IS NULL))),
+    CONSTRAINT schedules_target CHECK (((task IS NULL) <> (workflow IS NULL)))
 )
 WITH (fillfactor='70');
 
@@ -410,6 +604,16 @@ CREATE TABLE taskflow.shards (
     queue_address text
 )
 WITH (fillfactor='50');
+
+CREATE TABLE taskflow.task_logs (
+    task_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    attempt integer NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone NOT NULL,
+    outcome smallint NOT NULL,
+    final boolean NOT NULL
+);
 
 CREATE TABLE taskflow.tasks (
     id uuid NOT NULL,
@@ -494,11 +698,32 @@ ALTER TABLE ONLY taskflow.namespaces
 ALTER TABLE ONLY taskflow.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY taskflow.run_inbox
+    ADD CONSTRAINT run_inbox_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY taskflow.run_jobs
+    ADD CONSTRAINT run_jobs_pkey PRIMARY KEY (run_id, step, iteration, index);
+
+ALTER TABLE ONLY taskflow.run_logs
+    ADD CONSTRAINT run_logs_pkey PRIMARY KEY (run_id, seq);
+
+ALTER TABLE ONLY taskflow.run_steps
+    ADD CONSTRAINT run_steps_pkey PRIMARY KEY (run_id, step);
+
+ALTER TABLE ONLY taskflow.run_timers
+    ADD CONSTRAINT run_timers_pkey PRIMARY KEY (run_id, name, iteration);
+
+ALTER TABLE ONLY taskflow.runs
+    ADD CONSTRAINT runs_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY taskflow.schedules
     ADD CONSTRAINT schedules_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY taskflow.shards
     ADD CONSTRAINT shards_pkey PRIMARY KEY (shard);
+
+ALTER TABLE ONLY taskflow.task_logs
+    ADD CONSTRAINT task_logs_pkey PRIMARY KEY (job_id, attempt);
 
 ALTER TABLE ONLY taskflow.tasks
     ADD CONSTRAINT tasks_name_key UNIQUE (name);
@@ -509,13 +734,20 @@ ALTER TABLE ONLY taskflow.tasks
 ALTER TABLE ONLY taskflow.workers
     ADD CONSTRAINT workers_pkey PRIMARY KEY (worker_id, coordinator);
 
+ALTER TABLE ONLY taskflow.workflows
+    ADD CONSTRAINT workflows_pkey PRIMARY KEY (name, version);
+
 CREATE INDEX attempts_unsuccessful ON ONLY taskflow.attempts USING btree (job_id) WHERE (final AND (outcome <> 1));
 
 CREATE INDEX cancels_open ON taskflow.cancels USING btree (shard) WHERE (NOT done);
 
+CREATE INDEX counts_minute ON taskflow.counts USING brin (minute);
+
 CREATE INDEX deferred_due ON taskflow.deferred USING btree (shard, due_at);
 
 CREATE INDEX deferred_queue ON taskflow.deferred USING btree (queue, job_id);
+
+CREATE INDEX firings_decided ON taskflow.firings USING btree (decided_at) WHERE (state <> 'queued'::text);
 
 CREATE INDEX firings_job ON taskflow.firings USING btree (job_id) WHERE (job_id IS NOT NULL);
 
@@ -533,7 +765,27 @@ CREATE INDEX lanes_shard ON taskflow.lanes USING btree (shard);
 
 CREATE INDEX leases_shard ON taskflow.leases USING btree (shard);
 
+CREATE INDEX leases_task ON taskflow.leases USING btree (task) WHERE (task <> ''::text);
+
 CREATE INDEX queues_paused ON taskflow.queues USING btree (shard) WHERE paused;
+
+CREATE INDEX run_inbox_run ON taskflow.run_inbox USING btree (run_id, seq);
+
+CREATE UNIQUE INDEX run_jobs_job ON taskflow.run_jobs USING btree (job_id) WHERE (job_id IS NOT NULL);
+
+CREATE INDEX run_timers_due ON taskflow.run_timers USING btree (shard, due_at);
+
+CREATE INDEX runs_finished ON taskflow.runs USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+
+CREATE INDEX runs_held ON taskflow.runs USING btree (workflow, id) WHERE held;
+
+CREATE INDEX runs_metadata ON taskflow.runs USING gin (metadata jsonb_path_ops);
+
+CREATE INDEX runs_open ON taskflow.runs USING btree (workflow) WHERE (finished_at IS NULL);
+
+CREATE INDEX runs_schedule ON taskflow.runs USING btree (schedule_id) WHERE ((schedule_id IS NOT NULL) AND (finished_at IS NULL));
+
+CREATE INDEX runs_workflow ON taskflow.runs USING btree (workflow, id);
 
 CREATE INDEX schedules_due ON taskflow.schedules USING btree (wake_at) WHERE (wake_at IS NOT NULL);
 
@@ -541,7 +793,27 @@ CREATE INDEX schedules_metadata ON taskflow.schedules USING gin (metadata jsonb_
 
 CREATE UNIQUE INDEX schedules_owned ON taskflow.schedules USING btree (task) WHERE owned;
 
+CREATE UNIQUE INDEX schedules_owned_workflow ON taskflow.schedules USING btree (workflow) WHERE (owned AND (workflow IS NOT NULL));
+
 CREATE INDEX schedules_task ON taskflow.schedules USING btree (task);
+
+CREATE INDEX schedules_workflow ON taskflow.schedules USING btree (workflow) WHERE (workflow IS NOT NULL);
+
+CREATE INDEX task_logs_ended ON taskflow.task_logs USING btree (task_id, outcome, finished_at) WHERE final;
+
+CREATE INDEX task_logs_started ON taskflow.task_logs USING btree (task_id, started_at) WHERE (started_at IS NOT NULL);
 
 ALTER TABLE ONLY taskflow.firings
     ADD CONSTRAINT firings_schedule_id_fkey FOREIGN KEY (schedule_id) REFERENCES taskflow.schedules(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY taskflow.run_jobs
+    ADD CONSTRAINT run_jobs_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY taskflow.run_logs
+    ADD CONSTRAINT run_logs_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY taskflow.run_steps
+    ADD CONSTRAINT run_steps_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY taskflow.run_timers
+    ADD CONSTRAINT run_timers_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;

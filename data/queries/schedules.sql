@@ -18,36 +18,40 @@ select taskflow.leads(%(role)s, %(term)s);
 
 -- name: lock_due_schedules
 -- Those that are to be decided now, with what their tasks say of their jobs.
-select s.id, s.task, s.cron, s.at, s.time_zone, s.start_at, s.end_at, s.payload, s.encoding, s.metadata, s.misfire, s.overlap,
-    s.cursor, t.target, t.queue, t.priority, t.retries, t.options, (select taskflow.now()) as now
+select s.id, s.task, s.workflow, s.cron, s.at, s.time_zone, s.start_at, s.end_at, s.payload, s.encoding, s.metadata, s.misfire, s.overlap,
+    s.cursor, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options, (select taskflow.now()) as now,
+    (select max(w.version) from taskflow.workflows w where w.name = s.workflow and not w.deleted) as version
 from taskflow.schedules s left join taskflow.tasks t on t.name = s.task
 where s.wake_at <= (select taskflow.now()) and s.active and coalesce(t.active, true)
 order by s.wake_at limit %(limit)s
 for update of s skip locked;
 
 -- name: close_firings
--- Firings whose job is final by now.
+-- Firings whose job or run is final by now, or past its retention and gone.
 update taskflow.firings f set open = false
-from taskflow.job_facts j
-where f.schedule_id = any(%(ids)s::uuid[]) and f.open and j.id = f.job_id and j.state >= 6;
+where f.schedule_id = any(%(ids)s::uuid[]) and f.open and case when f.job_id is not null
+    then coalesce((select j.state >= 6 from taskflow.job_facts j where j.id = f.job_id), true)
+    else coalesce((select r.finished_at is not null from taskflow.runs r where r.id = f.run_id), true) end;
 
 -- name: open_firings
--- Unfinished jobs of schedules, and firings that wait for them.
+-- Unfinished jobs and runs of schedules, and firings that wait for them.
 select f.schedule_id, count(*) filter (where f.open) as unfinished, count(*) filter (where f.state = 'queued') as queued,
     min(f.instant) filter (where f.state = 'queued') as oldest_queued,
-    array_agg(f.job_id) filter (where f.open) as jobs
+    array_agg(f.job_id) filter (where f.open and f.job_id is not null) as jobs,
+    array_agg(f.run_id) filter (where f.open and f.run_id is not null) as runs
 from taskflow.firings f
 where f.schedule_id = any(%(ids)s::uuid[]) and (f.open or f.state = 'queued')
 group by f.schedule_id;
 
 -- name: put_firings
 -- The ledger (M.7). A queued firing becomes what was decided of it; nothing else is ever changed by another decision.
-insert into taskflow.firings as f (schedule_id, instant, first, count, state, reason, job_id, open, decided_at)
-select w.*, w.job_id is not null, (select taskflow.now())
+insert into taskflow.firings as f (schedule_id, instant, first, count, state, reason, job_id, run_id, open, decided_at)
+select w.*, w.job_id is not null or w.run_id is not null, (select taskflow.now())
 from unnest(%(schedule_id)s::uuid[], %(instant)s::timestamptz[], %(first)s::timestamptz[], %(instants)s::bigint[],
-    %(state)s::text[], %(reason)s::text[], %(job_id)s::uuid[]) as w (schedule_id, instant, first, count, state, reason, job_id)
+    %(state)s::text[], %(reason)s::text[], %(job_id)s::uuid[], %(run_id)s::uuid[])
+    as w (schedule_id, instant, first, count, state, reason, job_id, run_id)
 on conflict (schedule_id, instant) do update set
-    state = excluded.state, reason = excluded.reason, job_id = excluded.job_id, open = excluded.open,
+    state = excluded.state, reason = excluded.reason, job_id = excluded.job_id, run_id = excluded.run_id, open = excluded.open,
     decided_at = excluded.decided_at
     where f.state = 'queued';
 
@@ -70,9 +74,9 @@ on conflict (job_id) do nothing;
 select extract(epoch from min(wake_at) - (select taskflow.now()))::float8 as seconds from taskflow.schedules where wake_at is not null;
 
 -- name: insert_schedule
-insert into taskflow.schedules (id, namespace, task, owned, cron, at, time_zone, start_at, end_at, payload, encoding, metadata,
+insert into taskflow.schedules (id, namespace, task, workflow, owned, cron, at, time_zone, start_at, end_at, payload, encoding, metadata,
     misfire, overlap, active, cursor, next_at, wake_at)
-values (%(id)s, %(namespace)s, %(task)s, %(owned)s, %(cron)s, %(at)s, %(time_zone)s, %(start_at)s, %(end_at)s, %(payload)s,
+values (%(id)s, %(namespace)s, %(task)s, %(workflow)s, %(owned)s, %(cron)s, %(at)s, %(time_zone)s, %(start_at)s, %(end_at)s, %(payload)s,
     %(encoding)s, %(metadata)s::jsonb, %(misfire)s, %(overlap)s, %(active)s, %(cursor)s, %(next_at)s, %(wake_at)s)
 on conflict (id) do nothing;
 
@@ -82,9 +86,12 @@ select *, (select taskflow.now()) as now from taskflow.schedules where id = any(
 -- name: lock_schedule
 select *, (select taskflow.now()) as now from taskflow.schedules where id = %(id)s for update;
 
+-- name: lock_own_schedule_of_workflow
+select *, (select taskflow.now()) as now from taskflow.schedules where workflow = %(name)s and owned for update;
+
 -- name: list_schedules
 select * from taskflow.schedules
-where id > %(after)s::uuid and (%(task)s::text = '' or task = %(task)s)
+where id > %(after)s::uuid and (%(task)s::text = '' or task = %(task)s) and (%(workflow)s::text = '' or workflow = %(workflow)s)
     and (%(metadata)s::jsonb = '{}' or metadata @> %(metadata)s::jsonb)
 order by id limit %(limit)s;
 
@@ -102,7 +109,7 @@ delete from taskflow.schedules where id = %(id)s;
 delete from taskflow.schedules where metadata @> %(metadata)s::jsonb returning id;
 
 -- name: list_firings
-select instant, first, count, state, reason, job_id from taskflow.firings
+select instant, first, count, state, reason, job_id, run_id from taskflow.firings
 where schedule_id = %(schedule_id)s and instant < %(before)s::timestamptz
 order by instant desc limit %(limit)s;
 
@@ -112,63 +119,85 @@ values (%(id)s, %(name)s, %(title)s, %(description)s, %(active)s, %(target)s, %(
 on conflict (name) do nothing;
 
 -- name: get_tasks
--- By name or id; without either, a page by name. With its own schedule, and its last start by any trigger: of its newest jobs.
-select t.*, s.id as schedule_id, s.cron, s.time_zone, case when t.active then s.next_at end as next_at, ran.at as last_run_at
+-- By name or id; without either, a page by name. With its own schedule, and its last start by any trigger: of a run that
+-- has ended, or has a lease.
+select t.*, s.id as schedule_id, s.cron, s.time_zone, case when t.active then s.next_at end as next_at,
+    greatest(ended.started_at, running.started_at) as last_run_at
 from taskflow.tasks t
 left join taskflow.schedules s on s.task = t.name and s.owned
-left join lateral (
-    select max(greatest(a.started_at, l.started_at)) as at
-    from (
-        select j.id from taskflow.jobs j where j.queue = t.queue and j.task = t.target order by j.id desc limit 1000
-    ) recent
-    left join taskflow.leases l on l.job_id = recent.id
-    left join lateral (select max(a.started_at) as started_at from taskflow.attempts a where a.job_id = recent.id) a on true
-) ran on true
+cross join lateral (
+    select max(l.started_at) as started_at from taskflow.task_logs l where l.task_id = t.id
+) ended
+cross join lateral (
+    select max(l.started_at) as started_at from taskflow.leases l
+    where l.task = t.target and l.task <> ''
+        and exists (select from taskflow.jobs j where j.id = l.job_id and j.options ->> 'task_id' = t.id::text)
+) running
 where (cardinality(%(names)s::text[]) = 0 or t.name = any(%(names)s::text[]) or t.id = any(%(ids)s::uuid[]))
     and t.name > %(after)s
 order by t.name limit %(limit)s;
 
+-- name: lock_task
+-- By its name or id. First the task, then its schedules: whoever changes several takes them in this order.
+select *, (select taskflow.now()) as now from taskflow.tasks where name = %(name)s or id = %(id)s::uuid for update;
+
 -- name: update_task
-update taskflow.tasks set title = %(title)s, description = %(description)s, active = %(active)s, target = %(target)s,
+update taskflow.tasks set name = %(name)s, title = %(title)s, description = %(description)s, active = %(active)s, target = %(target)s,
     queue = %(queue)s, priority = %(priority)s, retries = %(retries)s, options = %(options)s::jsonb,
     updated_at = (select taskflow.now())
 where id = %(id)s;
 
--- name: rename_task
--- With the schedules that run it. No row comes back when the name is taken.
-with renamed as (
-    update taskflow.tasks set name = %(name)s where id = %(id)s
-        and not exists (select from taskflow.tasks t where t.name = %(name)s and t.id <> %(id)s)
-    returning id
-), moved as (
-    update taskflow.schedules set task = %(name)s where task = %(old)s and exists (select from renamed)
-)
-select id from renamed;
+-- name: rename_in_schedules
+update taskflow.schedules set task = %(name)s where task = %(old)s;
 
 -- name: delete_task
 with gone as (delete from taskflow.tasks where id = %(id)s returning name)
 delete from taskflow.schedules s using gone where s.task = gone.name and s.owned;
 
--- name: schedules_of
-select id, owned from taskflow.schedules where task = %(task)s;
+-- name: lock_schedules_of
+select *, (select taskflow.now()) as now from taskflow.schedules where task = %(task)s order by id for update;
 
 -- name: handlers_seen
 -- Which of these handlers a worker has registered that is alive now.
 select distinct handler from taskflow.workers, unnest(tasks) as handler where handler = any(%(names)s::text[]);
 
 -- name: task_logs
--- Runs that ended, newest first: of one task, or of all that there are. `count` stops at a limit.
-with ended as (
-    select j.id, coalesce(j.options -> 'metadata' ->> 'taskflow.task', j.task) as task, a.outcome, a.finished_at, a.result, a.encoding, a.error
+-- Runs that ended, newest first: of one task, or of all that there are. Each index is read no further than the limit.
+select l.job_id as id, l.task, l.outcome, l.finished_at, a.result, coalesce(a.encoding, 1::smallint) as encoding, a.error
+from (
+    select l.*
     from taskflow.tasks t
+    cross join unnest(%(outcomes)s::smallint[]) as w (outcome)
     cross join lateral (
-        select j.id, j.task, j.options from taskflow.jobs j
-        where j.queue = t.queue and j.task = t.target order by j.id desc limit 10000
-    ) j
-    cross join lateral (
-        select * from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
-    ) a
-    where (%(task)s::text = '' or t.name = %(task)s) and a.final and a.outcome = any(%(outcomes)s::smallint[])
-        and coalesce(j.options -> 'metadata' ->> 'taskflow.task', j.task) = t.name
-)
-select e.*, (select count(*) from ended) as count from ended e order by e.finished_at desc, e.id desc limit %(limit)s;
+        select l.job_id, l.attempt, l.outcome, l.finished_at, t.name as task from taskflow.task_logs l
+        where l.task_id = t.id and l.outcome = w.outcome and l.final
+        order by l.finished_at desc limit %(limit)s
+    ) l
+    where %(task)s::uuid is null or t.id = %(task)s::uuid
+    order by l.finished_at desc, l.job_id desc limit %(limit)s
+) l
+left join taskflow.attempts a on a.job_id = l.job_id and a.attempt = l.attempt
+order by l.finished_at desc, l.job_id desc;
+
+-- name: count_task_logs
+-- From the index alone.
+select coalesce(sum(l.n), 0)::bigint as count
+from taskflow.tasks t
+cross join unnest(%(outcomes)s::smallint[]) as w (outcome)
+cross join lateral (
+    select count(*) as n from taskflow.task_logs l where l.task_id = t.id and l.outcome = w.outcome and l.final
+) l
+where %(task)s::uuid is null or t.id = %(task)s::uuid;
+
+-- name: put_task_logs
+-- With the attempts at runs of named tasks. Where memory does not know what a job is, its row does.
+insert into taskflow.task_logs (task_id, job_id, attempt, started_at, finished_at, outcome, final)
+select * from (
+    select coalesce(w.task_id, (select (j.options ->> 'task_id')::uuid from taskflow.jobs j where j.id = w.job_id)) as task_id,
+        w.job_id, w.attempt, w.started_at, w.finished_at, w.outcome, w.final
+    from unnest(%(task_id)s::text[]::uuid[], %(job_id)s::uuid[], %(attempt)s::integer[], %(started_at)s::timestamptz[],
+        %(finished_at)s::timestamptz[], %(outcome)s::smallint[], %(final)s::boolean[])
+        as w (task_id, job_id, attempt, started_at, finished_at, outcome, final)
+) w
+where w.task_id is not null
+on conflict do nothing;

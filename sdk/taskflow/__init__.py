@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from taskflow._card import CreateJobRequest, NewServer, RunConfigurations, Server
     from taskflow._client import AsyncTaskFlow, TaskFlow
     from taskflow._handles import AsyncJobHandle, JobHandle
-    from taskflow._job import Job
-    from taskflow._named import TaskInfo, TaskLogInfo, TaskLogs
+    from taskflow._job import Caller, Job
     from taskflow._options import Backoff, Constant, Exponential, JobOptions, NewJob
     from taskflow._resources import (
         AttemptInfo,
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
         WorkerInfo,
     )
     from taskflow._schedules import FiringInfo, FiringState, Misfire, Overlap, ScheduleInfo
+    from taskflow._task_values import TaskInfo, TaskLogInfo, TaskLogs
     from taskflow._tasks import AsyncTask, Task
+    from taskflow._workflow_values import RunInfo, RunJobInfo, RunState, StepInfo, StepState, WorkflowInfo
     from taskflow.errors import (
         AlreadyExists,
         Cancelled,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
         PermissionDenied,
         ResourceExhausted,
         Retry,
+        RunCancelled,
+        RunFailed,
+        RunUnsuccessful,
         Snooze,
         TaskFlowError,
         Unavailable,
@@ -59,6 +63,7 @@ __all__ = [
     "AsyncTaskFlow",
     "AttemptInfo",
     "Backoff",
+    "Caller",
     "Cancelled",
     "Constant",
     "CreateJobRequest",
@@ -91,10 +96,18 @@ __all__ = [
     "QueueInfo",
     "ResourceExhausted",
     "Retry",
+    "RunCancelled",
     "RunConfigurations",
+    "RunFailed",
+    "RunInfo",
+    "RunJobInfo",
+    "RunState",
+    "RunUnsuccessful",
     "ScheduleInfo",
     "Server",
     "Snooze",
+    "StepInfo",
+    "StepState",
     "Task",
     "TaskFlow",
     "TaskFlowError",
@@ -103,23 +116,26 @@ __all__ = [
     "TaskLogs",
     "Unavailable",
     "WorkerInfo",
+    "WorkflowInfo",
 ]
 
 _MODULES = {
     "taskflow._card": "CreateJobRequest NewServer RunConfigurations Server",
     "taskflow._client": "AsyncTaskFlow TaskFlow",
     "taskflow._handles": "AsyncJobHandle JobHandle",
-    "taskflow._job": "Job",
-    "taskflow._named": "TaskInfo TaskLogInfo TaskLogs",
+    "taskflow._job": "Caller Job",
     "taskflow._options": "Backoff Constant Exponential JobOptions NewJob",
     "taskflow._resources": (
         "AttemptInfo ErrorInfo JobInfo JobState LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
     ),
     "taskflow._schedules": "FiringInfo FiringState Misfire Overlap ScheduleInfo",
+    "taskflow._task_values": "TaskInfo TaskLogInfo TaskLogs",
     "taskflow._tasks": "AsyncTask Task",
+    "taskflow._workflow_values": "RunInfo RunJobInfo RunState StepInfo StepState WorkflowInfo",
     "taskflow.errors": (
         "AlreadyExists Cancelled DeadlineExceeded Fail FailedPrecondition InternalError InvalidArgument "
-        "JobCancelled JobFailed JobUnsuccessful NotFound PermissionDenied ResourceExhausted Retry Snooze "
+        "JobCancelled JobFailed JobUnsuccessful NotFound PermissionDenied ResourceExhausted Retry RunCancelled "
+        "RunFailed RunUnsuccessful Snooze "
         "TaskFlowError Unavailable"
     ),
 }

@@ -27,6 +27,7 @@ from taskflow._schedules import AsyncSchedules, Schedules
 from taskflow._specs import JobLike, numbered_chunks
 from taskflow._tasks import AsyncTask, Registry, Task, make_handler
 from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE, RunOptions
+from taskflow._workflows import AsyncWorkflows, Workflows
 from taskflow.errors import InvalidArgument
 
 P = ParamSpec("P")
@@ -88,6 +89,7 @@ class TaskFlow(_Client):
         self.workers = Workers(self._core)
         self.schedules = Schedules(self._core)
         self.tasks = Tasks(self._core)
+        self.workflows = Workflows(self._core)
 
     def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
@@ -95,7 +97,8 @@ class TaskFlow(_Client):
         """Makes a job, and returns once it is on disk.
 
         `more`: the fields of JobOptions (`retries=`, `task=`, `priority=`, `delay=`, `run_at=`, `key=`, `timeout=`,
-        `heartbeat_timeout=`, `backoff=`, `start_by=`, `metadata=`, `tags=`), which go before those of `options`.
+        `heartbeat_timeout=`, `backoff=`, `start_by=`, `metadata=`, `tags=`, `requester=`, `label=`), which go before
+        those of `options`.
         InvalidArgument names the field at fault; Unavailable when the cluster cannot be reached: the job was
         then not made, or may be, so that a repeat by the app wants a `key`.
         """
@@ -236,6 +239,7 @@ class AsyncTaskFlow(_Client):
         self.workers = AsyncWorkers(self._core)
         self.schedules = AsyncSchedules(self._core)
         self.tasks = AsyncTasks(self._core)
+        self.workflows = AsyncWorkflows(self._core)
 
     async def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]

@@ -53,6 +53,8 @@ class ScheduleInfo:
 
     id: str
     task: str
+    workflow: str
+    """What it runs, instead of a task."""
     cron: str
     at: datetime | None
     time_zone: str
@@ -79,6 +81,8 @@ class FiringInfo:
     state: FiringState
     reason: str
     job_id: str
+    run_id: str
+    """Of a workflow's schedule."""
 
 
 class ScheduleOptions(TypedDict, total=False):
@@ -140,6 +144,7 @@ def schedule_info(message: pb.Schedule) -> ScheduleInfo:
     return ScheduleInfo(
         id=message.id,
         task=message.task,
+        workflow=message.workflow,
         cron=message.cron,
         at=_instant(message, "at"),
         time_zone=message.time_zone,
@@ -164,6 +169,7 @@ def _firing(message: pb.Firing) -> FiringInfo:
         state=FiringState[pb.FiringState.Name(message.state).removeprefix("FIRING_STATE_")],
         reason=message.reason,
         job_id=message.job_id,
+        run_id=message.run_id,
     )
 
 
@@ -173,9 +179,9 @@ class _Calls:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def create(self, task: str, active: bool, given: ScheduleOptions) -> ScheduleInfo:
+    async def create(self, task: str, workflow: str, active: bool, given: ScheduleOptions) -> ScheduleInfo:
         message = _message(given)
-        message.task = task
+        message.task, message.workflow = task, workflow
         message.id = _ids.show(_ids.new_id())  # the same in every try: a repeated call makes no second one
         t = self._core.transport
         request = pb.CreateScheduleRequest(schedule=message, paused=not active)
@@ -186,10 +192,12 @@ class _Calls:
         return schedule_info(await t.call(t.schedules.GetSchedule, pb.GetScheduleRequest(id=id)))
 
     async def page(
-        self, task: str, metadata: Mapping[str, str], page_size: int, token: str
+        self, task: str, workflow: str, metadata: Mapping[str, str], page_size: int, token: str
     ) -> tuple[list[ScheduleInfo], str]:
         t = self._core.transport
-        request = pb.ListSchedulesRequest(task=task, metadata=metadata, page_size=page_size, page_token=token)
+        request = pb.ListSchedulesRequest(
+            task=task, workflow=workflow, metadata=metadata, page_size=page_size, page_token=token
+        )
         page = await t.call(t.schedules.ListSchedules, request)
         return [schedule_info(message) for message in page.schedules], page.next_page_token
 
@@ -249,19 +257,29 @@ class Schedules:
         self._calls = _Calls(core)
         self._call = core.io.call
 
-    def create(self, task: str, *, active: bool = True, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
-        """Runs a task by `cron`, or once `at` an instant. InvalidArgument names the field at fault."""
-        return self._call(lambda: self._calls.create(task, active, options))
+    def create(
+        self, task: str = "", *, workflow: str = "", active: bool = True, **options: Unpack[ScheduleOptions]
+    ) -> ScheduleInfo:
+        """Runs a task, or a workflow with the payload as its input, by `cron`, or once `at` an instant.
+
+        InvalidArgument names the field at fault; NotFound for a workflow that is not there.
+        """
+        return self._call(lambda: self._calls.create(task, workflow, active, options))
 
     def get(self, id: str) -> ScheduleInfo:
         """NotFound when there is none of that id."""
         return self._call(lambda: self._calls.get(id))
 
     def list(
-        self, *, task: str = "", metadata: Mapping[str, str] | None = None, page_size: int = PAGE_SIZE
+        self,
+        *,
+        task: str = "",
+        workflow: str = "",
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = PAGE_SIZE,
     ) -> Iterator[ScheduleInfo]:
-        """Oldest first; of a task, or those that have all of these entries."""
-        return _each(self._call, lambda token: self._calls.page(task, metadata or {}, page_size, token))
+        """Oldest first; of a task or a workflow, or those that have all of these entries."""
+        return _each(self._call, lambda token: self._calls.page(task, workflow, metadata or {}, page_size, token))
 
     def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
         """Changes what is given. Another cron, time or zone counts from now."""
@@ -276,7 +294,8 @@ class Schedules:
         return self._call(lambda: self._calls.switch(id, True))
 
     def delete(self, id: str | None = None, *, metadata: Mapping[str, str] | None = None) -> Iterable[str]:
-        """One, or all that have all of these entries. The ids of what was deleted."""
+        """One, or all that have all of these entries: then the waiting runs that have them are cancelled, too. The ids
+        of what was ended."""
         return self._call(lambda: self._calls.delete(id, metadata or {}))
 
     def preview(
@@ -302,19 +321,26 @@ class AsyncSchedules:
         self._calls = _Calls(core)
         self._call = core.io.acall
 
-    async def create(self, task: str, *, active: bool = True, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
+    async def create(
+        self, task: str = "", *, workflow: str = "", active: bool = True, **options: Unpack[ScheduleOptions]
+    ) -> ScheduleInfo:
         """As Schedules.create."""
-        return await self._call(lambda: self._calls.create(task, active, options))
+        return await self._call(lambda: self._calls.create(task, workflow, active, options))
 
     async def get(self, id: str) -> ScheduleInfo:
         """As Schedules.get."""
         return await self._call(lambda: self._calls.get(id))
 
     def list(
-        self, *, task: str = "", metadata: Mapping[str, str] | None = None, page_size: int = PAGE_SIZE
+        self,
+        *,
+        task: str = "",
+        workflow: str = "",
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[ScheduleInfo]:
         """As Schedules.list."""
-        return _aeach(self._call, lambda token: self._calls.page(task, metadata or {}, page_size, token))
+        return _aeach(self._call, lambda token: self._calls.page(task, workflow, metadata or {}, page_size, token))
 
     async def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
         """As Schedules.update."""

@@ -24,6 +24,7 @@ from taskflow.v1 import (
     queues_pb2_grpc,
     schedules_pb2_grpc,
     tasks_pb2_grpc,
+    workflows_pb2_grpc,
 )
 
 R = TypeVar("R")
@@ -85,6 +86,7 @@ class Transport:
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
         self.tasks = tasks_pb2_grpc.TaskServiceStub(channel)
+        self.workflows = workflows_pb2_grpc.WorkflowServiceStub(channel)
 
     def channel(self, address: str, max_backoff_ms: int = 500) -> grpc.aio.Channel:
         found = self._channels.get(address)
@@ -129,17 +131,27 @@ class Transport:
         deadline = SYSTEM.monotonic() + limit
         backoff = _FIRST_BACKOFF
         left = limit
+        unreached: grpc.aio.AioRpcError | None = None
         while True:
             try:
                 return await method(request, timeout=max(left, 0.001))
             except grpc.aio.AioRpcError as error:
                 failure = error
+            if failure.code() is grpc.StatusCode.UNAVAILABLE:
+                unreached = failure
+            elif unreached is not None and failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and self._unconnected():
+                failure = unreached  # the last try was still connecting: nothing was sent
+                left = 0.0
             pause = backoff * random.uniform(0.5, 1.0)
             left = deadline - SYSTEM.monotonic() - pause
             if failure.code() is not grpc.StatusCode.UNAVAILABLE or left <= 0:
                 raise to_error(failure, self.scheduler) from None
             await SYSTEM.sleep(pause)
             backoff = min(backoff * 2, _LONGEST_BACKOFF)
+
+    def _unconnected(self) -> bool:
+        state = self.channel(self.scheduler).get_state()
+        return state in (grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
     async def topology(self) -> cluster_pb2.Topology:
         return await self.call(self.cluster.GetTopology, cluster_pb2.GetTopologyRequest(), timeout=2.0)
@@ -176,7 +188,7 @@ def by_code_number(code: int, message: str, field: str, reason: str) -> errors.T
 def to_error(error: grpc.aio.AioRpcError, address: str) -> errors.TaskFlowError:
     """The error of the tree for a failed call to `address`."""
     code, message = error.code(), error.details() or ""
-    field, reason, has_details = _details(error)
+    problems, reason, has_details = _details(error)
     if code is grpc.StatusCode.UNAVAILABLE and not has_details:
         message = (
             f"cannot reach TaskFlow's scheduler at {address} ({_cause(message)});"
@@ -186,7 +198,10 @@ def to_error(error: grpc.aio.AioRpcError, address: str) -> errors.TaskFlowError:
         message = f"no answer from TaskFlow's scheduler at {address} in time; it may yet do what was asked"
     elif code is grpc.StatusCode.UNIMPLEMENTED:
         message = f"what answers at {address} is not a TaskFlow scheduler of this version ({message})"
-    return by_code_number(code.value[0], message, field, reason)
+    failed = by_code_number(code.value[0], message, problems[0][0] if problems else "", reason)
+    if isinstance(failed, errors.InvalidArgument):
+        failed.problems = problems
+    return failed
 
 
 def _cause(message: str) -> str:
@@ -197,8 +212,10 @@ def _cause(message: str) -> str:
     return message.strip().splitlines()[-1][:160] if message.strip() else "no connection"
 
 
-def _details(error: grpc.aio.AioRpcError) -> tuple[str, str, bool]:
-    field = reason = ""
+def _details(error: grpc.aio.AioRpcError) -> tuple[list[tuple[str, str]], str, bool]:
+    """What is wrong with which fields, the reason, and whether the error has any of TaskFlow's details."""
+    problems: list[tuple[str, str]] = []
+    reason = ""
     found = False
     for key, value in error.trailing_metadata() or ():
         if key != _STATUS_KEY:
@@ -209,11 +226,11 @@ def _details(error: grpc.aio.AioRpcError) -> tuple[str, str, bool]:
             if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                 bad = error_details_pb2.BadRequest()
                 detail.Unpack(bad)
-                field = bad.field_violations[0].field if bad.field_violations else field
+                problems += [(each.field, each.description) for each in bad.field_violations]
             elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 info = error_details_pb2.ErrorInfo()
                 detail.Unpack(info)
                 reason = info.reason
-    return field, reason, found
+    return problems, reason, found
 
 

@@ -10,9 +10,12 @@
     ├── DeadlineExceeded     no answer in time (also a TimeoutError)
     ├── ResourceExhausted    over a limit of size or number
     ├── InternalError        a fault of the server's own
-    └── JobUnsuccessful      what `wait` raises; `.job` is the job
-        ├── JobFailed
-        └── JobCancelled
+    ├── JobUnsuccessful      what `wait` raises; `.job` is the job
+    │   ├── JobFailed
+    │   └── JobCancelled
+    └── RunUnsuccessful      what `workflows.wait` raises; `.run` is the run
+        ├── RunFailed
+        └── RunCancelled
 
 What a handler raises to say what becomes of its attempt is not an error and stands apart:
 Retry, Fail, Snooze, Cancelled.
@@ -20,11 +23,13 @@ Retry, Fail, Snooze, Cancelled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from taskflow._resources import JobInfo
+    from taskflow._workflow_values import RunInfo
 
 
 class TaskFlowError(Exception):
@@ -37,11 +42,15 @@ class TaskFlowError(Exception):
 
 
 class InvalidArgument(TaskFlowError, ValueError):
-    """An argument is wrong. `field` names it, as in `retries` or `jobs[3].payload`."""
+    """An argument is wrong. `field` names it, as in `retries` or `jobs[3].payload`. `problems` are all that were found,
+    each a path and what is wrong there, where an argument is a whole document."""
 
-    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
+    def __init__(
+        self, message: str, *, field: str = "", reason: str = "", problems: Sequence[tuple[str, str]] = ()
+    ) -> None:
         super().__init__(message, reason=reason)
         self.field = field
+        self.problems = problems
 
 
 class NotFound(TaskFlowError):
@@ -90,6 +99,22 @@ class JobFailed(JobUnsuccessful):
 
 class JobCancelled(JobUnsuccessful):
     """It was cancelled, or not started before its `start_by`."""
+
+
+class RunUnsuccessful(TaskFlowError):
+    """A run of a workflow that was waited for ended without success. `run` is its last state."""
+
+    def __init__(self, message: str, run: RunInfo) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class RunFailed(RunUnsuccessful):
+    """A step's failure was not handled, or an executor ended it so. `run.error` says why."""
+
+
+class RunCancelled(RunUnsuccessful):
+    """It was cancelled."""
 
 
 class Signal(Exception):

@@ -93,6 +93,9 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
         finals.put_nowait(b"")
 
     async def Wake(self, request: pb.WakeRequest, context: Any) -> pb.WakeResponse:
+        if request.runs:
+            self._state.runs_wanted.set()
+            return pb.WakeResponse()
         self._pager.rescan_due()
         self._state.cancels_wanted.set()
         self._state.due_wanted.set()

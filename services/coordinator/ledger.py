@@ -22,9 +22,9 @@ from services.runtime import logs, metrics
 from services.runtime.batcher import Batcher
 from services.store import dispatch as store
 from services.store.database import Writer
-from services.store.dispatch import AttemptRow, Changes, DeferredRow
+from services.store.dispatch import AttemptRow, Changes, DeferredRow, TaskLogRow
 from services.store.errors import DatabaseError, UniqueViolation
-from taskflow._policy import Change, Outcome, decide
+from taskflow._policy import RUN_OF_JOB, Change, Outcome, decide
 from taskflow.v1 import jobs_pb2
 from taskflow.v1.worker_pb2 import AttemptOutcome
 
@@ -222,6 +222,8 @@ class Ledger:
         for ending in endings:
             entry, change = ending.entry, ending.change
             changes.attempts.append(ending.row)
+            if entry.spec is None or entry.spec.HasField("options"):
+                _log_of_task(ending, changes)
             if change.then is not None:
                 key = entry.key
                 changes.defer.append(
@@ -236,6 +238,8 @@ class Ledger:
                 changes.unlease.append(entry.job_id)
             if entry.cancelling:
                 changes.cancelled.append(entry.job_id)
+            if change.final and _of_a_run(entry):
+                changes.told.append((entry.job_id, entry.attempt))
         return changes
 
     def _close(self, endings: Sequence[Ending]) -> None:
@@ -252,6 +256,8 @@ class Ledger:
                 due = True
         if due:
             state.due_wanted.set()
+        if any(ending.change.final and _of_a_run(ending.entry) for ending in endings):
+            state.runs_wanted.set()
 
     async def write(self, changes: Changes, shards: set[int]) -> None:
         """A fenced write besides outcomes. The caller computes it under `exclusive`, or needs no such care."""
@@ -271,10 +277,26 @@ class Ledger:
         await self._batches.idle()
 
 
+def _log_of_task(ending: Ending, changes: Changes) -> None:
+    """Of a run of a named task, and of what memory does not know: a takeover may end a job before it is loaded."""
+    spec, row = ending.entry.spec, ending.row
+    task_id = spec.options.task_id if spec is not None else None
+    if task_id != "":
+        changes.task_logs.append(
+            TaskLogRow(task_id, row.job_id, row.attempt, row.started_at, row.finished_at, row.outcome, row.final)
+        )
+
+
 @functools.lru_cache(maxsize=1024)
 def _success(tries: int) -> Change:
     """By far the most frequent decision: made once for each number of tries."""
     return decide(Outcome.SUCCEEDED, tries=tries, retries=0, rng=float)
+
+
+def _of_a_run(entry: Entry) -> bool:
+    """A run may have to hear of its end: whether one has made it, the database knows."""
+    spec = entry.spec
+    return spec is None or (spec.HasField("options") and RUN_OF_JOB in spec.options.metadata)
 
 
 def _weigh(ending: Ending) -> int:
@@ -306,5 +328,8 @@ _SENTENCES = {
     "expired": "it was not started by the time that start_by gave",
     "cancelled": "cancelled before its start",
     "cancel_grace": "cancelled; its worker did not confirm within the grace",
+    "cancelled_running": "cancelled while an executor had it",
+    "in_progress_timeout": "its executor was silent for longer than its in-progress time-out",
+    "timeout": "it ran for longer than its timeout",
     "never_started": "handed out too often without being started",
 }

@@ -10,6 +10,7 @@ import asyncio
 from contextlib import suppress
 
 from services.coordinator.pager import Pager
+from services.coordinator.runs import Runs
 from services.coordinator.sessions import Sessions
 from services.coordinator.state import State
 from services.runtime.failpoints import reach
@@ -19,10 +20,11 @@ PATIENCE = 1.0  # seconds of real time for workers to follow; who does not is st
 
 
 class Moving:
-    def __init__(self, state: State, sessions: Sessions, pager: Pager) -> None:
+    def __init__(self, state: State, sessions: Sessions, pager: Pager, runs: Runs) -> None:
         self._state = state
         self._sessions = sessions
         self._pager = pager
+        self._runs = runs
 
     def follow(self, moved_us: int) -> None:
         """Moves our clock, and tells the workers."""
@@ -40,6 +42,7 @@ class Moving:
             session.out.put_nowait(told)
         state.cancels_wanted.set()
         state.due_wanted.set()
+        state.runs_wanted.set()
 
     async def move(self, moved_us: int) -> None:
         """Returns when the workers with an open session have followed, and what became due was read."""
@@ -49,4 +52,5 @@ class Moving:
             async with asyncio.timeout(PATIENCE):
                 while any(session.moved_us < moved_us for session in self._sessions.open.values()):
                     await self._sessions.heard.wait()
+        await self._runs.caught_up(PATIENCE)
         await self._pager.due_now()

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 from services.coordinator.cancels import Cancels
 from services.coordinator.dispatch import DispatchServicer
+from services.coordinator.executors import Executors
 from services.coordinator.expiry import Expiry
 from services.coordinator.ledger import Ledger
 from services.coordinator.moving import Moving
@@ -13,6 +14,7 @@ from services.coordinator.notes import Notes
 from services.coordinator.owner import Owner
 from services.coordinator.pager import Pager
 from services.coordinator.recovery import Recovery
+from services.coordinator.runs import Runs
 from services.coordinator.sessions import Sessions
 from services.coordinator.settings import CoordinatorSettings
 from services.coordinator.state import State
@@ -47,13 +49,16 @@ async def start(
     sessions = Sessions(state, ledger, server.closing)
     cancels = Cancels(state, ledger, sessions, recovery)
     notes = Notes(state)
-    moving = Moving(state, sessions, pager)
+    runs = Runs(state, pager)
+    stack.push_async_callback(runs.close)
+    moving = Moving(state, sessions, pager, runs)
     owner = Owner(
         state, ledger, pager, recovery, sessions.announce, sessions.returned, cancels.removed, moving.follow
     )
     owner.incarnation = server.incarnation
     cancels.owner = owner
-    workers = WorkerServicer(state, ledger, sessions, recovery, notes)
+    executors = Executors(state, ledger, sessions, notes)
+    workers = WorkerServicer(state, ledger, sessions, recovery, notes, executors)
     dispatch = DispatchServicer(state, owner, pager, sessions, moving, server.closing)
     name = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
     server.add(name, lambda s: worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, s))
@@ -86,9 +91,11 @@ async def start(
         (recovery.run(), "recovery"),
         (recovery.lease_long(), "leases"),
         (sessions.watch_leases(), "workers"),
+        (executors.watch(), "executors"),
         (cancels.run(), "cancels"),
         (expiry.run(cancels.expire), "expiry"),
         (notes.run(), "notes"),
+        (runs.run(), "runs"),
     ):
         tasks.start(*loop)
     await owner.took_over.wait()

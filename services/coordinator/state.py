@@ -12,6 +12,7 @@ from services.coordinator.settings import CoordinatorSettings
 from services.core import ids
 from services.core.book import Book
 from services.core.errors import NotOwner
+from services.core.holds import Holds
 from services.core.lanes import Lane, LaneKey
 from services.runtime.clock import SystemClock
 from services.store.database import Database
@@ -26,6 +27,7 @@ class State:
         self.rng = random.Random(secrets.randbits(64)).random
         self._number = 0
         self.book = Book(self._token, depth=settings.lane_depth)
+        self.holds = Holds(self.book)
         self.valid_until = 0.0  # by the real clock: to the end of our last renewal in Postgres
         self.lost = asyncio.Event()  # a fence has failed: others own what we thought ours
         self.paused: frozenset[str] = frozenset()  # queues of our shards of which nothing is handed out
@@ -35,6 +37,7 @@ class State:
         self.cancels_wanted = asyncio.Event()
         self.settle_wanted = asyncio.Event()
         self.paused_wanted = asyncio.Event()
+        self.runs_wanted = asyncio.Event()
         self.fed = asyncio.Event()  # the book's outbox has something
         self.finished: Counter[tuple[str, int, int, int]] = Counter()  # queue, shard, minute, outcome: not yet counted
         self._watchers: defaultdict[bytes, set[asyncio.Queue[bytes]]] = defaultdict(set)

@@ -34,8 +34,9 @@ def status_of(fault: errors.TaskFlowFault) -> status_pb2.Status:
     status = status_pb2.Status(code=CODES[type(fault)], message=fault.message)
     reason = getattr(fault, "reason", "")
     if isinstance(fault, errors.InvalidArgument):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=fault.field, description=fault.message)
-        _pack(status, error_details_pb2.BadRequest(field_violations=[violation]))
+        found = getattr(fault, "problems", ()) or [(fault.field, fault.message)]
+        violations = [error_details_pb2.BadRequest.FieldViolation(field=f, description=d) for f, d in found]
+        _pack(status, error_details_pb2.BadRequest(field_violations=violations))
     if isinstance(fault, errors.Unavailable):
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(fault.retry_after * 1000))

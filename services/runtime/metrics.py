@@ -34,14 +34,26 @@ attempt_run_seconds = BatchHistogram(
 job_end_to_end_seconds = BatchHistogram(
     "taskflow_job_end_to_end_seconds", "From a job's making, or its run_at, to its success or failure", "queue", _SPANS
 )
-reports_refused = Counter("taskflow_reports_refused_total", "Outcomes refused", ["reason"])
-for _reason in ("STALE_EXEC_ID", "OUTCOME_RECORDED", "NOT_OWNER"):
+reports_refused = Counter(
+    "taskflow_reports_refused_total", "Outcomes refused, and executors' starts and notifications", ["reason"]
+)
+for _reason in ("STALE_EXEC_ID", "OUTCOME_RECORDED", "NOT_OWNER", "NOT_STARTED"):
     reports_refused.labels(_reason)  # 0 from the beginning: the first one is an increase
+runs_started = Counter("taskflow_runs_started_total", "Runs of workflows that began")
+runs_finished = Counter("taskflow_runs_finished_total", "Runs that came to their end", ["outcome"])
+runs_sla_missed = Counter("taskflow_runs_sla_missed_total", "Runs that began later than their workflow's sla allows")
 takeovers = Counter("taskflow_takeovers_total", "Shards taken over")
 offers_refused = Counter("taskflow_offers_refused_total", "Offered jobs left to the pager")
 
 rpc_seconds = Histogram("taskflow_rpc_seconds", "Time of one call, but for long polls", ["method"], buckets=_SECONDS)
 rpc_failures = Counter("taskflow_rpc_failures_total", "Unary calls answered with an error", ["method", "code"])
+
+http_seconds = Histogram(
+    "taskflow_http_seconds", "Time until the answer to a request begins, but for long polls", ["route"], buckets=_SECONDS
+)
+http_requests = Counter("taskflow_http_requests_total", "Requests answered", ["route", "status"])
+live_streams = Gauge("taskflow_live_streams", "Open pages of the console that are kept up to date")
+live_pages = Gauge("taskflow_live_pages", "Different ones among them: each asks the scheduler by itself")
 
 queue_ready = Gauge("taskflow_queue_ready", "Jobs that wait for a worker, counted up to 10,000", ["queue"])
 queue_oldest = Gauge("taskflow_queue_oldest_seconds", "Age of the oldest of them; 0 without any", ["queue"])

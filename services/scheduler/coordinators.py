@@ -133,6 +133,7 @@ class Coordinators:
         self._backlog = backlog
         self._links: dict[str, Link] = {}
         self._waiters: defaultdict[bytes, set[asyncio.Future[None]]] = defaultdict(set)
+        self.runs_news = asyncio.Event()
 
     def refresh(self, tasks: Background) -> None:
         """Follows the directory: links to the owners of shards, and to nobody else."""
@@ -199,6 +200,16 @@ class Coordinators:
         for link in self._links.values() if shard is None else filter(None, [self._owner(shard)]):
             with suppress(grpc.RpcError):
                 await link.stub.Wake(pb.WakeRequest(job_ids=[job_id]), timeout=QUESTION_TIMEOUT)
+
+    async def tell_of_runs(self) -> None:
+        """Whenever `runs_news` is set: runs have something to hear. Those that come while one call is under way share
+        the next."""
+        request = pb.WakeRequest(runs=True)
+        while True:
+            await self.runs_news.wait()
+            self.runs_news.clear()
+            asked = (link.stub.Wake(request, timeout=QUESTION_TIMEOUT) for link in self._links.values())
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def wake_queues(self) -> None:
         """Queues were paused or resumed."""

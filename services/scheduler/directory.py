@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.core.lanes import LaneKey
-from services.core.names import shard_of
-from services.runtime import logs
 from services.runtime.clock import SystemClock
 from services.store.database import Database
-
-MOST_LANES = 200_000  # remembered; beyond, all are forgotten and learnt anew
-
-log = logs.get("directory")
+from services.store.lanes import KnownLanes
 
 
 @dataclass(slots=True)
@@ -27,40 +20,11 @@ class Cluster:
     queues: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Directory:
+class Directory(KnownLanes):
     def __init__(self, db: Database, clock: SystemClock) -> None:
-        self._db = db
+        super().__init__(db)
         self._clock = clock
-        self._shards: dict[str, int] = {}
-        self._lanes: set[LaneKey] = set()
         self.cluster = Cluster()
-
-    def known(self, lane: LaneKey) -> bool:
-        return lane in self._lanes
-
-    def shard(self, queue: str) -> int:
-        return self._shards[queue]
-
-    async def learn(self, lanes: Iterable[LaneKey]) -> None:
-        """Makes the rows of new queues and lanes, in short transactions of their own, before their first job (B9)."""
-        wanted = sorted({lane for lane in lanes if lane not in self._lanes})
-        if not wanted:
-            return
-        if len(self._lanes) > MOST_LANES:
-            self._lanes.clear()
-            self._shards.clear()
-        queues = sorted({lane.queue for lane in wanted if lane.queue not in self._shards})
-        if queues:
-            await self._db.run("create_queues", names=queues, shards=[shard_of(q) for q in queues])
-            for row in await self._db.rows("get_queues", names=queues):
-                self._shards[row["name"]] = row["shard"]
-        await self._db.run(
-            "create_lanes",
-            queue=[lane.queue for lane in wanted],
-            task=[lane.task for lane in wanted],
-            priority=[lane.priority for lane in wanted],
-        )
-        self._lanes.update(wanted)
 
     async def refresh(self) -> None:
         """Reads shards, members and the database's clock."""

@@ -27,6 +27,7 @@ from services.scheduler.settings import SchedulerSettings
 from services.store import schedules as store
 from services.store.database import Database, Writer
 from services.store.jobs import NewJob, Stored
+from services.store.runs import NewRun, new_run
 from taskflow.v1 import jobs_pb2 as pb
 
 log = logs.get("firing")
@@ -154,6 +155,8 @@ class Firer:
                 return False
             tx = await store.write(conn, decided, term)
             await reach("scheduler.after_firing")
+        if decided.runs or decided.replaced_runs:
+            self._intake.runs_news()
         jobs = decided.jobs
         await self._intake.offer(list(zip(jobs, specs, strict=True)), [Stored(job.id, tx) for job in jobs])
         return len(rows) == AT_ONCE
@@ -172,23 +175,41 @@ class Firer:
         found = due(state, row["now"], Policy(Misfire(row["misfire"]), Overlap(row["overlap"]), late))
         last_at: datetime | None = None
         made: list[tuple[NewJob, pb.JobSpec]] = []
+        runs: list[NewRun] = []
         firings = []
         for firing in (*((found.dequeued,) if found.dequeued else ()), *found.rows):
-            job_id = None
+            job_id = run_id = None
             if firing.state is FiringState.FIRED:
-                made.append(self._job(row, firing))
-                job_id, last_at = UUID(bytes=made[-1][0].id), row["now"]
+                last_at = row["now"]
+                if row["workflow"] is not None:
+                    runs.append(self._run(row, firing))
+                    run_id = runs[-1].id
+                else:
+                    made.append(self._job(row, firing))
+                    job_id = UUID(bytes=made[-1][0].id)
             firings.append(
                 store.FiringRow(
-                    row["id"], firing.instant, firing.first, firing.count, firing.state, firing.reason, job_id
+                    row["id"], firing.instant, firing.first, firing.count, firing.state, firing.reason, job_id, run_id
                 )
             )
+        decided.runs += runs
         decided.jobs += [job for job, _ in made]
         specs += [spec for _, spec in made]
         decided.firings += firings
         if found.cancel_unfinished:
             decided.replaced += row["jobs"] or []
+            decided.replaced_runs += row["runs"] or []
         decided.cursors.append(store.CursorRow(row["id"], found.cursor, found.next_at, found.wake_at, last_at))
+
+    def _run(self, row: dict[str, Any], firing: Firing) -> NewRun:
+        """The run of a firing: of its workflow's latest version."""
+        if row["version"] is None:
+            raise InvalidArgument(f"there is no workflow {row['workflow']!r} any more", "schedule.workflow")
+        metadata = {**row["metadata"], "taskflow.instant": firing.instant.isoformat()}
+        return new_run(
+            self._clock.new_id(), row["workflow"], row["version"], (row["payload"] or b"null").decode(), metadata,
+            trigger="schedule", schedule_id=row["id"],
+        )  # fmt: skip
 
     def _job(self, row: dict[str, Any], firing: Firing) -> tuple[NewJob, pb.JobSpec]:
         """The job of a firing: as its task's row says, or for a handler of the task's name in the queue `default`."""
@@ -203,6 +224,8 @@ class Firer:
         options = options_from_json(row["options"])
         if options is not None:
             spec.options.CopyFrom(options)
+        if row["task_id"] is not None:
+            spec.options.task_id = str(row["task_id"])
         spec.options.metadata.update(row["metadata"])
         spec.options.metadata["taskflow.schedule"] = str(row["id"])
         spec.options.metadata["taskflow.instant"] = firing.instant.isoformat()

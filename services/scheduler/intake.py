@@ -142,6 +142,10 @@ class Intake:
         if groups and not await reach("scheduler.offer"):
             self._coordinators.offer(groups)
 
+    def runs_news(self) -> None:
+        """Tells the owners that runs have something to hear: a hint, too."""
+        self._coordinators.runs_news.set()
+
 
 
 def _weigh(item: Item) -> int:

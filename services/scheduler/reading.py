@@ -81,6 +81,8 @@ class Reading:
         for start in range(0, len(awaited), 1000):
             rows = await self._db.rows("final_jobs", ids=[UUID(bytes=i) for i in awaited[start : start + 1000]])
             self._coordinators.settled(row["id"].bytes for row in rows)
+            runs = await self._db.rows("final_runs", ids=[UUID(bytes=i) for i in awaited[start : start + 1000]])
+            self._coordinators.settled(row["id"].bytes for row in runs)
 
     async def attempts(self, job_id: bytes) -> list[pb.Attempt]:
         await self.row(job_id)

@@ -16,6 +16,7 @@ from services.core.errors import AlreadyExists, InvalidArgument, NotFound
 from services.core.names import namespace_of, qualify
 from services.core.schedules import Misfire, Overlap, Policy, ScheduleState, count_from_now
 from services.core.timing import Timing, parse_timing
+from services.core.workflow.models import Schedule as WorkflowSchedule
 from services.rpc.values import stamp, timestamp_us
 from services.runtime.clock import SystemClock
 from services.scheduler.admission import Admission
@@ -41,13 +42,20 @@ Row = dict[str, Any]
 
 class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
     def __init__(
-        self, settings: SchedulerSettings, db: Database, clock: SystemClock, admission: Admission, poked: asyncio.Event
+        self,
+        settings: SchedulerSettings,
+        db: Database,
+        clock: SystemClock,
+        admission: Admission,
+        poked: asyncio.Event,
+        runs_news: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._db = db
         self._clock = clock
         self._admission = admission
         self._poked = poked
+        self._runs_news = runs_news
 
     async def CreateSchedule(self, request: pb.CreateScheduleRequest, context: Any) -> pb.Schedule:
         now = self._now()
@@ -58,51 +66,78 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         if first is None:
             name = "schedule.at" if row["at"] else "schedule.cron"
             raise InvalidArgument(f"{name}: nothing of it is left to fire", name)
+        if row["workflow"] and not await self._db.rows("latest_versions", names=[row["workflow"]]):
+            raise NotFound(f"schedule.workflow: there is no workflow {row['workflow']!r}", "WORKFLOW_NOT_FOUND")
         soon = None if request.paused else first
         row |= {"active": not request.paused, "cursor": now, "next_at": soon, "wake_at": soon}
-        if not await self._db.run("insert_schedule", **_stored(row), owned=False, namespace=namespace_of(row["task"])):
+        if not await self._db.run("insert_schedule", **_stored(row), owned=False, namespace=_namespace(row)):
             await self._check_same(row)
         self._poked.set()
         return await self._get(row["id"])
 
     # -- of tasks ----------------------------------------------------------------------------
-    def check_own(self, schedule: pb.Schedule) -> None:
-        """A task's own schedule, before the task is made. Its cron is the task's `schedule`."""
+    def new_own(self, task: str, cron: str, time_zone: str, *, active: bool) -> Row:
+        """A task's own schedule, to be inserted."""
+        now = self._now()
+        row = self._own(pb.Schedule(task=task, cron=cron, time_zone=time_zone), now)
+        first = _timing_of(row).next_after(now) if active else None
+        row |= {"id": UUID(bytes=self._clock.new_id()), "active": active, "cursor": now, "next_at": first}
+        return _stored(row) | {"wake_at": first, "owned": True, "namespace": _namespace(row)}
+
+    def changed_own(self, row: Row, cron: str, time_zone: str, *, active: bool) -> Row:
+        """A task's own schedule, of a task with other properties. What times it has counts from now (R19)."""
+        wanted = resource(row)
+        wanted.cron, wanted.time_zone = cron, time_zone
+        new = row | self._own(wanted, row["now"]) | {"active": active}
+        if any(new[name] != row[name] for name in ("cron", "time_zone")) or (active and not row["active"]):
+            return _stored(self._counted_from_now(row, new))
+        return _stored(new if active else new | {"next_at": None, "wake_at": None})
+
+    def switched(self, row: Row, *, active: bool) -> Row:
+        """Another schedule of a task that was switched on or off: it counts from now, or stops (R19)."""
+        if active:
+            return _stored(self._counted_from_now(row | {"active": False}, row))
+        return _stored(row | {"next_at": None, "wake_at": None})
+
+    def own_of_workflow(self, name: str, given: WorkflowSchedule, row: Row | None) -> Row:
+        """A workflow's own schedule: to be inserted, or as `row` is to become. Other times count from now (R19)."""
+        now = row["now"] if row is not None else self._now()
+        wanted = pb.Schedule(
+            workflow=name, cron=given.cron, time_zone=given.time_zone or "", metadata=given.metadata,
+            payload=json.dumps(given.input).encode(), encoding=jobs_pb2.ENCODING_JSON,
+        )  # fmt: skip
+        for field, value in (("start_time", given.start), ("end_time", given.end)):
+            if value is not None:
+                getattr(wanted, field).CopyFrom(_instant(value, f"schedule.{field.removesuffix('_time')}"))
+        if given.misfire:
+            wanted.misfire = pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{given.misfire.upper()}")
+        if given.overlap:
+            wanted.overlap = pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{given.overlap.upper()}")
+        new = self._row(wanted, now, field="schedule")
+        if row is None:
+            first = _timing_of(new).next_after(now)
+            new |= {"id": UUID(bytes=self._clock.new_id()), "active": True, "cursor": now, "next_at": first}
+            return _stored(new) | {"wake_at": first, "owned": True, "namespace": _namespace(new)}
+        same = all(new[column] == row[column] for column in ("cron", "time_zone", "start_at", "end_at"))
+        return _stored(row | new if same else self._counted_from_now(row, row | new))
+
+    def wake(self) -> None:
+        """Some were changed."""
+        self._poked.set()
+
+    def _own(self, schedule: pb.Schedule, now: datetime) -> Row:
+        """The row of a task's own schedule, whose cron is the task's `schedule`."""
         try:
-            self._row(schedule, self._now(), field="task")
+            return self._row(schedule, now, field="task")
         except InvalidArgument as fault:
             said = fault.message.replace("task.cron", "task.schedule")
             raise InvalidArgument(said, fault.field.replace("task.cron", "task.schedule"), fault.reason) from None
 
-    async def put_own(self, schedule: pb.Schedule, *, active: bool) -> None:
-        """Makes, changes or, without a cron, deletes a task's own schedule."""
-        owned = [row["id"] for row in await self._db.rows("schedules_of", task=schedule.task) if row["owned"]]
-        if owned and schedule.cron:
-            await self._change(owned[0], lambda row: self._changed(row, schedule, ["cron", "time_zone"]))
-        elif owned:
-            await self._db.run("delete_schedule", id=owned[0])
-        elif schedule.cron:
-            now = self._now()
-            row = self._row(schedule, now, field="task") | {"id": UUID(bytes=self._clock.new_id())}
-            first = _timing_of(row).next_after(now) if active else None
-            row |= {"active": active, "cursor": now, "next_at": first, "wake_at": first}
-            await self._db.run("insert_schedule", **_stored(row), owned=True, namespace=namespace_of(row["task"]))
-            self._poked.set()
-
-    async def switch_all(self, task: str, *, active: bool) -> None:
-        """A task was switched on or off: its schedules count from now, or stop (R19)."""
-        for row in await self._db.rows("schedules_of", task=task):
-            if row["owned"]:
-                await self._change(row["id"], lambda row: self._switched(row, active=active))
-            elif active:
-                await self._change(row["id"], lambda row: self._counted_from_now(row, row))
-            else:
-                await self._change(row["id"], lambda row: row | {"next_at": None, "wake_at": None})
-
     async def _check_same(self, row: Row) -> None:
         """A repeated call answers as the first one did."""
         there = (await self._db.rows("get_schedules", ids=[row["id"]]))[0]
-        if any(there[name] != row[name] for name in ("task", "cron", "at", "time_zone", "payload", "metadata")):
+        told = ("task", "workflow", "cron", "at", "time_zone", "payload", "metadata")
+        if any(there[name] != row[name] for name in told):
             raise AlreadyExists(f"schedule.id: {row['id']} is the id of another schedule", "ID_IN_USE")
 
     async def GetSchedule(self, request: pb.GetScheduleRequest, context: Any) -> pb.Schedule:
@@ -114,6 +149,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
             "list_schedules",
             after=_id(request.page_token, "page_token") if request.page_token else UUID(int=0),
             task=qualify(request.task, field="task") if request.task else "",
+            workflow=qualify(request.workflow, field="workflow") if request.workflow else "",
             metadata=json.dumps(dict(request.metadata)),
             limit=size + 1,
         )
@@ -185,8 +221,11 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
     ) -> pb.DeleteSchedulesByMetadataResponse:
         if not request.metadata:
             raise InvalidArgument("metadata: give at least one entry; without any, all would be deleted", "metadata")
-        rows = await self._db.rows("delete_schedules_by_metadata", metadata=json.dumps(dict(request.metadata)))
-        return pb.DeleteSchedulesByMetadataResponse(ids=[str(row["id"]) for row in rows])
+        metadata = json.dumps(dict(request.metadata))
+        rows = await self._db.rows("delete_schedules_by_metadata", metadata=metadata)
+        runs = await self._db.rows("cancel_runs_by_metadata", metadata=metadata)
+        self._runs_news.set()
+        return pb.DeleteSchedulesByMetadataResponse(ids=[str(row["id"]) for row in (*rows, *runs)])
 
     async def PreviewSchedule(self, request: pb.PreviewScheduleRequest, context: Any) -> pb.PreviewScheduleResponse:
         count = request.count or 10
@@ -215,7 +254,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
             answer.firings.add(
                 instant=stamp(row["instant"]), first=stamp(row["first"]), count=row["count"], reason=row["reason"],
                 state=pb.FiringState.Value(f"FIRING_STATE_{row['state'].upper()}"),
-                job_id=str(row["job_id"]) if row["job_id"] else "",
+                job_id=str(row["job_id"] or ""), run_id=str(row["run_id"] or ""),
             )  # fmt: skip
         if len(rows) > size:
             answer.next_page_token = rows[size - 1]["instant"].isoformat()
@@ -263,11 +302,15 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
             queue="default", task=schedule.task, payload=schedule.payload, encoding=schedule.encoding
         )
         spec.options.metadata.update(schedule.metadata)
-        if not schedule.task:
-            raise InvalidArgument(f"{field}.task: name the task that it runs", f"{field}.task")
+        if bool(schedule.task) == bool(schedule.workflow):
+            raise InvalidArgument(f"{field}.task: name the task, or the workflow, that it runs", f"{field}.task")
         job = self._admission.check(spec, field, 0)
+        workflow = qualify(schedule.workflow, field=f"{field}.workflow") if schedule.workflow else None
+        if workflow and job.encoding != jobs_pb2.ENCODING_JSON:
+            raise InvalidArgument(f"{field}.payload: a workflow's input is JSON", f"{field}.payload")
         return {
-            "task": job.task, "cron": schedule.cron or None, "at": timing.at, "time_zone": str(timing.zone),
+            "task": job.task or None, "workflow": workflow, "cron": schedule.cron or None, "at": timing.at,
+            "time_zone": str(timing.zone),
             "start_at": timing.start, "end_at": timing.end, "payload": job.payload, "encoding": job.encoding,
             "metadata": dict(schedule.metadata), "misfire": str(policy.misfire), "overlap": str(policy.overlap),
         }  # fmt: skip
@@ -276,7 +319,8 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
 def resource(row: Row) -> pb.Schedule:
     """A row of `schedules` as the API shows it."""
     schedule = pb.Schedule(
-        id=str(row["id"]), task=row["task"], cron=row["cron"] or "", time_zone=row["time_zone"],
+        id=str(row["id"]), task=row["task"] or "", workflow=row["workflow"] or "", cron=row["cron"] or "",
+        time_zone=row["time_zone"],
         payload=row["payload"] or b"", encoding=row["encoding"], metadata=row["metadata"],
         misfire=pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{row['misfire'].upper()}"),
         overlap=pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{row['overlap'].upper()}"), active=row["active"],
@@ -289,6 +333,18 @@ def resource(row: Row) -> pb.Schedule:
         if row[column] is not None:
             getattr(schedule, name).CopyFrom(_stamp(row[column]))
     return schedule
+
+
+def _namespace(row: Row) -> str:
+    return namespace_of(row["task"] or row["workflow"])
+
+
+def _instant(text: str, field: str) -> Timestamp:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgument(f"{field}: {text!r} is not a time as 2026-01-31T08:00:00Z", field) from None
+    return _stamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _stored(row: Row) -> Row:

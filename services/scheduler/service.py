@@ -29,6 +29,7 @@ from services.scheduler.reading import Reading
 from services.scheduler.schedules import ScheduleServicer
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.tasks import TaskServicer
+from services.scheduler.workflows import WorkflowServicer
 from services.store.database import Database
 from services.store.prune import PruneBusy, prune
 from taskflow.v1 import (
@@ -42,6 +43,8 @@ from taskflow.v1 import (
     schedules_pb2_grpc,
     tasks_pb2,
     tasks_pb2_grpc,
+    workflows_pb2,
+    workflows_pb2_grpc,
 )
 
 log = logs.get("scheduler")
@@ -84,6 +87,7 @@ async def start(
     tasks.start(keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs"), "awaited")
 
     tasks.start(firer.run(), "schedules")
+    tasks.start(coordinators.tell_of_runs(), "news of runs")
 
     async def end_waits() -> None:
         await server.closing.wait()
@@ -127,10 +131,13 @@ def register(
     jobs = JobServicer(settings, db, intake, reading, Lists(db, clock, coordinators), coordinators, server.closing)
     queues = QueueAdminServicer(db, coordinators, clock)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
-    schedules = ScheduleServicer(settings, db, clock, admission, firer.poked)
+    schedules = ScheduleServicer(settings, db, clock, admission, firer.poked, coordinators.runs_news)
+    workflows = WorkflowServicer(settings, db, clock, coordinators, schedules)
     named = TaskServicer(db, clock, admission, intake, reading, schedules)
     name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name
     server.add(name, lambda s: tasks_pb2_grpc.add_TaskServiceServicer_to_server(named, s))
+    name = workflows_pb2.DESCRIPTOR.services_by_name["WorkflowService"].full_name
+    server.add(name, lambda s: workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(workflows, s))
     name = schedules_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name
     server.add(name, lambda s: schedules_pb2_grpc.add_ScheduleServiceServicer_to_server(schedules, s))
     name = jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name
@@ -144,13 +151,13 @@ def register(
 async def prune_once(settings: SchedulerSettings) -> None:
     """Unless another scheduler is at it. Unavailable when a part had to be put off, so that it is tried again soon."""
     with suppress(PruneBusy):
-        days = await prune(
+        report = await prune(
             settings.database_url, keep=timedelta(days=settings.retention), timeout=settings.database_timeout
         )
-        for day in days:
+        for day in report.days:
             if day.deleted:
                 log.info("past the retention", day=str(day.day), action=str(day.action), jobs=day.deleted, why=day.why)
-        put_off = [f"{day.day}: {day.put_off}" for day in days if day.put_off]
+        put_off = [f"{day.day}: {day.put_off}" for day in report.days if day.put_off]
         if put_off:
             raise Unavailable("; ".join(put_off), "PRUNE_PUT_OFF")
 

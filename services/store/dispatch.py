@@ -75,6 +75,19 @@ class LeaseRow(NamedTuple):
     task: str
     worker: str | None
     progress: str | None
+    in_progress_ms: int | None = None  # an executor's time-out
+
+
+class TaskLogRow(NamedTuple):
+    """An attempt at a run of a named task. Without `task_id`: the job's row tells whether it is one."""
+
+    task_id: str | None
+    job_id: bytes
+    attempt: int
+    started_at: int | None
+    finished_at: int
+    outcome: int
+    final: bool
 
 
 @dataclass(slots=True)
@@ -82,17 +95,21 @@ class Changes:
     """One fenced transaction of a coordinator."""
 
     attempts: list[AttemptRow] = field(default_factory=list)
+    task_logs: list[TaskLogRow] = field(default_factory=list)
     defer: list[DeferredRow] = field(default_factory=list)
     undefer: list[bytes] = field(default_factory=list)
     leases: list[LeaseRow] = field(default_factory=list)
     unlease: list[bytes] = field(default_factory=list)
     cancelled: list[bytes] = field(default_factory=list)
+    told: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs, with the attempt, of runs
     marks: list[tuple[LaneKey, Mark]] = field(default_factory=list)
     other: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def statements(self, epochs: Mapping[int, int]) -> list[tuple[str, dict[str, Any]]]:
         """The small tables and the fence, in the order in which they are sent."""
         found: list[tuple[str, dict[str, Any]]] = list(self.other)
+        if self.task_logs:
+            found.append(("put_task_logs", _instants(_by_column(TaskLogRow, self.task_logs))))
         if self.defer:
             found.append(("put_deferred", _by_column(DeferredRow, self.defer)))
         if self.undefer:
@@ -105,6 +122,9 @@ class Changes:
             found.append(("delete_leases", {"ids": _uuids(self.unlease)}))
         if self.cancelled:
             found.append(("finish_cancels", {"ids": _uuids(self.cancelled)}))
+        if self.told:
+            jobs = {"job_id": _uuids([job for job, _ in self.told]), "attempt": [n for _, n in self.told]}
+            found.append(("tell_of_jobs", jobs))
         if self.marks:
             found.append(("write_marks", _mark_columns(self.marks)))
         shards = sorted(epochs)
@@ -124,10 +144,14 @@ def _by_column(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
     return columns
 
 
-def _attempt_columns(rows: Sequence[AttemptRow]) -> dict[str, list[Any]]:
-    columns = _by_column(AttemptRow, rows)
+def _instants(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
     for name in ("started_at", "finished_at"):
         columns[name] = [to_datetime(t) for t in columns[name]]
+    return columns
+
+
+def _attempt_columns(rows: Sequence[AttemptRow]) -> dict[str, list[Any]]:
+    columns = _instants(_by_column(AttemptRow, rows))
     columns["error"] = [None if e is None else e.decode() for e in columns["error"]]
     return columns
 
@@ -181,8 +205,10 @@ async def _insert_attempts(conn: Any, changes: Changes) -> None:
     written = {(job_id.bytes, attempt): exec_id.bytes if exec_id else None for job_id, attempt, exec_id, _ in rows}
     beaten = {r.job_id for r in changes.attempts if written[r.job_id, r.attempt] != r.exec_id}
     if beaten:
+        changes.task_logs = [row for row in changes.task_logs if row.job_id not in beaten]
         changes.defer = [row for row in changes.defer if row.job_id not in beaten]
         changes.leases = [row for row in changes.leases if row.job_id not in beaten]
+        changes.told = [(job_id, attempt) for job_id, attempt in changes.told if job_id not in beaten]
         for ids in (changes.undefer, changes.unlease, changes.cancelled):
             ids[:] = [job_id for job_id in ids if job_id not in beaten]
 
@@ -276,6 +302,12 @@ async def _locked(writer: Writer, conn: Any, shards: Sequence[int]) -> list[Any]
         locking.cancel()
 
 
+async def recorded_executions(db: Database, wanted: Sequence[tuple[bytes, bytes]]) -> dict[bytes, int]:
+    """The outcomes of these (job, exec_id), by exec_id, as far as they are recorded."""
+    rows = await db.rows("recorded_executions", job_ids=_uuids([j for j, _ in wanted]), exec_ids=_uuids([e for _, e in wanted]))
+    return {r["exec_id"].bytes: r["outcome"] for r in rows}
+
+
 async def recorded(
     db: Database, wanted: Sequence[tuple[bytes, int]]
 ) -> dict[tuple[bytes, int], tuple[bytes | None, int]]:
@@ -287,6 +319,6 @@ async def recorded(
 
 
 __all__ = [
-    "AttemptRow", "Changes", "DeferredRow", "LaneReader", "LeaseRow", "Spec", "psycopg", "recorded", "take_shards",
-    "translated", "write",
+    "AttemptRow", "Changes", "DeferredRow", "LaneReader", "LeaseRow", "Spec", "TaskLogRow", "psycopg", "recorded",
+    "recorded_executions", "take_shards", "translated", "write",
 ]  # fmt: skip

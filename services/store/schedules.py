@@ -11,15 +11,17 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from services.core.workflow import CancelRequested
 from services.store.database import Database, commit
 from services.store.jobs import NewJob, insert_within
 from services.store.queries import sql
+from services.store.runs import NewRun, starting, told
 
 ROLE = "schedules"
 
 
 class FiringRow(NamedTuple):
-    """A row of `firings`; one that makes a job names it."""
+    """A row of `firings`; one that makes a job, or a run, names it."""
 
     schedule_id: UUID
     instant: datetime
@@ -27,7 +29,8 @@ class FiringRow(NamedTuple):
     instants: int
     state: str
     reason: str
-    job_id: UUID | None
+    job_id: UUID | None = None
+    run_id: UUID | None = None
 
 
 class CursorRow(NamedTuple):
@@ -45,9 +48,11 @@ class Decided:
     """What one transaction writes."""
 
     jobs: list[NewJob] = field(default_factory=list)
+    runs: list[NewRun] = field(default_factory=list)
     firings: list[FiringRow] = field(default_factory=list)
     cursors: list[CursorRow] = field(default_factory=list)
     replaced: list[UUID] = field(default_factory=list)  # jobs to cancel
+    replaced_runs: list[UUID] = field(default_factory=list)
 
 
 async def begin(conn: AsyncConnection[Any], limit: int) -> list[dict[str, Any]]:
@@ -58,14 +63,16 @@ async def begin(conn: AsyncConnection[Any], limit: int) -> list[dict[str, Any]]:
         ids = {"ids": [row["id"] for row in schedules]}
         await cursor.execute(sql("close_firings"), ids)
         opened = {row["schedule_id"]: row for row in await (await cursor.execute(sql("open_firings"), ids)).fetchall()}
-    nothing = {"unfinished": 0, "queued": 0, "oldest_queued": None, "jobs": None}
+    nothing = {"unfinished": 0, "queued": 0, "oldest_queued": None, "jobs": None, "runs": None}
     return [row | opened.get(row["id"], nothing) for row in schedules]
 
 
 async def write(conn: AsyncConnection[Any], decided: Decided, term: int) -> int:
     """Ends the transaction; the number that its jobs are stamped with. NotOwner when another scheduler leads by now."""
     tx = await insert_within(conn, decided.jobs) if decided.jobs else 0
-    statements: list[tuple[str, dict[str, Any]]] = []
+    statements: list[tuple[str, dict[str, Any]]] = starting(decided.runs) if decided.runs else []
+    if decided.replaced_runs:
+        statements.append(("tell_runs", told([(run_id, CancelRequested()) for run_id in decided.replaced_runs])))
     if decided.replaced:
         statements.append(("cancel_replaced", {"ids": decided.replaced}))
     if decided.firings:
@@ -82,13 +89,22 @@ async def change(db: Database, schedule_id: UUID, decide: Callable[[dict[str, An
         rows = await (await conn.execute(sql("lock_schedule"), {"id": schedule_id})).fetchall()
         if not rows:
             return False
-        new = decide(rows[0])
-        passed = new.pop("passed", ())
-        if passed:
-            ledger = [FiringRow(schedule_id, f.instant, f.first, f.count, f.state, f.reason, None) for f in passed]
-            await conn.execute(sql("put_firings"), _columns(FiringRow, ledger))
-        await conn.execute(sql("change_schedule"), new)
+        await write_changed(conn, [decide(rows[0])])
     return True
+
+
+async def write_changed(conn: AsyncConnection[Any], changed: Sequence[dict[str, Any]]) -> None:
+    """Schedules with other values, in the caller's transaction; the ledger rows under `passed` go along."""
+    ledger = [
+        FiringRow(row["id"], f.instant, f.first, f.count, f.state, f.reason)
+        for row in changed
+        for f in row.get("passed", ())
+    ]
+    if ledger:
+        await conn.execute(sql("put_firings"), _columns(FiringRow, ledger))
+    if changed:
+        async with conn.cursor() as cursor:
+            await cursor.executemany(sql("change_schedule"), changed)
 
 
 def _columns(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:

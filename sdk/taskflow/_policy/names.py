@@ -1,4 +1,7 @@
 """Names that are TaskFlow's own. A user's name holds no dot (R10), so that none can be one of these."""
 
+RUN_OF_JOB, STEP_OF_JOB = "taskflow.run", "taskflow.step"
+"""In the metadata of a job that a step of a workflow's run has made."""
+
 BUILTIN_TASKS = frozenset({"http.call", "shell.run"})
 """The tasks of the packaged worker. They stand in no namespace: from every one they are called by these words."""

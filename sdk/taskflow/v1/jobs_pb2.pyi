@@ -214,10 +214,15 @@ class JobOptions(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     REQUESTER_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_TIMEOUT_FIELD_NUMBER: _builtins.int
+    IN_PROGRESS_TIMEOUT_FIELD_NUMBER: _builtins.int
     requester: _builtins.bytes
     """Attributes of whoever the app makes the job for, which its handler sees: a JSON object of at most 4,096 bytes."""
     label: _builtins.str
     """a line for people, of at most 256 characters"""
+    task_id: _builtins.str
+    """the named task that it is a run of; the scheduler sets it"""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """hard limit of one attempt from its start; none by default"""
@@ -236,6 +241,16 @@ class JobOptions(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def requested_timeout(self) -> _duration_pb2.Duration:
+        """Of executors, which have no session (worker.proto, Executor): to the start, and between two words of it.
+        10 s by default
+        """
+
+    @_builtins.property
+    def in_progress_timeout(self) -> _duration_pb2.Duration:
+        """120 s by default"""
+
     def __init__(
         self,
         *,
@@ -247,10 +262,13 @@ class JobOptions(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         requester: _builtins.bytes = ...,
         label: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+        requested_timeout: _duration_pb2.Duration | None = ...,
+        in_progress_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "start_by", b"start_by", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "requested_timeout", b"requested_timeout", "start_by", b"start_by", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "label", b"label", "metadata", b"metadata", "requester", b"requester", "start_by", b"start_by", "tags", b"tags", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "label", b"label", "metadata", b"metadata", "requested_timeout", b"requested_timeout", "requester", b"requester", "start_by", b"start_by", "tags", b"tags", "task_id", b"task_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,6 +404,7 @@ class Job(_message.Message):
     CANCELLING_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     LAST_OUTCOME_FIELD_NUMBER: _builtins.int
+    EXEC_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     queue: _builtins.str
@@ -404,6 +423,8 @@ class Job(_message.Message):
     worker: _builtins.str
     """of the last attempt"""
     last_outcome: Global___Outcome.ValueType
+    exec_id: _builtins.str
+    """of the attempt under way, or of the last one; not in lists"""
     @_builtins.property
     def options(self) -> Global___JobOptions: ...
     @_builtins.property
@@ -450,10 +471,11 @@ class Job(_message.Message):
         cancelling: _builtins.bool = ...,
         worker: _builtins.str = ...,
         last_outcome: Global___Outcome.ValueType = ...,
+        exec_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "options", b"options", "progress", b"progress", "run_time", b"run_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelling", b"cancelling", "create_time", b"create_time", "encoding", b"encoding", "error", b"error", "finish_time", b"finish_time", "id", b"id", "key", b"key", "last_outcome", b"last_outcome", "namespace", b"namespace", "options", b"options", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_encoding", b"result_encoding", "retries", b"retries", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "task", b"task", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelling", b"cancelling", "create_time", b"create_time", "encoding", b"encoding", "error", b"error", "exec_id", b"exec_id", "finish_time", b"finish_time", "id", b"id", "key", b"key", "last_outcome", b"last_outcome", "namespace", b"namespace", "options", b"options", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_encoding", b"result_encoding", "retries", b"retries", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "task", b"task", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,7 +30,9 @@ class PollRequest(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
+    """empty for an executor"""
     max: _builtins.int
     """1 by default, 1,000 at most"""
     timeout_ms: _builtins.int
@@ -47,6 +49,10 @@ class PollRequest(_message.Message):
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """if not empty: nothing from other queues"""
 
+    @_builtins.property
+    def executor(self) -> _worker_pb2.Executor:
+        """takes without a session: each task must be started before its requested time-out"""
+
     def __init__(
         self,
         *,
@@ -56,10 +62,11 @@ class PollRequest(_message.Message):
         queues: _abc.Iterable[_builtins.str] | None = ...,
         max: _builtins.int = ...,
         timeout_ms: _builtins.int = ...,
+        executor: _worker_pb2.Executor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max", b"max", "queue_handlers", b"queue_handlers", "queues", b"queues", "tasks", b"tasks", "timeout_ms", b"timeout_ms", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "max", b"max", "queue_handlers", b"queue_handlers", "queues", b"queues", "tasks", b"tasks", "timeout_ms", b"timeout_ms", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,18 +398,24 @@ class Took(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     EXEC_IDS_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
     @_builtins.property
     def exec_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def executor(self) -> _worker_pb2.Executor:
+        """instead of a worker"""
+
     def __init__(
         self,
         *,
         worker_id: _builtins.bytes = ...,
         exec_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        executor: _worker_pb2.Executor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_ids", b"exec_ids", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_ids", b"exec_ids", "executor", b"executor", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,6 +127,7 @@ class Schedule(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
     CRON_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
@@ -143,7 +144,9 @@ class Schedule(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     task: _builtins.str
-    """what it runs"""
+    """what it runs; or"""
+    workflow: _builtins.str
+    """a workflow: the latest version, with the payload as its run's input"""
     cron: _builtins.str
     """five fields, six with seconds first, or @daily and the like"""
     time_zone: _builtins.str
@@ -178,6 +181,7 @@ class Schedule(_message.Message):
         *,
         id: _builtins.str = ...,
         task: _builtins.str = ...,
+        workflow: _builtins.str = ...,
         cron: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         time_zone: _builtins.str = ...,
@@ -195,7 +199,7 @@ class Schedule(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "create_time", b"create_time", "end_time", b"end_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "at", b"at", "create_time", b"create_time", "cron", b"cron", "encoding", b"encoding", "end_time", b"end_time", "id", b"id", "last_run_time", b"last_run_time", "metadata", b"metadata", "misfire", b"misfire", "next_run_time", b"next_run_time", "overlap", b"overlap", "payload", b"payload", "start_time", b"start_time", "task", b"task", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "at", b"at", "create_time", b"create_time", "cron", b"cron", "encoding", b"encoding", "end_time", b"end_time", "id", b"id", "last_run_time", b"last_run_time", "metadata", b"metadata", "misfire", b"misfire", "next_run_time", b"next_run_time", "overlap", b"overlap", "payload", b"payload", "start_time", b"start_time", "task", b"task", "time_zone", b"time_zone", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,11 +275,14 @@ class ListSchedulesRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WORKFLOW_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """empty: of all tasks"""
     page_size: _builtins.int
     """100 by default, 1,000 at most"""
     page_token: _builtins.str
+    workflow: _builtins.str
+    """empty: of all workflows"""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -285,10 +292,11 @@ class ListSchedulesRequest(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        workflow: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "page_size", b"page_size", "page_token", b"page_token", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "page_size", b"page_size", "page_token", b"page_token", "task", b"task", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,10 +604,13 @@ class Firing(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     state: Global___FiringState.ValueType
     reason: _builtins.str
     job_id: _builtins.str
+    run_id: _builtins.str
+    """of a workflow's schedule, instead"""
     @_builtins.property
     def instant(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -613,10 +624,11 @@ class Firing(_message.Message):
         state: Global___FiringState.ValueType = ...,
         reason: _builtins.str = ...,
         job_id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "instant", b"instant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first", "instant", b"instant", "job_id", b"job_id", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first", "instant", b"instant", "job_id", b"job_id", "reason", b"reason", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,7 +125,8 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSchedulesByMetadata(self, request, context):
-        """All whose metadata has all of these entries; one at least must be given.
+        """All whose metadata has all of these entries, and every run that has them and waits, which is cancelled; one entry at
+        least must be given. Answers with the ids of both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

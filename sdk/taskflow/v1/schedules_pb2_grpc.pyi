@@ -43,7 +43,9 @@ class ScheduleServiceStub:
     """Another cron, time or zone counts from now: nothing is caught up for the time before."""
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.DeleteScheduleRequest, _schedules_pb2.DeleteScheduleResponse]
     DeleteSchedulesByMetadata: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.DeleteSchedulesByMetadataRequest, _schedules_pb2.DeleteSchedulesByMetadataResponse]
-    """All whose metadata has all of these entries; one at least must be given."""
+    """All whose metadata has all of these entries, and every run that has them and waits, which is cancelled; one entry at
+    least must be given. Answers with the ids of both.
+    """
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.PauseScheduleRequest, _schedules_pb2.Schedule]
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.ResumeScheduleRequest, _schedules_pb2.Schedule]
     """Counts from now: nothing is caught up for the time that it was off."""
@@ -67,7 +69,9 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     """Another cron, time or zone counts from now: nothing is caught up for the time before."""
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.DeleteScheduleRequest, _schedules_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
     DeleteSchedulesByMetadata: _aio.UnaryUnaryMultiCallable[_schedules_pb2.DeleteSchedulesByMetadataRequest, _schedules_pb2.DeleteSchedulesByMetadataResponse]  # type: ignore[assignment]
-    """All whose metadata has all of these entries; one at least must be given."""
+    """All whose metadata has all of these entries, and every run that has them and waits, which is cancelled; one entry at
+    least must be given. Answers with the ids of both.
+    """
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.PauseScheduleRequest, _schedules_pb2.Schedule]  # type: ignore[assignment]
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.ResumeScheduleRequest, _schedules_pb2.Schedule]  # type: ignore[assignment]
     """Counts from now: nothing is caught up for the time that it was off."""
@@ -124,7 +128,9 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedules_pb2.DeleteSchedulesByMetadataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedules_pb2.DeleteSchedulesByMetadataResponse, _abc.Awaitable[_schedules_pb2.DeleteSchedulesByMetadataResponse]]:
-        """All whose metadata has all of these entries; one at least must be given."""
+        """All whose metadata has all of these entries, and every run that has them and waits, which is cancelled; one entry at
+        least must be given. Answers with the ids of both.
+        """
 
     @_abc_1.abstractmethod
     def PauseSchedule(

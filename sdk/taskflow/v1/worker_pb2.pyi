@@ -411,22 +411,70 @@ class LeaseLost(_message.Message):
 Global___LeaseLost: _TypeAlias = LeaseLost  # noqa: Y015
 
 @_typing.final
+class Executor(_message.Message):
+    """Whoever takes tasks without a session: a program that speaks /rpc, or a pusher. What it takes is `requested` until it
+    says Start, then `running` for as long as it notifies in time.
+
+    Not started within the requested time-out, a task is handed out anew under another exec_id; no try is used. Without a
+    word for longer than its in-progress time-out, a started one is `lost`, error type `in_progress_timeout`, which uses
+    a try; its job's `timeout` ends it as `timed_out`. A cancel is final at once: the executor learns it as STALE_EXEC_ID.
+    When a coordinator or queue service begins anew, started attempts go on, with their whole in-progress time-out from
+    then on; those not started are stale at once.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUESTED_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    IN_PROGRESS_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """for people, where a worker's name stands"""
+    requested_timeout_ms: _builtins.int
+    """What holds for jobs whose options do not say; 0: the coordinator's settings, 10 s and 120 s."""
+    in_progress_timeout_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        requested_timeout_ms: _builtins.int = ...,
+        in_progress_timeout_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_progress_timeout_ms", b"in_progress_timeout_ms", "name", b"name", "requested_timeout_ms", b"requested_timeout_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Executor: _TypeAlias = Executor  # noqa: Y015
+
+@_typing.final
 class StartRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     EXEC_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
+    """empty for an executor"""
     exec_id: _builtins.bytes
+    job_id: _builtins.bytes
+    """if given, exec_id must be its"""
+    @_builtins.property
+    def executor(self) -> Global___Executor:
+        """as in the poll that handed it out"""
+
     def __init__(
         self,
         *,
         worker_id: _builtins.bytes = ...,
         exec_id: _builtins.bytes = ...,
+        job_id: _builtins.bytes = ...,
+        executor: Global___Executor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "executor", b"executor", "job_id", b"job_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,12 +484,17 @@ Global___StartRequest: _TypeAlias = StartRequest  # noqa: Y015
 class StartResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    TIMEOUT_AT_US_FIELD_NUMBER: _builtins.int
+    timeout_at_us: _builtins.int
+    """an executor's: when it must have notified, in microseconds since 1970"""
     def __init__(
         self,
+        *,
+        timeout_at_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["timeout_at_us", b"timeout_at_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -453,18 +506,23 @@ class NotifyRequest(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
+    """empty for an executor"""
     @_builtins.property
     def notifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notification]: ...
+    @_builtins.property
+    def executor(self) -> Global___Executor: ...
     def __init__(
         self,
         *,
         worker_id: _builtins.bytes = ...,
         notifications: _abc.Iterable[Global___Notification] | None = ...,
+        executor: Global___Executor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["notifications", b"notifications", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "notifications", b"notifications", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,20 +589,53 @@ class NotifyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STALE_FIELD_NUMBER: _builtins.int
+    PROLONGED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stale(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def prolonged(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prolonged]:
+        """Of an executor's, one each in order, those refused included."""
+
     def __init__(
         self,
         *,
         stale: _abc.Iterable[_builtins.bytes] | None = ...,
+        prolonged: _abc.Iterable[Global___Prolonged] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stale", b"stale"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prolonged", b"prolonged", "stale", b"stale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NotifyResponse: _TypeAlias = NotifyResponse  # noqa: Y015
+
+@_typing.final
+class Prolonged(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_AT_US_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    exec_id: _builtins.bytes
+    timeout_at_us: _builtins.int
+    """when it must have notified again; 0 when refused"""
+    refused: _builtins.str
+    """STALE_EXEC_ID, NOT_STARTED, or NOT_OWNER: another coordinator's"""
+    def __init__(
+        self,
+        *,
+        exec_id: _builtins.bytes = ...,
+        timeout_at_us: _builtins.int = ...,
+        refused: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "refused", b"refused", "timeout_at_us", b"timeout_at_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Prolonged: _TypeAlias = Prolonged  # noqa: Y015
 
 @_typing.final
 class ReportRequest(_message.Message):
@@ -552,18 +643,25 @@ class ReportRequest(_message.Message):
 
     WORKER_ID_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
+    """empty for an executor"""
     @_builtins.property
-    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptOutcome]: ...
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptOutcome]:
+        """of an executor's, `exec_id`, `job_id` and what became of it are enough"""
+
+    @_builtins.property
+    def executor(self) -> Global___Executor: ...
     def __init__(
         self,
         *,
         worker_id: _builtins.bytes = ...,
         outcomes: _abc.Iterable[Global___AttemptOutcome] | None = ...,
+        executor: Global___Executor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "outcomes", b"outcomes", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -657,7 +755,9 @@ class RefusedOutcome(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.bytes
     reason: _builtins.str
-    """STALE_EXEC_ID or OUTCOME_RECORDED: drop it. NOT_OWNER: ask for the topology, send it again."""
+    """STALE_EXEC_ID or OUTCOME_RECORDED: drop it. NOT_OWNER: ask for the topology, send it again. NOT_STARTED: an
+    executor must Start first.
+    """
     def __init__(
         self,
         *,

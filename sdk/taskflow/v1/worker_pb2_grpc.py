@@ -71,15 +71,17 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Start(self, request, context):
-        """Says that an attempt starts, and waits for the answer. Only for executors that cannot afford a second start;
-        a worker with a session starts implicitly. FAILED_PRECONDITION, reason STALE_EXEC_ID.
+        """Says that an attempt starts, and waits for the answer. A worker with a session need not; an executor must, and may
+        not begin before the answer, which is given once the start is on disk. Repeated by who started it, it is answered
+        alike. FAILED_PRECONDITION, reason STALE_EXEC_ID. UNAVAILABLE, reason NOT_OWNER: another coordinator's; ask that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Notify(self, request, context):
-        """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer.
+        """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer. Each
+        prolongs the in-progress time-out of an executor's attempt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

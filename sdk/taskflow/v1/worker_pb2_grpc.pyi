@@ -39,11 +39,14 @@ class WorkerServiceStub:
     end of draining. A broken stream leaves the worker 5 s to come back with the same worker_id.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_worker_pb2.StartRequest, _worker_pb2.StartResponse]
-    """Says that an attempt starts, and waits for the answer. Only for executors that cannot afford a second start;
-    a worker with a session starts implicitly. FAILED_PRECONDITION, reason STALE_EXEC_ID.
+    """Says that an attempt starts, and waits for the answer. A worker with a session need not; an executor must, and may
+    not begin before the answer, which is given once the start is on disk. Repeated by who started it, it is answered
+    alike. FAILED_PRECONDITION, reason STALE_EXEC_ID. UNAVAILABLE, reason NOT_OWNER: another coordinator's; ask that.
     """
     Notify: _grpc.UnaryUnaryMultiCallable[_worker_pb2.NotifyRequest, _worker_pb2.NotifyResponse]
-    """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer."""
+    """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer. Each
+    prolongs the in-progress time-out of an executor's attempt.
+    """
     Report: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ReportRequest, _worker_pb2.ReportResponse]
     """Outcomes. The worker keeps each until it is acknowledged here; an acknowledged one is on disk.
     UNAVAILABLE: none was recorded, or it is not known; send them again.
@@ -60,11 +63,14 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     end of draining. A broken stream leaves the worker 5 s to come back with the same worker_id.
     """
     Start: _aio.UnaryUnaryMultiCallable[_worker_pb2.StartRequest, _worker_pb2.StartResponse]  # type: ignore[assignment]
-    """Says that an attempt starts, and waits for the answer. Only for executors that cannot afford a second start;
-    a worker with a session starts implicitly. FAILED_PRECONDITION, reason STALE_EXEC_ID.
+    """Says that an attempt starts, and waits for the answer. A worker with a session need not; an executor must, and may
+    not begin before the answer, which is given once the start is on disk. Repeated by who started it, it is answered
+    alike. FAILED_PRECONDITION, reason STALE_EXEC_ID. UNAVAILABLE, reason NOT_OWNER: another coordinator's; ask that.
     """
     Notify: _aio.UnaryUnaryMultiCallable[_worker_pb2.NotifyRequest, _worker_pb2.NotifyResponse]  # type: ignore[assignment]
-    """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer."""
+    """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer. Each
+    prolongs the in-progress time-out of an executor's attempt.
+    """
     Report: _aio.UnaryUnaryMultiCallable[_worker_pb2.ReportRequest, _worker_pb2.ReportResponse]  # type: ignore[assignment]
     """Outcomes. The worker keeps each until it is acknowledged here; an acknowledged one is on disk.
     UNAVAILABLE: none was recorded, or it is not known; send them again.
@@ -90,8 +96,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.StartRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.StartResponse, _abc.Awaitable[_worker_pb2.StartResponse]]:
-        """Says that an attempt starts, and waits for the answer. Only for executors that cannot afford a second start;
-        a worker with a session starts implicitly. FAILED_PRECONDITION, reason STALE_EXEC_ID.
+        """Says that an attempt starts, and waits for the answer. A worker with a session need not; an executor must, and may
+        not begin before the answer, which is given once the start is on disk. Repeated by who started it, it is answered
+        alike. FAILED_PRECONDITION, reason STALE_EXEC_ID. UNAVAILABLE, reason NOT_OWNER: another coordinator's; ask that.
         """
 
     @_abc_1.abstractmethod
@@ -100,7 +107,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.NotifyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.NotifyResponse, _abc.Awaitable[_worker_pb2.NotifyResponse]]:
-        """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer."""
+        """Progress, heartbeats and log lines of running attempts, many at once. Stale ones are named in the answer. Each
+        prolongs the in-progress time-out of an executor's attempt.
+        """
 
     @_abc_1.abstractmethod
     def Report(

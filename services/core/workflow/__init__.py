@@ -16,6 +16,7 @@ from services.core.workflow.changes import (
     StartRun,
     StepChanged,
 )
+from services.core.workflow.decisions import decision_task
 from services.core.workflow.definition import Definition
 from services.core.workflow.document import BadDocument, Problem
 from services.core.workflow.engine import Advance, WrongDefinition, advance, broken
@@ -68,6 +69,7 @@ __all__ = [
     "WrongDefinition",
     "advance",
     "broken",
+    "decision_task",
     "json_schema",
     "register",
     "unfit",

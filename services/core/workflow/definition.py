@@ -16,7 +16,7 @@ from services.core.workflow.document import BadDocument, Problem, loaded, valida
 from services.core.workflow.expressions import ALL
 from services.core.workflow.graph import Graph, checked, unknown
 from services.core.workflow.kinds import Kind
-from services.core.workflow.models import Backoff, Decider, Document, On, Step
+from services.core.workflow.models import Backoff, Decider, Document, On, Schedule, Step
 from services.core.workflow.registry import KINDS
 from services.core.workflow.templates import OPEN, BadTemplate, Encoders, Template
 
@@ -65,6 +65,10 @@ class Definition:
     read: frozenset[str]  # the steps whose results some template reads; only these are kept
     output: Template
     decider: Decider | None
+    title: str | None
+    schedule: Schedule | None
+    concurrency: int | None  # most runs under way at once; None: no limit
+    sla: float | None  # seconds
 
     @classmethod
     def parse(cls, document: str | bytes | Mapping[str, Any], kinds: Mapping[str, Kind] = KINDS) -> Definition:
@@ -136,4 +140,8 @@ def _compiled(
         read=frozenset(nodes) if ALL in read else read,
         output=output,
         decider=model.decider,
+        title=model.title,
+        schedule=model.schedule,
+        concurrency=model.concurrency or (1 if model.schedule else None),
+        sla=model.sla,
     )

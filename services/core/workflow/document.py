@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
@@ -24,8 +24,7 @@ MAX_DOCUMENT = 1 << 20  # bytes of JSON
 MAX_PROBLEMS = 20  # that one error tells
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, and where: `steps[2].meta.calls[0].url`."""
 
     path: str

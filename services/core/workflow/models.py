@@ -129,6 +129,23 @@ class Decider(Strict):
     timeout: Seconds | None = Field(None, description="Hard limit of one try, in seconds.")
 
 
+class Schedule(Strict):
+    """Runs that start by themselves."""
+
+    cron: str = Field(min_length=1, max_length=200, description="Five fields, six with seconds first, or as @daily.")
+    time_zone: str | None = Field(None, max_length=100, description="An IANA name; UTC by default.")
+    start: str | None = Field(None, max_length=40, description="RFC 3339; it does not fire before.")
+    end: str | None = Field(None, max_length=40, description="RFC 3339; it does not fire after.")
+    input: Any = Field(None, description="What its runs are started with.")
+    metadata: dict[str, str] = Field(default_factory=dict, description="Attributes of its runs.")
+    misfire: Literal["skip", "fire_once", "catch_up"] | None = Field(
+        None, description="What becomes of firings that were missed; `fire_once` by default."
+    )
+    overlap: Literal["skip", "allow", "queue", "replace"] | None = Field(
+        None, description="What a firing does while a run of the same schedule is unfinished; `skip` by default."
+    )
+
+
 class Document(Strict):
     """A workflow."""
 
@@ -152,3 +169,11 @@ class Document(Strict):
     groups: list[Group] = Field(default_factory=list, max_length=MAX_GROUPS)
     decider: Decider | None = Field(None, description="Instead of steps, edges and groups.")
     output: Any = Field(None, description="A template: the run's result when it succeeds.")
+    schedule: Schedule | None = Field(None, description="When runs start by themselves.")
+    concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Most runs under way at once, later ones wait; 1 with a schedule, else no limit.",
+    )
+    sla: Seconds | None = Field(None, description="Seconds within which a run should begin; a miss is recorded.")

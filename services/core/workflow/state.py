@@ -152,6 +152,19 @@ class RunState:
         """Also of a step that nothing has happened to."""
         return self.steps.get(name, _UNTOUCHED)
 
+    @property
+    def waiting(self) -> bool:
+        """It is not final, and nothing of it is under way: it waits to begin, for a time or for a signal."""
+        decided = self.deciding.open or any(kind != "wait" for kind in self.deciding.tasks.values())
+        running = decided or any(step.status is StepStatus.RUNNING for step in self.steps.values())
+        return self.status in (RunStatus.NEW, RunStatus.RUNNING) and not running
+
+    @property
+    def awaited(self) -> list[str]:
+        """The signals that steps wait for."""
+        waiting = (step.signal for step in self.steps.values() if step.status is StepStatus.WAITING)
+        return sorted({signal for signal in waiting if signal})
+
 
 _UNTOUCHED = StepState()
 _DEFAULTS: dict[type, dict[str, Any]] = {}

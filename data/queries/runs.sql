@@ -1,0 +1,244 @@
+-- name: put_workflow
+-- A new version, unless the latest has this very document.
+insert into taskflow.workflows (name, version, document, digest)
+select %(name)s, coalesce(max(w.version), 0) + 1, %(document)s::json, %(digest)s
+from taskflow.workflows w where w.name = %(name)s
+having (array_agg(w.digest order by w.version desc) filter (where not w.deleted))[1] is distinct from %(digest)s;
+
+-- name: lock_workflow
+-- Two that put versions of one workflow go one after the other.
+select pg_advisory_xact_lock(hashtext('taskflow.workflow'), hashtext(%(name)s));
+
+-- name: get_workflow
+-- One version, or the latest (0), with its own schedule.
+select w.name, w.version, w.document::text as document, w.digest, w.created_at, s.cron, s.next_at, s.last_at
+from taskflow.workflows w
+left join taskflow.schedules s on s.workflow = w.name and s.owned
+where w.name = %(name)s and case when %(version)s::integer > 0 then w.version = %(version)s else not w.deleted end
+order by w.version desc limit 1;
+
+-- name: list_workflows
+-- The latest version of each, by name; or the versions of one, newest first.
+select w.name, w.version, w.document ->> 'title' as title, w.digest, w.created_at, s.cron, s.next_at, s.last_at
+from taskflow.workflows w
+left join taskflow.schedules s on s.workflow = w.name and s.owned
+where not w.deleted and case when %(name)s::text <> ''
+    then w.name = %(name)s and (%(before)s::integer = 0 or w.version < %(before)s)
+    else w.name > %(after)s and w.version = (select max(v.version) from taskflow.workflows v where v.name = w.name) end
+order by w.name, w.version desc limit %(limit)s;
+
+-- name: delete_workflow
+update taskflow.workflows set deleted = true where name = %(name)s and not deleted;
+
+-- name: delete_own_schedule_of_workflow
+delete from taskflow.schedules where workflow = %(name)s and owned;
+
+-- name: workflow_documents
+-- For the owner of runs.
+select w.name, w.version, w.document::text as document
+from unnest(%(names)s::text[], %(versions)s::integer[]) as wanted (name, version)
+join taskflow.workflows w using (name, version);
+
+-- name: latest_versions
+select name, max(version) as version from taskflow.workflows
+where name = any(%(names)s::text[]) and not deleted group by name;
+
+-- name: insert_runs
+-- Runs that are to begin. Those that are there already stay as they are.
+insert into taskflow.runs (id, workflow, version, shard, input, context, metadata, label, trigger, schedule_id,
+    parent_id, parent_step, parent_iteration, depth, created_at)
+select w.*, (select taskflow.now()) from unnest(%(id)s::uuid[], %(workflow)s::text[], %(version)s::integer[], %(shard)s::smallint[],
+    %(input)s::text[]::json[], %(context)s::text[]::json[], %(metadata)s::text[]::jsonb[], %(label)s::text[], %(trigger)s::text[],
+    %(schedule_id)s::uuid[], %(parent_id)s::uuid[], %(parent_step)s::text[], %(parent_iteration)s::integer[], %(depth)s::integer[]) w
+on conflict (id) do nothing
+returning id, shard;
+
+-- name: tell_runs
+-- Into the inboxes of these runs.
+insert into taskflow.run_inbox (run_id, shard, event)
+select r.id, r.shard, w.event::json
+from unnest(%(run_id)s::uuid[], %(event)s::text[]) with ordinality as w (run_id, event, n)
+join taskflow.runs r on r.id = w.run_id
+order by w.n;
+
+-- name: tell_of_jobs
+-- Of these jobs that are final, those of runs are told to their runs, in the transaction that appends the outcome (A11).
+insert into taskflow.run_inbox (run_id, shard, job_id, attempt)
+select r.id, r.shard, w.job_id, w.attempt
+from unnest(%(job_id)s::uuid[], %(attempt)s::integer[]) as w (job_id, attempt)
+join taskflow.run_jobs j on j.job_id = w.job_id
+join taskflow.runs r on r.id = j.run_id;
+
+-- name: runs_with_news
+-- Runs of these shards that have something to hear, or a timer that is due, and in how many seconds the next will be.
+-- The row without a run is always there.
+select null::uuid as run_id, 0::bigint as n,
+    (select extract(epoch from min(due_at) - (select taskflow.now()))::float8 from taskflow.run_timers where shard = any(%(shards)s::smallint[])) as next_due
+union all
+select run_id, min(seq), null from (
+    select run_id, seq from taskflow.run_inbox where shard = any(%(shards)s::smallint[]) order by seq limit %(limit)s * 10
+) i group by run_id
+union all
+select run_id, 0, null from (
+    select run_id from taskflow.run_timers where shard = any(%(shards)s::smallint[]) and due_at <= (select taskflow.now())
+    order by due_at limit %(limit)s
+) t
+order by n;
+
+-- name: load_runs
+select r.id, r.workflow, r.version, r.shard, r.status, r.held, r.input, r.context, r.metadata, r.state, r.parent_id,
+    r.parent_step, r.parent_iteration, r.depth, r.sla_missed, r.created_at, (select taskflow.now()) as now,
+    (select n.app_url from taskflow.namespaces n where n.name =
+        case when r.workflow like '%%/%%' then regexp_replace(r.workflow, '/[^/]*$', '') else 'default' end) as app_url
+from taskflow.runs r where r.id = any(%(ids)s::uuid[]);
+
+-- name: events_of_runs
+-- The oldest of what each has to hear; of a job, what became of it.
+select i.run_id, i.seq, i.event, i.job_id, j.step, j.iteration, j.index, a.outcome, a.result, a.encoding, a.error
+from unnest(%(ids)s::uuid[]) as w (id)
+cross join lateral (
+    select * from taskflow.run_inbox i where i.run_id = w.id order by i.seq limit %(limit)s
+) i
+left join taskflow.run_jobs j on j.job_id = i.job_id
+left join taskflow.attempts a on a.job_id = i.job_id and a.attempt = i.attempt
+order by i.seq;
+
+-- name: due_timers
+select run_id, name, iteration from taskflow.run_timers
+where run_id = any(%(ids)s::uuid[]) and due_at <= (select taskflow.now()) order by due_at;
+
+-- name: active_runs
+-- Of these workflows, how many are under way.
+select workflow, count(*) as n from taskflow.runs
+where workflow = any(%(workflows)s::text[]) and finished_at is null and status <> 'new' group by workflow;
+
+-- name: tasks_of_jobs
+-- What tasks say of their jobs.
+select name, target, queue, priority, retries, options from taskflow.tasks where name = any(%(names)s::text[]);
+
+-- name: insert_run_jobs
+insert into taskflow.run_jobs (run_id, step, iteration, index, job_id, child_id, after)
+select w.run_id, w.step, w.iteration, w.index, w.job_id, w.child_id, w.after::text[]
+from unnest(%(run_id)s::uuid[], %(step)s::text[], %(iteration)s::integer[], %(place)s::integer[], %(job_id)s::uuid[],
+    %(child_id)s::uuid[], %(after)s::text[]) as w (run_id, step, iteration, index, job_id, child_id, after);
+
+-- name: cancel_run_jobs
+-- Wishes to cancel jobs of steps, as CancelJob leaves them.
+insert into taskflow.cancels (job_id, shard, requested_at, reason)
+select j.id, q.shard, (select taskflow.now()), 'its run does not need it any more'
+from unnest(%(run_id)s::uuid[], %(step)s::text[], %(iteration)s::integer[], %(place)s::integer[]) as w (run_id, step, iteration, index)
+join taskflow.run_jobs r using (run_id, step, iteration, index)
+join taskflow.jobs j on j.id = r.job_id
+join taskflow.queues q on q.name = j.queue
+on conflict (job_id) do nothing;
+
+-- name: cancel_child_runs
+insert into taskflow.run_inbox (run_id, shard, event)
+select c.id, c.shard, '{"event": "cancel_requested"}'
+from unnest(%(run_id)s::uuid[], %(step)s::text[], %(iteration)s::integer[], %(place)s::integer[]) as w (run_id, step, iteration, index)
+join taskflow.run_jobs r using (run_id, step, iteration, index)
+join taskflow.runs c on c.id = r.child_id;
+
+-- name: put_run_timers
+insert into taskflow.run_timers (run_id, name, iteration, due_at, shard, after)
+select w.run_id, w.name, w.iteration, w.due_at, w.shard, w.after::text[]
+from unnest(%(run_id)s::uuid[], %(name)s::text[], %(iteration)s::integer[], %(due_at)s::timestamptz[], %(shard)s::smallint[],
+    %(after)s::text[]) as w (run_id, name, iteration, due_at, shard, after)
+on conflict (run_id, name, iteration) do update set due_at = excluded.due_at, after = excluded.after;
+
+-- name: delete_run_timers
+delete from taskflow.run_timers t
+using unnest(%(run_id)s::uuid[], %(name)s::text[], %(iteration)s::integer[]) as w (run_id, name, iteration)
+where (t.run_id, t.name, t.iteration) = (w.run_id, w.name, w.iteration);
+
+-- name: put_run_steps
+insert into taskflow.run_steps as s (run_id, step, iteration, status, error, due_at, started_at, finished_at)
+select w.run_id, w.step, w.iteration, w.status, w.error::json, w.due_at,
+    case when w.begun then (select taskflow.now()) end, case when w.ended then (select taskflow.now()) end
+from unnest(%(run_id)s::uuid[], %(step)s::text[], %(iteration)s::integer[], %(status)s::text[], %(error)s::text[],
+    %(due_at)s::timestamptz[], %(begun)s::boolean[], %(ended)s::boolean[])
+    as w (run_id, step, iteration, status, error, due_at, begun, ended)
+on conflict (run_id, step) do update set
+    iteration = excluded.iteration, status = excluded.status, error = excluded.error, due_at = excluded.due_at,
+    started_at = case when s.iteration = excluded.iteration then coalesce(s.started_at, excluded.started_at) else excluded.started_at end,
+    finished_at = excluded.finished_at;
+
+-- name: update_runs
+update taskflow.runs r set status = w.status, held = w.held, waiting = w.waiting, state = w.state::json, signals = w.signals::text[],
+    output = w.output::json, error = w.error::json, sla_missed = w.sla_missed,
+    started_at = coalesce(r.started_at, case when w.begun then (select taskflow.now()) end),
+    finished_at = case when w.ended then coalesce(r.finished_at, (select taskflow.now())) end
+from unnest(%(id)s::uuid[], %(status)s::text[], %(held)s::boolean[], %(waiting)s::boolean[], %(state)s::text[], %(signals)s::text[],
+    %(output)s::text[], %(error)s::text[], %(sla_missed)s::boolean[], %(begun)s::boolean[], %(ended)s::boolean[])
+    as w (id, status, held, waiting, state, signals, output, error, sla_missed, begun, ended)
+where r.id = w.id;
+
+-- name: release_held_runs
+-- As many of each workflow as may begin now.
+with freed as (
+    update taskflow.runs r set held = false
+    from unnest(%(workflow)s::text[], %(n)s::integer[]) as w (workflow, n)
+    cross join lateral (
+        select h.id from taskflow.runs h where h.workflow = w.workflow and h.held order by h.id limit w.n
+    ) x
+    where r.id = x.id
+    returning r.id, r.shard
+)
+insert into taskflow.run_inbox (run_id, shard, event) select id, shard, '{"event": "started"}' from freed;
+
+-- name: add_run_logs
+insert into taskflow.run_logs (run_id, logged_at, message)
+select w.run_id, (select taskflow.now()), w.message from unnest(%(run_id)s::uuid[], %(message)s::text[]) as w (run_id, message);
+
+-- name: delete_inbox
+delete from taskflow.run_inbox where seq = any(%(seqs)s::bigint[]);
+
+-- name: get_runs
+select r.*, w.document::text as document from taskflow.runs r
+left join taskflow.workflows w on w.name = r.workflow and w.version = r.version
+where r.id = any(%(ids)s::uuid[]);
+
+-- name: list_runs
+-- Newest first, after a place.
+select id, workflow, version, status, waiting, error, metadata, label, trigger, schedule_id, parent_id, signals, sla_missed,
+    created_at, started_at, finished_at
+from taskflow.runs
+where id < %(before)s::uuid and (%(workflow)s::text = '' or workflow = %(workflow)s)
+    and (cardinality(%(states)s::text[]) = 0 or status = any(%(states)s::text[]))
+    and (%(metadata)s::jsonb = '{}' or metadata @> %(metadata)s::jsonb)
+order by id desc limit %(limit)s;
+
+-- name: steps_of_run
+select * from taskflow.run_steps where run_id = %(id)s;
+
+-- name: jobs_of_run
+select j.step, j.iteration, j.index, j.job_id, j.child_id, f.state as job_state, f.task, c.status as run_status, c.workflow
+from taskflow.run_jobs j
+left join taskflow.job_facts f on f.id = j.job_id
+left join taskflow.runs c on c.id = j.child_id
+where j.run_id = %(id)s
+order by j.id desc limit %(limit)s;
+
+-- name: logs_of_run
+select logged_at, message from taskflow.run_logs where run_id = %(id)s order by seq desc limit 100;
+
+-- name: final_runs
+-- Which of these are final.
+select id from taskflow.runs where id = any(%(ids)s::uuid[]) and finished_at is not null;
+
+-- name: cancel_runs_by_metadata
+-- Every run with these attributes that waits is to end (S0.8).
+with ended as (
+    select id, shard from taskflow.runs where metadata @> %(metadata)s::jsonb and finished_at is null and waiting
+), told as (
+    insert into taskflow.run_inbox (run_id, shard, event) select id, shard, '{"event": "cancel_requested"}' from ended
+)
+select id from ended;
+
+-- name: set_app_url
+insert into taskflow.namespaces (name, app_url) values (%(name)s, %(app_url)s)
+on conflict (name) do update set app_url = excluded.app_url
+returning name, app_url, created_at;
+
+-- name: list_namespaces
+select name, app_url, created_at from taskflow.namespaces order by name;

@@ -1,0 +1,227 @@
+"""From what a run has heard to what is to be written: pure, but for a line in the log when the engine itself fails."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.core.workflow import (
+    FINAL_RUNS,
+    FINAL_STEPS,
+    CancelJob,
+    CancelTimer,
+    Change,
+    CreateJob,
+    Definition,
+    Event,
+    JobFinished,
+    Limits,
+    Note,
+    Run,
+    RunFinished,
+    RunState,
+    RunStatus,
+    SetTimer,
+    Started,
+    StartRun,
+    StepChanged,
+    StepStatus,
+    TimerDue,
+    advance,
+    broken,
+)
+from services.core.workflow import events as workflow_events
+from services.runtime import logs
+from services.store.runs import RunChanges, RunJobKey, RunRow, StepRow, TimerKey, TimerRow
+from taskflow._policy import Outcome
+from taskflow.v1 import jobs_pb2
+
+log = logs.get("runs")
+
+_OUTCOMES = {
+    RunStatus.SUCCEEDED: Outcome.SUCCEEDED,
+    RunStatus.FAILED: Outcome.FAILED,
+    RunStatus.CANCELLED: Outcome.CANCELLED,
+}
+_NOT_BEGUN = (StepStatus.PENDING, StepStatus.SKIPPED)
+
+
+class Heard:
+    """A run as it stands, and what it has to hear."""
+
+    def __init__(self, row: dict[str, Any], limits: Limits) -> None:
+        self.id: UUID = row["id"]
+        self.workflow: str = row["workflow"]
+        self.version: int = row["version"]
+        self.shard: int = row["shard"]
+        self.held: bool = row["held"]
+        self.sla_missed: bool = row["sla_missed"]
+        self.metadata: dict[str, str] = row["metadata"]
+        self.depth: int = row["depth"]
+        self.now: datetime = row["now"]
+        self.age: float = (row["now"] - row["created_at"]).total_seconds()
+        self.parent: tuple[UUID, str, int] | None = None
+        if row["parent_id"] is not None:
+            self.parent = (row["parent_id"], row["parent_step"], row["parent_iteration"])
+        own = {"app_url": row["app_url"]} if row["app_url"] else {}
+        self.run = Run(str(row["id"]), row["input"], {**own, **row["context"]})
+        self.state = RunState.from_json(row["state"])
+        self.limits = limits
+        self.definition: Definition | str = ""  # or why it cannot be read
+        self.events: list[Event] = []
+        self.seqs: list[int] = []
+
+    @property
+    def concurrency(self) -> int | None:
+        return self.definition.concurrency if isinstance(self.definition, Definition) else None
+
+    def hear(self, row: dict[str, Any]) -> None:
+        """A row of the inbox, with the outcome of the job that it tells of."""
+        self.seqs.append(row["seq"])
+        if row["event"] is not None:
+            self.events.append(workflow_events.from_json(row["event"]))
+        elif row["step"] is not None and row["outcome"] is not None:
+            self.events.append(
+                JobFinished(
+                    row["step"], row["iteration"], row["index"], Outcome(row["outcome"]),
+                    _value(row["result"], row["encoding"]), row["error"], str(row["job_id"]),
+                )
+            )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Worked:
+    """What it has come to."""
+
+    heard: Heard
+    state: RunState
+    held: bool
+    sla_missed: bool
+    changes: list[Change] = field(default_factory=list)
+
+    @property
+    def begun(self) -> bool:
+        return self.heard.state.status is RunStatus.NEW and self.state.status is not RunStatus.NEW
+
+    @property
+    def ended(self) -> bool:
+        return self.state.status in FINAL_RUNS and any(isinstance(c, RunFinished) for c in self.changes)
+
+
+def work_out(run: Heard, active: Counter[str]) -> Worked:
+    """Applies what a run has heard. `active` counts the runs of its workflow that are under way, and is kept so."""
+    worked = Worked(run, run.state, run.held, run.sla_missed)
+    for event in run.events:
+        before = worked.state
+        if isinstance(event, Started) and before.status is RunStatus.NEW:
+            worked.held = run.concurrency is not None and active[run.workflow] >= run.concurrency
+            if worked.held:
+                continue
+            if isinstance(run.definition, Definition) and run.definition.sla is not None:
+                worked.sla_missed |= run.age > run.definition.sla
+        found = _applied(run, before, event)
+        worked.state = found[0]
+        worked.changes += found[1]
+        active[run.workflow] += _under_way(worked.state) - _under_way(before)
+        if worked.state.status is not RunStatus.NEW:
+            worked.held = False
+    return worked
+
+
+def _under_way(state: RunState) -> int:
+    return state.status is not RunStatus.NEW and state.status not in FINAL_RUNS
+
+
+def _applied(run: Heard, state: RunState, event: Event) -> tuple[RunState, Sequence[Change]]:
+    if isinstance(run.definition, str):
+        found = broken(state, run.definition)
+    else:
+        try:
+            found = advance(run.definition, run.run, state, event, run.now, run.limits)
+        except Exception as error:  # a fault of ours, or an unfit document: it fails this run only
+            log.error("a run cannot go on, and fails", run=run.run.id, exc_info=error)
+            found = broken(state, f"it could not be worked out what follows ({type(error).__name__})")
+    return found.state, found.changes
+
+
+def changes_of(worked: Sequence[Worked]) -> RunChanges:
+    """All rows but those of new jobs and new runs."""
+    found = RunChanges()
+    for run in worked:
+        found.heard += run.heard.seqs
+        _row(run, found)
+        _parts(run, found)
+    return found
+
+
+def _row(run: Worked, found: RunChanges) -> None:
+    heard = run.heard
+    if run.state is heard.state and (run.held, run.sla_missed) == (heard.held, heard.sla_missed):
+        return
+    end = next((c for c in reversed(run.changes) if isinstance(c, RunFinished)), None)
+    output = json.dumps(end.output) if end is not None and end.status is RunStatus.SUCCEEDED else None
+    error = json.dumps(end.error) if end is not None and end.error is not None else None
+    found.runs.append(
+        RunRow(
+            heard.id, run.state.status.value, run.held, run.state.waiting, json.dumps(run.state.to_json()),
+            array(run.state.awaited), output, error, run.sla_missed, run.begun, run.state.status in FINAL_RUNS,
+        )
+    )  # fmt: skip
+    if end is not None and run.ended and heard.parent is not None:
+        parent_id, step, iteration = heard.parent
+        outcome = _OUTCOMES[end.status]
+        told = JobFinished(step, iteration, 0, outcome, end.output, end.error, str(heard.id))
+        found.told.append((parent_id, told))
+
+
+def _parts(run: Worked, found: RunChanges) -> None:
+    heard = run.heard
+    timers: dict[tuple[str, int], TimerRow] = {}
+    steps: dict[str, StepRow] = {}
+    found.stopped += [TimerKey(heard.id, e.name, e.iteration) for e in heard.events if isinstance(e, TimerDue)]
+    for change in run.changes:
+        match change:
+            case SetTimer():
+                row = TimerRow(heard.id, change.name, change.iteration, change.due, heard.shard, array(change.after))
+                timers[change.name, change.iteration] = row
+            case CancelTimer():
+                if timers.pop((change.name, change.iteration), None) is None:
+                    found.stopped.append(TimerKey(heard.id, change.name, change.iteration))
+            case CancelJob():
+                found.cancelled.append(RunJobKey(heard.id, change.step, change.iteration, change.index))
+            case StepChanged():
+                steps[change.step] = _step(heard, change, steps.get(change.step))
+            case Note():
+                found.logs.append((heard.id, change.message))
+            case CreateJob() | StartRun():
+                pass  # services.coordinator.run_jobs makes them
+    found.timers += timers.values()
+    found.steps += steps.values()
+
+
+def _step(run: Heard, change: StepChanged, before: StepRow | None) -> StepRow:
+    begun = change.status not in _NOT_BEGUN or (before is not None and before.begun)
+    return StepRow(
+        run.id, change.step, change.iteration, change.status.value, json.dumps(change.error) if change.error else None,
+        datetime.fromisoformat(change.due) if change.due else None, begun, change.status in FINAL_STEPS,
+    )  # fmt: skip
+
+
+def array(names: Sequence[str]) -> str:
+    """Names of steps and signals as Postgres writes an array: they hold nothing that would need quotes."""
+    return "{" + ",".join(names) + "}"
+
+
+def _value(result: bytes | None, encoding: int) -> Any:
+    """A job's result as templates see it; bytes as base64."""
+    if result is None:
+        return None
+    if encoding == jobs_pb2.ENCODING_BYTES:
+        return base64.b64encode(result).decode()
+    return result.decode() if encoding == jobs_pb2.ENCODING_TEXT else json.loads(result)

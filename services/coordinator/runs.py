@@ -1,0 +1,181 @@
+"""The runs of our shards: what they hear is applied, and what follows is written, in one fenced transaction (A11).
+
+What holds: nobody else changes a run; what it has heard leaves its inbox in the transaction that stores what that led
+to; a document, a result or a value that cannot be handled fails its own run, and no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from uuid import UUID
+
+from services.coordinator.pager import Pager
+from services.coordinator.run_jobs import RunJobs
+from services.coordinator.run_turns import Heard, Worked, changes_of, work_out
+from services.coordinator.state import State
+from services.core.errors import NotOwner, Unavailable
+from services.core.workflow import BadDocument, Definition, Limits, TimerDue
+from services.runtime import logs, metrics
+from services.runtime.failpoints import reach
+from services.store import runs as store
+from services.store.database import Writer
+from services.store.errors import DatabaseError
+
+log = logs.get("runs")
+
+AT_ONCE = 50  # runs of one transaction
+EVENTS = 100  # of one run in it
+LOOK = 1.0  # seconds between looks at the inbox, beside the hints
+DEFINITIONS = 500  # kept: one of 1,000 steps takes 22 ms to read
+
+
+class Runs:
+    def __init__(self, state: State, pager: Pager) -> None:
+        self._state = state
+        self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
+        self._jobs = RunJobs(state, pager)
+        self._limits = Limits(payload=state.settings.max_payload_bytes)
+        self._definitions: OrderedDict[tuple[str, int], Definition | str] = OrderedDict()  # or why it cannot be read
+        self._outage = logs.Outage(log, "runs cannot go on")
+        self._begun = self._ended = 0  # passes
+        self._passed = asyncio.Event()  # the next end of a pass; a new one for each
+
+    async def close(self) -> None:
+        await self._writer.reset()
+
+    async def run(self) -> None:
+        state = self._state
+        while True:
+            wait = LOOK
+            state.runs_wanted.clear()
+            self._begun += 1
+            try:
+                found, due = await self._pass()
+                wait = 0.0 if found else min(LOOK, max(0.0, due))
+                self._outage.over()
+            except (Unavailable, NotOwner) as error:
+                self._outage.failed(error)
+            if wait:
+                self._ended = self._begun
+                self._passed.set()
+                self._passed = asyncio.Event()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await state.runs_wanted.wait()
+
+    async def caught_up(self, patience: float) -> None:
+        """Returns when all that was to be heard by now is, or after so many seconds."""
+        wanted = self._begun + 1
+        self._state.runs_wanted.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._ended < wanted:
+                    await self._passed.wait()
+
+    async def _pass(self) -> tuple[bool, float]:
+        """Whether any run had news, and in how many seconds the next timer is due."""
+        epochs = self._state.epochs(list(self._state.book.shards))
+        if not epochs or not self._state.healthy:
+            return False, LOOK
+        rows = await self._state.db.rows("runs_with_news", shards=list(epochs), limit=AT_ONCE)
+        due = next((row["next_due"] for row in rows if row["run_id"] is None), None)
+        ids = list(dict.fromkeys(row["run_id"] for row in rows if row["run_id"] is not None))[:AT_ONCE]
+        if ids:
+            await self._go_on(await self._load(ids), epochs)
+        return bool(ids), LOOK if due is None else due
+
+    async def _load(self, ids: Sequence[UUID]) -> list[Heard]:
+        """These runs, with what each has to hear."""
+        db = self._state.db
+        rows = {row["id"]: row for row in await db.rows("load_runs", ids=list(ids))}
+        heard = {run_id: Heard(row, self._limits) for run_id, row in rows.items()}
+        gone = []
+        for row in await db.rows("events_of_runs", ids=list(ids), limit=EVENTS):
+            if row["run_id"] in heard:
+                heard[row["run_id"]].hear(row)
+            else:
+                gone.append(row["seq"])  # its run was pruned
+        if gone:
+            await db.run("delete_inbox", seqs=gone)
+        for row in await db.rows("due_timers", ids=list(ids)):
+            if row["run_id"] in heard:
+                heard[row["run_id"]].events.append(TimerDue(row["name"], row["iteration"]))
+        await self._read_definitions({(run.workflow, run.version) for run in heard.values()})
+        for run in heard.values():
+            run.definition = self._definitions[run.workflow, run.version]
+        return list(heard.values())
+
+    async def _read_definitions(self, wanted: set[tuple[str, int]]) -> None:
+        missing = sorted(wanted - self._definitions.keys())
+        if missing:
+            names, versions = [name for name, _ in missing], [version for _, version in missing]
+            rows = await self._state.db.rows("workflow_documents", names=names, versions=versions)
+            documents = {(row["name"], row["version"]): row["document"] for row in rows}
+            for key in missing:
+                self._definitions[key] = await asyncio.to_thread(_parse, documents.get(key))
+        for key in wanted:
+            self._definitions.move_to_end(key)
+        while len(self._definitions) > max(DEFINITIONS, len(wanted)):
+            self._definitions.popitem(last=False)
+
+    # -- one transaction ---------------------------------------------------------------------
+    async def _go_on(self, heard: list[Heard], epochs: dict[int, int]) -> None:
+        """Applies and writes; where a value of one run is refused, each run goes alone, and that one fails."""
+        active = await self._active(heard)
+        worked = await asyncio.to_thread(lambda: [work_out(run, active) for run in heard])
+        try:
+            await self._write(worked, active, epochs)
+        except DatabaseError as error:
+            if not (error.sqlstate or "").startswith(("22", "23")):
+                raise Unavailable(f"runs cannot be written: {error}") from error
+            if len(heard) > 1:
+                for run in heard:
+                    await self._go_on([run], epochs)
+                return
+            log.error("a run cannot be written, and fails", run=str(heard[0].id), exc_info=error)
+            heard[0].definition = f"the database refuses what follows: {error.sqlstate}"
+            await self._write([work_out(heard[0], active)], active, epochs)
+
+    async def _active(self, heard: Sequence[Heard]) -> Counter[str]:
+        """Of the workflows among these that bound their concurrency: how many runs are under way."""
+        bound = sorted({run.workflow for run in heard if run.concurrency is not None})
+        rows = await self._state.db.rows("active_runs", workflows=bound) if bound else []
+        return Counter({row["workflow"]: row["n"] for row in rows})
+
+    async def _write(self, worked: Sequence[Worked], active: Counter[str], epochs: dict[int, int]) -> None:
+        changes = changes_of(worked)
+        for run in worked:
+            if run.ended and run.heard.concurrency is not None:
+                room = run.heard.concurrency - active[run.heard.workflow]
+                changes.freed[run.heard.workflow] = max(0, room)
+        offers = await self._jobs.make(worked, changes)
+        await reach("coordinator.before_run")
+        tx = await store.write(self._writer, changes, {n: epochs[n] for n in {run.heard.shard for run in worked}})
+        await reach("coordinator.after_run")
+        self._jobs.offer(offers, tx)
+        if changes.cancelled:
+            self._state.cancels_wanted.set()
+        for run in worked:
+            self._count(run)
+            if run.ended:
+                self._state.announce_final(run.heard.id.bytes)
+
+    def _count(self, run: Worked) -> None:
+        if run.begun:
+            metrics.runs_started.inc()
+        if run.sla_missed and not run.heard.sla_missed:
+            metrics.runs_sla_missed.inc()
+        if run.ended:
+            metrics.runs_finished.labels(run.state.status.value).inc()
+
+
+def _parse(document: str | None) -> Definition | str:
+    if document is None:
+        return "its document is gone"
+    try:
+        return Definition.parse(document)
+    except BadDocument as error:
+        return f"its document cannot be read any more: {error}"

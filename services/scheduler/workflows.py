@@ -1,0 +1,302 @@
+"""WorkflowService: documents and runs as resources. What a run does is decided by its owner, a coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections import defaultdict
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from services.core import ids
+from services.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from services.core.names import qualify
+from services.core.workflow import (
+    FINAL_RUNS,
+    CancelRequested,
+    Definition,
+    RetryRequested,
+    RunState,
+    RunStatus,
+    Signal,
+    unfit,
+)
+from services.rpc.values import clean, options_to_json, seconds, stamp
+from services.rpc.values import unfit as unfit_json
+from services.runtime.clock import SystemClock
+from services.scheduler.coordinators import Coordinators
+from services.scheduler.lists import page_size
+from services.scheduler.schedules import ScheduleServicer
+from services.scheduler.settings import SchedulerSettings
+from services.store import runs as store
+from services.store import workflows
+from services.store.database import Database
+from taskflow.v1 import jobs_pb2, workflows_pb2_grpc
+from taskflow.v1 import workflows_pb2 as pb
+
+MAX_WAIT = 300.0  # seconds
+MAX_LABEL = 200  # characters
+MAX_SIGNAL = 64 << 10  # bytes
+SHOWN_JOBS = 1_000  # of one run, the newest
+_LAST_ID = UUID(int=(1 << 128) - 1)
+_JSON = jobs_pb2.ENCODING_JSON
+
+Row = dict[str, Any]
+
+
+class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        db: Database,
+        clock: SystemClock,
+        coordinators: Coordinators,
+        schedules: ScheduleServicer,
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._clock = clock
+        self._coordinators = coordinators
+        self._schedules = schedules
+
+    # -- documents ---------------------------------------------------------------------------
+    async def PutWorkflow(self, request: pb.PutWorkflowRequest, context: Any) -> pb.Workflow:
+        definition = await asyncio.to_thread(Definition.parse, request.document)
+        name = qualify(definition.name, field="name")
+        given = definition.schedule
+        own = functools.partial(self._schedules.own_of_workflow, name, given) if given else None
+        if own is not None:
+            own(None)  # what is wrong with it is said before anything is stored
+        if request.validate_only:
+            return pb.Workflow(name=name, digest=definition.digest, title=definition.title or "")
+        await workflows.put(self._db, name, request.document, definition.digest, own)
+        self._schedules.wake()
+        return _workflow(await self._workflow(name))
+
+    async def GetWorkflow(self, request: pb.GetWorkflowRequest, context: Any) -> pb.Workflow:
+        return _workflow(await self._workflow(qualify(request.name, field="name"), request.version))
+
+    async def ListWorkflows(self, request: pb.ListWorkflowsRequest, context: Any) -> pb.ListWorkflowsResponse:
+        size = page_size(request.page_size)
+        name = qualify(request.name, field="name") if request.name else ""
+        before = int(request.page_token) if name and request.page_token.isdecimal() else 0
+        rows = await self._db.rows(
+            "list_workflows", name=name, before=before, after="" if name else request.page_token, limit=size + 1
+        )
+        token = ""
+        if len(rows) > size:
+            token = str(rows[size - 1]["version"]) if name else rows[size - 1]["name"]
+        return pb.ListWorkflowsResponse(workflows=map(_workflow, rows[:size]), next_page_token=token)
+
+    async def DeleteWorkflow(self, request: pb.DeleteWorkflowRequest, context: Any) -> pb.DeleteWorkflowResponse:
+        name = qualify(request.name, field="name")
+        if not await workflows.delete(self._db, name):
+            raise _no_workflow(name)
+        return pb.DeleteWorkflowResponse()
+
+    async def _workflow(self, name: str, version: int = 0) -> Row:
+        rows = await self._db.rows("get_workflow", name=name, version=version)
+        if not rows:
+            raise _no_workflow(name, version)
+        return rows[0]
+
+    # -- runs --------------------------------------------------------------------------------
+    async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.Run:
+        row = await self._workflow(qualify(request.workflow, field="workflow"), request.version)
+        self._check_value(request.input, "input", self._settings.max_payload_bytes)
+        if len(request.label) > MAX_LABEL:
+            raise InvalidArgument(f"label: {len(request.label)} characters; {MAX_LABEL} are the most", "label")
+        options = jobs_pb2.JobOptions(metadata=request.metadata)
+        options_to_json(options.SerializeToString(deterministic=True), "options")  # as its jobs will have it
+        run_id = request.id or self._clock.new_id()
+        if not ids.is_uuid7(run_id):
+            raise InvalidArgument("id: must be the 16 bytes of a UUIDv7", "id", "BAD_ID")
+        run = store.new_run(
+            run_id, row["name"], row["version"], request.input.decode() or None, dict(request.metadata),
+            trigger="manual", label=request.label or None,
+        )  # fmt: skip
+        if not await store.start_run(self._db, run):
+            there = await self._row(run.id)
+            if (there["workflow"], there["input"]) != (run.workflow, json.loads(run.input or "null")):
+                raise AlreadyExists(f"id: {run.id} is the id of another run", "ID_IN_USE")
+        self._coordinators.runs_news.set()
+        return await self._run(run.id)
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+        run_id = _id(request.id)
+        if request.HasField("wait"):
+            await self._await_final(run_id, min(seconds(request.wait, "wait"), MAX_WAIT))
+        return await self._run(run_id)
+
+    async def _await_final(self, run_id: UUID, timeout: float) -> None:
+        """Subscribes first, then reads, then waits, as AwaitJob does (protocol C1)."""
+        final = self._coordinators.subscribe(run_id.bytes)
+        try:
+            if (await self._row(run_id))["finished_at"] is None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await final
+        finally:
+            self._coordinators.unsubscribe(run_id.bytes, final)
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
+        size = page_size(request.page_size)
+        rows = await self._db.rows(
+            "list_runs",
+            before=_id(request.page_token, "page_token") if request.page_token else _LAST_ID,
+            workflow=qualify(request.workflow, field="workflow") if request.workflow else "",
+            states=[_status(state) for state in request.states],
+            metadata=json.dumps(dict(request.metadata)),
+            limit=size + 1,
+        )
+        token = str(rows[size - 1]["id"]) if len(rows) > size else ""
+        return pb.ListRunsResponse(runs=map(_run, rows[:size]), next_page_token=token)
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Any) -> pb.Run:
+        row = await self._row(_id(request.id))
+        if row["status"] in FINAL_RUNS:
+            raise FailedPrecondition(f"run {request.id} is {row['status']} already", "RUN_FINISHED")
+        return await self._tell(row["id"], CancelRequested())
+
+    async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.Run:
+        row = await self._row(_id(request.id))
+        if row["status"] not in (RunStatus.FAILED, RunStatus.CANCELLED):
+            said = f"run {request.id} is {row['status']}; only a failed or cancelled one can be retried"
+            raise FailedPrecondition(said, "RUN_NOT_RETRYABLE")
+        return await self._tell(row["id"], RetryRequested(RunState.from_json(row["state"]).round))
+
+    async def SignalRun(self, request: pb.SignalRunRequest, context: Any) -> pb.SignalRunResponse:
+        row = await self._row(_id(request.id))
+        if not request.name:
+            raise InvalidArgument("name: name the signal", "name")
+        self._check_value(request.payload, "payload", MAX_SIGNAL)
+        payload = json.loads(request.payload) if request.payload else None
+        event = Signal(request.name, payload, request.signal_id)
+        why = unfit(RunState.from_json(row["state"]), event)
+        if why:
+            raise FailedPrecondition(why, "RUN_FINISHED" if row["status"] in FINAL_RUNS else "SIGNAL_UNFIT")
+        await store.tell(self._db, row["id"], event)
+        self._coordinators.runs_news.set()
+        return pb.SignalRunResponse()
+
+    async def _tell(self, run_id: UUID, event: CancelRequested | RetryRequested) -> pb.Run:
+        await store.tell(self._db, run_id, event)
+        self._coordinators.runs_news.set()
+        return await self._run(run_id)
+
+    def _check_value(self, value: bytes, field: str, most: int) -> None:
+        if len(value) > most:
+            raise InvalidArgument(f"{field}: {len(value)} bytes; {most} are the most", field, "TOO_LARGE")
+        why = unfit_json(value, _JSON) if value else ""
+        if why:
+            raise InvalidArgument(f"{field}: {why}", field, "BAD_PAYLOAD")
+
+    async def _row(self, run_id: UUID) -> Row:
+        rows = await self._db.rows("get_runs", ids=[run_id])
+        if not rows:
+            raise NotFound(f"there is no run {run_id}", "RUN_NOT_FOUND")
+        return rows[0]
+
+    async def _run(self, run_id: UUID) -> pb.Run:
+        """The whole of it."""
+        row = await self._row(run_id)
+        steps = {step["step"]: step for step in await self._db.rows("steps_of_run", id=run_id)}
+        jobs = defaultdict(list)
+        for job in reversed(await self._db.rows("jobs_of_run", id=run_id, limit=SHOWN_JOBS)):
+            jobs[job["step"]].append(job)
+        run = _run(row)
+        if row["input"] is not None:
+            run.input = json.dumps(row["input"]).encode()
+        if row["output"] is not None:
+            run.output = json.dumps(row["output"]).encode()
+        for log in reversed(await self._db.rows("logs_of_run", id=run_id)):
+            run.logs.add(time=stamp(log["logged_at"]), message=log["message"])
+        document = json.loads(row["document"] or "{}")
+        kinds = {step["name"]: step["kind"] for step in document.get("steps", ())}
+        names = [*kinds, *(name for name in jobs if name not in kinds)]  # an executor's run makes its own as it goes
+        run.steps.extend(_step(name, kinds.get(name, "decided"), steps.get(name), jobs[name]) for name in names)
+        return run
+
+
+def _workflow(row: Row) -> pb.Workflow:
+    """A row of `workflows` as the API shows it."""
+    document = row.get("document")
+    title = json.loads(document).get("title") if document else row["title"]
+    workflow = pb.Workflow(
+        name=row["name"], version=row["version"], document=document or "", digest=row["digest"], title=title or "",
+        create_time=stamp(row["created_at"]), cron=row["cron"] or "",
+    )  # fmt: skip
+    for name, column in (("next_run_time", "next_at"), ("last_run_time", "last_at")):
+        if row[column] is not None:
+            getattr(workflow, name).CopyFrom(stamp(row[column]))
+    return workflow
+
+
+def _run(row: Row) -> pb.Run:
+    """A row of `runs`, without what lists leave out."""
+    run = pb.Run(
+        id=str(row["id"]), workflow=row["workflow"], version=row["version"], metadata=row["metadata"],
+        state=pb.RunState.Value(f"RUN_STATE_{row['status'].upper()}"), label=row["label"] or "",
+        trigger=row["trigger"], schedule_id=str(row["schedule_id"] or ""), parent_run_id=str(row["parent_id"] or ""),
+        signals=row["signals"], waiting=row["waiting"], sla_missed=row["sla_missed"],
+        error=_error(row["error"]),
+    )  # fmt: skip
+    for name, column in (("create_time", "created_at"), ("start_time", "started_at"), ("finish_time", "finished_at")):
+        if row[column] is not None:
+            getattr(run, name).CopyFrom(stamp(row[column]))
+    return run
+
+
+def _step(name: str, kind: str, row: Row | None, jobs: list[Row]) -> pb.RunStep:
+    step = pb.RunStep(name=name, kind=kind, state=pb.STEP_STATE_PENDING)
+    if row is not None:
+        step.state = pb.StepState.Value(f"STEP_STATE_{row['status'].upper()}")
+        step.iteration = row["iteration"]
+        error = _error(row["error"])
+        if error is not None:
+            step.error.CopyFrom(error)
+        for field, column in (("start_time", "started_at"), ("finish_time", "finished_at"), ("due_time", "due_at")):
+            if row[column] is not None and (field != "due_time" or row["status"] == "waiting"):
+                getattr(step, field).CopyFrom(stamp(row[column]))
+    for job in jobs:
+        step.jobs.add(
+            job_id=str(job["job_id"] or ""), run_id=str(job["child_id"] or ""), iteration=job["iteration"],
+            index=job["index"], task=job["task"] or job["workflow"] or "", job_state=job["job_state"] or 0,
+            run_state=pb.RunState.Value(f"RUN_STATE_{job['run_status'].upper()}") if job["run_status"] else 0,
+        )  # fmt: skip
+    return step
+
+
+def _error(found: dict[str, Any] | None) -> jobs_pb2.Error | None:
+    """A run's or step's error; what else it says beside type and message is in `details`."""
+    if found is None:
+        return None
+    more = {name: value for name, value in found.items() if name not in ("type", "message")}
+    return jobs_pb2.Error(
+        type=clean(str(found.get("type", "")), 200), message=clean(str(found.get("message", ""))),
+        details=json.dumps(more).encode() if more else b"",
+    )  # fmt: skip
+
+
+def _status(state: pb.RunState.ValueType) -> str:
+    try:
+        name = pb.RunState.Name(state)
+    except ValueError:
+        name = "RUN_STATE_UNSPECIFIED"
+    if state == pb.RUN_STATE_UNSPECIFIED:
+        raise InvalidArgument(f"states: {name} is no state of a run", "states")
+    return name.removeprefix("RUN_STATE_").lower()
+
+
+def _id(text: str, field: str = "id") -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidArgument(f"{field}: {text[:60]!r} is not an id", field, "BAD_ID") from None
+
+
+def _no_workflow(name: str, version: int = 0) -> NotFound:
+    which = f" of version {version}" if version else ""
+    return NotFound(f"there is no workflow {name!r}{which}", "WORKFLOW_NOT_FOUND")

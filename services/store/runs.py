@@ -1,0 +1,218 @@
+"""Runs of workflows, and the one fenced transaction in which their owner writes what it decided (A11)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from services.core.names import shard_of
+from services.core.workflow import events
+from services.core.workflow.events import Event, Started
+from services.store.database import Database, Writer, commit
+from services.store.jobs import NewJob, insert_within
+from services.store.queries import sql
+
+
+class NewRun(NamedTuple):
+    """A run that is to begin. Values are JSON."""
+
+    id: UUID
+    workflow: str
+    version: int
+    shard: int
+    input: str | None
+    context: str
+    metadata: str
+    label: str | None
+    trigger: str
+    schedule_id: UUID | None = None
+    parent_id: UUID | None = None
+    parent_step: str | None = None
+    parent_iteration: int | None = None
+    depth: int = 0
+
+
+class RunRow(NamedTuple):
+    """What a run has come to."""
+
+    id: UUID
+    status: str
+    held: bool
+    waiting: bool
+    state: str
+    signals: str
+    output: str | None
+    error: str | None
+    sla_missed: bool
+    begun: bool
+    ended: bool
+
+
+class RunJobRow(NamedTuple):
+    """A job of a step, or a child run; neither, when it could not be made."""
+
+    run_id: UUID
+    step: str
+    iteration: int
+    place: int  # `index`
+    job_id: UUID | None
+    child_id: UUID | None
+    after: str
+
+
+class RunJobKey(NamedTuple):
+    run_id: UUID
+    step: str
+    iteration: int
+    place: int  # `index`
+
+
+class TimerRow(NamedTuple):
+    run_id: UUID
+    name: str
+    iteration: int
+    due_at: datetime
+    shard: int
+    after: str
+
+
+class TimerKey(NamedTuple):
+    run_id: UUID
+    name: str
+    iteration: int
+
+
+class StepRow(NamedTuple):
+    run_id: UUID
+    step: str
+    iteration: int
+    status: str
+    error: str | None
+    due_at: datetime | None
+    begun: bool
+    ended: bool
+
+
+@dataclass(slots=True)
+class RunChanges:
+    """What one transaction of a runs' owner writes."""
+
+    jobs: list[NewJob] = field(default_factory=list)
+    children: list[NewRun] = field(default_factory=list)
+    run_jobs: list[RunJobRow] = field(default_factory=list)
+    cancelled: list[RunJobKey] = field(default_factory=list)  # jobs and child runs to cancel
+    timers: list[TimerRow] = field(default_factory=list)
+    stopped: list[TimerKey] = field(default_factory=list)  # timers that came, or are not needed
+    steps: list[StepRow] = field(default_factory=list)
+    runs: list[RunRow] = field(default_factory=list)
+    told: list[tuple[UUID, Event]] = field(default_factory=list)  # into the inboxes of runs
+    logs: list[tuple[UUID, str]] = field(default_factory=list)
+    freed: dict[str, int] = field(default_factory=dict)  # workflow -> how many of its held runs may begin
+    heard: list[int] = field(default_factory=list)  # from the inbox
+
+    def begin(self, runs: Sequence[NewRun]) -> None:
+        """Adds runs that are to begin."""
+        self.children += runs
+        self.told += [(run.id, Started()) for run in runs]
+
+    def statements(self) -> list[tuple[str, dict[str, Any]]]:
+        """Beside the jobs, in the order in which they are sent."""
+        found: list[tuple[str, dict[str, Any]]] = []
+
+        def add(name: str, kind: type[Any], rows: Sequence[Any]) -> None:
+            if rows:
+                found.append((name, columns(kind, rows)))
+
+        add("insert_runs", NewRun, self.children)
+        add("insert_run_jobs", RunJobRow, self.run_jobs)
+        # A timer that is stopped and one that is set are never the same: their iterations differ.
+        add("delete_run_timers", TimerKey, self.stopped)
+        add("put_run_timers", TimerRow, self.timers)
+        add("cancel_run_jobs", RunJobKey, self.cancelled)
+        add("cancel_child_runs", RunJobKey, self.cancelled)
+        add("put_run_steps", StepRow, self.steps)
+        add("update_runs", RunRow, self.runs)
+        if self.told:
+            found.append(("tell_runs", told(self.told)))
+        if self.freed:
+            found.append(("release_held_runs", {"workflow": list(self.freed), "n": list(self.freed.values())}))
+        if self.logs:
+            found.append(("add_run_logs", {"run_id": [r for r, _ in self.logs], "message": [m for _, m in self.logs]}))
+        if self.heard:
+            found.append(("delete_inbox", {"seqs": self.heard}))
+        return found
+
+
+def columns(kind: type[Any], rows: Sequence[Any]) -> dict[str, list[Any]]:
+    return dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def told(events_of: Sequence[tuple[UUID, Event]]) -> dict[str, list[Any]]:
+    """The parameters of `tell_runs`."""
+    return {
+        "run_id": [run_id for run_id, _ in events_of],
+        "event": [json.dumps(events.to_json(event)) for _, event in events_of],
+    }
+
+
+async def write(writer: Writer, changes: RunChanges, epochs: Mapping[int, int]) -> int:
+    """Writes `changes` if every shard of `epochs` is still ours; the number that its jobs are stamped with.
+
+    NotOwner when one is not; Unavailable, also when the commit's fate is unknown: what is in the inbox then is
+    still to be heard, and what is not was.
+    """
+    shards = sorted(epochs)
+    fence = ("fence", {"shards": shards, "epochs": [epochs[n] for n in shards]})
+    async with writer.transaction() as conn:
+        await conn.execute("begin")
+        tx = await insert_within(conn, changes.jobs) if changes.jobs else 0
+        await commit(conn, [*changes.statements(), fence])
+    return tx
+
+
+def starting(runs: Sequence[NewRun]) -> list[tuple[str, dict[str, Any]]]:
+    """The statements that make runs which are to begin."""
+    return [("insert_runs", columns(NewRun, runs)), ("tell_runs", told([(run.id, Started()) for run in runs]))]
+
+
+def new_run(
+    run_id: bytes,
+    workflow: str,
+    version: int,
+    input: str | None,
+    metadata: Mapping[str, str],
+    *,
+    trigger: str,
+    label: str | None = None,
+    schedule_id: UUID | None = None,
+    **more: Any,
+) -> NewRun:
+    """A run whose context holds the app's attributes, and its schedule's id if it has one.
+
+    All runs of a workflow have one owner, so that it alone counts those that are under way.
+    """
+    context: dict[str, Any] = dict(metadata)
+    if schedule_id is not None:
+        context["schedule_id"] = str(schedule_id)
+    return NewRun(
+        UUID(bytes=run_id), workflow, version, shard_of(workflow), input, json.dumps(context),
+        json.dumps(dict(metadata)), label, trigger, schedule_id, **more,
+    )  # fmt: skip
+
+
+async def start_run(db: Database, run: NewRun) -> bool:
+    """False when there is a run of that id already."""
+    async with db.connection() as conn, conn.transaction():
+        made = await (await conn.execute(sql("insert_runs"), columns(NewRun, [run]))).fetchall()
+        if made:
+            await conn.execute(sql("tell_runs"), told([(run.id, Started())]))
+    return bool(made)
+
+
+async def tell(db: Database, run_id: UUID, event: Event) -> None:
+    """Into the inbox of a run: its owner applies it."""
+    await db.run("tell_runs", **told([(run_id, event)]))

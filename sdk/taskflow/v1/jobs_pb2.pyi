@@ -424,7 +424,7 @@ class Job(_message.Message):
     """of the last attempt"""
     last_outcome: Global___Outcome.ValueType
     exec_id: _builtins.str
-    """of the attempt under way, or of the last one; not in lists"""
+    """of the attempt under way, or of the last one"""
     @_builtins.property
     def options(self) -> Global___JobOptions: ...
     @_builtins.property
@@ -598,15 +598,19 @@ class GetJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    key: _builtins.str
+    """instead of the id: its idempotency key, in the namespace `default`"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

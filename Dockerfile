@@ -44,6 +44,12 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["taskflow-server", "health", "127.0.0.1:9002"]
 CMD ["python", "-m", "services.queue"]
 
+FROM base AS gateway
+EXPOSE 8080 9180
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["taskflow-server", "health", "http://127.0.0.1:8080/healthz"]
+CMD ["python", "-m", "services.gateway"]
+
 # Your tasks go on top: FROM this, COPY them into /app, set TASKFLOW_APP.
 FROM base AS worker
 EXPOSE 9004 9104

@@ -58,8 +58,8 @@ lock: $(STAMP) ## rewrite requirements.lock from the pyprojects (ARGS=--upgrade 
 bench: $(STAMP) ## measure, against a cluster started for it
 	@$(PY) -m benchmarks $(ARGS)
 
-docker: ## build the images of the four services; needs a Docker engine
-	@for name in scheduler coordinator queue worker; do docker build --target $$name --tag taskflow-$$name . || exit 1; done
+docker: ## build the images of the services; needs a Docker engine
+	@for name in scheduler coordinator queue worker gateway; do docker build --target $$name --tag taskflow-$$name . || exit 1; done
 
 clean: ## remove .venv and what tools left; not your data
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from services.coordinator.settings import CoordinatorSettings
 from services.core.workflow import json_schema
+from services.gateway.settings import GatewaySettings
 from services.queue.__main__ import QueueSettings
 from services.runtime import metrics as metric_module
 from services.runtime.histogram import BatchHistogram
@@ -36,6 +37,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
     "Coordinator": CoordinatorSettings,
     "Queue service": QueueSettings,
     "Packaged worker": WorkerSettings,
+    "Gateway": GatewaySettings,
 }
 
 

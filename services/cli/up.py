@@ -17,7 +17,11 @@ def up(
     data_dir: Annotated[Path, typer.Option(help="Where logs and data are kept.")] = Path(".taskflow"),
     port_base: Annotated[
         int,
-        typer.Option(min=1024, max=65000, help="Coordinator's port; queue, scheduler and worker have the next three."),
+        typer.Option(
+            min=2000,
+            max=64000,
+            help="Coordinator's port; queue, scheduler and worker have the next three, the gateway 921 less.",
+        ),
     ] = 9001,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Take free ports instead, and serve no metrics.")

@@ -9,20 +9,23 @@ from services.cluster.ports import free_ports
 from services.cluster.process import Interrupted
 from services.cluster.service import Service, environment, python
 
-SERVICES = ("queue", "coordinator", "scheduler", "worker")  # in the order of starting; stopping is the reverse
+# In the order of starting; stopping is the reverse.
+SERVICES = ("queue", "coordinator", "scheduler", "worker", "gateway")
 PORT_BASE = 9001
-_OFFSETS = {"coordinator": 0, "queue": 1, "scheduler": 2, "worker": 3}
-_METRICS = 100
+_OFFSETS = {"coordinator": 0, "queue": 1, "scheduler": 2, "worker": 3, "gateway": -921}
+_METRICS = {"gateway": 1100}
+_METRICS_ELSE = 100
+HTTP = frozenset({"gateway"})
 
 
 def fixed_ports(base: int = PORT_BASE) -> dict[str, int]:
-    """The ports of `taskflow up`: coordinator at `base`, then queue, scheduler, worker."""
+    """The ports of `taskflow up`: coordinator at `base`, then queue, scheduler, worker; gateway at 8080 for 9001."""
     return {name: base + offset for name, offset in _OFFSETS.items()}
 
 
 def metrics_ports(ports: Mapping[str, int]) -> dict[str, int]:
-    """The metrics' port of each service: a hundred above its own."""
-    return {name: port + _METRICS for name, port in ports.items()}
+    """The metrics' port of each service: a hundred above its own; the gateway's is 9180 for 8080."""
+    return {name: port + _METRICS.get(name, _METRICS_ELSE) for name, port in ports.items()}
 
 
 class Cluster:
@@ -55,11 +58,12 @@ class Cluster:
         self.services: dict[str, Service] = {}
         for name in services:
             own = dict(env)
-            if name in ("queue", "worker"):
+            if name in ("queue", "worker", "gateway"):
                 del own["TASKFLOW_DATABASE_URL"]  # they never touch Postgres, so they need not know the password
             self.services[name] = Service(
                 name=f"{name}-1",
                 port=ports[name],
+                http=name in HTTP,
                 metrics_port=metrics_ports(ports)[name] if metrics else 0,
                 log=logs / f"{name}.log",
                 command=python(f"services.{name}", *([app] if app and name == "worker" else [])),
@@ -96,6 +100,6 @@ class Cluster:
             raise
 
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Stop all, in the order that loses no work's outcome: worker, scheduler, coordinator, queue."""
+        """Stop all, in the order that loses no work's outcome: gateway, worker, scheduler, coordinator, queue."""
         for service in reversed(self.services.values()):
             service.stop(hurry=hurry)

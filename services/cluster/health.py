@@ -1,5 +1,8 @@
 """Asks a service of ours whether it is ready."""
 
+import http.client
+from urllib.parse import urlsplit
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -10,10 +13,27 @@ _OPTIONS = [
 
 
 def is_serving(address: str, timeout: float = 0.5) -> bool:
-    """Whether gRPC health at `address` answers SERVING within `timeout` seconds."""
+    """Whether gRPC health at `address`, host:port, answers SERVING within `timeout` seconds.
+
+    Of an address with http:// before it, whether it answers with 200.
+    """
+    if address.startswith("http://"):
+        return _answers(address, timeout)
     with grpc.insecure_channel(address, options=_OPTIONS) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _answers(url: str, timeout: float) -> bool:
+    parts = urlsplit(url)
+    asked = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)  # by no proxy
+    try:
+        asked.request("GET", parts.path or "/")
+        return asked.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        asked.close()

@@ -25,7 +25,7 @@ class ServiceError(Exception):
 
 @dataclass
 class Service:
-    """A program that serves gRPC health on `port` of loopback once it is ready.
+    """A program that serves health on `port` of loopback once it is ready: gRPC's, or with `http` /healthz.
 
     `env` is all of its environment, but for the variables that say where it listens and what it is called.
     """
@@ -35,6 +35,7 @@ class Service:
     log: Path
     command: Sequence[str]
     cwd: Path
+    http: bool = False
     metrics_port: int = 0
     env: dict[str, str] = field(default_factory=dict)
     grace: float = 10.0  # seconds between SIGTERM and SIGKILL
@@ -45,6 +46,11 @@ class Service:
     def address(self) -> str:
         """host:port, the same after every start."""
         return f"{HOST}:{self.port}"
+
+    @property
+    def health(self) -> str:
+        """What `is_serving` is given."""
+        return f"http://{self.address}/healthz" if self.http else self.address
 
     @property
     def alive(self) -> bool:
@@ -83,7 +89,7 @@ class Service:
         """Until its health answers SERVING. Raises ServiceError, process.Interrupted."""
         from services.cluster.health import is_serving  # grpc takes its time to import
 
-        if not wait_until(lambda: not self.alive or is_serving(self.address), timeout, stopping):
+        if not wait_until(lambda: not self.alive or is_serving(self.health), timeout, stopping):
             raise ServiceError(f"{self.name} does not answer on {self.address} (its log: {self.log})", None)
         if not self.alive:
             raise ServiceError(f"{self.name} {self.ending}", self.process.returncode if self.process else None)

@@ -144,7 +144,8 @@ def _running_already(state: Path, data_dir: Path) -> str:
 
 
 def _table(cluster: Cluster, postgres: EmbeddedPostgres | None, data_dir: Path) -> str:
-    rows = [(name, service.address) for name, service in reversed(cluster.services.items())]
+    services = reversed(cluster.services.items())
+    rows = [(name, f"http://{service.address}" if service.http else service.address) for name, service in services]
     rows.append(("postgres", f"127.0.0.1:{postgres.port} ({postgres.version})" if postgres else "yours"))
     rows.append(("logs", str(data_dir / "logs")))
     lines = [f"  {name:<12} {where}" for name, where in rows]

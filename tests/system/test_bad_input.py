@@ -25,7 +25,7 @@ from tests.support.cluster import ROOT, Program, ServiceCluster
 from tests.support.waiting import eventually
 
 ABSENT = "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"
-SERVICES = ("scheduler", "coordinator", "queue", "worker")
+SERVICES = ("scheduler", "coordinator", "queue", "worker", "gateway")
 Answer = subprocess.CompletedProcess[str]
 
 
@@ -200,18 +200,18 @@ def test_a_wrong_app_ends_the_packaged_worker_with_status_2(app: str, words: str
 def test_a_signal_ends_a_service_with_status_0_and_no_trace(
     make_cluster: Callable[..., ServiceCluster], number: signal.Signals
 ) -> None:
-    four = make_cluster(services=SERVICES)
-    four.start_all()
+    running = make_cluster(services=SERVICES)
+    running.start_all()
 
     for service in SERVICES:
-        four.kill(service, number)
+        running.kill(service, number)
 
-        four.wait_dead(service)
-        assert four.stop(service) == 0
-        assert "Traceback" not in four.log(service)
-        four.start(service)
-        four.wait_healthy(service)
-    four.close()
+        running.wait_dead(service)
+        assert running.stop(service) == 0
+        assert "Traceback" not in running.log(service)
+        running.start(service)
+        running.wait_healthy(service)
+    running.close()
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_migrating_again_does_nothing_and_succeeds(rehearsal: Rehearsal) -> None
 
 @pytest.mark.feature("S3.6")
 def test_all_stop_within_the_time_that_the_file_gives_them(rehearsal: Rehearsal) -> None:
-    for name in ("scheduler", "coordinator", "queue"):
+    for name in ("gateway", "scheduler", "coordinator", "queue"):
         grace = float(OURS[name]["stop_grace_period"].removesuffix("s"))
 
         assert rehearsal.programs[name].stop(grace) == 0, rehearsal.programs[name].output
@@ -177,7 +177,8 @@ def test_an_image_runs_and_checks_what_the_compose_file_says(name: str) -> None:
     assert part["build"]["target"] == name
     assert commands["CMD"] == part["command"] == ["python", "-m", f"services.{name}"]
     assert ["CMD", *commands["HEALTHCHECK"]] == part["healthcheck"]["test"]
-    assert part["healthcheck"]["test"][-1] == f"127.0.0.1:{port}"
+    where = f"127.0.0.1:{port}"
+    assert part["healthcheck"]["test"][-1] == (f"http://{where}/healthz" if name == "gateway" else where)
     assert f"EXPOSE {port} {metrics_port}" in stage
     assert part["restart"] == "unless-stopped"
 
@@ -194,7 +195,7 @@ def test_every_published_port_is_on_loopback_and_an_app_on_the_host_finds_all_th
     published = {port for part in COMPOSE.values() for port in part.get("ports", [])}
 
     assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for port in published)
-    for name in ("coordinator", "queue", "scheduler"):
+    for name in ("coordinator", "queue", "scheduler", "gateway"):
         assert f"127.0.0.1:{PORTS[name][0]}:{PORTS[name][0]}" in OURS[name]["ports"]
 
 

@@ -13,7 +13,7 @@ from tests.support.cluster import ServiceCluster
 from tests.support.rawworker import RawWorker
 from tests.support.waiting import eventually
 
-SERVICES = ("queue", "coordinator", "scheduler", "worker")
+SERVICES = ("queue", "coordinator", "scheduler", "worker", "gateway")
 
 
 @pytest.fixture(scope="module")

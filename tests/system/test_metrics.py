@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 from tests.support.workers import working
 from tests.unit.test_rules_and_dashboard import expressions
 
-SERVICES = ("queue", "coordinator", "scheduler", "worker")
+SERVICES = ("queue", "coordinator", "scheduler", "worker", "gateway")
 REFERENCE = ROOT / "docs" / "reference" / "metrics.md"
 SOON = {"scheduler": {"TASKFLOW_DEPTH_INTERVAL": "0.5"}}
 EXAMPLE = str(ROOT / "sdk" / "examples" / "02_worker.py")

@@ -37,9 +37,12 @@ MAY_IMPORT = {
     },
     "services.scheduler": {*SERVICE, "services.store"},
     "services.coordinator": {*SERVICE, "services.store"},
-    "services.gateway": {*SERVICE, "fastapi", "starlette", "uvicorn"},
+    "services.gateway": {*SERVICE, "starlette", "uvicorn"},
+    "services.gateway.console": {*SERVICE, "services.gateway", "starlette", "jinja2", "markupsafe"},
     "services.queue": SERVICE,
     "services.worker": {"taskflow", "services.runtime", "services.rpc", "aiohttp", *GRPC, *SETTINGS},
+    "services.worker.push": {"taskflow", "services.runtime", "services.rpc", "services.worker", *GRPC, *SETTINGS},
+    "services.worker.push.aws_batch": {"services.worker.push", *SETTINGS, "boto3", "botocore"},
     "services.cluster": ANY,
     "services.cli": ANY,
 }

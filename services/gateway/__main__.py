@@ -1,0 +1,26 @@
+"""`python -m services.gateway`: HTTP, on port 8080."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+
+from services.gateway.service import start
+from services.gateway.settings import GatewaySettings
+from services.runtime import logs
+from services.runtime.lifecycle import Background, run
+from services.runtime.settings import load
+
+
+def main() -> int:
+    settings = load(GatewaySettings)
+    logs.configure(settings.log_level, settings.log_format, settings.name)
+
+    async def serve(stack: AsyncExitStack, tasks: Background) -> None:
+        await start(settings, stack, tasks)
+
+    return run(serve, settings.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

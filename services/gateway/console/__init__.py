@@ -1,0 +1,95 @@
+"""The console: pages for people, made here and readable without JavaScript.
+
+A page's address answers a browser with the page, and the same browser's EventSource with what changes on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from services.gateway.console import forms, jobs, queues, schedules, tasks, workers
+from services.gateway.console.live import Live
+from services.gateway.console.page import Action, Ask, Page, local
+from services.gateway.console.render import STATIC, error_page, html, part, whole
+from services.gateway.gateway import Gateway
+
+__all__ = ["error_page", "routes"]
+
+HOME = "/queues"
+PARTS = (queues, jobs, tasks, schedules, workers)
+PAGES: tuple[Page, ...] = tuple(page for module in PARTS for page in module.PAGES)
+ACTIONS: tuple[Action, ...] = tuple(action for module in PARTS for action in module.ACTIONS)
+
+Endpoint = Callable[[Request], Awaitable[Any]]
+
+
+def routes(gateway: Gateway) -> list[BaseRoute]:
+    live = Live(gateway)
+    return [
+        Route("/", _home),
+        STATIC.route,
+        *jobs.raw(gateway),
+        *(Route(action.path, _action(gateway, action), methods=["POST"]) for action in ACTIONS),
+        *(Route(page.path, _page(gateway, live, page)) for page in PAGES),
+    ]
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse(HOME, 307)
+
+
+def _page(gateway: Gateway, live: Live, page: Page) -> Endpoint:
+    async def show(request: Request) -> Any:
+        ask = _ask(gateway, request, {})
+        token = forms.token_of(request)
+        if "text/event-stream" in request.headers.get("accept", ""):
+
+            async def render() -> str:
+                return part(page.template, await _values(page, ask))
+
+            return live.stream(ask.key, render, token)
+        values = await _values(page, ask)
+        values["said"] = SAID.get(ask.said("done"), "")
+        answer = html(whole(page.template, values), token, values.get("status", 200), {"Vary": "Accept"})
+        forms.remember(answer, request, token)
+        return answer
+
+    return show
+
+
+async def _values(page: Page, ask: Ask) -> dict[str, Any]:
+    """What a template of this page needs. Times are told against the cluster's clock, which follows its topology."""
+    values = await page.load(ask)
+    await ask.up.topology()
+    now = datetime.fromtimestamp(ask.gateway.clock.now_us() / 1e6, UTC)
+    return {"section": page.section, "live": True, "now": now, "here": ask.key, **values}
+
+
+def _action(gateway: Gateway, action: Action) -> Endpoint:
+    async def act(request: Request) -> Response:
+        ask = _ask(gateway, request, await forms.sent(request))
+        to = local(ask.form.get("to", ""), await action.do(ask))
+        return RedirectResponse(f"{to}{'&' if '?' in to else '?'}done={action.done}", 303)
+
+    return act
+
+
+def _ask(gateway: Gateway, request: Request, form: dict[str, str]) -> Ask:
+    return Ask(gateway, request.url.path, request.path_params, request.query_params, form)
+
+
+SAID = {
+    "cancelled": "Cancelled, or being cancelled if it runs.",
+    "fired": "A job of it is made.",
+    "paused": "Paused: nothing of it is handed out until you resume it.",
+    "resumed": "Resumed.",
+    "retried": "Back in its queue, with fresh tries.",
+    "started": "It goes on.",
+    "stopped": "Paused: it makes no jobs until you resume it.",
+}

@@ -1,0 +1,123 @@
+"""Jobs: the list with its filters, one job with all that is known of it; cancel and retry."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.gateway.console import words
+from services.gateway.console.page import PAGE_SIZE, Action, Ask, Page, bad, full, link, pager, pairs_of
+from services.gateway.errors import Failure
+from services.gateway.gateway import Gateway
+from taskflow.v1 import jobs_pb2
+
+LOG_LINES = 200
+STATES = {words.job_state(number): number for number in jobs_pb2.JobState.values() if number}
+FINAL = (jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED)
+FILTERS = ("queue", "task", "error", "tags", "metadata", "after", "before")
+MEDIA = {
+    jobs_pb2.ENCODING_TEXT: ("text/plain; charset=utf-8", "txt"),
+    jobs_pb2.ENCODING_BYTES: ("application/octet-stream", "bin"),
+}
+JSON_MEDIA = ("application/json", "json")
+
+
+async def _list(ask: Ask) -> dict[str, Any]:
+    """What was filled in wrongly is said beside the form, which keeps it."""
+    given = {name: ask.said(name) for name in FILTERS}
+    chosen = ask.query.getlist("state")
+    values: dict[str, Any] = {"title": "Jobs", "given": given, "chosen": chosen, "states": STATES, "problem": ""}
+    try:
+        found = await ask.up.call(ask.up.jobs.ListJobs, _request(ask, given, chosen))
+    except Failure as failure:
+        if failure.status != 400:
+            raise
+        return {**values, "status": 400, "problem": failure.message, "jobs": [], "pages": {}}
+    return {**values, "jobs": found.jobs, "pages": pager(ask, found.next_page_token)}
+
+
+def _request(ask: Ask, given: dict[str, str], chosen: list[str]) -> jobs_pb2.ListJobsRequest:
+    for state in chosen:
+        if state not in STATES:
+            raise bad("state", f"{state!r} is none of {', '.join(STATES)}")
+    return jobs_pb2.ListJobsRequest(
+        queue=given["queue"],
+        task=given["task"],
+        error=given["error"],
+        states=[jobs_pb2.JobState.ValueType(STATES[state]) for state in chosen],
+        tags=[tag for tag in (word.strip() for word in given["tags"].split(",")) if tag],
+        metadata=pairs_of(given["metadata"], "metadata"),
+        create_after=_instant(given["after"], "after"),
+        create_before=_instant(given["before"], "before"),
+        page_size=PAGE_SIZE,
+        page_token=ask.said("token"),
+    )
+
+
+def _instant(text: str, field: str) -> Timestamp | None:
+    """As a browser's field for date and time writes it; UTC, unless it says otherwise."""
+    if not text:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+        stamp = Timestamp()
+        stamp.FromDatetime(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise bad(field, f"{text!r} is not a date and time, as 2026-05-04T15:30") from None
+    return stamp
+
+
+async def _show(ask: Ask) -> dict[str, Any]:
+    id = ask.params["id"]
+    logs = jobs_pb2.ListJobLogsRequest(job_id=id, page_size=LOG_LINES, page_token=ask.said("log"))
+    job, tries, lines = await asyncio.gather(
+        ask.up.call(ask.up.jobs.GetJob, jobs_pb2.GetJobRequest(id=id)),
+        ask.up.call(ask.up.jobs.ListAttempts, jobs_pb2.ListAttemptsRequest(job_id=id)),
+        ask.up.call(ask.up.jobs.ListJobLogs, logs),
+    )
+    return {
+        "title": f"Job {job.id}",
+        "job": job,
+        "queue": full(job.namespace, job.queue),
+        "final": job.state in FINAL,
+        "attempts": tries.attempts,
+        "logs": lines.logs,
+        "log_pages": pager(ask, lines.next_page_token, "log", "log_back"),
+    }
+
+
+def raw(gateway: Gateway) -> list[Route]:
+    """Payload and result as they are, to be saved."""
+
+    async def serve(request: Request) -> Response:
+        id, part = request.path_params["id"], request.path_params["part"]
+        if part not in ("payload", "result"):
+            raise Failure(404, "NOT_FOUND", f"there is nothing at {request.url.path}")
+        job = await gateway.upstream.call(gateway.upstream.jobs.GetJob, jobs_pb2.GetJobRequest(id=id))
+        encoding = job.encoding if part == "payload" else job.result_encoding
+        media, ending = MEDIA.get(encoding, JSON_MEDIA)
+        headers = {"Content-Disposition": f'attachment; filename="{job.id}-{part}.{ending}"'}
+        return Response(job.payload if part == "payload" else job.result, media_type=media, headers=headers)
+
+    return [Route("/jobs/{id}/raw/{part}", serve)]
+
+
+async def _cancel(ask: Ask) -> str:
+    request = jobs_pb2.CancelJobRequest(id=ask.params["id"], reason="by hand, in the console")
+    await ask.up.call(ask.up.jobs.CancelJob, request)
+    return link("jobs", ask.params["id"])
+
+
+async def _retry(ask: Ask) -> str:
+    await ask.up.call(ask.up.jobs.RetryJob, jobs_pb2.RetryJobRequest(id=ask.params["id"]))
+    return link("jobs", ask.params["id"])
+
+
+PAGES = (Page("/jobs", "jobs.html", "jobs", _list), Page("/jobs/{id}", "job.html", "jobs", _show))
+ACTIONS = (Action("/jobs/{id}/cancel", "cancelled", _cancel), Action("/jobs/{id}/retry", "retried", _retry))

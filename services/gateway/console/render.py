@@ -1,0 +1,129 @@
+"""Templates to pages. Everything that is put into a page is escaped, and no page holds a script or a style of its own.
+
+A page that several people look at is rendered once: where a form's token belongs it has MARK, which nobody outside
+this process knows, and each of them gets their own in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from services.gateway.console import words
+from services.gateway.console.page import full, link
+from services.gateway.errors import Failure
+
+HERE = Path(__file__).parent
+MARK = f"form-token-{secrets.token_hex(16)}"
+FOR_EVER = "public, max-age=31536000, immutable"  # a file's name changes with what is in it
+TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+
+SECTIONS = {"queues": "Queues", "jobs": "Jobs", "tasks": "Tasks", "schedules": "Schedules", "workers": "Workers"}
+
+
+class Static:
+    """The files beside us, read once."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, tuple[bytes, str]] = {}
+        self.names: dict[str, str] = {}
+        for path in sorted((HERE / "static").iterdir()):
+            data = path.read_bytes()
+            served = f"{path.stem}.{hashlib.sha256(data).hexdigest()[:12]}{path.suffix}"
+            self._served[served] = data, TYPES[path.suffix]
+            self.names[path.name] = f"/static/{served}"
+
+    async def serve(self, request: Request) -> Response:
+        found = self._served.get(request.path_params["name"])
+        if found is None:
+            raise Failure(404, "NOT_FOUND", f"there is nothing at {request.url.path}")
+        return Response(found[0], media_type=found[1], headers={"Cache-Control": FOR_EVER})
+
+    @property
+    def route(self) -> Route:
+        return Route("/static/{name}", self.serve)
+
+
+STATIC = Static()
+
+
+@pass_context
+def when(context: Context, stamp: Timestamp | datetime | None) -> Markup | str:
+    """An instant with its zone, and how far from now it is."""
+    instant = words.moment(stamp) if not isinstance(stamp, datetime) else stamp
+    if instant is None:
+        return words.NOTHING
+    return Markup('<time datetime="{}"><span class="at">{}</span> <span class="ago">{}</span></time>').format(
+        words.iso(instant), words.utc(instant), words.ago(instant, context["now"])
+    )
+
+
+def _environment() -> Environment:
+    env = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    env.globals |= {
+        "static": STATIC.names, "sections": SECTIONS, "link": link, "value": words.value, "between": words.between,
+        "nothing": words.NOTHING, "csrf": MARK, "full_name": full,
+    }  # fmt: skip
+    env.filters |= {
+        "when": when, "job_state": words.job_state, "outcome": words.outcome, "firing_state": words.firing_state,
+        "run_state": words.run_state, "step_state": words.step_state,
+        "misfire": words.misfire, "overlap": words.overlap, "span": words.span, "seconds": words.seconds_of,
+        "size": words.size, "number": words.number, "short": words.short,
+    }  # fmt: skip
+    return env
+
+
+ENVIRONMENT = _environment()
+
+
+def whole(template: str, values: Mapping[str, Any]) -> str:
+    """A page, with MARK."""
+    return ENVIRONMENT.get_template(template).render(_filled(values))
+
+
+def part(template: str, values: Mapping[str, Any]) -> str:
+    """The part of it that is kept up to date, with MARK."""
+    found = ENVIRONMENT.get_template(template)
+    return "".join(found.blocks["live"](found.new_context(_filled(values))))
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"section": "", "live": False, "said": "", "now": datetime.now(UTC), **values}
+
+
+def html(text: str, token: str, status: int = 200, headers: Mapping[str, str] | None = None) -> HTMLResponse:
+    """The answer for one person."""
+    return HTMLResponse(text.replace(MARK, token), status, headers)
+
+
+TITLES = {
+    400: "That cannot be", 403: "Not allowed", 404: "Not found", 405: "Not possible", 409: "Not now", 413: "Too large",
+    421: "Not known by this name", 429: "Too much", 501: "Not possible", 503: "Not available",
+}  # fmt: skip
+
+
+def error_page(request: Request, failure: Failure, headers: Mapping[str, str]) -> Response:
+    """A page that says what went wrong, and nothing of how we are made."""
+    title = TITLES.get(failure.status, "Something went wrong")
+    again = request.url.path if request.method == "GET" and failure.status in (429, 503) else ""
+    values = {"title": title, "failure": failure, "again": again}
+    return html(whole("error.html", values), "", failure.status, headers)

@@ -1,0 +1,149 @@
+"""Workflows and their runs: the steps as a graph and as a list; cancel and retry of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from services.gateway.console import graph, words
+from services.gateway.console.page import PAGE_SIZE, Action, Ask, Page, bad, link, pager, pairs_of
+from services.gateway.errors import Failure
+from taskflow.v1 import workflows_pb2 as pb
+
+RECENT = 20  # runs on a workflow's page
+STATES = {words.run_state(number): number for number in pb.RunState.values() if number}
+FINAL = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
+RETRYABLE = (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
+UNNAMED = 24  # characters of a name that fit into a box
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A box of the drawing, with what stands in it."""
+
+    box: graph.Box
+    group: bool
+    state: str
+    label: str
+    sub: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    drawing: graph.Drawing
+    nodes: tuple[Node, ...]
+
+
+async def _runs(ask: Ask) -> dict[str, Any]:
+    given = {name: ask.said(name) for name in ("workflow", "metadata")}
+    chosen = ask.query.getlist("state")
+    values: dict[str, Any] = {"title": "Runs", "given": given, "chosen": chosen, "states": STATES, "problem": ""}
+    try:
+        for state in chosen:
+            if state not in STATES:
+                raise bad("state", f"{state!r} is none of {', '.join(STATES)}")
+        request = pb.ListRunsRequest(
+            workflow=given["workflow"],
+            states=[pb.RunState.ValueType(STATES[state]) for state in chosen],
+            metadata=pairs_of(given["metadata"], "metadata"),
+            page_size=PAGE_SIZE,
+            page_token=ask.said("token"),
+        )
+        found = await ask.up.call(ask.up.workflows.ListRuns, request)
+    except Failure as failure:
+        if failure.status != 400:
+            raise
+        return {**values, "status": 400, "problem": failure.message, "runs": [], "pages": {}}
+    return {**values, "runs": found.runs, "pages": pager(ask, found.next_page_token)}
+
+
+async def _run(ask: Ask) -> dict[str, Any]:
+    run = await ask.up.call(ask.up.workflows.GetRun, pb.GetRunRequest(id=ask.params["id"]))
+    return {
+        "title": f"Run {run.id}",
+        "run": run,
+        "final": run.state in FINAL,
+        "retryable": run.state in RETRYABLE,
+        "picture": await _picture_of(ask, run),
+    }
+
+
+async def _picture_of(ask: Ask, run: pb.Run) -> Picture | None:
+    """None where the document is gone, or too large to be looked at."""
+    try:
+        request = pb.GetWorkflowRequest(name=run.workflow, version=run.version)
+        workflow = await ask.up.call(ask.up.workflows.GetWorkflow, request)
+    except Failure as failure:
+        if failure.status != 404:
+            raise
+        return None
+    steps = {step.name: step for step in run.steps}
+    states = {name: words.step_state(step.state) for name, step in steps.items()}
+    subs = {name: step.kind for name, step in steps.items()}
+    return picture(workflow.document, states, subs)
+
+
+def picture(document: str, states: dict[str, str], subs: dict[str, str]) -> Picture | None:
+    """The drawing of a document, each step in its state."""
+    read = json.loads(document)
+    flow = graph.flow_of(read)
+    names = [*flow.steps, *flow.groups]
+    if not flow.steps or len(names) > graph.MOST:
+        return None
+    kinds = {str(step["name"]): str(step["kind"]) for step in read["steps"]}
+    drawing = graph.draw(names, flow.edges)
+    nodes = []
+    for box in drawing.boxes:
+        is_group = box.name in flow.groups
+        state = states.get(box.name, "")
+        sub = "group" if is_group else " · ".join(filter(None, (kinds.get(box.name, subs.get(box.name, "")), state)))
+        nodes.append(Node(box, is_group, state.replace(" ", "-"), words.short(box.name, UNNAMED), sub))
+    return Picture(drawing, tuple(nodes))
+
+
+async def _workflows(ask: Ask) -> dict[str, Any]:
+    request = pb.ListWorkflowsRequest(page_size=PAGE_SIZE, page_token=ask.said("token"))
+    found = await ask.up.call(ask.up.workflows.ListWorkflows, request)
+    return {"title": "Workflows", "workflows": found.workflows, "pages": pager(ask, found.next_page_token)}
+
+
+async def _workflow(ask: Ask) -> dict[str, Any]:
+    name, version = ask.params["name"], ask.said("version")
+    if version and not (version.isascii() and version.isdigit() and 0 < int(version) < 1 << 31):
+        raise bad("version", f"{version!r} is not the number of a version")
+    workflow, versions, runs = await asyncio.gather(
+        ask.up.call(ask.up.workflows.GetWorkflow, pb.GetWorkflowRequest(name=name, version=int(version or 0))),
+        ask.up.call(ask.up.workflows.ListWorkflows, pb.ListWorkflowsRequest(name=name, page_size=RECENT)),
+        ask.up.call(ask.up.workflows.ListRuns, pb.ListRunsRequest(workflow=name, page_size=RECENT)),
+    )
+    return {
+        "title": f"Workflow {workflow.name}",
+        "workflow": workflow,
+        "versions": versions.workflows,
+        "runs": runs.runs,
+        "picture": picture(workflow.document, {}, {}),
+    }
+
+
+async def _cancel(ask: Ask) -> str:
+    await ask.up.call(ask.up.workflows.CancelRun, pb.CancelRunRequest(id=ask.params["id"]))
+    return link("runs", ask.params["id"])
+
+
+async def _retry(ask: Ask) -> str:
+    await ask.up.call(ask.up.workflows.RetryRun, pb.RetryRunRequest(id=ask.params["id"]))
+    return link("runs", ask.params["id"])
+
+
+PAGES = (
+    Page("/workflows", "workflows.html", "workflows", _workflows),
+    Page("/workflows/{name:path}", "workflow.html", "workflows", _workflow),
+    Page("/runs", "runs.html", "runs", _runs),
+    Page("/runs/{id}", "run.html", "runs", _run),
+)
+ACTIONS = (
+    Action("/runs/{id}/cancel", "cancelled", _cancel),
+    Action("/runs/{id}/retry", "continued", _retry),
+)

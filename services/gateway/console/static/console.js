@@ -1,0 +1,73 @@
+// Keeps the page up to date, and asks before what cannot be taken back. Without it the page reads the same.
+"use strict";
+
+const live = document.getElementById("live");
+const away = document.getElementById("away");
+const liveness = document.getElementById("liveness");
+let source = null;
+
+function say(words) {
+  liveness.hidden = false;
+  liveness.textContent = " " + words;
+}
+
+function warn(words) {
+  away.hidden = !words;
+  away.textContent = words;
+}
+
+// What somebody has open, has in focus, or has scrolled stays so.
+function replace(html) {
+  const selection = document.getSelection();
+  if (selection && !selection.isCollapsed && live.contains(selection.anchorNode)) return;
+  const open = [...live.querySelectorAll("details[open]")].map((each) => each.id);
+  const held = live.contains(document.activeElement) ? document.activeElement : null;
+  const scrolled = [...live.querySelectorAll("pre, .log, .graph")].map((each) => [each.scrollTop, each.scrollLeft]);
+  const place = held && [...live.querySelectorAll(held.tagName)].indexOf(held);
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  live.replaceChildren(...fresh.body.childNodes);
+  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  live.querySelectorAll("pre, .log, .graph").forEach((each, n) => {
+    if (scrolled[n]) [each.scrollTop, each.scrollLeft] = scrolled[n];
+  });
+  if (held) (document.getElementById(held.id) || live.querySelectorAll(held.tagName)[place])?.focus({ preventScroll: true });
+}
+
+function listen() {
+  if (source) return;
+  source = new EventSource(location.href);
+  source.addEventListener("open", () => say("This page is live."));
+  source.addEventListener("page", (event) => {
+    warn("");
+    replace(event.data);
+  });
+  source.addEventListener("away", (event) => warn(event.data + ". What you see is how things stood before; trying on."));
+  source.addEventListener("error", () => {
+    say("This page is as of its loading.");
+    if (source.readyState === EventSource.CLOSED) source = null; // refused: too many are open
+  });
+}
+
+function rest() {
+  if (source) source.close();
+  source = null;
+}
+
+// A browser has few connections for one address: a page that nobody sees needs none.
+if (live && "live" in live.dataset) {
+  document.addEventListener("visibilitychange", () => (document.hidden ? rest() : listen()));
+  window.addEventListener("pagehide", rest);
+  window.addEventListener("pageshow", () => document.hidden || listen());
+}
+
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+
+// The word of what was done is for this time only, not for a reload.
+const here = new URL(location.href);
+if (here.searchParams.has("done")) {
+  here.searchParams.delete("done");
+  history.replaceState(null, "", here);
+}

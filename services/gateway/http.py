@@ -1,0 +1,80 @@
+"""uvicorn inside our own life cycle: it takes no signals, and an address in use is one line."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from services.gateway.settings import GatewaySettings
+from services.runtime.settings import refuse
+
+BACKLOG = 512
+IDLE_TIMEOUT = 75  # seconds that a connection may rest between two requests
+
+
+class HttpServer(uvicorn.Server):
+    """Serves from when `started` is set on until `stop`."""
+
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                loop="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=BACKLOG,
+                limit_concurrency=settings.max_connections,
+                timeout_keep_alive=IDLE_TIMEOUT,
+                timeout_graceful_shutdown=math.ceil(settings.stop_grace),
+            )
+        )
+        self.up = asyncio.Event()
+        self._down = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """They are the life cycle's."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    async def run_until_stopped(self, listening: socket.socket) -> None:
+        try:
+            await self.serve(sockets=[listening])
+        finally:
+            self._down.set()
+
+    async def stop(self) -> None:
+        """What is under way may end, for as long as the setting says."""
+        self.should_exit = True
+        await self._down.wait()
+
+
+def listen(settings: GatewaySettings) -> socket.socket:
+    """A listening socket; the process ends with one line when the address cannot be had."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        refuse(f"TASKFLOW_PORT: cannot listen on {where}; is it in use? Choose another port or stop what is there")
+    listening.setblocking(False)
+    return listening

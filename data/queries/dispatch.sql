@@ -76,18 +76,20 @@ order by due_at limit %(limit)s;
 select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as xmax, (select taskflow.now()) as now;
 
 -- name: list_leases
-select job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task, worker
+select job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task, worker, in_progress_ms,
+    (extract(epoch from started_at) * 1000000)::bigint as started_us
 from taskflow.leases where shard = any(%(shards)s::smallint[]);
 
 -- name: put_leases
-insert into taskflow.leases (job_id, exec_id, started_at, shard, priority, attempt, tries, handouts, started, queue, task, worker, progress)
+insert into taskflow.leases (job_id, exec_id, started_at, shard, priority, attempt, tries, handouts, started, queue, task, worker, progress, in_progress_ms)
 select * from unnest(
     %(job_id)s::uuid[], %(exec_id)s::uuid[], %(started_at)s::timestamptz[], %(shard)s::smallint[], %(priority)s::smallint[],
     %(attempt)s::integer[], %(tries)s::integer[], %(handouts)s::integer[], %(started)s::boolean[], %(queue)s::text[],
-    %(task)s::text[], %(worker)s::text[], %(progress)s::jsonb[])
+    %(task)s::text[], %(worker)s::text[], %(progress)s::jsonb[], %(in_progress_ms)s::bigint[])
 on conflict (job_id) do update set
     exec_id = excluded.exec_id, started_at = excluded.started_at, attempt = excluded.attempt, tries = excluded.tries,
-    handouts = excluded.handouts, started = excluded.started, worker = excluded.worker, progress = excluded.progress;
+    handouts = excluded.handouts, started = excluded.started, worker = excluded.worker, progress = excluded.progress,
+    in_progress_ms = excluded.in_progress_ms;
 
 -- name: delete_leases
 delete from taskflow.leases where job_id = any(%(ids)s::uuid[]);
@@ -127,6 +129,12 @@ select * from unnest(
 select a.job_id, a.attempt, a.exec_id, a.outcome
 from unnest(%(job_ids)s::uuid[], %(attempts)s::integer[]) as w (job_id, attempt)
 join taskflow.attempts a using (job_id, attempt);
+
+-- name: recorded_executions
+-- What stands under these exec_ids of these jobs.
+select a.exec_id, a.outcome
+from unnest(%(job_ids)s::uuid[], %(exec_ids)s::uuid[]) as w (job_id, exec_id)
+join taskflow.attempts a using (job_id, exec_id);
 
 -- name: open_cancels
 select job_id, shard, reason from taskflow.cancels where not done and shard = any(%(shards)s::smallint[]);

@@ -75,6 +75,8 @@ class Cancels:
             return  # a worker may have it: once that is known, one of the other ways
         if entry.phase is Phase.QUEUED:
             self._take_out([entry])
+        elif entry.hold is not None:  # an executor cannot be told, nor confirm: its next word is refused as stale
+            self._ledger.end([entry], Outcome.CANCELLED, "cancelled_running" if entry.started else "cancelled")
         elif entry.exec_id not in self._deadlines:
             self._sessions.tell_cancel(entry)
             self._deadlines[entry.exec_id] = self._state.clock.monotonic() + self._state.settings.cancel_grace

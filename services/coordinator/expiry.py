@@ -32,5 +32,6 @@ class Expiry:
                     continue
                 if entry.phase is Phase.QUEUED:
                     expire(entry)
-                elif entry.phase is Phase.HELD:  # it may have started: known as soon as its shard is settled
+                elif entry.phase is Phase.HELD or (entry.phase is Phase.TAKEN and not entry.started):
+                    # It may have started, which is known as soon as its shard is settled; or may come back unstarted.
                     heapq.heappush(self._heap, (now + 1_000_000, job_id))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
+from services.coordinator.holding import requested
 from services.coordinator.state import State
 from services.core.book import Entry, Phase
 from services.core.lanes import LaneKey
@@ -83,6 +84,9 @@ class Feed:
             now = self._state.clock.monotonic()
             book = self._state.book
             for took in answer.took:
+                if not took.worker_id:
+                    requested(self._state, took.executor, took.exec_ids)
+                    continue
                 orphans = book.took(took.worker_id, took.exec_ids, now)
                 if orphans:
                     self._orphaned(orphans)

@@ -8,6 +8,7 @@ from collections import deque
 from uuid import UUID
 
 from services.coordinator.state import State
+from services.core.book import Entry
 from services.core.errors import Unavailable
 from services.rpc.values import clean
 from services.runtime import logs
@@ -33,25 +34,31 @@ class Notes:
     async def take(self, request: pb.NotifyRequest) -> list[bytes]:
         """Keeps what running attempts say; returns the exec_ids that are not current."""
         stale = []
-        now = self._state.clock.now_us()
         for note in request.notifications:
             entry = self._state.book.by_exec.get(note.exec_id)
-            if entry is None:
+            if entry is None or entry.hold is not None:
                 stale.append(note.exec_id)
                 continue
             entry.started = True
-            told = note.progress
-            if note.HasField("progress") and math.isfinite(told.current) and math.isfinite(told.total):
-                entry.progress = told
-            for line in note.logs:
-                at = now - min(max(0, line.age_us), MAX_AGE_US)
-                self._add(entry.job_id, entry.attempt, at, line.level, line.message)
+            self.keep(entry, note)
         return stale
+
+    def keep(self, entry: Entry, note: pb.Notification) -> None:
+        """What a running attempt says."""
+        now = self._state.clock.now_us()
+        told = note.progress
+        if note.HasField("progress") and math.isfinite(told.current) and math.isfinite(told.total):
+            entry.progress = told
+        for line in note.logs:
+            at = now - min(max(0, line.age_us), MAX_AGE_US)
+            self._add(entry.job_id, entry.attempt, at, line.level, line.message)
 
     def stale(self, outcome: pb.AttemptOutcome, reason: str) -> None:
         """R1: a refused outcome leaves a line in its job's log."""
-        message = f"an outcome of attempt {outcome.attempt} was refused: {reason}"
-        self._add(outcome.job_id, outcome.attempt, self._state.clock.now_us(), "warning", message)
+        self.refused(outcome.job_id, outcome.attempt, f"an outcome of attempt {outcome.attempt} was refused: {reason}")
+
+    def refused(self, job_id: bytes, attempt: int, message: str) -> None:
+        self._add(job_id, attempt, self._state.clock.now_us(), "warning", message)
 
     def _add(self, job_id: bytes, attempt: int, at: int, level: str, message: str) -> None:
         self._lines.append((job_id, attempt, at, clean(level, 20) or "info", clean(message)))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+from services.coordinator.holding import restored
 from services.coordinator.ledger import Ledger
 from services.coordinator.pager import task_of
 from services.coordinator.state import State
@@ -54,7 +55,8 @@ class Recovery:
             entry.exec_id, entry.started, entry.handouts = row["exec_id"].bytes, row["started"], row["handouts"]
             note_due(entry, facts)
             entry.counted = entry.started  # by its former owner
-            self._state.book.restore(entry)
+            if not restored(self._state, entry, row):
+                self._state.book.restore(entry)
 
     async def facts(self, job_ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
         if not job_ids:
@@ -187,6 +189,8 @@ class Recovery:
                 if entry.taken_at > before or entry.phase is not Phase.TAKEN or not entry.key.queue:
                     continue
                 if not entry.started:
+                    if entry.hold is not None:
+                        continue  # an executor says so itself
                     entry.started = True  # a live worker has had it for longer than a heartbeat
                 elif entry.leased and entry.lease_written is entry.progress:
                     continue
@@ -204,6 +208,7 @@ def lease_row(entry: Entry, *, started_at: int | None, worker: str | None) -> Le
     return LeaseRow(
         entry.job_id, entry.exec_id or bytes(16), started_at, entry.shard, key.priority,
         entry.attempt, entry.tries, entry.handouts, entry.started, key.queue, key.task, worker, told,
+        round(entry.hold.silence * 1000) if entry.hold is not None else None,
     )  # fmt: skip
 
 

@@ -28,6 +28,12 @@ class CoordinatorSettings(DatabaseSettings):
     due_depth: int = Field(5000, ge=10, description="due jobs that may wait in the queue service")
     mark_interval: float = Field(3.0, gt=0, description="how often marks of lanes are written")
     max_handouts: int = Field(20, ge=1, description="hand-outs without a start; then it fails, never_started")
+    requested_timeout: float = Field(
+        10.0, gt=0, description="an executor's time to start what it was handed, where neither job nor executor say"
+    )
+    in_progress_timeout: float = Field(
+        120.0, gt=0, description="an executor that is silent for so long has lost what it started; likewise"
+    )
     cancel_grace: float = Field(30.0, gt=0, description="a running job's time to confirm a cancel")
     report_wait: float = Field(8.0, gt=0, description="how long a report waits for its commit")
 

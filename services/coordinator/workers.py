@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from services.coordinator.executors import Executors
 from services.coordinator.ledger import Ledger
 from services.coordinator.notes import Notes
 from services.coordinator.recovery import Recovery
@@ -28,8 +29,17 @@ _OUTCOMES = [number for number in jobs_pb2.Outcome.values() if number]
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
-    def __init__(self, state: State, ledger: Ledger, sessions: Sessions, recovery: Recovery, notes: Notes) -> None:
+    def __init__(
+        self,
+        state: State,
+        ledger: Ledger,
+        sessions: Sessions,
+        recovery: Recovery,
+        notes: Notes,
+        executors: Executors,
+    ) -> None:
         self._state = state
+        self._executors = executors
         self._ledger = ledger
         self._sessions = sessions
         self._recovery = recovery
@@ -40,6 +50,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return self._sessions.serve(requests, context)
 
     async def Start(self, request: pb.StartRequest, context: Any) -> pb.StartResponse:
+        if request.HasField("executor"):
+            return await self._executors.start(request)
         entry = self._state.book.by_exec.get(request.exec_id)
         overtook = entry is not None and entry.phase is Phase.QUEUED  # the word of who took it is still on its way
         taken = entry is not None and entry.phase is Phase.TAKEN and entry.worker == request.worker_id
@@ -49,6 +61,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return pb.StartResponse()
 
     async def Notify(self, request: pb.NotifyRequest, context: Any) -> pb.NotifyResponse:
+        if request.HasField("executor"):
+            return self._executors.notify(request)
         return pb.NotifyResponse(stale=await self._notes.take(request))
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
@@ -56,12 +70,26 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         _check(request)
         await reach("coordinator.report")
         answer = pb.ReportResponse()
-        book = self._state.book
-        own: list[tuple[Entry, pb.AttemptOutcome]] = []
         waits: set[asyncio.Future[Any]] = set()
+        if request.HasField("executor"):
+            own = await self._executors.sort(request, answer)
+        else:
+            own = await self._sort(request, answer, waits)
+        if own:
+            waits.add(self._accept(request.worker_id, own))
+        if waits:
+            await self._committed(waits)
+        return answer
+
+    async def _sort(
+        self, request: pb.ReportRequest, answer: pb.ReportResponse, waits: set[asyncio.Future[Any]]
+    ) -> list[tuple[Entry, pb.AttemptOutcome]]:
+        """Those of a worker that are to be recorded. What is being recorded joins `waits`."""
+        by_exec = self._state.book.by_exec
+        own: list[tuple[Entry, pb.AttemptOutcome]] = []
         unknown = []
         for outcome in request.outcomes:
-            entry = book.by_exec.get(outcome.exec_id)
+            entry = by_exec.get(outcome.exec_id)
             if entry is None:
                 unknown.append(outcome)
             elif entry.phase is Phase.ENDING:
@@ -72,11 +100,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             own.extend(await self._look_up(request.worker_id, unknown, answer))
         if any(entry.spec is None for entry, _ in own):
             own = await self._completed(own, answer)
-        if own:
-            waits.add(self._accept(request.worker_id, own))
-        if waits:
-            await self._committed(waits)
-        return answer
+        return own
 
     def _accept(self, worker: bytes, own: Sequence[tuple[Entry, pb.AttemptOutcome]]) -> asyncio.Future[Any]:
         ending = []

@@ -3,7 +3,7 @@
 What holds, for every job of a shard that this book has open:
 
 - it is in two live workers never: a task that a worker was given comes back only by that worker's consent (it confirms
-  a void), by its return, or by the end of its lease;
+  a void), by its return, or by the end of its lease (of an executor, which has no session, of a time-out: holds.py);
 - what was committed before the takeover and may run somewhere is HELD until every worker registered then has
   confirmed the new epoch together with what it has, or is over;
 - an outcome is accepted once, for the present exec_id alone.
@@ -18,9 +18,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.core.lanes import Lane, LaneKey
+
+if TYPE_CHECKING:
+    from services.core.holds import Hold
 
 
 class Phase(IntEnum):
@@ -58,6 +61,7 @@ class Entry:
     progress: Any = None
     lease_written: Any = None  # the progress that its lease row has
     commit: Any = None  # whoever waits for its outcome's commit
+    hold: Hold | None = None  # an executor's, which has no session
 
 
 @dataclass(slots=True)
@@ -82,6 +86,7 @@ class Seat:
     worker: bytes
     deadline: float  # on the owner's monotonic clock: the end of its lease
     name: str = ""
+    sessionless: bool = False  # an executor's: there while it has something
     entries: dict[bytes, Entry] = field(default_factory=dict)  # by exec_id
     confirmed: dict[int, int] = field(default_factory=dict)
 
@@ -171,6 +176,7 @@ class Book:
             self.by_exec.pop(entry.exec_id, None)
         entry.exec_id = self._token(shard.number, shard.epoch)
         entry.phase, entry.worker, entry.started, entry.void_asked = Phase.QUEUED, b"", False, False
+        entry.hold = None
         self.by_exec[entry.exec_id] = entry
         self.outbox.append(entry)
 
@@ -302,6 +308,8 @@ class Book:
         seat = self.seats.get(entry.worker)
         if seat is not None:
             seat.entries.pop(entry.exec_id, None)
+            if seat.sessionless and not seat.entries:
+                del self.seats[entry.worker]
 
     def _forget(self, entry: Entry) -> None:
         self._leave_seat(entry)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from taskflow.v1.queue_pb2 import FeedResponse
-from taskflow.v1.worker_pb2 import ShardEpoch
+from taskflow.v1.queue_pb2 import FeedResponse, Took
+from taskflow.v1.worker_pb2 import Executor, ShardEpoch
 
 
 class Link:
@@ -15,6 +15,7 @@ class Link:
     def __init__(self) -> None:
         self._news = asyncio.Event()
         self._took: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self._took_without_session: list[Took] = []
         self._removed: list[bytes] = []
         self._superseded: list[ShardEpoch] = []
         self._closed = False
@@ -22,6 +23,10 @@ class Link:
 
     def took(self, worker: bytes, exec_ids: list[bytes]) -> None:
         self._took[worker].extend(exec_ids)
+        self._news.set()
+
+    def took_without_session(self, executor: Executor, exec_ids: list[bytes]) -> None:
+        self._took_without_session.append(Took(executor=executor, exec_ids=exec_ids))
         self._news.set()
 
     def removed(self, exec_ids: list[bytes]) -> None:
@@ -42,9 +47,9 @@ class Link:
         self._news.clear()
         if self._closed:
             return None
-        answer = FeedResponse(removed=self._removed, superseded=self._superseded)
+        answer = FeedResponse(took=self._took_without_session, removed=self._removed, superseded=self._superseded)
         for worker, exec_ids in self._took.items():
             answer.took.add(worker_id=worker, exec_ids=exec_ids)
         self._took.clear()
-        self._removed, self._superseded = [], []
+        self._took_without_session, self._removed, self._superseded = [], [], []
         return answer

@@ -156,7 +156,11 @@ class Pending:
             answer.lanes.add(
                 queue=key.queue, task=key.task, priority=key.priority, shard=lane.shard, epoch=lane.epoch, tasks=taken
             )
-            self.shards[lane.shard].link.took(request.worker_id, [t.exec_id for t in taken])
+            link, exec_ids = self.shards[lane.shard].link, [t.exec_id for t in taken]
+            if request.worker_id:
+                link.took(request.worker_id, exec_ids)
+            else:
+                link.took_without_session(request.executor, exec_ids)
             if not lane.tasks:
                 self._drop(key)
         return answer

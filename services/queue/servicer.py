@@ -87,7 +87,10 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
 
 def _check(request: pb.PollRequest) -> None:
-    if len(request.worker_id) != 16:
+    if request.HasField("executor"):
+        if request.worker_id:
+            raise InvalidArgument("worker_id: an executor has none; leave it empty", "worker_id")
+    elif len(request.worker_id) != 16:
         raise InvalidArgument("worker_id: must be the 16 bytes that the worker registered with", "worker_id")
     if not request.tasks and not request.queue_handlers:
         raise InvalidArgument("tasks, queue_handlers: name at least one of either", "tasks")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+from uuid import UUID
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
@@ -16,7 +18,11 @@ from taskflow._policy import DEFAULT_BACKOFF, Backoff
 from taskflow.v1 import jobs_pb2 as pb
 
 MAX_SECONDS = 10 * 366 * 86_400.0  # no duration of ours is longer than ten years
+_EXECUTOR_TIMEOUTS: Final = ("requested_timeout", "in_progress_timeout")
 MAX_WORDS, MAX_TRACE = 8192, 65_536  # characters of an error's message, and of its trace and details
+MAX_REQUESTER = 4096  # bytes of JSON
+MAX_LABEL = 256  # characters
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
 
 
 def seconds(duration: Duration, field: str, *, least: float = 0.0) -> float:
@@ -58,6 +64,9 @@ def options_to_json(serialized: bytes, field: str) -> bytes | None:
         found["timeout"] = seconds(options.timeout, f"{field}.timeout", least=0.001)
     if options.HasField("heartbeat_timeout"):
         found["heartbeat_timeout"] = seconds(options.heartbeat_timeout, f"{field}.heartbeat_timeout", least=0.1)
+    for name in _EXECUTOR_TIMEOUTS:
+        if options.HasField(name):
+            found[name] = seconds(getattr(options, name), f"{field}.{name}", least=0.1)
     if options.HasField("backoff"):
         found["backoff"] = _backoff_to_json(options.backoff, f"{field}.backoff")
     if options.HasField("start_by"):
@@ -66,12 +75,51 @@ def options_to_json(serialized: bytes, field: str) -> bytes | None:
         found["metadata"] = dict(options.metadata)
     if options.tags:
         found["tags"] = list(options.tags)
+    if options.requester:
+        found["requester"] = _requester_to_json(options.requester, f"{field}.requester")
+    if options.label:
+        found["label"] = _label(options.label, f"{field}.label")
+    if options.task_id:
+        found["task_id"] = _task_id(options.task_id, f"{field}.task_id")
     text = json.dumps(found, separators=(",", ":"))
     if any("\0" in word for word in (*options.metadata, *options.metadata.values(), *options.tags)):
         raise InvalidArgument(f"{field}: metadata and tags may not hold the character NUL", field, "BAD_TEXT")
     if len(text) > 16_384:
         raise InvalidArgument(f"{field}: {len(text)} bytes; options may have 16,384 at most", field, "TOO_LARGE")
     return text.encode() if found else None
+
+
+def _requester_to_json(data: bytes, field: str) -> dict[str, Any]:
+    """A JSON object that jsonb takes, too."""
+    if len(data) > MAX_REQUESTER:
+        raise InvalidArgument(f"{field}: {len(data)} bytes; {MAX_REQUESTER} are the most", field, "TOO_LARGE")
+    why = unfit(data, pb.ENCODING_JSON)
+    try:
+        found = None if why else json.loads(data)
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # no 1e999, no half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        why = f"not JSON: {error}"
+    if _NUL.search(data):
+        why = "may not hold the character NUL"
+    elif not why and not isinstance(found, dict):
+        why = 'not a JSON object, as {"user": "u1"}'
+    if why:
+        raise InvalidArgument(f"{field}: {why}", field, "BAD_REQUESTER")
+    assert isinstance(found, dict)
+    return found
+
+
+def _label(label: str, field: str) -> str:
+    if len(label) > MAX_LABEL or "\0" in label:
+        raise InvalidArgument(f"{field}: give at most {MAX_LABEL} characters, none of them NUL", field, "BAD_TEXT")
+    return label
+
+
+def _task_id(task_id: str, field: str) -> str:
+    try:
+        return str(UUID(task_id))
+    except ValueError:
+        raise InvalidArgument(f"{field}: {task_id[:40]!r} is no id; leave it to RunTask", field, "BAD_ID") from None
 
 
 def _backoff_to_json(backoff: pb.Backoff, field: str) -> dict[str, float]:
@@ -94,8 +142,15 @@ def _backoff_to_json(backoff: pb.Backoff, field: str) -> dict[str, float]:
 def options_from_json(found: dict[str, Any] | None) -> pb.JobOptions | None:
     if not found:
         return None
-    options = pb.JobOptions(metadata=found.get("metadata"), tags=found.get("tags"))
-    for name in ("timeout", "heartbeat_timeout"):
+    options = pb.JobOptions(
+        metadata=found.get("metadata"),
+        tags=found.get("tags"),
+        label=found.get("label", ""),
+        task_id=found.get("task_id", ""),
+    )
+    if "requester" in found:
+        options.requester = json.dumps(found["requester"], ensure_ascii=False, separators=(",", ":")).encode()
+    for name in ("timeout", "heartbeat_timeout", *_EXECUTOR_TIMEOUTS):
         if name in found:
             getattr(options, name).CopyFrom(duration(found[name]))
     if "start_by" in found:

@@ -79,6 +79,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
             yield answer
 
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.Job:
+        if request.key:
+            return await self._reading.job(await self._reading.keyed(request.key))
         return await self._reading.job(ids.parse(request.id, field="id"))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from services.core import ids
 from services.core.errors import NotFound
+from services.core.names import DEFAULT_NAMESPACE
 from services.runtime.batcher import Batcher
 from services.scheduler import resources
 from services.scheduler.coordinators import Coordinators
@@ -46,6 +47,15 @@ class Reading:
             if live is None:
                 row = await self.row(job_id)  # it may have ended between the two
         return resources.job(row, live)
+
+    async def keyed(self, key: str) -> bytes:
+        """The id of the job with this idempotency key."""
+        wanted = {"namespace": [DEFAULT_NAMESPACE], "key": [key]}
+        rows = [] if "\0" in key else await self._db.rows("keyed_jobs", **wanted)
+        if not rows:
+            raise NotFound(f"there is no job with the key {key[:80]!r}", "JOB_NOT_FOUND")
+        found: bytes = rows[0]["job_id"].bytes
+        return found
 
     @asynccontextmanager
     async def watching(self, job_id: bytes) -> AsyncIterator[asyncio.Future[None]]:

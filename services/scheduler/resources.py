@@ -67,6 +67,7 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
         start_time=stamp(row["started_at"]),
         worker=row["worker"] or "",
         cancelling=bool(row["cancelling"]) and not final,
+        exec_id=str(row["exec_id"] or ""),
     )
     if row["payload"] is not None and (most is None or len(row["payload"]) <= most):
         found.payload = row["payload"]
@@ -89,12 +90,13 @@ def _executions(row: Row) -> int:
 def _add_running(found: pb.Job, row: Row, live: LiveJob | None, final: bool) -> None:
     if row["leased"]:
         found.attempt, found.worker = row["lease_attempt"], row["lease_worker"] or ""
+        found.exec_id = str(row["lease_exec_id"])
         if row["lease_started_at"]:
             found.start_time.FromDatetime(row["lease_started_at"])
         if row["progress"]:
             found.progress.CopyFrom(pb.Progress(**row["progress"]))
     if live is not None and not final and live.state in _HANDED_OUT:
-        found.attempt, found.worker = live.attempt, live.worker
+        found.attempt, found.worker, found.exec_id = live.attempt, live.worker, ids.show(live.exec_id)
         found.cancelling = found.cancelling or live.cancelling
         if live.HasField("progress"):
             found.progress.CopyFrom(live.progress)

@@ -88,7 +88,7 @@ class World:
     def take_over(self) -> None:
         self.epoch += 1
         if self.rng.random() < 0.5:
-            self.book = self.new_book(set(self.book.seats))
+            self.book = self.new_book({w for w, seat in self.book.seats.items() if not seat.sessionless})
         self.book.outbox.clear()
         self.unread = self.jobs - set(self.outcome)
         epoch = self.epoch
@@ -265,13 +265,16 @@ class World:
     def pass_time(self) -> None:
         self.now += VOID_AFTER
 
-    def run(self) -> None:
-        steps = [
+    def steps(self) -> list[tuple[Callable[[], None], float]]:
+        """What may happen, and how often."""
+        return [
             (self.new_job, 4.0), (self.deliver, 40), (self.lose, 2), (self.poll, 10), (self.beat, 10), (self.finish, 8),
             (self.report, 8), (self.read_some, 3), (self.take_over, 1), (self.die, 0.3), (self.leases_end, 2),
             (self.join, 0.3), (self.pass_time, 3),
         ]  # fmt: skip
-        actions, weights = zip(*steps, strict=True)
+
+    def run(self) -> None:
+        actions, weights = zip(*self.steps(), strict=True)
         for _ in range(self.rng.randint(50, 800)):
             self.rng.choices(actions, weights)[0]()
 

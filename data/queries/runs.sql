@@ -59,7 +59,12 @@ insert into taskflow.run_inbox (run_id, shard, event)
 select r.id, r.shard, w.event::json
 from unnest(%(run_id)s::uuid[], %(event)s::text[]) with ordinality as w (run_id, event, n)
 join taskflow.runs r on r.id = w.run_id
-order by w.n;
+order by w.n
+returning seq;
+
+-- name: unheard
+-- What of the inbox its owner has not applied yet.
+select seq from taskflow.run_inbox where seq = %(seq)s;
 
 -- name: tell_of_jobs
 -- Of these jobs that are final, those of runs are told to their runs, in the transaction that appends the outcome (A11).
@@ -235,10 +240,12 @@ with ended as (
 )
 select id from ended;
 
--- name: set_app_url
-insert into taskflow.namespaces (name, app_url) values (%(name)s, %(app_url)s)
-on conflict (name) do update set app_url = excluded.app_url
+-- name: create_namespace
+insert into taskflow.namespaces (name, app_url) values (%(name)s, %(app_url)s) on conflict do nothing
 returning name, app_url, created_at;
+
+-- name: update_namespace
+update taskflow.namespaces set app_url = %(app_url)s where name = %(name)s returning name, app_url, created_at;
 
 -- name: list_namespaces
 select name, app_url, created_at from taskflow.namespaces order by name;

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taskflow._client import AsyncTaskFlow, TaskFlow
     from taskflow._handles import AsyncJobHandle, JobHandle
     from taskflow._job import Caller, Job
+    from taskflow._namespaces import NamespaceInfo
     from taskflow._options import Backoff, Constant, Exponential, JobOptions, NewJob
     from taskflow._resources import (
         AttemptInfo,
@@ -86,6 +87,7 @@ __all__ = [
     "JobUnsuccessful",
     "LogInfo",
     "Misfire",
+    "NamespaceInfo",
     "NewJob",
     "NewServer",
     "NotFound",
@@ -124,6 +126,7 @@ _MODULES = {
     "taskflow._client": "AsyncTaskFlow TaskFlow",
     "taskflow._handles": "AsyncJobHandle JobHandle",
     "taskflow._job": "Caller Job",
+    "taskflow._namespaces": "NamespaceInfo",
     "taskflow._options": "Backoff Constant Exponential JobOptions NewJob",
     "taskflow._resources": (
         "AttemptInfo ErrorInfo JobInfo JobState LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"

@@ -21,6 +21,7 @@ from taskflow._declared import declaration
 from taskflow._executor_child import forbid_while_importing
 from taskflow._handles import AsyncJobHandle, JobHandle
 from taskflow._named import AsyncTasks, Tasks
+from taskflow._namespaces import AsyncNamespaces, Namespaces
 from taskflow._options import Backoff, JobKeywords, JobOptions, Seconds, build_spec, check_name, options_of
 from taskflow._run import Running, run_blocking, run_here
 from taskflow._schedules import AsyncSchedules, Schedules
@@ -90,6 +91,7 @@ class TaskFlow(_Client):
         self.schedules = Schedules(self._core)
         self.tasks = Tasks(self._core)
         self.workflows = Workflows(self._core)
+        self.namespaces = Namespaces(self._core)
 
     def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
@@ -240,6 +242,7 @@ class AsyncTaskFlow(_Client):
         self.schedules = AsyncSchedules(self._core)
         self.tasks = AsyncTasks(self._core)
         self.workflows = AsyncWorkflows(self._core)
+        self.namespaces = AsyncNamespaces(self._core)
 
     async def new_job(
         self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]

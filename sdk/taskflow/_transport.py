@@ -84,6 +84,7 @@ class Transport:
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self.queues = queues_pb2_grpc.QueueAdminServiceStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
+        self.namespaces = cluster_pb2_grpc.NamespaceServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
         self.tasks = tasks_pb2_grpc.TaskServiceStub(channel)
         self.workflows = workflows_pb2_grpc.WorkflowServiceStub(channel)

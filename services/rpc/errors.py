@@ -31,7 +31,8 @@ CODES: dict[type[errors.TaskFlowFault], int] = {
 
 
 def status_of(fault: errors.TaskFlowFault) -> status_pb2.Status:
-    status = status_pb2.Status(code=CODES[type(fault)], message=fault.message)
+    code = next(CODES[kind] for kind in type(fault).__mro__ if kind in CODES)
+    status = status_pb2.Status(code=code, message=fault.message)
     reason = getattr(fault, "reason", "")
     if isinstance(fault, errors.InvalidArgument):
         found = getattr(fault, "problems", ()) or [(fault.field, fault.message)]

@@ -24,6 +24,7 @@ from services.scheduler.firing import Firer
 from services.scheduler.intake import Intake
 from services.scheduler.jobs import JobServicer
 from services.scheduler.lists import Lists
+from services.scheduler.namespaces import NamespaceServicer
 from services.scheduler.queues import QueueAdminServicer
 from services.scheduler.reading import Reading
 from services.scheduler.schedules import ScheduleServicer
@@ -136,6 +137,9 @@ def register(
     named = TaskServicer(db, clock, admission, intake, reading, schedules)
     name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name
     server.add(name, lambda s: tasks_pb2_grpc.add_TaskServiceServicer_to_server(named, s))
+    namespaces = NamespaceServicer(db)
+    name = cluster_pb2.DESCRIPTOR.services_by_name["NamespaceService"].full_name
+    server.add(name, lambda s: cluster_pb2_grpc.add_NamespaceServiceServicer_to_server(namespaces, s))
     name = workflows_pb2.DESCRIPTOR.services_by_name["WorkflowService"].full_name
     server.add(name, lambda s: workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(workflows, s))
     name = schedules_pb2.DESCRIPTOR.services_by_name["ScheduleService"].full_name

@@ -17,6 +17,7 @@ from services.core.workflow import (
     FINAL_RUNS,
     CancelRequested,
     Definition,
+    Event,
     RetryRequested,
     RunState,
     RunStatus,
@@ -37,6 +38,8 @@ from taskflow.v1 import jobs_pb2, workflows_pb2_grpc
 from taskflow.v1 import workflows_pb2 as pb
 
 MAX_WAIT = 300.0  # seconds
+PATIENCE = 2.0  # seconds that a word to a run waits for its owner
+FIRST_LOOK, LONGEST_LOOK = 0.01, 0.2  # seconds between looks whether it was applied
 MAX_LABEL = 200  # characters
 MAX_SIGNAL = 64 << 10  # bytes
 SHOWN_JOBS = 1_000  # of one run, the newest
@@ -158,14 +161,16 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         row = await self._row(_id(request.id))
         if row["status"] in FINAL_RUNS:
             raise FailedPrecondition(f"run {request.id} is {row['status']} already", "RUN_FINISHED")
-        return await self._tell(row["id"], CancelRequested())
+        await self._tell(row["id"], CancelRequested())
+        return await self._run(row["id"])
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.Run:
         row = await self._row(_id(request.id))
         if row["status"] not in (RunStatus.FAILED, RunStatus.CANCELLED):
             said = f"run {request.id} is {row['status']}; only a failed or cancelled one can be retried"
             raise FailedPrecondition(said, "RUN_NOT_RETRYABLE")
-        return await self._tell(row["id"], RetryRequested(RunState.from_json(row["state"]).round))
+        await self._tell(row["id"], RetryRequested(RunState.from_json(row["state"]).round))
+        return await self._run(row["id"])
 
     async def SignalRun(self, request: pb.SignalRunRequest, context: Any) -> pb.SignalRunResponse:
         row = await self._row(_id(request.id))
@@ -177,14 +182,21 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         why = unfit(RunState.from_json(row["state"]), event)
         if why:
             raise FailedPrecondition(why, "RUN_FINISHED" if row["status"] in FINAL_RUNS else "SIGNAL_UNFIT")
-        await store.tell(self._db, row["id"], event)
-        self._coordinators.runs_news.set()
+        await self._tell(row["id"], event)
         return pb.SignalRunResponse()
 
-    async def _tell(self, run_id: UUID, event: CancelRequested | RetryRequested) -> pb.Run:
-        await store.tell(self._db, run_id, event)
+    async def _tell(self, run_id: UUID, event: Event) -> None:
+        """Returns when the run's owner has applied it, so that who asks next sees what it led to; or, while no owner
+        is there, after a while: it is stored, and will be applied."""
+        seq = await store.tell(self._db, run_id, event)
         self._coordinators.runs_news.set()
-        return await self._run(run_id)
+        pause, left = FIRST_LOOK, PATIENCE
+        while left > 0:
+            await self._clock.real.sleep(pause)
+            if not await self._db.rows("unheard", seq=seq):
+                return
+            left -= pause
+            pause = min(2 * pause, LONGEST_LOOK)
 
     def _check_value(self, value: bytes, field: str, most: int) -> None:
         if len(value) > most:

@@ -213,6 +213,8 @@ async def start_run(db: Database, run: NewRun) -> bool:
     return bool(made)
 
 
-async def tell(db: Database, run_id: UUID, event: Event) -> None:
-    """Into the inbox of a run: its owner applies it."""
-    await db.run("tell_runs", **told([(run_id, event)]))
+async def tell(db: Database, run_id: UUID, event: Event) -> int | None:
+    """Into the inbox of a run: its owner applies it. Its place there; None when the run is gone."""
+    async with db.connection() as conn:
+        row = await (await conn.execute(sql("tell_runs"), told([(run_id, event)]))).fetchone()
+    return row["seq"] if row is not None else None

@@ -188,3 +188,166 @@ class ClusterService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class NamespaceServiceStub:
+    """Served by the scheduler. Namespaces are made by the first use of a name in them; here they have settings.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreateNamespace = channel.unary_unary(
+                '/taskflow.v1.NamespaceService/CreateNamespace',
+                request_serializer=taskflow_dot_v1_dot_cluster__pb2.CreateNamespaceRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_cluster__pb2.Namespace.FromString,
+                _registered_method=True)
+        self.ListNamespaces = channel.unary_unary(
+                '/taskflow.v1.NamespaceService/ListNamespaces',
+                request_serializer=taskflow_dot_v1_dot_cluster__pb2.ListNamespacesRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_cluster__pb2.ListNamespacesResponse.FromString,
+                _registered_method=True)
+        self.UpdateNamespace = channel.unary_unary(
+                '/taskflow.v1.NamespaceService/UpdateNamespace',
+                request_serializer=taskflow_dot_v1_dot_cluster__pb2.UpdateNamespaceRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_cluster__pb2.Namespace.FromString,
+                _registered_method=True)
+
+
+class NamespaceServiceServicer:
+    """Served by the scheduler. Namespaces are made by the first use of a name in them; here they have settings.
+    """
+
+    def CreateNamespace(self, request, context):
+        """ALREADY_EXISTS when there is one of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNamespaces(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateNamespace(self, request, context):
+        """All its settings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_NamespaceServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreateNamespace': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateNamespace,
+                    request_deserializer=taskflow_dot_v1_dot_cluster__pb2.CreateNamespaceRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_cluster__pb2.Namespace.SerializeToString,
+            ),
+            'ListNamespaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNamespaces,
+                    request_deserializer=taskflow_dot_v1_dot_cluster__pb2.ListNamespacesRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_cluster__pb2.ListNamespacesResponse.SerializeToString,
+            ),
+            'UpdateNamespace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNamespace,
+                    request_deserializer=taskflow_dot_v1_dot_cluster__pb2.UpdateNamespaceRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_cluster__pb2.Namespace.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'taskflow.v1.NamespaceService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('taskflow.v1.NamespaceService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class NamespaceService:
+    """Served by the scheduler. Namespaces are made by the first use of a name in them; here they have settings.
+    """
+
+    @staticmethod
+    def CreateNamespace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.NamespaceService/CreateNamespace',
+            taskflow_dot_v1_dot_cluster__pb2.CreateNamespaceRequest.SerializeToString,
+            taskflow_dot_v1_dot_cluster__pb2.Namespace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNamespaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.NamespaceService/ListNamespaces',
+            taskflow_dot_v1_dot_cluster__pb2.ListNamespacesRequest.SerializeToString,
+            taskflow_dot_v1_dot_cluster__pb2.ListNamespacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNamespace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.NamespaceService/UpdateNamespace',
+            taskflow_dot_v1_dot_cluster__pb2.UpdateNamespaceRequest.SerializeToString,
+            taskflow_dot_v1_dot_cluster__pb2.Namespace.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

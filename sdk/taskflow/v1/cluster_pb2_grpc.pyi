@@ -86,3 +86,55 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_ClusterServiceServicer_to_server(servicer: ClusterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class NamespaceServiceStub:
+    """Served by the scheduler. Namespaces are made by the first use of a name in them; here they have settings."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> NamespaceServiceAsyncStub: ...
+    CreateNamespace: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.CreateNamespaceRequest, _cluster_pb2.Namespace]
+    """ALREADY_EXISTS when there is one of that name."""
+    ListNamespaces: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListNamespacesRequest, _cluster_pb2.ListNamespacesResponse]
+    UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.UpdateNamespaceRequest, _cluster_pb2.Namespace]
+    """All its settings."""
+
+@_typing.type_check_only
+class NamespaceServiceAsyncStub(NamespaceServiceStub):
+    """Served by the scheduler. Namespaces are made by the first use of a name in them; here they have settings."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateNamespace: _aio.UnaryUnaryMultiCallable[_cluster_pb2.CreateNamespaceRequest, _cluster_pb2.Namespace]  # type: ignore[assignment]
+    """ALREADY_EXISTS when there is one of that name."""
+    ListNamespaces: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListNamespacesRequest, _cluster_pb2.ListNamespacesResponse]  # type: ignore[assignment]
+    UpdateNamespace: _aio.UnaryUnaryMultiCallable[_cluster_pb2.UpdateNamespaceRequest, _cluster_pb2.Namespace]  # type: ignore[assignment]
+    """All its settings."""
+
+class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Served by the scheduler. Namespaces are made by the first use of a name in them; here they have settings."""
+
+    @_abc_1.abstractmethod
+    def CreateNamespace(
+        self,
+        request: _cluster_pb2.CreateNamespaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Namespace, _abc.Awaitable[_cluster_pb2.Namespace]]:
+        """ALREADY_EXISTS when there is one of that name."""
+
+    @_abc_1.abstractmethod
+    def ListNamespaces(
+        self,
+        request: _cluster_pb2.ListNamespacesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ListNamespacesResponse, _abc.Awaitable[_cluster_pb2.ListNamespacesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateNamespace(
+        self,
+        request: _cluster_pb2.UpdateNamespaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.Namespace, _abc.Awaitable[_cluster_pb2.Namespace]]:
+        """All its settings."""
+
+def add_NamespaceServiceServicer_to_server(servicer: NamespaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

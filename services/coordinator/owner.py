@@ -62,8 +62,11 @@ class Owner:
         self._seen_beats: dict[str, tuple[int, float, int]] = {}  # name -> beat, since when, good reads
 
     async def join(self) -> None:
-        """Our row in `members`, under a new incarnation."""
+        """Our row in `members`, under a new incarnation. The clock is the cluster's before anything is timed by it."""
         settings = self._state.settings
+        now = await self._state.db.rows("database_time")
+        self._state.clock.set_now_us(now[0]["now_us"], self._state.clock.real.monotonic() - 0.0005)
+        self._state.clock.move(now[0]["moved_us"])
         await self._state.db.run(
             "join_members",
             name=settings.name,

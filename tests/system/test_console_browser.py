@@ -1,0 +1,289 @@
+"""The console in a real browser: live, under its own content policy, light and dark, on a phone, by keyboard."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from taskflow import Constant, Fail, Job, JobHandle, JobState, TaskFlow
+from tests.support.chromium import chromium
+from tests.support.cluster import SPINE, ServiceCluster
+from tests.support.waiting import eventually
+from tests.support.workers import working
+
+SOON = {"TASKFLOW_LIVE_INTERVAL": "0.3"}
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+PATIENCE = 30_000  # ms
+AA = 4.5  # the least contrast of text, by WCAG
+
+
+@pytest.fixture(scope="module")
+def running(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
+    cluster = make_cluster(services=(*SPINE, "gateway"), env={"gateway": SOON})
+    cluster.start_all()
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def tf(running: ServiceCluster) -> Iterator[TaskFlow]:
+    with TaskFlow(running.scheduler_address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shop(running: ServiceCluster, tf: TaskFlow) -> Iterator[dict[str, JobHandle]]:
+    """A few jobs, of which one runs until the end."""
+    go_on = threading.Event()
+
+    def handle(job: Job) -> object:
+        match job.payload["do"]:
+            case "wait":
+                job.progress(3, total=8, unit="mails", message="sending")
+                go_on.wait(300)
+            case "fail":
+                job.log("the bank answers 402", level="warning")
+                raise Fail("the card was refused")
+            case "retry":
+                raise ConnectionError("bank.example does not answer")
+        return {"receipt": 4711}
+
+    with working(TaskFlow(running.scheduler_address), "shop", handler=handle):
+        made = {
+            "running": tf.new_job("shop", {"do": "wait"}, tags=["slow"]),
+            "failed": tf.new_job("shop", {"do": "fail"}, metadata={"user": "u1"}),
+            "retrying": tf.new_job("shop", {"do": "retry"}, retries=3, backoff=Constant(3600)),
+            "succeeded": tf.new_job("shop", {"do": "well", "to": "ada@example.org"}),
+            "ready": tf.new_job("unserved", {"do": "wait"}),
+        }
+        for name, job in made.items():
+            eventually(lambda job=job, name=name: job.get().state == JobState(name), timeout=30)  # type: ignore[misc]
+        tf.tasks.create("report", queue="shop", schedule="0 8 * * mon")
+        yield made
+        go_on.set()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+class Seen:
+    """A tab, and what the browser complained of in it."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        context.set_default_timeout(PATIENCE)
+        self.page: Page = context.new_page()
+        self.complaints: list[str] = []
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+
+@pytest.fixture
+def look(browser: Browser, running: ServiceCluster) -> Iterator[Callable[..., Seen]]:
+    contexts: list[BrowserContext] = []
+
+    def open_tab(**options: object) -> Seen:
+        options.setdefault("viewport", WIDE)
+        contexts.append(browser.new_context(base_url=f"http://{running.address('gateway')}", **options))  # type: ignore[arg-type]
+        return Seen(contexts[-1])
+
+    yield open_tab
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.feature("S3.7")
+def test_an_open_page_follows_a_job_without_being_loaded_again(
+    tf: TaskFlow, running: ServiceCluster, look: Callable[..., Seen]
+) -> None:
+    job = tf.new_job("later", {"n": 1})
+    seen = look()
+    seen.page.goto(f"/jobs/{job.id}")
+    expect(seen.page.get_by_text("This page is live.")).to_be_visible(timeout=PATIENCE)
+    seen.page.evaluate("window.loadedOnce = true")
+
+    with working(TaskFlow(running.scheduler_address), "later", handler=lambda job: {"answer": 42}):
+        expect(seen.page.locator("h1 + .badge, .head .badge")).to_have_text("succeeded", timeout=PATIENCE)
+
+    expect(seen.page.get_by_text('"answer": 42')).to_be_visible()
+    assert seen.page.evaluate("window.loadedOnce") is True
+    assert seen.complaints == []
+
+
+@pytest.mark.feature("S3.7", "S3.8")
+def test_a_queue_is_paused_with_a_click_and_the_word_of_it_does_not_stay_in_the_address(
+    shop: dict[str, JobHandle], tf: TaskFlow, look: Callable[..., Seen]
+) -> None:
+    seen = look()
+    seen.page.goto("/queues")
+
+    seen.page.get_by_role("row", name=re.compile("^shop")).get_by_role("button", name="Pause").click()
+
+    expect(seen.page.get_by_role("status").first).to_contain_text("Paused")
+    assert tf.queues.get("shop").paused
+    assert seen.page.url.endswith("/queues")
+    seen.page.get_by_role("row", name=re.compile("^shop")).get_by_role("button", name="Resume").click()
+    expect(seen.page.get_by_role("status").first).to_contain_text("Resumed")
+    assert not tf.queues.get("shop").paused
+    assert seen.complaints == []
+
+
+@pytest.mark.feature("S3.7")
+def test_a_cancel_asks_first(tf: TaskFlow, look: Callable[..., Seen]) -> None:
+    job = tf.new_job("unserved", {})
+    seen = look()
+    seen.page.goto(f"/jobs/{job.id}")
+    cancel = seen.page.get_by_role("button", name="Cancel")
+
+    seen.page.once("dialog", lambda dialog: dialog.dismiss())
+    cancel.click()
+    assert job.get().state is JobState.READY
+    seen.page.once("dialog", lambda dialog: dialog.accept())
+    cancel.click()
+
+    expect(seen.page.get_by_role("button", name="Retry")).to_be_visible(timeout=PATIENCE)
+    assert job.get().state is JobState.CANCELLED
+    assert seen.complaints == []
+
+
+@pytest.mark.feature("S3.7")
+def test_without_javascript_everything_is_read_and_done(
+    shop: dict[str, JobHandle], tf: TaskFlow, look: Callable[..., Seen]
+) -> None:
+    page = look(java_script_enabled=False).page
+    page.goto("/queues")
+    page.get_by_role("link", name="Jobs").click()
+    page.get_by_label("failed").check()
+    page.get_by_role("button", name="Show").click()
+    page.locator(f'a[href="/jobs/{shop["failed"].id}"]').click()
+
+    expect(page.get_by_text("the card was refused").first).to_be_visible()
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("status").first).to_contain_text("Back in its queue")
+    eventually(lambda: shop["failed"].get().state is JobState.FAILED and shop["failed"].get().attempt == 2, timeout=30)
+
+
+@pytest.mark.feature("S3.7")
+def test_what_a_job_brings_runs_nowhere(tf: TaskFlow, look: Callable[..., Seen]) -> None:
+    evil = "<script>window.broken=1</script><img src=x onerror='window.broken=1'><style>*{display:none}</style>"
+    job = tf.new_job("evil", {evil: evil}, tags=[evil], metadata={"who": evil})
+    seen = look()
+
+    for path in (f"/jobs/{job.id}", f"/jobs?tags={evil}", "/jobs"):
+        seen.page.goto(path)
+        expect(seen.page.get_by_text("This page is live.")).to_be_visible(timeout=PATIENCE)
+        assert seen.page.evaluate("window.broken") is None
+        expect(seen.page.get_by_role("heading", level=1)).to_be_visible()
+    assert seen.complaints == []
+
+
+@pytest.mark.feature("S3.7")
+def test_what_one_is_reading_is_not_taken_away(
+    shop: dict[str, JobHandle], tf: TaskFlow, look: Callable[..., Seen]
+) -> None:
+    page = look().page
+    page.goto(f"/jobs/{shop['retrying'].id}")
+    page.get_by_text("Traceback").click()
+    button = page.get_by_role("button", name="Cancel")
+    button.focus()
+    before = page.evaluate("document.getElementById('live').firstElementChild.dataset.old = 'yes'")
+    assert before == "yes"
+
+    page.wait_for_function("!document.getElementById('live').firstElementChild.dataset.old", timeout=PATIENCE)
+
+    assert page.evaluate("document.getElementById('trace').open")
+    assert page.evaluate("document.activeElement.textContent.trim()") == "Cancel"
+
+
+def _contrast(page: Page) -> list[tuple[str, float]]:
+    """Texts that stand out too little from what is behind them."""
+    return [tuple(each) for each in page.evaluate(CONTRAST, AA)]
+
+
+CONTRAST = """(least) => {
+  const numbers = (css) => css.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = numbers(getComputedStyle(node).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = new Map();
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !node.checkVisibility() || node.closest("svg, .hide, .skip")) continue;
+    const [a, b] = [light(numbers(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < least) poor.set(walk.currentNode.data.trim().slice(0, 40), ratio);
+  }
+  return [...poor];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.feature("S3.7")
+def test_every_page_can_be_read(
+    shop: dict[str, JobHandle], look: Callable[..., Seen], tmp_path: Path, scheme: str, size: dict[str, int]
+) -> None:
+    """Nothing is wider than the window, every text stands out, every field has a label; pictures go to disk."""
+    seen = look(color_scheme=scheme, viewport=size)
+    paths = [
+        "/queues",
+        "/queues/shop",
+        "/jobs",
+        "/jobs?state=bored",
+        "/tasks",
+        "/tasks/report",
+        "/schedules",
+        "/workers",
+    ]
+    paths += [f"/jobs/{shop[name].id}" for name in ("running", "failed", "retrying")] + ["/workers", "/nothing"]
+
+    for n, path in enumerate(paths):
+        seen.page.goto(path)
+        seen.page.screenshot(path=tmp_path / f"{n:02}-{scheme}-{size['width']}.png", full_page=True)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= size["width"], path
+        assert _contrast(seen.page) == [], path
+        nameless = "input:not([type=hidden]), button, select, nav, pre, table"
+        names = seen.page.eval_on_selector_all(
+            nameless,
+            "all => all.filter(e => !(e.labels?.length || e.ariaLabel || e.textContent.trim()"
+            " || e.querySelector('caption'))).map(e => e.outerHTML)",
+        )
+        assert names == [], path
+        assert seen.page.locator("h1").count() == 1, path
+
+
+@pytest.mark.feature("S3.7")
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(
+    shop: dict[str, JobHandle], look: Callable[..., Seen]
+) -> None:
+    page = look().page
+    page.goto("/queues")
+
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        at = page.evaluate(
+            "[document.activeElement.textContent.trim(), getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        if at[0] in reached and at[0] == "TaskFlow":
+            break
+        assert at[1] != "none" or not at[0], at
+        reached.add(at[0])
+
+    assert {"TaskFlow", "Jobs", "shop", "Pause"} <= reached

@@ -7,6 +7,7 @@ from taskflow import Fail, Job, TaskFlow
 
 tf = TaskFlow(sys.argv[1])
 refused: set[str] = set()
+ended: list[str] = []
 
 
 @tf.task(queue="steps")
@@ -36,6 +37,25 @@ async def fail(job: Job) -> None:
 @tf.task(queue="steps", name="close-campaign")
 async def close_campaign(job: Job) -> str:
     return f"closed for {job.payload['user']}"
+
+
+@tf.task(queue="default", name="awf.workflow.decision/decided")
+async def decide(job: Job) -> Any:
+    """First a task and a run of another workflow, both at once; when both have ended, the end."""
+    action = "awf.workflow.action/"
+    if job.payload["event"].endswith("/workflow-init"):
+        return [
+            {"action": f"{action}schedule-task", "task-request": {"definition": "shout", "params": {"text": "hello"}}},
+            {"action": f"{action}schedule-workflow", "task-request": {"definition": "counted", "params": [1, 2]}},
+            {
+                "action": f"{action}schedule-task",
+                "task-request": {"definition": "awf.task/wait", "params": {"duration": "0.05s"}},
+            },
+        ]
+    ended.append(job.payload["event"].rpartition("/")[2])
+    if len(ended) < 3:
+        return {"action": f"{action}do-nothing"}
+    return {"action": f"{action}complete-workflow", "result": sorted(ended)}
 
 
 if __name__ == "__main__":

@@ -440,6 +440,21 @@ def test_a_namespace_has_an_app_url_for_relative_calls(tf: TaskFlow) -> None:
     assert tf.namespaces.update("shop", app_url="").app_url == ""
 
 
+@pytest.mark.feature("S2.7", "S1.4")
+def test_a_run_can_be_decided_by_an_executor_and_starts_tasks_waits_and_runs(tf: TaskFlow) -> None:
+    tf.workflows.put({"name": "counted", "steps": [task("a", "add", "{{ input }}")], "output": "{{ steps.a.result }}"})
+    tf.workflows.put({"name": "decided", "decider": {"timeout": 30, "retries": 2}})
+    tf.tasks.create("shout", queue="steps")
+
+    done = tf.workflows.wait(tf.workflows.start("decided").id, TIMEOUT)
+
+    assert done.output == ["task-completed", "task-completed", "workflow-completed"]
+    (child,) = tf.workflows.runs("counted", states=["succeeded"])
+    assert (child.parent_run_id, child.trigger) == (done.id, "workflow")
+    assert child.id in {job.run_id for step in done.steps for job in step.jobs}
+    tf.tasks.remove("shout")
+
+
 @pytest.mark.feature("S1.4", "M.4")
 @pytest.mark.parametrize("service", ["coordinator", "queue", "scheduler"])
 def test_a_run_goes_on_after_any_service_was_killed(cluster: ServiceCluster, tf: TaskFlow, service: str) -> None:

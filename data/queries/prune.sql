@@ -87,3 +87,26 @@ insert into taskflow.closed_days (day, low, high) values (%(day)s, %(low)s, %(hi
 
 -- name: forget_closed_day
 delete from taskflow.closed_days where day = %(day)s;
+
+-- name: expired_firings
+-- Not those that wait, nor those whose job or run is unfinished: overlap looks at them.
+select count(*) as n from taskflow.firings f
+where f.decided_at <= %(cutoff)s and f.state <> 'queued'
+    and (not f.open or case when f.job_id is not null
+        then coalesce((select j.state >= 6 from taskflow.job_facts j where j.id = f.job_id), true)
+        else coalesce((select r.finished_at is not null from taskflow.runs r where r.id = f.run_id), true) end);
+
+-- name: delete_firings
+delete from taskflow.firings where ctid = any (array(
+    select f.ctid from taskflow.firings f
+    where f.decided_at <= %(cutoff)s and f.state <> 'queued'
+        and (not f.open or case when f.job_id is not null
+            then coalesce((select j.state >= 6 from taskflow.job_facts j where j.id = f.job_id), true)
+            else coalesce((select r.finished_at is not null from taskflow.runs r where r.id = f.run_id), true) end)
+    limit %(limit)s));
+
+-- name: expired_counts
+select count(*) as n from taskflow.counts where minute <= %(cutoff)s;
+
+-- name: delete_counts
+delete from taskflow.counts where ctid = any (array(select ctid from taskflow.counts where minute <= %(cutoff)s limit %(limit)s));

@@ -26,6 +26,29 @@ where s.wake_at <= (select taskflow.now()) and s.active and coalesce(t.active, t
 order by s.wake_at limit %(limit)s
 for update of s skip locked;
 
+-- name: lock_schedule_to_fire
+-- As lock_due_schedules has it, whenever it is due.
+select s.*, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options, (select taskflow.now()) as now,
+    (select max(w.version) from taskflow.workflows w where w.name = s.workflow and not w.deleted) as version
+from taskflow.schedules s left join taskflow.tasks t on t.name = s.task
+where s.id = %(id)s for update of s;
+
+-- name: firings_between
+select instant, first, count, state, reason from taskflow.firings
+where schedule_id = %(id)s and instant >= %(start)s and instant < %(end)s;
+
+-- name: put_backfilled
+-- Instants without a job or run get one. They hold up no other: what is asked for by hand does not overlap (R18).
+insert into taskflow.firings as f (schedule_id, instant, first, count, state, reason, job_id, run_id, decided_at, trigger)
+select w.*, (select taskflow.now()), 'backfill'
+from unnest(%(schedule_id)s::uuid[], %(instant)s::timestamptz[], %(first)s::timestamptz[], %(instants)s::bigint[],
+    %(state)s::text[], %(reason)s::text[], %(job_id)s::uuid[], %(run_id)s::uuid[])
+    as w (schedule_id, instant, first, count, state, reason, job_id, run_id)
+on conflict (schedule_id, instant) do update set
+    first = excluded.first, count = excluded.count, state = excluded.state, reason = excluded.reason, job_id = excluded.job_id,
+    run_id = excluded.run_id, decided_at = excluded.decided_at, trigger = excluded.trigger
+    where f.state not in ('fired', 'queued');
+
 -- name: close_firings
 -- Firings whose job or run is final by now, or past its retention and gone.
 update taskflow.firings f set open = false
@@ -109,7 +132,7 @@ delete from taskflow.schedules where id = %(id)s;
 delete from taskflow.schedules where metadata @> %(metadata)s::jsonb returning id;
 
 -- name: list_firings
-select instant, first, count, state, reason, job_id, run_id from taskflow.firings
+select instant, first, count, state, reason, job_id, run_id, trigger from taskflow.firings
 where schedule_id = %(schedule_id)s and instant < %(before)s::timestamptz
 order by instant desc limit %(limit)s;
 
@@ -176,7 +199,9 @@ from (
     where %(task)s::uuid is null or t.id = %(task)s::uuid
     order by l.finished_at desc, l.job_id desc limit %(limit)s
 ) l
-left join taskflow.attempts a on a.job_id = l.job_id and a.attempt = l.attempt
+left join lateral (
+    select a.result, a.encoding, a.error from taskflow.attempts a where a.job_id = l.job_id and a.attempt = l.attempt limit 1
+) a on true
 order by l.finished_at desc, l.job_id desc;
 
 -- name: count_task_logs

@@ -10,15 +10,17 @@ from collections.abc import Iterable
 
 from taskflow._clock import SYSTEM
 from taskflow._core import Core
-from taskflow._named import TaskOptions, _message
 from taskflow._options import JobOptions
+from taskflow._task_values import TaskOptions, _message
 from taskflow._tasks import Handler
 from taskflow.errors import AlreadyExists, InvalidArgument, TaskFlowError
+from taskflow.v1 import jobs_pb2
 from taskflow.v1 import tasks_pb2 as pb
 
 log = logging.getLogger("taskflow")
 
-_FIELDS = ("target", "queue", "priority", "retries", "options", "schedule", "time_zone")
+_FIELDS = ("target", "queue", "priority", "retries", "schedule", "time_zone")
+_JOB_FIELDS = ("timeout", "heartbeat_timeout", "backoff")  # of its options
 _NORMAL_PRIORITY = 5
 _FIRST_PAUSE = 0.5  # seconds between tries
 _LONGEST_PAUSE = 30.0
@@ -39,10 +41,7 @@ def declaration(handler: Handler, queue: str, options: JobOptions, schedule: str
         "schedule": schedule,
         "time_zone": time_zone,
     }
-    if options.timeout is not None:
-        given["timeout"] = options.timeout
-    if options.backoff is not None:
-        given["backoff"] = options.backoff
+    given |= {name: getattr(options, name) for name in _JOB_FIELDS}  # type: ignore[typeddict-item]
     message, _ = _message(given)
     message.name = handler.name
     return message
@@ -71,7 +70,13 @@ async def _make_or_update(core: Core, wanted: pb.Task) -> None:
     except AlreadyExists:
         there = await t.call(t.tasks.GetTask, pb.GetTaskRequest(task=wanted.name))
         changed = [name for name in _FIELDS if getattr(there, name) != getattr(wanted, name)]
+        changed += [f"options.{name}" for name in _JOB_FIELDS if _differ(there.options, wanted.options, name)]
         if changed:
             request = pb.UpdateTaskRequest(task=wanted.name, changes=wanted)
             request.update_mask.paths.extend(changed)
             await t.call(t.tasks.UpdateTask, request)
+
+
+def _differ(there: jobs_pb2.JobOptions, wanted: jobs_pb2.JobOptions, name: str) -> bool:
+    given = [options.HasField(name) for options in (there, wanted)]  # type: ignore[arg-type]
+    return given[0] != given[1] or getattr(there, name) != getattr(wanted, name)

@@ -190,6 +190,7 @@ class _Child:
                 wire.payload,
                 int(wire.encoding),
                 None if deadline is None else deadline.timestamp(),
+                wire.options.requester,
             )
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -21,6 +23,15 @@ class JobLink(Protocol):
     def log(self, level: str, message: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who made a job, as the cluster knows it. There are no tokens yet: everybody is anonymous, and has no roles."""
+
+    name: str
+    roles: tuple[str, ...]
+    namespace: str
+
+
 class Job:
     """One attempt at a job. A handler gets it as the parameter annotated `Job`, or named `job`.
 
@@ -34,6 +45,7 @@ class Job:
         "_id",
         "_link",
         "_payload",
+        "_requester",
         "attempt",
         "deadline",
         "queue",
@@ -63,6 +75,7 @@ class Job:
         data: bytes,
         encoding: int,
         deadline: datetime | None,
+        requester: bytes = b"",
     ) -> None:
         self._link = link
         self._id = job_id
@@ -70,6 +83,7 @@ class Job:
         self._data = data
         self._encoding = encoding
         self._payload: Any = _UNREAD
+        self._requester = requester
         self.queue = queue
         self.task = task
         self.attempt = attempt
@@ -92,6 +106,17 @@ class Job:
         if self._payload is _UNREAD:
             self._payload = _values.decode(self._data, self._encoding)
         return self._payload
+
+    @property
+    def caller(self) -> Caller:
+        """Who made the job: as long as there are no tokens, `anonymous` in the namespace of its queue."""
+        return Caller("anonymous", (), self.queue.rpartition("/")[0] or "default")
+
+    @property
+    def requester(self) -> Mapping[str, Any]:
+        """Attributes of whoever the app made the job for: what it gave as `requester=`, believed as it stands."""
+        found: dict[str, Any] = _values.decode(self._requester, _values.JSON) or {}
+        return found
 
     @property
     def cancelled(self) -> bool:

@@ -2,137 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypedDict, Unpack
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC
+from typing import Any, Unpack
 
 from taskflow import _ids, _values
 from taskflow._admin import _aeach, _each
 from taskflow._core import Core, outcome_or_raise
 from taskflow._filters import PAGE_SIZE
-from taskflow._options import Backoff, JobOptions, Seconds, _apply_extra
+from taskflow._options import Seconds, requester_bytes
 from taskflow._options import seconds as in_seconds
-from taskflow._resources import ErrorInfo, JobInfo, _error, job_info
-from taskflow.errors import DeadlineExceeded, InvalidArgument
+from taskflow._resources import JobInfo, _error, job_info
+from taskflow._task_values import TaskInfo, TaskLogInfo, TaskLogs, TaskOptions, _message, task_info
+from taskflow.errors import DeadlineExceeded
 from taskflow.v1 import tasks_pb2 as pb
 
 RESULT_SECONDS = 60.0
 
-
-@dataclass(frozen=True, slots=True)
-class TaskInfo:
-    """A named task as it stood when it was asked for."""
-
-    id: str
-    name: str
-    namespace: str
-    title: str
-    description: str
-    active: bool
-    target: str
-    queue: str
-    priority: int
-    retries: int
-    schedule: str
-    time_zone: str
-    last_run_at: datetime | None
-    """Its last start, whatever made the job."""
-    next_run_at: datetime | None
-    create_time: datetime | None
-    warnings: tuple[str, ...] = ()
-    """`HANDLER_NOT_SEEN` when it was made and no worker had its handler."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskLogInfo:
-    """One run that ended. `type`: app.task.completed or app.task.failed."""
-
-    job_id: str
-    task: str
-    type: str
-    time: datetime
-    result: Any
-    error: ErrorInfo | None
-
-
-@dataclass(frozen=True, slots=True)
-class TaskLogs:
-    """`count`: all that match, also those beyond the limit."""
-
-    count: int
-    logs: Sequence[TaskLogInfo]
-
-
-class TaskOptions(TypedDict, total=False):
-    """What `create` and `update` take."""
-
-    target: str
-    """The registered handler; the task's own name by default."""
-    queue: str
-    title: str
-    description: str
-    active: bool
-    """False stops its schedule; it can still be run."""
-    schedule: str
-    """A cron expression: its own schedule."""
-    frequency: str
-    """Another word for `schedule`."""
-    time_zone: str
-    priority: int
-    retries: int
-    timeout: Seconds
-    backoff: Backoff
-
-
-_JOB_OPTIONS = ("timeout", "backoff")
-
-
-def _message(given: TaskOptions) -> tuple[pb.Task, list[str]]:
-    """The task and the paths that were given."""
-    unknown = given.keys() - TaskOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"a task has no option {', '.join(sorted(unknown))}")
-    if "schedule" in given and "frequency" in given:
-        raise InvalidArgument("frequency: another word for schedule; give one of them", field="frequency")
-    values = {"schedule" if name == "frequency" else name: value for name, value in given.items()}
-    message = pb.Task()
-    paths = []
-    for name, value in values.items():
-        if name not in _JOB_OPTIONS:
-            setattr(message, name, value)
-            paths.append(name)
-    if any(name in values for name in _JOB_OPTIONS):
-        timeout, backoff = given.get("timeout"), given.get("backoff")
-        _apply_extra(message.options, JobOptions(timeout=timeout, backoff=backoff))
-        paths.append("options")
-    return message, paths
-
-
-def task_info(message: pb.Task, warnings: Sequence[str] = ()) -> TaskInfo:
-    """The value of a Task message."""
-
-    def instant(name: str) -> datetime | None:
-        return getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None  # type: ignore[arg-type]
-
-    return TaskInfo(
-        id=message.id,
-        name=message.name,
-        namespace=message.namespace,
-        title=message.title,
-        description=message.description,
-        active=message.active,
-        target=message.target,
-        queue=message.queue,
-        priority=message.priority,
-        retries=message.retries,
-        schedule=message.schedule,
-        time_zone=message.time_zone,
-        last_run_at=instant("last_run_time"),
-        next_run_at=instant("next_run_time"),
-        create_time=instant("create_time"),
-        warnings=tuple(warnings),
-    )
+Requester = Mapping[str, Any] | None
 
 
 class _Calls:
@@ -174,21 +61,25 @@ class _Calls:
         t = self._core.transport
         await t.call(t.tasks.DeleteTask, pb.DeleteTaskRequest(task=name))
 
-    async def run(self, name: str, payload: Any) -> JobInfo:
+    async def run(self, name: str, payload: Any, requester: Requester) -> JobInfo:
         t = self._core.transport
         data, encoding = _values.encode(payload)
         request = pb.RunTaskRequest(
             task=name, payload=data, encoding=encoding, job_id=_ids.new_id()  # type: ignore[arg-type]
         )
+        if requester is not None:
+            request.requester = requester_bytes(requester)
         return job_info(await t.call(t.tasks.RunTask, request))
 
-    async def run_with_result(self, name: str, payload: Any, timeout: Seconds) -> Any:
+    async def run_with_result(self, name: str, payload: Any, timeout: Seconds, requester: Requester) -> Any:
         t, patience = self._core.transport, in_seconds(timeout, "timeout")
         data, encoding = _values.encode(payload)
         request = pb.RunTaskWithResultRequest(
             task=name, payload=data, encoding=encoding, job_id=_ids.new_id()  # type: ignore[arg-type]
         )
         request.timeout.FromNanoseconds(int(patience * 1e9))
+        if requester is not None:
+            request.requester = requester_bytes(requester)
         job = job_info(await t.call(t.tasks.RunTaskWithResult, request, timeout=patience + self._core.timeout))
         if not job.state.final:
             raise DeadlineExceeded(
@@ -242,14 +133,16 @@ class Tasks:
         """With its own schedule; jobs that were made stay."""
         self._call(lambda: self._calls.remove(name))
 
-    def run(self, name: str, payload: Any = None) -> JobInfo:
-        """Makes a job of it, whether it is active or not."""
-        return self._call(lambda: self._calls.run(name, payload))
+    def run(self, name: str, payload: Any = None, *, requester: Requester = None) -> JobInfo:
+        """Makes a job of it, whether it is active or not. `requester`: for whom; the handler's `job.requester`."""
+        return self._call(lambda: self._calls.run(name, payload, requester))
 
-    def run_with_result(self, name: str, payload: Any = None, *, timeout: Seconds = RESULT_SECONDS) -> Any:
+    def run_with_result(
+        self, name: str, payload: Any = None, *, timeout: Seconds = RESULT_SECONDS, requester: Requester = None
+    ) -> Any:
         """The handler's result. JobFailed with its error; DeadlineExceeded after `timeout` seconds: the job goes on,
         and its result stays to be fetched by its id."""
-        return self._call(lambda: self._calls.run_with_result(name, payload, timeout))
+        return self._call(lambda: self._calls.run_with_result(name, payload, timeout, requester))
 
     def logs(self, name: str = "", *, limit: int = 50, type: str = "") -> TaskLogs:
         """Its runs that ended, newest first; of all tasks without a name. `type`: completed or failed."""
@@ -283,13 +176,15 @@ class AsyncTasks:
         """As Tasks.remove."""
         await self._call(lambda: self._calls.remove(name))
 
-    async def run(self, name: str, payload: Any = None) -> JobInfo:
+    async def run(self, name: str, payload: Any = None, *, requester: Requester = None) -> JobInfo:
         """As Tasks.run."""
-        return await self._call(lambda: self._calls.run(name, payload))
+        return await self._call(lambda: self._calls.run(name, payload, requester))
 
-    async def run_with_result(self, name: str, payload: Any = None, *, timeout: Seconds = RESULT_SECONDS) -> Any:
+    async def run_with_result(
+        self, name: str, payload: Any = None, *, timeout: Seconds = RESULT_SECONDS, requester: Requester = None
+    ) -> Any:
         """As Tasks.run_with_result."""
-        return await self._call(lambda: self._calls.run_with_result(name, payload, timeout))
+        return await self._call(lambda: self._calls.run_with_result(name, payload, timeout, requester))
 
     async def logs(self, name: str = "", *, limit: int = 50, type: str = "") -> TaskLogs:
         """As Tasks.logs."""

@@ -21,6 +21,8 @@ Seconds = float | timedelta
 _NAME = re.compile(r"(?:[A-Za-z0-9_.-]{1,128}/)?[A-Za-z0-9_-]{1,128}\Z")
 _MAX_RETRIES = 1_000_000
 _MAX_SECONDS = 10 * 365 * 86_400
+_MAX_LABEL = 256
+MAX_REQUESTER = 4096  # bytes
 _good_names: set[str] = set(BUILTIN_TASKS)
 
 
@@ -71,6 +73,10 @@ class JobOptions:
     """Not started by then: cancelled."""
     metadata: Mapping[str, str] | None = None
     tags: Iterable[str] | None = None
+    requester: Mapping[str, Any] | None = None
+    """Attributes of whoever the job is made for, at most 4,096 bytes of JSON; its handler sees them."""
+    label: str | None = None
+    """A line for people, at most 256 characters."""
 
     def over(self, base: JobOptions | None) -> JobOptions:
         """These, and where they say nothing those of `base`."""
@@ -94,6 +100,8 @@ class JobKeywords(TypedDict, total=False):
     start_by: datetime | None
     metadata: Mapping[str, str] | None
     tags: Iterable[str] | None
+    requester: Mapping[str, Any] | None
+    label: str | None
 
 
 _OPTION_NAMES = tuple(f.name for f in dataclasses.fields(JobOptions))
@@ -187,6 +195,8 @@ def _has_extra(options: JobOptions) -> bool:
         or options.start_by is not None
         or bool(options.metadata)
         or bool(options.tags)
+        or options.requester is not None
+        or bool(options.label)
     )
 
 
@@ -208,6 +218,22 @@ def _apply_extra(message: jobs_pb2.JobOptions, options: JobOptions) -> None:
         if not all(isinstance(tag, str) and 0 < len(tag) <= 128 for tag in tags):
             raise InvalidArgument("tags: give texts of 1 to 128 characters", field="tags")
         message.tags.extend(tags)
+    if options.requester is not None:
+        message.requester = requester_bytes(options.requester)
+    if options.label:
+        if not isinstance(options.label, str) or len(options.label) > _MAX_LABEL or "\x00" in options.label:
+            raise InvalidArgument(f"label: give text of at most {_MAX_LABEL} characters", field="label")
+        message.label = options.label
+
+
+def requester_bytes(requester: Mapping[str, Any]) -> bytes:
+    """The JSON of a requester's attributes. InvalidArgument for what is none, or over the limit."""
+    if not isinstance(requester, Mapping):
+        raise InvalidArgument(
+            f"requester: {type(requester).__name__} is no mapping; give attributes, as {{'user': 'u1'}}",
+            field="requester",
+        )
+    return _values.encode(dict(requester), field="requester", limit=MAX_REQUESTER)[0]
 
 
 def _set_backoff(message: jobs_pb2.Backoff, backoff: Backoff) -> None:

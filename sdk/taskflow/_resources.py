@@ -102,6 +102,8 @@ class JobInfo:
     last_outcome: Outcome | None
     metadata: dict[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    requester: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,8 @@ def job_info(job: jobs_pb2.Job) -> JobInfo:
         last_outcome=_OUTCOMES.get(job.last_outcome),
         metadata=dict(job.options.metadata),
         tags=tuple(job.options.tags),
+        requester=_values.decode(job.options.requester, _values.JSON) or {},
+        label=job.options.label,
     )
 
 

@@ -83,6 +83,17 @@ class FiringInfo:
     job_id: str
     run_id: str
     """Of a workflow's schedule."""
+    trigger: str
+    """`schedule`, or `backfill`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillInfo:
+    """What a backfill did. `existing`: instants that had a job already, or wait for one."""
+
+    firings: tuple[FiringInfo, ...]
+    """What it made, oldest first."""
+    existing: int
 
 
 class ScheduleOptions(TypedDict, total=False):
@@ -161,6 +172,12 @@ def schedule_info(message: pb.Schedule) -> ScheduleInfo:
     )
 
 
+def _stamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return stamp
+
+
 def _firing(message: pb.Firing) -> FiringInfo:
     return FiringInfo(
         instant=message.instant.ToDatetime(tzinfo=UTC),
@@ -170,6 +187,7 @@ def _firing(message: pb.Firing) -> FiringInfo:
         reason=message.reason,
         job_id=message.job_id,
         run_id=message.run_id,
+        trigger=message.trigger,
     )
 
 
@@ -237,9 +255,7 @@ class _Calls:
         else:
             request.schedule.CopyFrom(_message(given))
         if after is not None:
-            stamp = Timestamp()
-            stamp.FromDatetime(after if after.tzinfo else after.replace(tzinfo=UTC))
-            request.after.CopyFrom(stamp)
+            request.after.CopyFrom(_stamp(after))
         answer = await t.call(t.schedules.PreviewSchedule, request)
         return [moment.ToDatetime(tzinfo=UTC) for moment in answer.times]
 
@@ -248,6 +264,14 @@ class _Calls:
         request = pb.ListFiringsRequest(schedule_id=id, page_size=page_size, page_token=token)
         page = await t.call(t.schedules.ListFirings, request)
         return [_firing(message) for message in page.firings], page.next_page_token
+
+    async def backfill(self, id: str, start: datetime, end: datetime | None) -> BackfillInfo:
+        t = self._core.transport
+        request = pb.BackfillScheduleRequest(id=id, start_time=_stamp(start))
+        if end is not None:
+            request.end_time.CopyFrom(_stamp(end))
+        answer = await t.call(t.schedules.BackfillSchedule, request)
+        return BackfillInfo(tuple(map(_firing, answer.firings)), answer.existing)
 
 
 class Schedules:
@@ -313,6 +337,11 @@ class Schedules:
         """Its ledger, newest first."""
         return _each(self._call, lambda token: self._calls.firings(id, page_size, token))
 
+    def backfill(self, id: str, *, start: datetime, end: datetime | None = None) -> BackfillInfo:
+        """Makes a job for each nominal instant from `start` on, before `end` (now by default), that has none: at most
+        1,000 in a call. By hand: overlap does not apply to them. Safe to repeat."""
+        return self._call(lambda: self._calls.backfill(id, start, end))
+
 
 class AsyncSchedules:
     """`tf.schedules` of AsyncTaskFlow: the verbs of Schedules as coroutines, lists as async iterators."""
@@ -372,3 +401,7 @@ class AsyncSchedules:
     def firings(self, id: str, *, page_size: int = PAGE_SIZE) -> AsyncIterator[FiringInfo]:
         """As Schedules.firings."""
         return _aeach(self._call, lambda token: self._calls.firings(id, page_size, token))
+
+    async def backfill(self, id: str, *, start: datetime, end: datetime | None = None) -> BackfillInfo:
+        """As Schedules.backfill."""
+        return await self._call(lambda: self._calls.backfill(id, start, end))

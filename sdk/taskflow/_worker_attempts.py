@@ -179,6 +179,7 @@ class Attempt:
             wire.payload,
             wire.encoding,
             self.deadline(),
+            wire.options.requester,
         )
 
     def deadline(self) -> datetime | None:

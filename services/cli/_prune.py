@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from services.core.retention import Action, DayReport
+from services.core.retention import Action, DayReport, PruneReport
 from taskflow._cli import _output
 from taskflow._cli._input import BadInput, seconds
 
@@ -25,12 +25,17 @@ def retention(older_than: str, environ: Mapping[str, str]) -> timedelta:
     return timedelta(seconds=seconds(given, option) or 0.0)
 
 
-def show(days: Sequence[DayReport], *, dry_run: bool, as_json: bool) -> None:
+def show(report: PruneReport, *, dry_run: bool, as_json: bool) -> None:
     """A table, or one document."""
     if as_json:
-        _output.document({"dry_run": dry_run, "days": [_item(day) for day in days]})
-    else:
-        _output.table(_COLUMNS, [_row(day, dry_run) for day in days], empty="no partitions")
+        days = [_item(day) for day in report.days]
+        return _output.document(
+            {"dry_run": dry_run, "days": days, "firings": report.firings, "counts": report.counts}
+        )
+    _output.table(_COLUMNS, [_row(day, dry_run) for day in report.days], empty="no partitions")
+    if report.firings or report.counts:
+        done = "would be deleted" if dry_run else "deleted"
+        _output.notice(f"{report.firings:,} firings of schedules and {report.counts:,} rows of counts {done}")
 
 
 def _item(day: DayReport) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, and tell what would be done.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete jobs that finished longer ago than a time: whole days, or out of a day in which others stay.
+    """Delete jobs that finished longer ago than a time: whole days, or out of a day in which others stay. Firings of
+    schedules and counts of that age go, too.
 
     Exit code 1 when something was put off, because others held locks; the next run completes it.
     """
@@ -96,7 +97,7 @@ def prune(
     dsn = _dsn(database_url, data_dir)
     try:
         keep = _prune.retention(older_than, os.environ)
-        days = asyncio.run(delete(dsn, keep=keep, dry_run=dry_run))
+        report = asyncio.run(delete(dsn, keep=keep, dry_run=dry_run))
     except (BadInput, InvalidArgument) as error:
         _fail(USAGE, "prune", str(error))
     except PruneBusy:
@@ -105,8 +106,8 @@ def prune(
         _fail(UNAVAILABLE, "prune", str(error))
     except psycopg.Error as error:
         _fail(FAILED, "prune", f"{first_line(error)}; is the schema up to date? `taskflow db status` tells")
-    _prune.show(days, dry_run=dry_run, as_json=as_json)
-    if any(day.put_off for day in days):
+    _prune.show(report, dry_run=dry_run, as_json=as_json)
+    if any(day.put_off for day in report.days):
         raise typer.Exit(FAILED)
 
 

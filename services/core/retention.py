@@ -38,6 +38,15 @@ class DayReport:
     put_off: str = ""  # why the action was not done, or not wholly
 
 
+@dataclass(slots=True)
+class PruneReport:
+    """What a prune did, or would do. `firings` and `counts` are rows."""
+
+    days: list[DayReport]
+    firings: int
+    counts: int
+
+
 def decide(survey: Survey, cutoff: datetime) -> Action:
     """Dropped only when all of it may go; emptied when something in it would hold up the rest for longer (A10)."""
     if survey.expired == survey.jobs:

@@ -7,11 +7,12 @@ few milliseconds. The cursor is the last nominal instant that was decided; it on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from services.core.errors import InvalidArgument
 from services.core.timing import Timing
 
 MISFIRE_AFTER = timedelta(seconds=60)  # a firing that is later than this was missed
@@ -19,6 +20,7 @@ MAX_AT_ONCE = 1000  # firings in time, and missed ones caught up, of one decisio
 MAX_QUEUED = 1000  # firings of one schedule that wait for the job before them
 MAX_SKIPPED_ROWS = 100  # skipped in one decision and told one by one; those before them share a row
 QUEUE_CHECK = timedelta(seconds=1)  # how often to look whether a queued firing may start
+MAX_BACKFILL = 1000  # instants of one backfill
 _TICK = timedelta(microseconds=1)
 
 
@@ -162,6 +164,39 @@ def count_from_now(
     next_at = new.next_after(cursor) if active else None
     queued = now if active and state.queued else None
     return Firings(tuple(rows), None, False, cursor, next_at, wake_at=queued or next_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """What a backfill writes: instants that fire now, and rows that go on telling of those that were skipped with one
+    of them. `existing`: instants that have a job, or wait for one.
+    """
+
+    fired: tuple[Firing, ...]
+    kept: tuple[Firing, ...]
+    existing: int
+
+
+def backfill(timing: Timing, start: datetime, end: datetime, ledger: Iterable[Firing]) -> Backfill:
+    """A job for each nominal instant of [start, end) that has none. `ledger`: its rows of that span, in any order.
+
+    InvalidArgument when there are more than `MAX_BACKFILL` instants.
+    """
+    count = timing.count(start, end)
+    if count > MAX_BACKFILL:
+        said = f"end_time: {count:,} instants; {MAX_BACKFILL:,} are the most of a call, so do it in parts"
+        raise InvalidArgument(said, "end_time", "TOO_MANY")
+    there = {row.instant: row for row in ledger}
+    fired, kept, existing = [], [], 0
+    for instant in timing.instants(start, end):
+        row = there.get(instant)
+        if row is not None and row.state in (FiringState.FIRED, FiringState.QUEUED):
+            existing += 1
+            continue
+        fired.append(Firing(instant, FiringState.FIRED, "asked for by hand", instant))
+        if row is not None and row.first < start and (before := timing.latest(1, row.first, start)):
+            kept.append(Firing(before[0], row.state, row.reason, row.first, timing.count(row.first, start)))
+    return Backfill(tuple(fired), tuple(kept), existing)
 
 
 _Wanted = tuple[datetime, str]  # a nominal instant that fires unless another job is in its way, and why it would

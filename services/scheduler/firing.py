@@ -7,8 +7,10 @@ is either committed whole — jobs, ledger rows, cursor — or not at all, and t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -182,10 +184,10 @@ class Firer:
             if firing.state is FiringState.FIRED:
                 last_at = row["now"]
                 if row["workflow"] is not None:
-                    runs.append(self._run(row, firing))
+                    runs.append(self.run_of(row, firing))
                     run_id = runs[-1].id
                 else:
-                    made.append(self._job(row, firing))
+                    made.append(self.job(row, firing))
                     job_id = UUID(bytes=made[-1][0].id)
             firings.append(
                 store.FiringRow(
@@ -201,17 +203,19 @@ class Firer:
             decided.replaced_runs += row["runs"] or []
         decided.cursors.append(store.CursorRow(row["id"], found.cursor, found.next_at, found.wake_at, last_at))
 
-    def _run(self, row: dict[str, Any], firing: Firing) -> NewRun:
+    def run_of(self, row: dict[str, Any], firing: Firing, trigger: str = "schedule") -> NewRun:
         """The run of a firing: of its workflow's latest version."""
         if row["version"] is None:
             raise InvalidArgument(f"there is no workflow {row['workflow']!r} any more", "schedule.workflow")
         metadata = {**row["metadata"], "taskflow.instant": firing.instant.isoformat()}
         return new_run(
             self._clock.new_id(), row["workflow"], row["version"], (row["payload"] or b"null").decode(), metadata,
-            trigger="schedule", schedule_id=row["id"],
+            trigger=trigger, schedule_id=row["id"],
         )  # fmt: skip
 
-    def _job(self, row: dict[str, Any], firing: Firing) -> tuple[NewJob, pb.JobSpec]:
+    def job(
+        self, row: dict[str, Any], firing: Firing, metadata: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[NewJob, pb.JobSpec]:
         """The job of a firing: as its task's row says, or for a handler of the task's name in the queue `default`."""
         spec = pb.JobSpec(
             queue=row["queue"] or "default",
@@ -227,6 +231,7 @@ class Firer:
         if row["task_id"] is not None:
             spec.options.task_id = str(row["task_id"])
         spec.options.metadata.update(row["metadata"])
+        spec.options.metadata.update(metadata)
         spec.options.metadata["taskflow.schedule"] = str(row["id"])
         spec.options.metadata["taskflow.instant"] = firing.instant.isoformat()
         return self._admission.check(spec, "schedule", 0), spec

@@ -20,6 +20,7 @@ from services.core.workflow.models import Schedule as WorkflowSchedule
 from services.rpc.values import stamp, timestamp_us
 from services.runtime.clock import SystemClock
 from services.scheduler.admission import Admission
+from services.scheduler.backfill import Backfiller
 from services.scheduler.lists import page_size
 from services.scheduler.settings import SchedulerSettings
 from services.store import schedules as store
@@ -47,6 +48,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         db: Database,
         clock: SystemClock,
         admission: Admission,
+        backfiller: Backfiller,
         poked: asyncio.Event,
         runs_news: asyncio.Event,
     ) -> None:
@@ -54,6 +56,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self._db = db
         self._clock = clock
         self._admission = admission
+        self._backfiller = backfiller
         self._poked = poked
         self._runs_news = runs_news
 
@@ -249,16 +252,27 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         rows = await self._db.rows(
             "list_firings", schedule_id=schedule_id, before=_before(request.page_token), limit=size + 1
         )
-        answer = pb.ListFiringsResponse()
-        for row in rows[:size]:
-            answer.firings.add(
-                instant=stamp(row["instant"]), first=stamp(row["first"]), count=row["count"], reason=row["reason"],
-                state=pb.FiringState.Value(f"FIRING_STATE_{row['state'].upper()}"),
-                job_id=str(row["job_id"] or ""), run_id=str(row["run_id"] or ""),
-            )  # fmt: skip
+        answer = pb.ListFiringsResponse(firings=map(firing, rows[:size]))
         if len(rows) > size:
             answer.next_page_token = rows[size - 1]["instant"].isoformat()
         return answer
+
+    async def BackfillSchedule(self, request: pb.BackfillScheduleRequest, context: Any) -> pb.BackfillScheduleResponse:
+        if not request.HasField("start_time"):
+            raise InvalidArgument("start_time: give the first instant that may fire", "start_time")
+        start = to_datetime(timestamp_us(request.start_time, "start_time"))
+        end = to_datetime(timestamp_us(request.end_time, "end_time")) if request.HasField("end_time") else None
+        schedule_id = _id(request.id)
+        assert start is not None
+        found = await self._backfiller.run(schedule_id, start, end, timing_of=_timing_of, up_to_now=self._up_to_now)
+        if found is None:
+            raise _not_found(schedule_id)
+        made = [row._asdict() | {"count": row.instants, "trigger": "backfill"} for row in found[0]]
+        return pb.BackfillScheduleResponse(firings=map(firing, made), existing=found[1])
+
+    def _up_to_now(self, row: Row) -> list[Row]:
+        """What passed while it was inactive has its row before a backfill, not at the next activation."""
+        return [] if row["active"] else [_stored(self._counted_from_now(row, row))]
 
     # -- rows --------------------------------------------------------------------------------
     def _now(self) -> datetime:
@@ -345,6 +359,15 @@ def _instant(text: str, field: str) -> Timestamp:
     except ValueError:
         raise InvalidArgument(f"{field}: {text!r} is not a time as 2026-01-31T08:00:00Z", field) from None
     return _stamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def firing(row: Row) -> pb.Firing:
+    """A row of the ledger as the API shows it."""
+    return pb.Firing(
+        instant=stamp(row["instant"]), first=stamp(row["first"]), count=row["count"], reason=row["reason"],
+        state=pb.FiringState.Value(f"FIRING_STATE_{row['state'].upper()}"),
+        job_id=str(row["job_id"] or ""), run_id=str(row["run_id"] or ""), trigger=row["trigger"],
+    )  # fmt: skip
 
 
 def _stored(row: Row) -> Row:

@@ -16,6 +16,7 @@ from services.runtime.clock import RealClock, SystemClock
 from services.runtime.lifecycle import Background
 from services.runtime.settings import refuse
 from services.scheduler.admission import Admission
+from services.scheduler.backfill import Backfiller
 from services.scheduler.cluster import ClusterServicer
 from services.scheduler.coordinators import Coordinators
 from services.scheduler.depths import Depths
@@ -31,7 +32,7 @@ from services.scheduler.schedules import ScheduleServicer
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.tasks import TaskServicer
 from services.scheduler.workflows import WorkflowServicer
-from services.store.database import Database
+from services.store.database import Database, Writer
 from services.store.prune import PruneBusy, prune
 from taskflow.v1 import (
     cluster_pb2,
@@ -72,7 +73,11 @@ async def start(
     reading = Reading(db, coordinators)
     firer = Firer(settings, db, clock, admission, directory, intake, server.incarnation)
     stack.push_async_callback(firer.close)
-    register(server, settings, db, clock, directory, coordinators, intake, reading, admission, firer)
+    backfill_writer = Writer(settings.database_url, timeout=settings.database_timeout)
+    stack.push_async_callback(backfill_writer.reset)
+    backfiller = Backfiller(backfill_writer, directory, firer, intake)
+    schedules = ScheduleServicer(settings, db, clock, admission, backfiller, firer.poked, coordinators.runs_news)
+    register(server, settings, db, clock, directory, coordinators, intake, reading, admission, firer, schedules)
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
     incarnation = server.incarnation
@@ -128,11 +133,11 @@ def register(
     reading: Reading,
     admission: Admission,
     firer: Firer,
+    schedules: ScheduleServicer,
 ) -> None:
     jobs = JobServicer(settings, db, intake, reading, Lists(db, clock, coordinators), coordinators, server.closing)
     queues = QueueAdminServicer(db, coordinators, clock)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
-    schedules = ScheduleServicer(settings, db, clock, admission, firer.poked, coordinators.runs_news)
     workflows = WorkflowServicer(settings, db, clock, coordinators, schedules)
     named = TaskServicer(db, clock, admission, intake, reading, schedules)
     name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name

@@ -15,15 +15,16 @@ from services.scheduler.jobs import MAX_AWAIT
 from services.scheduler.lists import page_size
 from services.scheduler.reading import Reading
 from services.scheduler.schedules import ScheduleServicer
+from services.store import tasks as store
 from services.store.database import Database
 from taskflow._policy import Outcome
-from taskflow.v1 import jobs_pb2, schedules_pb2, tasks_pb2_grpc
+from taskflow.v1 import jobs_pb2, tasks_pb2_grpc
 from taskflow.v1 import tasks_pb2 as pb
 
 AWAIT_RESULT = 60.0  # seconds (R21)
 CHANGEABLE = (
-    "name", "title", "description", "active", "target", "queue", "priority", "retries", "options", "schedule",
-    "time_zone",
+    "name", "title", "description", "active", "target", "queue", "priority", "retries", "schedule", "time_zone",
+    "options", *(f"options.{field.name}" for field in jobs_pb2.JobOptions.DESCRIPTOR.fields if field.name != "task_id"),
 )  # fmt: skip
 COMPLETED = (Outcome.SUCCEEDED,)
 FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
@@ -53,19 +54,21 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Any) -> pb.CreateTaskResponse:
         task = request.task
         row = self._row(task) | {"id": UUID(bytes=self._clock.new_id()), "active": not request.inactive}
+        own = None
         if task.schedule:
-            self._schedules.check_own(self._own_schedule(row, task))
+            own = self._schedules.new_own(row["name"], task.schedule, task.time_zone, active=row["active"])
+        elif task.time_zone:
+            raise _zone_of_nothing("task")
         seen = await self._db.rows("handlers_seen", names=[row["target"]])
         if not seen and request.require_handler:
             raise FailedPrecondition(
                 f"task.target: no worker has registered a handler {row['target']!r}", "HANDLER_NOT_SEEN"
             )
-        if not await self._db.run("insert_task", **row):
+        if not await store.create(self._db, row, own):
             raise AlreadyExists(f"task.name: there is a task {row['name']!r} already", "TASK_EXISTS")
-        if task.schedule:
-            await self._schedules.put_own(self._own_schedule(row, task), active=row["active"])
+        self._schedules.wake()
         return pb.CreateTaskResponse(
-            task=resource(await self._find(row["name"])), warnings=[] if seen else ["HANDLER_NOT_SEEN"]
+            task=resource(await self._find(str(row["id"]))), warnings=[] if seen else ["HANDLER_NOT_SEEN"]
         )
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> pb.Task:
@@ -78,34 +81,35 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         return pb.ListTasksResponse(tasks=map(resource, rows[:size]), next_page_token=token)
 
     async def UpdateTask(self, request: pb.UpdateTaskRequest, context: Any) -> pb.Task:
-        paths = list(request.update_mask.paths)
-        for path in paths or ["update_mask"]:
+        for path in list(request.update_mask.paths) or ["update_mask"]:
             if path not in CHANGEABLE:
                 can = ", ".join(CHANGEABLE)
                 raise InvalidArgument(f"update_mask: {path!r} cannot be changed; {can} can", "update_mask")
-        row = await self._find(request.task)
-        merged = resource(row)
-        for path in paths:
-            merged.ClearField(path)  # type: ignore[arg-type]
-            if path == "options":
-                merged.options.CopyFrom(request.changes.options)
-            elif path != "priority" or request.changes.HasField("priority"):
-                setattr(merged, path, getattr(request.changes, path))
-        new = self._row(merged) | {"id": row["id"], "active": merged.active}
-        if merged.schedule:
-            self._schedules.check_own(self._own_schedule(new, merged))
-        await self._rename(row, new["name"])
-        await self._db.run("update_task", **{name: value for name, value in new.items() if name != "name"})
-        if {"schedule", "time_zone"} & set(paths):
-            await self._schedules.put_own(self._own_schedule(new, merged), active=merged.active)
-        if merged.active != row["active"]:
-            await self._schedules.switch_all(new["name"], active=merged.active)
-        return resource(await self._find(str(row["id"])))
+        name, task_id = _key(request.task)
+        found = await store.change(self._db, name, task_id, lambda row, all_: self._changed(row, all_, request))
+        if found is None:
+            raise _not_found(request.task)
+        self._schedules.wake()
+        return resource(await self._find(str(found)))
 
-    async def _rename(self, row: Row, name: str) -> None:
-        taken = name != row["name"] and not await self._db.rows("rename_task", id=row["id"], name=name, old=row["name"])
-        if taken:
-            raise AlreadyExists(f"changes.name: there is a task {name!r} already", "TASK_EXISTS")
+    def _changed(self, row: Row, schedules: list[Row], request: pb.UpdateTaskRequest) -> store.TaskChanges:
+        own = next((schedule for schedule in schedules if schedule["owned"]), None)
+        task = resource(row | {name: (own or {}).get(name) for name in ("cron", "time_zone", "next_at", "last_run_at")})
+        _merge(task, request)
+        changes = store.TaskChanges(self._row(task) | {"id": row["id"], "active": task.active})
+        name, active, changed = changes.task["name"], task.active, []
+        if own is not None and task.schedule:
+            changed = [self._schedules.changed_own(own, task.schedule, task.time_zone, active=active)]
+        elif own is not None:
+            changes.gone = [own["id"]]
+        elif task.schedule:
+            changes.new = self._schedules.new_own(name, task.schedule, task.time_zone, active=active)
+        elif task.time_zone:
+            raise _zone_of_nothing("changes")
+        if active != row["active"]:
+            changed += [self._schedules.switched(other, active=active) for other in schedules if not other["owned"]]
+        changes.changed = changed
+        return changes
 
     async def DeleteTask(self, request: pb.DeleteTaskRequest, context: Any) -> pb.DeleteTaskResponse:
         row = await self._find(request.task)
@@ -124,6 +128,10 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         row = await self._find(request.task)
         spec = job_of(row, request.payload, request.encoding)
         spec.id = request.job_id
+        if request.requester:
+            spec.options.requester = request.requester
+        if isinstance(request, pb.RunTaskRequest):
+            _for_this_job(spec, request)
         result = (await self._intake.create([spec], "job", partial=False))[0]
         assert not isinstance(result, TaskFlowFault)
         return result.id
@@ -133,9 +141,13 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         if kind not in TYPES:
             raise InvalidArgument(f"type: {request.type!r} is neither completed nor failed", "type")
         limit = page_size(request.limit, default=50)
-        name = (await self._find(request.task))["name"] if request.task else ""
-        rows = await self._db.rows("task_logs", task=name, outcomes=[int(o) for o in TYPES[kind]], limit=limit)
-        answer = pb.ListTaskLogsResponse(count=rows[0]["count"] if rows else 0)
+        wanted = {
+            "task": (await self._find(request.task))["id"] if request.task else None,
+            "outcomes": [int(outcome) for outcome in TYPES[kind]],
+        }
+        rows = await self._db.rows("task_logs", **wanted, limit=limit)
+        (counted,) = await self._db.rows("count_task_logs", **wanted)
+        answer = pb.ListTaskLogsResponse(count=counted["count"])
         for row in rows:
             kind = "completed" if row["outcome"] == Outcome.SUCCEEDED else "failed"
             answer.logs.add(
@@ -146,13 +158,11 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
 
     # -- rows --------------------------------------------------------------------------------
     async def _find(self, name_or_id: str) -> Row:
-        try:
-            wanted = {"names": [""], "ids": [UUID(name_or_id)]}
-        except ValueError:
-            wanted = {"names": [qualify(name_or_id, field="task")], "ids": []}
+        name, task_id = _key(name_or_id)
+        wanted = {"names": [name], "ids": [task_id] if task_id else []}
         rows = await self._db.rows("get_tasks", **wanted, after="", limit=1)
         if not rows:
-            raise NotFound(f"there is no task {name_or_id!r}", "TASK_NOT_FOUND")
+            raise _not_found(name_or_id)
         return rows[0]
 
     def _row(self, task: pb.Task) -> Row:
@@ -173,8 +183,29 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         self._admission.check(spec, "task", 0)
         return row
 
-    def _own_schedule(self, row: Row, task: pb.Task) -> schedules_pb2.Schedule:
-        return schedules_pb2.Schedule(task=row["name"], cron=task.schedule, time_zone=task.time_zone)
+
+def _key(name_or_id: str) -> tuple[str, UUID | None]:
+    """Either the stored form of a name, or an id."""
+    try:
+        return "", UUID(name_or_id)
+    except ValueError:
+        return qualify(name_or_id, field="task"), None
+
+
+def _not_found(name_or_id: str) -> NotFound:
+    return NotFound(f"there is no task {name_or_id!r}", "TASK_NOT_FOUND")
+
+
+def _zone_of_nothing(field: str) -> InvalidArgument:
+    return InvalidArgument(f"{field}.time_zone: it is a schedule's, and there is none; give both", f"{field}.time_zone")
+
+
+def _merge(task: pb.Task, request: pb.UpdateTaskRequest) -> None:
+    """What the mask names, of the changes; a path into `options` takes away what they leave out."""
+    request.changes.options.SetInParent()
+    request.update_mask.MergeMessage(request.changes, task, True, True)
+    if "priority" in request.update_mask.paths and not request.changes.HasField("priority"):
+        task.ClearField("priority")
 
 
 def job_of(row: Row, payload: bytes, encoding: jobs_pb2.Encoding.ValueType) -> jobs_pb2.JobSpec:
@@ -186,9 +217,19 @@ def job_of(row: Row, payload: bytes, encoding: jobs_pb2.Encoding.ValueType) -> j
     options = options_from_json(row["options"])
     if options is not None:
         spec.options.CopyFrom(options)
+    spec.options.task_id = str(row["id"])
     if row["target"] != row["name"]:
         spec.options.metadata[_TASK] = row["name"]
     return spec
+
+
+def _for_this_job(spec: jobs_pb2.JobSpec, request: pb.RunTaskRequest) -> None:
+    spec.key = request.key
+    if request.HasField("run_at"):
+        spec.run_at.CopyFrom(request.run_at)
+    if request.label:
+        spec.options.label = request.label
+    spec.options.metadata.update(request.metadata)
 
 
 def resource(row: Row) -> pb.Task:

@@ -28,7 +28,7 @@ from psycopg.rows import dict_row
 
 from services.core.errors import InvalidArgument
 from services.core.names import namespace_of
-from services.core.retention import Action, DayReport, Survey, decide, reason, shown
+from services.core.retention import Action, DayReport, PruneReport, Survey, decide, reason, shown
 from services.runtime.failpoints import reach
 from services.store.database import Row, Writer, translated
 from services.store.queries import sql as query
@@ -40,7 +40,7 @@ PAUSE = 0.05  # seconds between two: the services come first
 # B7: whoever waits behind us for a lock waits no longer than that. A look at a large day may take minutes.
 _SETTINGS = " -c lock_timeout=500ms -c statement_timeout=30min -c max_parallel_workers_per_gather=0 -c timezone=UTC"
 _READ_ONLY = " -c default_transaction_read_only=on"
-_BESIDE = ("job_logs", "job_tags", "cancels")
+_BESIDE = ("job_logs", "job_tags", "task_logs", "cancels")
 _LATER = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.DeadlockDetected,
@@ -69,8 +69,9 @@ class _Day:
         return sql.Identifier("taskflow", f"{parent}_p{self.day:%Y%m%d}")
 
 
-async def prune(url: str, *, keep: timedelta, dry_run: bool = False, timeout: float = 5.0) -> list[DayReport]:
-    """Deletes jobs that ended longer than `keep` ago, by whole days where it can; tells about every day.
+async def prune(url: str, *, keep: timedelta, dry_run: bool = False, timeout: float = 5.0) -> PruneReport:
+    """Deletes jobs that ended longer than `keep` ago, by whole days where it can, and the firings and counts of that
+    time; tells about every day.
 
     Raises PruneBusy, Unavailable, and InvalidArgument for a `keep` under `LEAST_KEEP`. `timeout` is for connecting.
     """
@@ -99,7 +100,7 @@ class _Pruner:
         self._cutoff: datetime
         self._first_kept: date
 
-    async def run(self) -> list[DayReport]:
+    async def run(self) -> PruneReport:
         if not self._dry_run:
             if not (await self._rows("hold_prune"))[0]["held"]:
                 raise PruneBusy
@@ -107,11 +108,24 @@ class _Pruner:
         bounds = (await self._rows("prune_bounds", keep=self._keep))[0]
         self._cutoff, self._first_kept = bounds["cutoff"], bounds["first_kept"]
         reports = [await self._one(day) for day in await self._days()]
-        return [report for report in reports if report is not None]
+        days = [report for report in reports if report is not None]
+        firings = await self._past("expired_firings", "delete_firings")
+        return PruneReport(days, firings, await self._past("expired_counts", "delete_counts"))
 
     async def _rows(self, name: str, **parameters: Any) -> list[Row]:
         cursor = await self._conn.execute(query(name), parameters)
         return await cursor.fetchall() if cursor.description else []
+
+    async def _past(self, count: str, delete: str) -> int:
+        """Rows of a small table that go by their age: how many there are, or were."""
+        if self._dry_run:
+            return int((await self._rows(count, cutoff=self._cutoff))[0]["n"])
+        deleted, gone = 0, ROWS
+        while gone == ROWS:
+            gone = (await self._conn.execute(query(delete), {"cutoff": self._cutoff, "limit": ROWS})).rowcount
+            deleted += gone
+            await asyncio.sleep(PAUSE)
+        return deleted
 
     async def _days(self) -> list[_Day]:
         return [_Day(**row) for row in await self._rows("list_days")]

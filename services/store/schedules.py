@@ -107,5 +107,39 @@ async def write_changed(conn: AsyncConnection[Any], changed: Sequence[dict[str, 
             await cursor.executemany(sql("change_schedule"), changed)
 
 
+async def begin_backfill(
+    conn: AsyncConnection[Any], schedule_id: UUID, changed: Callable[[dict[str, Any]], list[dict[str, Any]]]
+) -> dict[str, Any] | None:
+    """Opens a transaction with the schedule locked, and `changed` first if need be. None: there is no such schedule."""
+    await conn.execute("begin")
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        row = await (await cursor.execute(sql("lock_schedule_to_fire"), {"id": schedule_id})).fetchone()
+    if row is None:
+        await conn.execute("rollback")
+        return None
+    await write_changed(conn, changed(row))
+    return row
+
+
+async def ledger_between(
+    conn: AsyncConnection[Any], schedule_id: UUID, start: datetime, end: datetime
+) -> list[dict[str, Any]]:
+    """The rows of these instants."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        wanted = {"id": schedule_id, "start": start, "end": end}
+        return await (await cursor.execute(sql("firings_between"), wanted)).fetchall()
+
+
+async def write_backfilled(conn: AsyncConnection[Any], decided: Decided, kept: list[FiringRow]) -> int:
+    """Ends the transaction; the number that its jobs are stamped with. `kept`: rows that tell of what stays skipped."""
+    tx = await insert_within(conn, decided.jobs) if decided.jobs else 0
+    statements = starting(decided.runs) if decided.runs else []
+    for name, rows in (("put_backfilled", decided.firings), ("put_firings", kept)):
+        if rows:
+            statements.append((name, _columns(FiringRow, rows)))
+    await commit(conn, statements)
+    return tx
+
+
 def _columns(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
     return dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))

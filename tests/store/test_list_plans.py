@@ -14,7 +14,7 @@ import pytest
 from services.store.queries import sql
 
 ROWS = int(os.environ.get("TASKFLOW_TEST_ROWS", "100000"))
-BIG = ("jobs_p", "attempts_p", "job_tags", "deferred", "leases")
+BIG = ("jobs_p", "attempts_p", "job_tags", "task_logs", "deferred", "leases")
 
 # 20 queues; of each ten jobs one failed, one is retrying, one is ready; every 1,000th has a tag; nearly all are old.
 FILL = """
@@ -42,6 +42,24 @@ insert into taskflow.lanes (queue, task, priority, shard)
 select queue, task, 5, 0 from taskflow.jobs group by queue, task on conflict do nothing
 """
 
+# Three named tasks; all jobs but a few are runs of the first, of which one in 10,000 fails; 20,000 of them run.
+TASKS = """
+with named as (
+    insert into taskflow.tasks (id, name, target, queue)
+    select ('00000000-0000-0000-0000-00000000000' || n)::uuid, 'named' || n, 't' || n, 'q'
+    from generate_series(1, 3) n
+)
+insert into taskflow.task_logs (task_id, job_id, attempt, started_at, finished_at, outcome, final)
+select case when n > 100 then '00000000-0000-0000-0000-000000000001'::uuid
+        else '00000000-0000-0000-0000-000000000002' end,
+    id, 1, at, at, case when n % 10000 = 0 then 2 else 1 end, true
+from (select id, row_number() over (order by id) as n, now() - random() * interval '9 days' as at from taskflow.jobs) j;
+insert into taskflow.leases (job_id, exec_id, shard, priority, attempt, tries, started, started_at, queue, task)
+select id, id, 0, 5, 1, 0, true, now(), queue, case when task = '' then 't9' else task end
+from taskflow.jobs order by id limit 20000
+"""
+FIRST, SECOND = (UUID(int=n) for n in (1, 2))
+
 BOUNDS = {"after": UUID(int=0), "before": UUID(int=(1 << 128) - 1), "limit": 200}
 LISTS: list[tuple[str, dict[str, Any]]] = [
     ("all_jobs", BOUNDS),
@@ -54,6 +72,14 @@ LISTS: list[tuple[str, dict[str, Any]]] = [
     ("jobs_beyond_marks", {"queue": "q7", "task": "", "limit": 2_000}),
     ("tagged_jobs", BOUNDS | {"word": "tag rare"}),
     ("rarest_word", BOUNDS | {"words": ["tag rare", "tag none"]}),
+    ("task_logs", {"task": FIRST, "outcomes": [1], "limit": 50}),
+    ("task_logs", {"task": FIRST, "outcomes": [2, 3, 4], "limit": 50}),
+    ("task_logs", {"task": SECOND, "outcomes": [1, 2, 3, 4], "limit": 50}),
+    ("task_logs", {"task": None, "outcomes": [1, 2, 3, 4], "limit": 1000}),
+    ("count_task_logs", {"task": FIRST, "outcomes": [1, 2, 3, 4]}),
+    ("count_task_logs", {"task": None, "outcomes": [2, 3, 4]}),
+    ("get_tasks", {"names": ["named1"], "ids": [], "after": "", "limit": 1}),
+    ("get_tasks", {"names": [], "ids": [], "after": "", "limit": 100}),
 ]
 
 
@@ -63,7 +89,8 @@ def conn(database: str) -> Iterator[psycopg.Connection[Any]]:
         opened.execute("set synchronous_commit = off")
         opened.execute(FILL.replace("%%", "%").replace("%(rows)s", str(ROWS)))
         opened.execute(LANES)
-        opened.execute("analyze")
+        opened.execute(TASKS)
+        opened.execute("vacuum analyze")  # counts come from the index alone where pages are known to be visible
         yield opened
 
 

@@ -54,7 +54,7 @@ def in_background() -> Iterator[Callable[..., Future[dict[date, DayReport]]]]:
 
 
 def pruned(dsn: str, keep: timedelta = KEEP, **options: Any) -> dict[date, DayReport]:
-    reports = asyncio.run(asyncio.wait_for(prune(dsn, keep=keep, **options), 40))
+    reports = asyncio.run(asyncio.wait_for(prune(dsn, keep=keep, **options), 40)).days
     return {report.day: report for report in reports}
 
 
@@ -582,3 +582,51 @@ def test_a_wrong_retention_is_said_in_one_line(database: str, words: list[str], 
 
     assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (2, "", 1)
     assert says in answer.stderr
+
+
+# -- firings and counts ----------------------------------------------------------------------
+
+LEDGER = """
+with made as (
+    insert into taskflow.schedules (id, task, cron, time_zone, misfire, overlap, cursor, active)
+    values (gen_random_uuid(), 't', '@daily', 'UTC', 'skip', 'skip', now(), false) returning id
+)
+insert into taskflow.firings (schedule_id, instant, first, state, reason, job_id, open, decided_at)
+select made.id, to_timestamp(w.n), now(), w.state, w.name, w.job_id, w.open, now() - w.age * interval '1 day'
+from made, unnest(%s::integer[], %s::text[], %s::text[], %s::uuid[], %s::boolean[], %s::integer[])
+    as w (n, name, state, job_id, open, age)
+"""
+
+
+def test_firings_and_counts_go_by_their_age_unless_overlap_or_a_queued_one_needs_them(
+    database: str, day: date, queue: str
+) -> None:
+    (done,) = days.fill(database, days.ago(29), 1, queue=queue)
+    waits = at(days.ago(0), 0)
+    insert(database, [waits], queue)
+    firings: list[tuple[str, str, UUID | None, bool, int]] = [
+        ("closed", "fired", done, False, 40),
+        ("its job is done", "fired", done, True, 40),
+        ("its job is gone", "fired", UUID(int=1), True, 40),
+        ("skipped", "skipped_misfire", None, False, 40),
+        ("its job waits", "fired", waits, True, 40),
+        ("waits itself", "queued", None, False, 40),
+        ("young", "fired", done, False, 29),
+    ]
+    columns = [list(column) for column in zip(*firings, strict=True)]
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute(LEDGER, (list(range(len(firings))), *columns))
+        conn.execute(
+            "insert into taskflow.counts select %s, now() - n * interval '1 day', 1, 7 from generate_series(28, 33) n",
+            (queue,),
+        )
+    of_queue = "select count(*) from taskflow.counts where queue = %s"
+
+    would = asyncio.run(prune(database, keep=KEEP, dry_run=True))
+    assert (would.firings, rows.found(database, of_queue, queue)) == (4, [(6,)])
+    report = asyncio.run(prune(database, keep=KEEP))
+
+    assert (report.firings, report.counts) == (would.firings, would.counts)
+    left = rows.found(database, "select reason from taskflow.firings order by instant")
+    assert left == [("its job waits",), ("waits itself",), ("young",)]
+    assert rows.found(database, of_queue, queue) == [(2,)]

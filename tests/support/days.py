@@ -10,6 +10,7 @@ import psycopg
 from tests.support.rows import found
 
 DAY = timedelta(days=1)
+_OF_A_JOB = ("attempts", "job_keys", "job_logs", "job_tags", "task_logs", "cancels")
 
 FILL = """
 with served as (
@@ -33,6 +34,9 @@ with served as (
     select id, 1, %(finished)s, 'info', 'a line' from made, generate_series(1, 2)
 ), tagged as (
     insert into taskflow.job_tags (word, job_id) select 'tag old', id from made
+), counted as (
+    insert into taskflow.task_logs (task_id, job_id, attempt, finished_at, outcome, final)
+    select gen_random_uuid(), id, 1, %(finished)s, 1, true from made
 ), unwanted as (
     insert into taskflow.cancels (job_id, shard, done) select id, 0, true from made
 )
@@ -46,7 +50,7 @@ def ago(days: int) -> date:
 
 
 def fill(dsn: str, day: date, jobs: int, *, queue: str = "old", finished: datetime | None = None) -> list[UUID]:
-    """Finished jobs of `day`, which gets its partitions; each with a key, two log lines, a tag and a cancel."""
+    """Finished jobs of `day`, which gets its partitions; each with a row, or two, in every table beside."""
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("select taskflow.create_partitions(%s, 1)", (day,))
@@ -62,7 +66,7 @@ def partitions(dsn: str, day: date) -> list[str]:
 
 def of(dsn: str, *ids: UUID) -> dict[str, int]:
     """Rows that belong to these jobs, by table."""
-    tables = {"jobs": "id"} | dict.fromkeys(("attempts", "job_keys", "job_logs", "job_tags", "cancels"), "job_id")
+    tables = {"jobs": "id"} | dict.fromkeys(_OF_A_JOB, "job_id")
     counts = {}
     for table, column in tables.items():
         ((counts[table],),) = found(dsn, f"select count(*) from taskflow.{table} where {column} = any(%s)", list(ids))  # noqa: S608
@@ -71,4 +75,4 @@ def of(dsn: str, *ids: UUID) -> dict[str, int]:
 
 def whole(jobs: int) -> dict[str, int]:
     """What `of` says of so many jobs that `fill` made, when nothing of them is gone."""
-    return {"jobs": jobs, "attempts": jobs, "job_keys": jobs, "job_logs": 2 * jobs, "job_tags": jobs, "cancels": jobs}
+    return {"jobs": jobs} | dict.fromkeys(_OF_A_JOB, jobs) | {"job_logs": 2 * jobs}

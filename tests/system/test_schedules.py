@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 
 from services.cluster.ports import free_ports
-from taskflow import FiringState, ScheduleInfo, TaskFlow
+from taskflow import BackfillInfo, FiringState, ScheduleInfo, TaskFlow
 from taskflow.errors import InvalidArgument, NotFound
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
@@ -204,6 +205,72 @@ def test_a_preview_says_when_it_would_fire(tf: TaskFlow) -> None:
     changed = tf.schedules.update(schedule.id, cron="0 12 1 1 *", metadata={"a": "b"})
     assert (changed.cron, changed.metadata, changed.task) == ("0 12 1 1 *", {"a": "b"}, "later")
     assert [at.hour for at in tf.schedules.preview(schedule.id, count=2)] == [12, 12]
+
+
+@pytest.mark.feature("M.7", "R18")
+def test_a_backfill_makes_each_job_once_whoever_asks_and_how_often(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    schedule = tf.schedules.create("late", cron="0 * * * *", payload={"n": 1}, metadata={"customer": "c1"})
+    before = now_of(cluster)
+    tf.advance_clock(timedelta(hours=6), step=21_600)  # six were missed, or five and one is in time: one fires
+    eventually(lambda: fired(cluster, schedule))
+    start = before - timedelta(hours=4)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: tf.schedules.backfill(schedule.id, start=start), range(4)))
+
+    wanted = oracle("0 * * * *", "UTC", start, now_of(cluster))
+    assert fired(cluster, schedule) == wanted
+    made = [firing for answer in answers for firing in answer.firings]
+    assert (len(made), {firing.trigger for firing in made}) == (len(wanted) - 1, {"backfill"})
+    ledger = list(tf.schedules.firings(schedule.id))
+    assert Counter(firing.trigger for firing in ledger) == {"backfill": len(wanted) - 1, "schedule": 1}
+    jobs = {job.id: job for job in tf.jobs.list(task="late")}
+    assert set(jobs) == {firing.job_id for firing in ledger}
+    assert Counter(job.metadata.get("taskflow.trigger") for job in jobs.values())["backfill"] == len(made)
+    assert {job.metadata["taskflow.instant"] for job in jobs.values()} == {at.isoformat() for at in wanted}
+    assert tf.schedules.backfill(schedule.id, start=start) == BackfillInfo((), len(wanted))
+    tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("M.7", "R18", "R19")
+def test_a_backfill_holds_up_no_firing_and_reaches_what_passed_while_it_was_off(
+    cluster: ServiceCluster, tf: TaskFlow
+) -> None:
+    schedule = tf.schedules.create("off", cron="*/10 * * * *")  # nobody runs its jobs: one more would overlap
+    tf.schedules.pause(schedule.id)
+    off = now_of(cluster)
+    tf.advance_clock(timedelta(hours=2), step=7200)
+    on = now_of(cluster)
+
+    backfilled = tf.schedules.backfill(schedule.id, start=off + timedelta(hours=1))
+
+    assert [f.instant for f in backfilled.firings] == oracle("*/10 * * * *", "UTC", off + timedelta(hours=1), on)
+    tf.schedules.resume(schedule.id)
+    (many,) = [f for f in tf.schedules.firings(schedule.id) if f.state is FiringState.SKIPPED_OFF]
+    assert many.count == len(oracle("*/10 * * * *", "UTC", off, off + timedelta(hours=1)))
+    tf.advance_clock(600, step=30)
+    eventually(lambda: len(fired(cluster, schedule)) == len(backfilled.firings) + 1)
+    tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.parametrize(
+    ("span", "field"),
+    [({"hours": 2000}, "end_time"), ({"hours": -1}, "end_time"), ({"hours": 0}, "start_time")],
+    ids=["many", "future", "empty"],
+)
+def test_a_bad_span_is_refused_by_field(
+    cluster: ServiceCluster, tf: TaskFlow, span: dict[str, float], field: str
+) -> None:
+    schedule = tf.schedules.create("spans", cron="0 * * * *")
+    now = now_of(cluster)
+    end = now + timedelta(hours=1) if field == "end_time" and span["hours"] < 0 else now
+
+    with pytest.raises(InvalidArgument) as refused:
+        tf.schedules.backfill(schedule.id, start=now - timedelta(**span), end=end)
+
+    assert refused.value.field == field
+    with pytest.raises(NotFound):
+        tf.schedules.backfill("01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c", start=now - timedelta(hours=1))
 
 
 @pytest.mark.feature("S1.6", "M.7")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
-from taskflow import Fail, Job, JobFailed, JobState, TaskFlow
+from taskflow import Constant, Exponential, Fail, Job, JobFailed, JobState, TaskFlow, TaskInfo
 from taskflow.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -41,6 +43,10 @@ def tf(cluster: ServiceCluster) -> Iterator[TaskFlow]:
         @app.task(queue="app")
         async def awaited(job: Job) -> str:
             return f"{job.payload}, in {job.attempt}"
+
+        @app.task(queue="app")
+        def who(job: Job) -> list[object]:
+            return [job.caller.name, list(job.caller.roles), job.caller.namespace, dict(job.requester)]
 
         worker = threading.Thread(target=app.run, daemon=True)
         worker.start()
@@ -137,6 +143,124 @@ def test_a_task_s_properties_change_and_it_goes_with_its_schedule(tf: TaskFlow, 
     assert rows.found(cluster.dsn, "select 1 from taskflow.schedules where task in ('changing', 'changed')") == []
 
 
+@pytest.mark.feature("S4.5")
+@pytest.mark.parametrize(
+    ("option", "value", "shown"),
+    [
+        ("title", "Other", "Other"),
+        ("description", "Words", "Words"),
+        ("active", False, False),
+        ("target", "double", "double"),
+        ("queue", "other", "other"),
+        ("priority", 7, 7),
+        ("retries", 4, 4),
+        ("schedule", "@hourly", "@hourly"),
+        ("time_zone", "Asia/Tokyo", "Asia/Tokyo"),
+        ("timeout", 9, 9.0),
+        ("timeout", None, None),
+        ("heartbeat_timeout", 8, 8.0),
+        ("backoff", Constant(5), Exponential(first=5, factor=1, limit=5)),
+        ("backoff", None, None),
+        ("metadata", {"b": "2"}, {"b": "2"}),
+        ("tags", ["new"], ("new",)),
+        ("tags", None, ()),
+    ],
+)
+def test_a_property_of_a_task_is_changed_alone(tf: TaskFlow, option: str, value: object, shown: object) -> None:
+    task = tf.tasks.create(
+        "whole", queue="app", title="T", description="D", target="awaited", priority=2, retries=3, schedule="@daily",
+        time_zone="Europe/Berlin", timeout=30, heartbeat_timeout=20, metadata={"a": "1"}, tags=["old"],
+        backoff=Exponential(first=1, factor=3, limit=60, jitter=0.2),
+    )  # fmt: skip
+
+    changed = tf.tasks.update(task.id, **{option: value})  # type: ignore[arg-type]
+
+    assert getattr(changed, option) == shown
+    others = [name for name in TaskInfo.__slots__ if name not in (option, "next_run_at", "warnings")]
+    assert {name: getattr(changed, name) for name in others} == {name: getattr(task, name) for name in others}
+    tf.tasks.remove(task.id)
+
+
+@pytest.mark.feature("S4.1", "S4.5")
+def test_of_calls_at_once_each_gets_one_clear_answer(tf: TaskFlow, cluster: ServiceCluster) -> None:
+    """Creations of one name, then changes of its schedule, then two that want one name: whatever wins is whole."""
+
+    def at_once(*calls: Callable[[], TaskInfo]) -> list[TaskInfo | Exception]:
+        def answer(call: Callable[[], TaskInfo]) -> TaskInfo | Exception:
+            try:
+                return call()
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return list(pool.map(answer, calls))
+
+    for n in range(5):
+        crons = [f"{minute} * * * *" for minute in range(8)]
+        made = at_once(*(partial(tf.tasks.create, f"at-once-{n}", schedule=cron) for cron in crons))
+        (winner,) = [answer for answer in made if isinstance(answer, TaskInfo)]
+        assert {type(answer) for answer in made} == {TaskInfo, AlreadyExists}
+        assert own_crons(cluster, winner.name) == [winner.schedule] == [tf.tasks.get(winner.id).schedule]
+
+        crons = [*(f"{minute} 1 * * *" for minute in range(6)), ""]
+        changed = at_once(*(partial(tf.tasks.update, winner.id, schedule=cron) for cron in crons))
+        assert [answer for answer in changed if not isinstance(answer, TaskInfo)] == []
+        last = tf.tasks.get(winner.id).schedule
+        assert last in crons
+        assert own_crons(cluster, winner.name) == [last] * bool(last)
+
+        other = tf.tasks.create(f"at-once-{n}-b", schedule="@daily")
+        wanted = f"at-once-{n}-c"
+        answers = at_once(
+            partial(tf.tasks.update, winner.id, name=wanted, schedule="@hourly"),
+            partial(tf.tasks.update, other.id, name=wanted),
+            partial(tf.tasks.create, wanted, schedule="@weekly"),
+        )
+        (renamed,) = [answer for answer in answers if isinstance(answer, TaskInfo)]
+        assert {type(answer) for answer in answers} == {TaskInfo, AlreadyExists}
+        assert own_crons(cluster, wanted) == [renamed.schedule] == [tf.tasks.get(wanted).schedule]
+
+
+def own_crons(cluster: ServiceCluster, task: str) -> list[str]:
+    return [c for (c,) in rows.found(cluster.dsn, "select cron from taskflow.schedules where task = %s", task)]
+
+
+@pytest.mark.feature("S4.7")
+def test_a_handler_sees_its_caller_and_whom_the_app_made_the_job_for(tf: TaskFlow) -> None:
+    tf.tasks.create("askers", target="who", queue="app", tags=["kept"])
+    grace = {"user": "grace", "roles": ["editor", "admin"], "age": 45.5, "nested": {"ok": True, "none": None}}
+
+    assert tf.tasks.run_with_result("askers", requester=grace) == ["anonymous", [], "default", grace]
+    assert tf.jobs.get(tf.tasks.run("askers").id).requester == {}
+    job = tf.new_job("app", task="who", requester=grace, label="for Grace")
+    assert job.wait(timeout=20).result[3] == grace
+    kept = job.get()
+    assert (kept.requester, kept.label) == (grace, "for Grace")
+    run = tf.tasks.run("askers", requester={})
+    assert tf.jobs.wait(run.id, timeout=20).result[3] == {}
+    assert tf.jobs.get(run.id).tags == ("kept",)
+
+
+@pytest.mark.feature("S4.7")
+@pytest.mark.parametrize(
+    ("requester", "said"),
+    [
+        ({"a": "x" * 5000}, "4,096"),
+        (["no", "object"], "mapping"),
+        ({"a": object()}, "not serialisable"),
+        ({"a": float("nan")}, "not serialisable"),
+        ({"a": "\x00"}, "NUL"),
+        ({"a": "\ud800"}, "surrogate"),
+    ],
+    ids=["long", "list", "object", "nan", "nul", "surrogate"],
+)
+def test_a_bad_requester_is_refused_by_field(tf: TaskFlow, requester: object, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said) as refused:
+        tf.new_job("app", task="who", requester=requester)  # type: ignore[arg-type]
+
+    assert "requester" in refused.value.field
+
+
 @pytest.mark.feature("S4.1", "R20")
 def test_a_bad_task_is_refused_by_field(tf: TaskFlow) -> None:
     for name, options, field in (
@@ -144,6 +268,7 @@ def test_a_bad_task_is_refused_by_field(tf: TaskFlow) -> None:
         ("bad", {"schedule": "61 * * * *"}, "task.schedule"),
         ("bad", {"retries": -1}, "task.retries"),
         ("bad", {"frequency": "@daily", "schedule": "@daily"}, "frequency"),
+        ("bad", {"time_zone": "Asia/Tokyo"}, "task.time_zone"),
     ):
         with pytest.raises(InvalidArgument) as refused:
             tf.tasks.create(name, **options)  # type: ignore[arg-type]

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.core.errors import InvalidArgument
 from services.core.schedules import (
     MAX_AT_ONCE,
+    MAX_BACKFILL,
     MAX_QUEUED,
     MAX_SKIPPED_ROWS,
     MISFIRE_AFTER,
@@ -24,6 +26,7 @@ from services.core.schedules import (
     Overlap,
     Policy,
     ScheduleState,
+    backfill,
     count_from_now,
     due,
 )
@@ -369,3 +372,42 @@ def year_of(timing: Timing) -> int:
         decision = due(replace(state, cursor=decision.cursor), decision.wake_at, DEFAULT)
         fired += len(decision.fired)
     return fired
+
+
+@pytest.mark.feature("M.7")
+@given(
+    start=st.integers(0, 30),
+    span=st.integers(1, 30),
+    told=st.dictionaries(st.integers(0, 60), st.sampled_from(list(FiringState)), max_size=40),
+)
+def test_a_backfill_gives_a_job_to_each_instant_that_has_none(
+    start: int, span: int, told: dict[int, FiringState]
+) -> None:
+    ledger = {EIGHT + n * HOUR: state for n, state in told.items()}
+    first, end = EIGHT + start * HOUR, EIGHT + (start + span) * HOUR
+    within = {at: state for at, state in ledger.items() if first <= at < end}
+
+    found = backfill(HOURLY, first, end, [Firing(at, state, "", at) for at, state in within.items()])
+
+    has_one = {at for at, state in within.items() if state in (FiringState.FIRED, FiringState.QUEUED)}
+    assert {f.instant for f in found.fired} == {first + n * HOUR for n in range(span)} - has_one
+    assert (found.existing, found.kept) == (len(has_one), ())
+
+
+def test_a_backfill_leaves_a_row_that_stands_for_many_to_those_before_it() -> None:
+    many = Firing(EIGHT + 9 * HOUR, FiringState.SKIPPED_OFF, "the schedule was inactive", EIGHT, 10)
+
+    part = backfill(HOURLY, EIGHT + 8 * HOUR, EIGHT + 10 * HOUR, [many])
+    whole = backfill(HOURLY, EIGHT - HOUR, EIGHT + 10 * HOUR, [many])
+
+    assert [f.instant.hour for f in part.fired] == [16, 17]
+    assert part.kept == (Firing(EIGHT + 7 * HOUR, many.state, many.reason, EIGHT, 8),)
+    assert (len(whole.fired), whole.kept) == (11, ())
+
+
+def test_a_backfill_is_bounded() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        backfill(HOURLY, EIGHT, EIGHT + (MAX_BACKFILL + 1) * HOUR, [])
+
+    assert refused.value.field == "end_time"
+    assert len(backfill(HOURLY, EIGHT, EIGHT + MAX_BACKFILL * HOUR, []).fired) == MAX_BACKFILL

@@ -475,6 +475,18 @@ def test_progress_logs_and_payload_are_kept(tf: TaskFlow, c: testing.MemoryClust
     assert c.jobs[0].payload == {"rows": 3}
 
 
+@pytest.mark.feature("S4.7")
+def test_a_handler_sees_whom_the_job_was_made_for(tf: TaskFlow, c: testing.MemoryCluster) -> None:
+    @tf.task
+    def who(job: Job) -> list[object]:
+        return [job.caller.name, job.caller.namespace, job.requester]
+
+    job = who.new_job(_options=JobOptions(requester={"user": "ada"}, label="for Ada"))
+
+    assert job.wait().result == ["anonymous", "default", {"user": "ada"}]
+    assert (job.get().requester, job.get().label) == ({"user": "ada"}, "for Ada")
+
+
 def test_lists_filter_as_a_cluster_s(tf: TaskFlow, c: testing.MemoryCluster) -> None:
     c.handle("mails", lambda job: job.payload)
     first, late, big = tf.new_job("mails", 1), tf.new_job("mails", 2, delay=9), tf.new_job("others", "x" * 2000)

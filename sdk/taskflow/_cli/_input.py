@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, NoReturn
 
 from taskflow._policy import JobState
@@ -123,6 +124,27 @@ def seconds(value: str | None, option: str) -> float | None:
     return amount
 
 
+def limit(value: str | None, option: str) -> float | EllipsisType | None:
+    """A length of time, `none` to take one away, or nothing said: an ellipsis."""
+    if value is None:
+        return ...
+    return None if value == "none" else seconds(value, option)
+
+
+def backoff(value: str | None, option: str) -> dict[str, float] | EllipsisType | None:
+    """FIRST, FIRST:FACTOR or FIRST:FACTOR:LIMIT, like 1s:2:10m; `none` to take it away."""
+    if value is None or value == "none":
+        return ... if value is None else None
+    first, _, rest = value.partition(":")
+    factor, _, most = rest.partition(":")
+    found = {"first": seconds(first, option), "limit": seconds(most or None, option)}
+    try:
+        found["factor"] = float(factor) if factor else None
+    except ValueError:
+        raise BadInput(f"{option} {value}: give FIRST:FACTOR:LIMIT, like 1s:2:10m, or none") from None
+    return {name: number for name, number in found.items() if number is not None}
+
+
 def instant(value: str | None, option: str) -> datetime | None:
     """An ISO 8601 instant; without a zone it is UTC, never the machine's."""
     if value is None:
@@ -144,6 +166,16 @@ def moment(value: str, option: str) -> datetime | None:
         return instant(value, option)
     except BadInput:
         raise BadInput(f"{option} {value}: give an instant like 2026-12-24T18:00:00Z, or a duration like 36h") from None
+
+
+def requester(content: str | None) -> dict[str, Any] | None:
+    """Attributes of whoever a job is made for: a JSON object."""
+    if content is None:
+        return None
+    found = parse_json(content, "--requester")
+    if not isinstance(found, dict):
+        raise BadInput(f'--requester {content[:40]}: give a JSON object, like {{"user": "u1"}}')
+    return found
 
 
 def pairs(values: Iterable[str], option: str) -> dict[str, str]:

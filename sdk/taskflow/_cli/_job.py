@@ -44,6 +44,9 @@ def new(
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Idempotency key: a second job is not made.")] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Hard limit of one attempt.")] = None,
     text: Annotated[bool, typer.Option("--text", help="The payload is text as it stands, not JSON.")] = False,
+    requester: Annotated[str | None, typer.Option(
+        metavar="JSON", help="Attributes of whoever it is made for, which the handler sees.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="TEXT", help="A line for people.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")] = False,
     address: Address = None,
     as_json: Json = False,
@@ -60,6 +63,8 @@ def new(
         "run_at": _input.instant(at, "--at"),
         "key": key,
         "timeout": _input.seconds(timeout, "--timeout"),
+        "requester": _input.requester(requester),
+        "label": label,
     }
     body = _input.payload(payload, text=text)
     with client(options.address) as tf:
@@ -251,6 +256,8 @@ def _print_job(job: JobInfo) -> None:
         ("worker", job.worker),
         ("tags", list(job.tags)),
         ("metadata", job.metadata),
+        ("label", job.label),
+        ("requester", dict(job.requester)),
     ))  # fmt: skip
 
 

@@ -196,6 +196,32 @@ def firings(
     _say_more(found, limit)
 
 
+@app.command("backfill", epilog="""\b
+Examples:
+  taskflow schedule backfill 01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c --start 2027-03-01
+  taskflow schedule backfill 01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c --start 2027-03-01 --end 2027-03-08T12:00:00Z""")
+def backfill(
+    context: typer.Context,
+    id: Id,
+    start: Annotated[str, typer.Option(metavar="INSTANT", help="The first that may fire; UTC unless it names a zone.")],
+    end: Annotated[str | None, typer.Option(
+        metavar="INSTANT", help="Only before this; now by default.", show_default=False)] = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Make the jobs of a span that have none yet; prints their ids. All at once: overlap does not apply."""
+    options = settle(context, address, as_json)
+    first, before = _input.instant(start, "--start"), _input.instant(end, "--end")
+    assert first is not None
+    with client(options.address) as tf:
+        found = tf.schedules.backfill(id, start=first, end=before)
+    if options.json:
+        return _output.documents(asdict(firing) for firing in found.firings)
+    for firing in found.firings:
+        print(firing.job_id)
+    _output.notice(f"{len(found.firings)} jobs made; {found.existing} instants had one")
+
+
 @app.command("delete", epilog="""\b
 Examples:
   taskflow schedule delete 01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c

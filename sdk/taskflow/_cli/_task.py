@@ -12,7 +12,7 @@ from taskflow._cli._common import Address, Json, client, settle
 from taskflow._cli._job import finish
 
 if TYPE_CHECKING:
-    from taskflow._named import TaskInfo, TaskLogInfo
+    from taskflow._task_values import TaskInfo, TaskLogInfo
 
 app = typer.Typer(help="Named tasks: make, run by name, change, remove.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,6 +25,14 @@ Cron = Annotated[str | None, typer.Option(
 Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="The schedule's, like Europe/Berlin; UTC by default.")]
 Retries = Annotated[int | None, typer.Option(metavar="N", help="Further tries after the first.")]
 Priority = Annotated[str | None, typer.Option(metavar="P", help="0 to 9, or low, normal, high, critical.")]
+Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Hard limit of one attempt, like 90s; or none.")]
+Beat = Annotated[str | None, typer.Option(
+    "--heartbeat-timeout", metavar="TIME", help="The handler must beat at least so often; or none.")]
+Backoff = Annotated[str | None, typer.Option(
+    metavar="FIRST:FACTOR:LIMIT", help="Delay before further tries, like 1s:2:10m; or none for the default.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Of its jobs; repeat it.")]
+Metadata = Annotated[list[str] | None, typer.Option(
+    metavar="KEY=VALUE", help="Your own, on its jobs; repeat it.")]
 Title = Annotated[str | None, typer.Option(metavar="TEXT", help="A line for people.")]
 Description = Annotated[str | None, typer.Option(metavar="TEXT", help="More for people.")]
 
@@ -42,7 +50,11 @@ def create(
     zone: Zone = None,
     retries: Retries = None,
     priority: Priority = None,
-    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Hard limit of one attempt.")] = None,
+    timeout: Timeout = None,
+    heartbeat: Beat = None,
+    backoff: Backoff = None,
+    tag: Tags = None,
+    metadata: Metadata = None,
     title: Title = None,
     description: Description = None,
     inactive: Annotated[bool, typer.Option("--inactive", help="Its schedule does not fire yet.")] = False,
@@ -55,9 +67,8 @@ def create(
     options = settle(context, address, as_json)
     given = _given(
         target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
-        priority=_input.priority(priority), timeout=_input.seconds(timeout, "--timeout"), title=title,
-        description=description, active=False if inactive else None,
-    )  # fmt: skip
+        priority=_input.priority(priority), title=title, description=description, active=False if inactive else None,
+    ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata)  # fmt: skip
     with client(options.address) as tf:
         task = tf.tasks.create(name, require_handler=require_handler, **given)
     if options.json:
@@ -97,6 +108,7 @@ def show(context: typer.Context, task: Task, address: Address = None, as_json: J
 Examples:
   taskflow task run report '{"month": "2027-03"}'
   taskflow task run report @month.json --wait --timeout 5m
+  taskflow task run report --requester '{"user": "u1", "roles": ["editor"]}'
   taskflow task run report --result --json | jq .result""")
 def run(
     context: typer.Context,
@@ -104,6 +116,8 @@ def run(
     payload: Annotated[str | None, typer.Argument(
         help="JSON, @FILE, or - for standard input; null by default.", show_default=False)] = None,
     text: Annotated[bool, typer.Option("--text", help="The payload is text as it stands, not JSON.")] = False,
+    requester: Annotated[str | None, typer.Option(
+        metavar="JSON", help="Attributes of whoever it is made for, which the handler sees.")] = None,
     wait: Annotated[bool, typer.Option("--wait", "--result", help="Wait for the end and print the result.")] = False,
     timeout: Annotated[str | None, typer.Option(
         metavar="TIME", help="With --wait: no longer, like 30s or 5m; then exit 4, and the job goes on.")] = None,
@@ -116,8 +130,9 @@ def run(
     if patience is not None and not wait:
         raise _input.BadInput("--timeout is for --wait: give both")
     body = _input.payload(payload, text=text)
+    attributes = _input.requester(requester)
     with client(options.address) as tf:
-        job = tf.tasks.run(task, body)
+        job = tf.tasks.run(task, body, requester=attributes)
         if wait:
             if not options.json:
                 _output.notice(f"job {job.id}")
@@ -132,6 +147,7 @@ def run(
 Examples:
   taskflow task update report --schedule "30 7 * * *" --zone Europe/Berlin
   taskflow task update report --schedule ""                # no schedule any more
+  taskflow task update report --timeout none --backoff 10s:2:1h
   taskflow task update report --inactive                   # its schedule fires no more; run still works""")
 def update(
     context: typer.Context,
@@ -143,6 +159,11 @@ def update(
     zone: Zone = None,
     retries: Retries = None,
     priority: Priority = None,
+    timeout: Timeout = None,
+    heartbeat: Beat = None,
+    backoff: Backoff = None,
+    tag: Tags = None,
+    metadata: Metadata = None,
     title: Title = None,
     description: Description = None,
     active: Annotated[bool | None, typer.Option(
@@ -155,7 +176,7 @@ def update(
     given = _given(
         name=name, target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
         priority=_input.priority(priority), title=title, description=description, active=active,
-    )  # fmt: skip
+    ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata)  # fmt: skip
     if not given:
         raise _input.BadInput("nothing to change: give an option, like --queue; see `taskflow task update --help`")
     with client(options.address) as tf:
@@ -205,6 +226,23 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def _given_of_jobs(
+    timeout: str | None, heartbeat: str | None, backoff: str | None, tags: list[str] | None, metadata: list[str] | None
+) -> dict[str, Any]:
+    """What its jobs are made with. `none` is a value: it takes away what was set."""
+    from taskflow._options import Exponential
+
+    delays = _input.backoff(backoff, "--backoff")
+    given: dict[str, Any] = {
+        "timeout": _input.limit(timeout, "--timeout"),
+        "heartbeat_timeout": _input.limit(heartbeat, "--heartbeat-timeout"),
+        "backoff": Exponential(**delays) if isinstance(delays, dict) else delays,
+        "tags": tags or ...,
+        "metadata": _input.pairs(metadata, "--metadata") if metadata else ...,
+    }
+    return {name: value for name, value in given.items() if value is not ...}
+
+
 def _print_task(task: TaskInfo, as_json: bool) -> None:
     if as_json:
         return _output.document(asdict(task))
@@ -218,12 +256,27 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
         ("queue", task.queue),
         ("priority", task.priority),
         ("retries", task.retries),
+        ("timeout", _length(task.timeout)),
+        ("heartbeat timeout", _length(task.heartbeat_timeout)),
+        ("backoff", _delays(task)),
+        ("tags", list(task.tags)),
+        ("metadata", task.metadata),
         ("schedule", task.schedule),
         ("zone", task.time_zone),
         ("last run", task.last_run_at),
         ("next run", task.next_run_at),
         ("created", task.create_time),
     ))  # fmt: skip
+
+
+def _length(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:g} s"
+
+
+def _delays(task: TaskInfo) -> str:
+    if (delays := task.backoff) is None:
+        return ""
+    return f"{delays.first:g} s, times {delays.factor:g}, at most {delays.limit:g} s"
 
 
 def _gave(log: TaskLogInfo) -> str:

@@ -85,6 +85,11 @@ class ScheduleServiceStub:
                 request_serializer=taskflow_dot_v1_dot_schedules__pb2.ListFiringsRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_schedules__pb2.ListFiringsResponse.FromString,
                 _registered_method=True)
+        self.BackfillSchedule = channel.unary_unary(
+                '/taskflow.v1.ScheduleService/BackfillSchedule',
+                request_serializer=taskflow_dot_v1_dot_schedules__pb2.BackfillScheduleRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_schedules__pb2.BackfillScheduleResponse.FromString,
+                _registered_method=True)
 
 
 class ScheduleServiceServicer:
@@ -159,6 +164,13 @@ class ScheduleServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BackfillSchedule(self, request, context):
+        """A job for each nominal instant of a span that has none, by hand: overlap does not apply. At most 1,000 in a call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ScheduleServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -211,6 +223,11 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
                     servicer.ListFirings,
                     request_deserializer=taskflow_dot_v1_dot_schedules__pb2.ListFiringsRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_schedules__pb2.ListFiringsResponse.SerializeToString,
+            ),
+            'BackfillSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackfillSchedule,
+                    request_deserializer=taskflow_dot_v1_dot_schedules__pb2.BackfillScheduleRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_schedules__pb2.BackfillScheduleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -484,6 +501,33 @@ class ScheduleService:
             '/taskflow.v1.ScheduleService/ListFirings',
             taskflow_dot_v1_dot_schedules__pb2.ListFiringsRequest.SerializeToString,
             taskflow_dot_v1_dot_schedules__pb2.ListFiringsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.ScheduleService/BackfillSchedule',
+            taskflow_dot_v1_dot_schedules__pb2.BackfillScheduleRequest.SerializeToString,
+            taskflow_dot_v1_dot_schedules__pb2.BackfillScheduleResponse.FromString,
             options,
             channel_credentials,
             insecure,

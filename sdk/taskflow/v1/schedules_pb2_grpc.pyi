@@ -53,6 +53,8 @@ class ScheduleServiceStub:
     """When it would fire next: of a schedule, or of one that is only thought of."""
     ListFirings: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.ListFiringsRequest, _schedules_pb2.ListFiringsResponse]
     """The ledger, newest first."""
+    BackfillSchedule: _grpc.UnaryUnaryMultiCallable[_schedules_pb2.BackfillScheduleRequest, _schedules_pb2.BackfillScheduleResponse]
+    """A job for each nominal instant of a span that has none, by hand: overlap does not apply. At most 1,000 in a call."""
 
 @_typing.type_check_only
 class ScheduleServiceAsyncStub(ScheduleServiceStub):
@@ -79,6 +81,8 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     """When it would fire next: of a schedule, or of one that is only thought of."""
     ListFirings: _aio.UnaryUnaryMultiCallable[_schedules_pb2.ListFiringsRequest, _schedules_pb2.ListFiringsResponse]  # type: ignore[assignment]
     """The ledger, newest first."""
+    BackfillSchedule: _aio.UnaryUnaryMultiCallable[_schedules_pb2.BackfillScheduleRequest, _schedules_pb2.BackfillScheduleResponse]  # type: ignore[assignment]
+    """A job for each nominal instant of a span that has none, by hand: overlap does not apply. At most 1,000 in a call."""
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by the scheduler."""
@@ -162,5 +166,13 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_schedules_pb2.ListFiringsResponse, _abc.Awaitable[_schedules_pb2.ListFiringsResponse]]:
         """The ledger, newest first."""
+
+    @_abc_1.abstractmethod
+    def BackfillSchedule(
+        self,
+        request: _schedules_pb2.BackfillScheduleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_schedules_pb2.BackfillScheduleResponse, _abc.Awaitable[_schedules_pb2.BackfillScheduleResponse]]:
+        """A job for each nominal instant of a span that has none, by hand: overlap does not apply. At most 1,000 in a call."""
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

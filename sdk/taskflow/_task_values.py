@@ -1,0 +1,166 @@
+"""What a named task is, as plain values, and what can be said of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from google.protobuf.duration_pb2 import Duration
+
+from taskflow._options import Backoff, Exponential, JobOptions, Seconds, _apply_extra
+from taskflow._resources import ErrorInfo
+from taskflow.errors import InvalidArgument
+from taskflow.v1 import jobs_pb2
+from taskflow.v1 import tasks_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A named task as it stood when it was asked for."""
+
+    id: str
+    name: str
+    namespace: str
+    title: str
+    description: str
+    active: bool
+    target: str
+    queue: str
+    priority: int
+    retries: int
+    schedule: str
+    time_zone: str
+    last_run_at: datetime | None
+    """Its last start, whatever made the job."""
+    next_run_at: datetime | None
+    create_time: datetime | None
+    timeout: float | None
+    heartbeat_timeout: float | None
+    backoff: Exponential | None
+    """None: the default."""
+    metadata: Mapping[str, str]
+    tags: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """`HANDLER_NOT_SEEN` when it was made and no worker had its handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLogInfo:
+    """One run that ended. `type`: app.task.completed or app.task.failed."""
+
+    job_id: str
+    task: str
+    type: str
+    time: datetime
+    result: Any
+    error: ErrorInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLogs:
+    """`count`: all that match, also those beyond the limit."""
+
+    count: int
+    logs: Sequence[TaskLogInfo]
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `create` and `update` take."""
+
+    target: str
+    """The registered handler; the task's own name by default."""
+    queue: str
+    title: str
+    description: str
+    active: bool
+    """False stops its schedule; it can still be run."""
+    schedule: str
+    """A cron expression: its own schedule."""
+    frequency: str
+    """Another word for `schedule`."""
+    time_zone: str
+    priority: int
+    retries: int
+    timeout: Seconds | None
+    """None takes it away; so for what follows."""
+    heartbeat_timeout: Seconds | None
+    backoff: Backoff | None
+    metadata: Mapping[str, str] | None
+    """Of its jobs."""
+    tags: Iterable[str] | None
+
+
+_JOB_OPTIONS = ("timeout", "heartbeat_timeout", "backoff", "metadata", "tags")
+
+
+def _message(given: TaskOptions) -> tuple[pb.Task, list[str]]:
+    """The task and the paths that were given."""
+    unknown = given.keys() - TaskOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a task has no option {', '.join(sorted(unknown))}")
+    if "schedule" in given and "frequency" in given:
+        raise InvalidArgument("frequency: another word for schedule; give one of them", field="frequency")
+    values: dict[str, Any] = {"schedule" if name == "frequency" else name: value for name, value in given.items()}
+    message = pb.Task()
+    paths = []
+    for name, value in values.items():
+        if name not in _JOB_OPTIONS:
+            setattr(message, name, value)
+            paths.append(name)
+        else:
+            paths.append(f"options.{name}")
+    options = JobOptions(**{name: values[name] for name in _JOB_OPTIONS if name in values})
+    if options != JobOptions():
+        _apply_extra(message.options, options)
+    return message, paths
+
+
+def task_info(message: pb.Task, warnings: Sequence[str] = ()) -> TaskInfo:
+    """The value of a Task message."""
+
+    def instant(name: str) -> datetime | None:
+        return getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None  # type: ignore[arg-type]
+
+    return TaskInfo(
+        id=message.id,
+        name=message.name,
+        namespace=message.namespace,
+        title=message.title,
+        description=message.description,
+        active=message.active,
+        target=message.target,
+        queue=message.queue,
+        priority=message.priority,
+        retries=message.retries,
+        schedule=message.schedule,
+        time_zone=message.time_zone,
+        last_run_at=instant("last_run_time"),
+        next_run_at=instant("next_run_time"),
+        create_time=instant("create_time"),
+        timeout=_span(message.options, "timeout"),
+        heartbeat_timeout=_span(message.options, "heartbeat_timeout"),
+        backoff=_backoff(message.options),
+        metadata=dict(message.options.metadata),
+        tags=tuple(message.options.tags),
+        warnings=tuple(warnings),
+    )
+
+
+def _span(message: Any, name: str) -> float | None:
+    length: Duration = getattr(message, name)
+    return length.ToMicroseconds() / 1e6 if message.HasField(name) else None
+
+
+def _backoff(options: jobs_pb2.JobOptions) -> Exponential | None:
+    if not options.HasField("backoff"):
+        return None
+    given, default = options.backoff, Exponential()
+    first, limit = _span(given, "first"), _span(given, "limit")
+    return Exponential(
+        first=default.first if first is None else first,
+        factor=given.factor or default.factor,
+        limit=default.limit if limit is None else limit,
+        jitter=given.jitter if given.HasField("jitter") else default.jitter,
+    )

@@ -289,7 +289,7 @@ def test_tasks_show_their_last_and_next_runs_and_schedules_their_ledger(
     assert '"pages": 7' in page.words
     assert {row["State"] for row in page.rows if "When" in row} >= {"active"}
     ledger = visitor.get(f"/schedules/{once.id}")
-    fired = ledger.row(**{"What became of it": "fired"})
+    fired = ledger.row(Outcome="fired")
     assert " UTC" in fired["Instant"] and ids(ledger)
     (own,) = [s for s in tf.schedules.list() if s.cron]
     coming = visitor.get(f"/schedules/{own.id}")

@@ -19,7 +19,7 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (0, "0 s"), (0.0004, "0.4 ms"), (0.012, "12 ms"), (0.9, "900 ms"), (1.25, "1.2 s"), (9.96, "10.0 s"),
+        (0, "0 s"), (0.00002, "< 0.1 ms"), (0.0004, "0.4 ms"), (0.012, "12 ms"), (0.9, "900 ms"), (1.25, "1.2 s"), (9.96, "10.0 s"),
         (59.4, "59 s"), (60, "1 min"), (245, "4 min 5 s"), (3600, "1 h"), (7260, "2 h 1 min"), (90_000, "1 d 1 h"),
         (86_400 * 400 + 7200, "400 d"),
     ],
@@ -38,7 +38,7 @@ def test_an_instant_is_told_by_how_far_it_is(before: float, shown: str) -> None:
 
 def test_an_instant_that_was_never_set_is_none() -> None:
     assert words.moment(Timestamp()) is None
-    assert words.between(Timestamp(), Timestamp(seconds=5)) == words.NOTHING
+    assert words.between(Timestamp(), Timestamp(seconds=5)) == ""
     assert words.between(Timestamp(seconds=5), Timestamp(seconds=7)) == "2.0 s"
 
 

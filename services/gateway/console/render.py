@@ -57,14 +57,19 @@ class Static:
 
 
 STATIC = Static()
+NOTHING = Markup('<span class="no">{}</span>').format(words.NOTHING)  # on a phone its cell is left out
+
+
+def ran(start: Timestamp, end: Timestamp) -> Markup | str:
+    return words.between(start, end) or NOTHING
 
 
 @pass_context
-def when(context: Context, stamp: Timestamp | datetime | None) -> Markup | str:
+def when(context: Context, stamp: Timestamp | datetime | None) -> Markup:
     """An instant with its zone, and how far from now it is."""
     instant = words.moment(stamp) if not isinstance(stamp, datetime) else stamp
     if instant is None:
-        return words.NOTHING
+        return NOTHING
     return Markup('<time datetime="{}"><span class="at">{}</span> <span class="ago">{}</span></time>').format(
         words.iso(instant), words.utc(instant), words.ago(instant, context["now"])
     )
@@ -80,8 +85,8 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     env.globals |= {
-        "static": STATIC.names, "sections": SECTIONS, "link": link, "value": words.value, "between": words.between,
-        "nothing": words.NOTHING, "csrf": MARK, "full_name": full,
+        "static": STATIC.names, "sections": SECTIONS, "link": link, "value": words.value, "ran": ran,
+        "nothing": NOTHING, "csrf": MARK, "full_name": full,
     }  # fmt: skip
     env.filters |= {
         "when": when, "job_state": words.job_state, "outcome": words.outcome, "firing_state": words.firing_state,

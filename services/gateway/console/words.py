@@ -123,8 +123,10 @@ def seconds_of(duration: Duration) -> float:
 
 def span(seconds: float, units: int = 2) -> str:
     """A duration in its greatest units: `2 d 3 h`, `4 min 5 s`, `1.5 s`, `12 ms`."""
+    if seconds < 0.001:
+        return "0 s" if not seconds else "< 0.1 ms" if seconds < 0.0001 else f"{seconds * 1000:.1f} ms"
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else f"{seconds * 1000:.1f} ms" if seconds else "0 s"
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10 and units > 1:
         return f"{seconds:.1f} s"
     if seconds < 60:
@@ -139,10 +141,10 @@ def span(seconds: float, units: int = 2) -> str:
 
 
 def between(start: Timestamp, end: Timestamp) -> str:
-    """How long from one instant to the other; NOTHING if one of them is missing."""
+    """How long from one instant to the other; empty if one of them is missing."""
     first, last = moment(start), moment(end)
     if first is None or last is None:
-        return NOTHING
+        return ""
     return span(max(0.0, (last - first).total_seconds()))
 
 

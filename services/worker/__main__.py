@@ -9,6 +9,7 @@ from services.rpc.server import Server
 from services.runtime import logs, metrics
 from services.runtime.lifecycle import Background, run
 from services.runtime.settings import load, refuse
+from services.worker.push.running import Pushing, load_destinations
 from services.worker.running import Running, load_app
 from services.worker.settings import WorkerSettings
 from taskflow.errors import InvalidArgument
@@ -24,6 +25,10 @@ def main() -> int:
         app = load_app(settings)
     except InvalidArgument as error:
         refuse(f"TASKFLOW_APP: {error.message}")
+    try:
+        destinations = load_destinations(settings)
+    except ValueError as error:
+        refuse(str(error))
 
     async def serve(stack: AsyncExitStack, tasks: Background) -> None:
         server = Server(settings)
@@ -32,6 +37,10 @@ def main() -> int:
         running = Running(app, settings)
         tasks.start(running.run(), "worker")
         stack.push_async_callback(running.drain)
+        if destinations:
+            pushing = Pushing(destinations, settings)
+            tasks.start(pushing.run(), "push")
+            stack.push_async_callback(pushing.drain)
         stack.push_async_callback(server.serving, False)
         await server.serving(True)
 

@@ -38,7 +38,8 @@ class Running:
     async def run(self) -> None:
         try:
             if self._app is None:
-                log.info("TASKFLOW_APP names no app, and TASKFLOW_BUILTINS no built-in handler: nothing to run")
+                if not self._settings.destinations:
+                    log.info("TASKFLOW_APP names no app, and TASKFLOW_BUILTINS no built-in handler: nothing to run")
                 await self._draining.wait()
             else:
                 named = {"app": self._settings.app or None, "builtins": self._settings.builtins or None}

@@ -12,6 +12,8 @@ from pydantic import Field, field_validator
 from services.runtime.settings import ServiceSettings
 from services.worker.http.guard import Guard
 from services.worker.http.secrets import parse_hosts
+from services.worker.push import kinds
+from services.worker.push.destination import DestinationSettings
 
 BUILTINS = ("http", "shell")
 
@@ -71,6 +73,33 @@ class WorkerSettings(ServiceSettings):
         1 << 20, ge=0, description="what one attempt's output may fill of the job's log; the rest is counted"
     )
 
+    push_destinations: str = Field(
+        "",
+        description="where jobs are pushed to: a JSON object of destinations by name, or the path of a file with one; "
+        "see the how-to of AWS Batch",
+    )
+    push_owner: str = Field(
+        "",
+        description="what this pusher's external jobs bear in their names: unique among all pushers of all clusters "
+        "that use a destination, the same after a restart; `TASKFLOW_NAME` by default",
+    )
+    push_in_progress_timeout: float = Field(
+        120.0, ge=15, le=86_400, description="seconds without a pusher after which its attempts are lost"
+    )
+    push_poll_interval: float = Field(
+        5.0, ge=0.1, le=60, description="seconds between looks at external jobs, and words to TaskFlow about them"
+    )
+    push_sweep_interval: float = Field(
+        60.0, ge=0.1, le=3600, description="seconds between looks for external jobs that are nobody's"
+    )
+    push_settle: float = Field(
+        15.0, ge=0, le=600, description="seconds until a destination surely shows what was submitted to it"
+    )
+    push_call_timeout: float = Field(30.0, ge=1, le=300, description="seconds of one call to a destination")
+    push_longest_pause: float = Field(
+        60.0, ge=1, le=3600, description="longest pause in seconds before a destination that is away is asked again"
+    )
+
     @property
     def queue_names(self) -> list[str]:
         return words(self.queues)
@@ -92,6 +121,22 @@ class WorkerSettings(ServiceSettings):
     def programs(self) -> dict[str, str]:
         """What may be run, as a job may name it: the path, or the last word of it -> the path."""
         return _programs(self.shell_allow)
+
+    @cached_property
+    def destinations(self) -> dict[str, DestinationSettings]:
+        """Where jobs are pushed to, by name."""
+        return kinds.read(self.push_destinations)
+
+    @property
+    def owner(self) -> str:
+        """In the names of external jobs."""
+        return self.push_owner or self.name
+
+    @field_validator("push_destinations")
+    @classmethod
+    def _destinations(cls, value: str) -> str:
+        kinds.read(value)
+        return value
 
     @field_validator("builtins")
     @classmethod

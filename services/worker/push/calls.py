@@ -1,0 +1,61 @@
+"""Calls to a destination: in threads, a few at once, each for so long; and a pause after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from services.runtime import logs
+from services.runtime.clock import RealClock
+from services.worker.push.destination import Away, Destination
+
+log = logs.get("push")
+
+T = TypeVar("T")
+THREADS = 4  # calls to one destination at once
+FIRST_PAUSE = 1.0  # seconds after the first failure; doubled at each further one
+
+
+class Calls:
+    """`usable`: the destination has answered, and nothing has failed since."""
+
+    def __init__(self, destination: Destination, timeout: float, longest_pause: float, clock: RealClock) -> None:
+        self._timeout = timeout
+        self._longest_pause = longest_pause
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, f"push-{destination.name}")
+        self._slots = asyncio.Semaphore(THREADS)
+        self._outage = logs.Outage(log, f"destination {destination.name} cannot be used")
+        self._failures, self._not_before = 0, 0.0
+        self.usable = False
+
+    async def __call__(self, what: Callable[..., T], *arguments: Any) -> T:
+        """One that takes longer is left alone, and may still have its effect: a thread cannot be stopped."""
+        async with self._slots:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await asyncio.get_running_loop().run_in_executor(self._threads, what, *arguments)
+            except TimeoutError:
+                raise Away(f"no answer within {self._timeout:g} s") from None
+
+    @property
+    def resting(self) -> bool:
+        """Whether the pause after a failure lasts."""
+        return self._clock.monotonic() < self._not_before
+
+    def failed(self, error: Away) -> None:
+        self.usable = False
+        self._outage.failed(error)
+        pause = FIRST_PAUSE * 2.0 ** min(self._failures, 20)
+        self._failures += 1
+        self._not_before = self._clock.monotonic() + min(self._longest_pause, pause) * random.uniform(0.8, 1.0)
+
+    def worked(self) -> None:
+        self.usable, self._failures = True, 0
+        self._outage.over()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)

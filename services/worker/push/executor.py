@@ -1,0 +1,278 @@
+"""TaskFlow as a pusher sees it: an executor without a session, over the gRPC that all executors speak.
+
+A call that changes something may be repeated: a start by the executor that made it, a notification, and an outcome
+are answered alike the second time. With several coordinators each call goes from one to the next until its owner has
+answered it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import BaseModel
+
+from services.rpc.server import channel
+from services.worker.push.destination import Order, Ticket
+from taskflow.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    queue_pb2,
+    queue_pb2_grpc,
+    worker_pb2,
+    worker_pb2_grpc,
+)
+
+CALL_TIMEOUT = 10.0  # seconds of one call
+HEALTH_TIMEOUT = 2.0  # seconds in which an instance must answer at one of its addresses
+PAGE = 1000  # jobs of one page
+MOST = 1000  # notifications or outcomes of one call
+NOT_OWNER = "NOT_OWNER"
+_STALE = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
+
+
+class Unreachable(Exception):
+    """TaskFlow, or a part of it, does not answer now."""
+
+
+@dataclass(slots=True)
+class Note:
+    """What is to be said of an attempt; nothing is a heartbeat."""
+
+    ticket: Ticket
+    lines: Sequence[tuple[str, str]] = ()  # level and text
+    progress: str = ""
+
+
+@dataclass(slots=True)
+class Topology:
+    """Channels to coordinators and queue services, by incarnation: gRPC opens a broken one again by itself."""
+
+    coordinators: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    queues: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    current: bool = False  # False: to be asked for anew before it is used
+
+    async def close(self) -> None:
+        for each in (*self.coordinators.values(), *self.queues.values()):
+            await each.close()
+
+
+class Executor:
+    """`name` is what attempts are started under: the same after a restart."""
+
+    def __init__(self, scheduler: str, name: str, in_progress: float) -> None:
+        self.name = name
+        self._who = worker_pb2.Executor(name=name, in_progress_timeout_ms=int(in_progress * 1000))
+        self._scheduler = channel(scheduler)
+        self._jobs = jobs_pb2_grpc.JobServiceStub(self._scheduler)
+        self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._scheduler)
+        self._topology = Topology()
+        self._finding = asyncio.Lock()
+        self._turn = 0
+
+    async def close(self) -> None:
+        await self._topology.close()
+        await self._scheduler.close()
+
+    # -- taking ------------------------------------------------------------------------------------------------------
+
+    async def poll(self, routes: Mapping[str, BaseModel], most: int, seconds: float) -> list[Order]:
+        """Jobs of these tasks, as soon as there is one. They are stale unless they are started at once."""
+        queues = list((await self._topo()).queues.values())
+        self._turn += 1
+        where = queues[self._turn % len(queues)]
+        patience = seconds if len(queues) == 1 else min(seconds, 1.0)
+        request = queue_pb2.PollRequest(
+            tasks=list(routes), max=min(most, PAGE), timeout_ms=int(patience * 1000), executor=self._who
+        )
+        answer = await self._heard(queue_pb2_grpc.QueueServiceStub(where).Poll, request, patience + CALL_TIMEOUT)
+        return [
+            Order(
+                Ticket(task.exec_id, task.job_id), lane.queue, lane.task, task.attempt,
+                value(task.payload, task.encoding), routes[lane.task], _timeout(task.options),
+            )
+            for lane in answer.lanes
+            for task in lane.tasks
+        ]  # fmt: skip
+
+    async def start(self, ticket: Ticket) -> bool:
+        """Whether the attempt is ours to run; False when it is stale. Unreachable when it is not known."""
+        request = worker_pb2.StartRequest(exec_id=ticket.exec_id, job_id=ticket.job_id, executor=self._who)
+        why = "no coordinator answers"
+        for coordinator in list((await self._topo()).coordinators.values()):
+            try:
+                await worker_pb2_grpc.WorkerServiceStub(coordinator).Start(request, timeout=CALL_TIMEOUT)
+                return True
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _STALE:
+                    return False
+                why = error.details() or error.code().name
+        self._topology.current = False
+        raise Unreachable(why)
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    async def notify(self, notes: Sequence[Note]) -> dict[bytes, str]:
+        """Prolongs each attempt. By exec_id: empty where it is current, else why it was refused; absent: not known."""
+        messages = {note.ticket.exec_id: _notification(note) for note in notes}
+
+        async def ask(stub: Any, batch: list[bytes]) -> dict[bytes, str]:
+            request = worker_pb2.NotifyRequest(notifications=[messages[i] for i in batch], executor=self._who)
+            answer = await self._heard(stub.Notify, request, CALL_TIMEOUT)
+            return {each.exec_id: each.refused for each in answer.prolonged}
+
+        return await self._everywhere(ask, messages)
+
+    async def report(self, outcomes: Sequence[worker_pb2.AttemptOutcome]) -> dict[bytes, str]:
+        """By exec_id: empty where it is on disk, else why it was refused, for good; absent: to be reported again."""
+        messages = {outcome.exec_id: outcome for outcome in outcomes}
+
+        async def ask(stub: Any, batch: list[bytes]) -> dict[bytes, str]:
+            request = worker_pb2.ReportRequest(outcomes=[messages[i] for i in batch], executor=self._who)
+            answer = await self._heard(stub.Report, request, CALL_TIMEOUT)
+            return dict.fromkeys(batch, "") | {refused.exec_id: refused.reason for refused in answer.refused}
+
+        return await self._everywhere(ask, messages)
+
+    async def _everywhere(
+        self, ask: Callable[[Any, list[bytes]], Any], messages: Mapping[bytes, Any]
+    ) -> dict[bytes, str]:
+        found: dict[bytes, str] = {}
+        failed: Unreachable | None = None
+        for coordinator in list((await self._topo()).coordinators.values()):
+            stub = worker_pb2_grpc.WorkerServiceStub(coordinator)
+            left = [exec_id for exec_id in messages if exec_id not in found]
+            try:
+                for start in range(0, len(left), MOST):
+                    answers = await ask(stub, left[start : start + MOST])
+                    found.update({exec_id: why for exec_id, why in answers.items() if why != NOT_OWNER})
+            except Unreachable as error:
+                failed = error
+        if failed is not None or len(found) < len(messages):
+            self._topology.current = False
+        if failed is not None and not found:
+            raise failed
+        return found
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def knows(self, ticket: Ticket) -> bool:
+        """Whether there is such a job in this TaskFlow."""
+        try:
+            await self._jobs.GetJob(jobs_pb2.GetJobRequest(id=ticket.job), timeout=CALL_TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise Unreachable(error.details() or error.code().name) from None
+        return True
+
+    async def running(self, routes: Mapping[str, BaseModel]) -> list[Order]:
+        """The attempts that were started under our name and have not ended."""
+        found = []
+        for task in routes:
+            for listed in await self._listed(task):
+                job = await self._heard(self._jobs.GetJob, jobs_pb2.GetJobRequest(id=listed.id), CALL_TIMEOUT)
+                if job.state == jobs_pb2.JOB_STATE_RUNNING and job.worker == self.name:
+                    ticket = Ticket(UUID(job.exec_id).bytes, UUID(job.id).bytes)
+                    found.append(
+                        Order(
+                            ticket, job.queue, task, job.attempt, value(job.payload, job.encoding), routes[task],
+                            _timeout(job.options),
+                        )
+                    )  # fmt: skip
+        return found
+
+    async def _listed(self, task: str) -> list[jobs_pb2.Job]:
+        jobs: list[jobs_pb2.Job] = []
+        token = ""
+        while True:
+            request = jobs_pb2.ListJobsRequest(
+                task=task, states=[jobs_pb2.JOB_STATE_RUNNING], page_size=PAGE, page_token=token
+            )
+            page = await self._heard(self._jobs.ListJobs, request, CALL_TIMEOUT)
+            jobs += (job for job in page.jobs if job.worker == self.name)
+            token = page.next_page_token
+            if not token:
+                return jobs
+
+    # -- where they are ----------------------------------------------------------------------------------------------
+
+    async def _heard(self, method: Any, request: Any, timeout: float) -> Any:
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            self._topology.current = False
+            raise Unreachable(error.details() or error.code().name) from None
+
+    async def _topo(self) -> Topology:
+        async with self._finding:
+            known = self._topology
+            if not known.current:
+                answer = await self._heard(self._cluster.GetTopology, cluster_pb2.GetTopologyRequest(), CALL_TIMEOUT)
+                known.coordinators = await _follow(known.coordinators, answer.coordinators)
+                known.queues = await _follow(known.queues, answer.queues)
+                if not known.coordinators or not known.queues:
+                    raise Unreachable("the scheduler knows of no coordinator or queue service that answers")
+                known.current = True
+            return known
+
+
+async def _follow(
+    known: Mapping[str, grpc.aio.Channel], instances: Iterable[cluster_pb2.Instance]
+) -> dict[str, grpc.aio.Channel]:
+    """Channels to those that there are now: the ones that are open, and new ones."""
+    found = {}
+    for instance in instances:
+        opened = known.get(instance.incarnation) or await _reach(instance)
+        if opened is not None:
+            found[instance.incarnation] = opened
+    for incarnation in known.keys() - found.keys():
+        await known[incarnation].close()
+    return found
+
+
+async def _reach(instance: cluster_pb2.Instance) -> grpc.aio.Channel | None:
+    """To the first address at which this very process answers."""
+    request = health_pb2.HealthCheckRequest(service=f"instance/{instance.incarnation}")
+    for address in instance.addresses:
+        opened = channel(address)
+        try:
+            answer = await health_pb2_grpc.HealthStub(opened).Check(request, timeout=HEALTH_TIMEOUT)
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                return opened
+        except grpc.aio.AioRpcError:
+            pass
+        await opened.close()
+    return None
+
+
+def _notification(note: Note) -> worker_pb2.Notification:
+    message = worker_pb2.Notification(exec_id=note.ticket.exec_id, job_id=note.ticket.job_id)
+    for level, text in note.lines:
+        message.logs.add(level=level, message=text)
+    if note.progress:
+        message.progress.message = note.progress
+    return message
+
+
+def _timeout(options: jobs_pb2.JobOptions) -> float | None:
+    return options.timeout.ToMilliseconds() / 1000 if options.HasField("timeout") else None
+
+
+def value(data: bytes, encoding: int) -> Any:
+    """A payload as JSON can write it: bytes as base64."""
+    if encoding == jobs_pb2.ENCODING_TEXT:
+        return data.decode()
+    if encoding == jobs_pb2.ENCODING_BYTES:
+        return base64.b64encode(data).decode()
+    return json.loads(data) if data else None

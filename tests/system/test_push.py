@@ -1,0 +1,379 @@
+"""A pusher and AWS Batch: external jobs that mirror attempts, whatever is killed, one for each and none for longer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from services.cluster.ports import free_ports
+from taskflow import Exponential, JobInfo, JobState, Outcome, TaskFlow
+from tests.support.batch import CREDENTIALS, REGION, SECRET, BatchServer
+from tests.support.cluster import Program, ServiceCluster
+from tests.support.processes import runs
+from tests.support.waiting import eventually
+
+SETTLE = 2.0  # seconds
+PATIENCE = 60.0  # seconds: the stand-in for Batch takes its time for each of a job's states
+
+
+_numbers = itertools.count(1)
+
+
+class Pushing:
+    """A cluster with AWS Batch beside it, and pushers that a test starts and kills."""
+
+    def __init__(self, cluster: ServiceCluster, batch: BatchServer, folder: Path) -> None:
+        self.cluster = cluster
+        self.batch = batch
+        self.folder = folder
+        self.tf = TaskFlow(cluster.scheduler_address)
+        self.started: list[Program] = []
+
+    def destination(self, queue: str, **more: Any) -> dict[str, Any]:
+        return {
+            "kind": "aws-batch", "job_queue": queue, "region": REGION, "endpoint_url": self.batch.url,
+            "job_definition": "gated", **more,
+        }  # fmt: skip
+
+    def start(self, destinations: dict[str, Any], owner: str, failpoints: str = "", **env: str) -> Program:
+        name = f"pusher-{next(_numbers)}"
+        settings = {
+            "TASKFLOW_PORT": str(free_ports(1)[0]),
+            "TASKFLOW_METRICS_PORT": "0",
+            "TASKFLOW_BUILTINS": "",
+            "TASKFLOW_PUSH_DESTINATIONS": json.dumps(destinations),
+            "TASKFLOW_PUSH_OWNER": owner,
+            "TASKFLOW_PUSH_POLL_INTERVAL": "0.2",
+            "TASKFLOW_PUSH_SWEEP_INTERVAL": "0.5",
+            "TASKFLOW_PUSH_SETTLE": str(SETTLE),
+            "TASKFLOW_PUSH_LONGEST_PAUSE": "1",
+            "TASKFLOW_FAILPOINTS": failpoints,
+            **CREDENTIALS,
+        }
+        program = self.cluster.run(name, "-m", "services.worker", env=settings | env)
+        self.started.append(program)
+        return program
+
+    def gate(self) -> Path:
+        """Where a job waits for its exit code."""
+        return self.folder / f"gate-{next(_numbers)}"
+
+    def new(self, task: str, gate: Path, **options: Any) -> str:
+        return self.tf.new_job("external", {"gate": str(gate)}, task=task, **options).id
+
+    def get(self, id: str) -> JobInfo:
+        return self.tf.jobs.get(id)
+
+    def logs(self, id: str) -> str:
+        return "\n".join(line.message for line in self.tf.jobs.logs(id))
+
+    def runs_there(self, gate: Path) -> int:
+        """The process of the container that waits at the gate, once it runs."""
+        pid = gate.with_suffix(".pid")
+        return int(eventually(lambda: pid.exists() and pid.read_text().strip(), PATIENCE))
+
+    def ends(self, id: str, state: JobState) -> JobInfo:
+        def job() -> JobInfo | None:
+            found = self.get(id)
+            return found if found.state.final else None
+
+        found = eventually(job, PATIENCE)
+        assert found is not None
+        assert found.state is state, found
+        return found
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchServer]:
+    server = BatchServer(tmp_path_factory.mktemp("batch"), *(f"q{n}" for n in range(1, 13)))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pushing(cluster: ServiceCluster, batch: BatchServer, tmp_path: Path) -> Iterator[Pushing]:
+    found = Pushing(cluster, batch, tmp_path)
+    yield found
+    batch.hold(False)
+    for program in found.started:
+        program.kill()
+    found.tf.close()
+
+
+@pytest.mark.feature("S1.8")
+def test_a_job_is_queued_then_runs_then_succeeds_there_with_a_link_to_its_log(pushing: Pushing) -> None:
+    pushing.batch.hold(True)
+    pusher = pushing.start({"etl": pushing.destination("q1", tasks={"extract": {}})}, "one")
+    gate = pushing.gate()
+
+    id = pushing.new("extract", gate)
+    eventually(lambda: "queued at etl as" in pushing.logs(id), PATIENCE)
+    assert pushing.get(id).state is JobState.RUNNING
+    pushing.batch.hold(False)
+    eventually(lambda: "running at etl as" in pushing.logs(id), PATIENCE)
+    pushing.runs_there(gate)
+    gate.write_text("0")
+
+    job = pushing.ends(id, JobState.SUCCEEDED)
+    (there,) = pushing.batch.jobs("q1")
+    assert job.result["id"] == there["jobId"]
+    assert job.result["exit_code"] == 0
+    assert job.result["log_url"].startswith(f"https://{REGION}.console.aws.amazon.com/cloudwatch/home?region=")
+    assert job.result["log_url"] in pushing.logs(id)
+    assert SECRET not in pusher.output
+
+
+@pytest.mark.feature("S1.8")
+def test_a_failure_has_its_exit_code_and_each_attempt_is_one_external_job(pushing: Pushing) -> None:
+    pushing.start({"etl": pushing.destination("q2", tasks={"fails": {}})}, "two")
+    gate = pushing.gate()
+    gate.write_text("3")
+
+    id = pushing.new("fails", gate, retries=1, backoff=Exponential(first=0.1))
+
+    job = pushing.ends(id, JobState.FAILED)
+    assert job.error is not None
+    assert (job.error.type, job.attempt) == ("ExitCode", 2)
+    assert "exit code 3" in job.error.message
+    assert "log: https://" in job.error.message
+    there = pushing.batch.jobs("q2")
+    names = {f"taskflow-two-{attempt.exec_id.replace('-', '')}" for attempt in pushing.tf.jobs.attempts(id)}
+    assert {job["jobName"] for job in there} == names
+    assert [job["status"] for job in there] == ["FAILED", "FAILED"]
+
+
+@pytest.mark.feature("S1.8")
+def test_a_cancel_ends_the_external_job(pushing: Pushing) -> None:
+    pushing.start({"etl": pushing.destination("q3", tasks={"endless": {}})}, "three")
+    gate = pushing.gate()
+    id = pushing.new("endless", gate, retries=3)
+    process = pushing.runs_there(gate)
+
+    pushing.tf.jobs.cancel(id)
+
+    pushing.ends(id, JobState.CANCELLED)
+    eventually(lambda: not runs(process), PATIENCE)
+    eventually(lambda: pushing.batch.statuses("q3") == ["FAILED"], PATIENCE)
+
+
+@pytest.mark.feature("S1.8")
+@pytest.mark.feature("M.9")
+@pytest.mark.parametrize("point", ["push.submitted", "push.started"])
+def test_a_pusher_that_is_killed_around_the_submit_leaves_one_external_job(pushing: Pushing, point: str) -> None:
+    queue = {"push.submitted": "q4", "push.started": "q5"}[point]
+    owner, task = point.replace(".", "-")[:20], point.replace(".", "-")
+    destinations = {"etl": pushing.destination(queue, tasks={task: {}})}
+    gate = pushing.gate()
+    first = pushing.start(destinations, owner, failpoints=f"{point}=kill")
+    id = pushing.new(task, gate)
+    first.wait(PATIENCE)
+    assert len(pushing.batch.jobs(queue)) == (1 if point == "push.submitted" else 0)
+
+    pushing.start(destinations, owner)
+    pushing.runs_there(gate)
+    gate.write_text("0")
+
+    job = pushing.ends(id, JobState.SUCCEEDED)
+    assert job.attempt == 1
+    assert [job["status"] for job in pushing.batch.jobs(queue)] == ["SUCCEEDED"]
+
+
+@pytest.mark.feature("S1.8")
+@pytest.mark.feature("M.9")
+def test_what_ended_while_no_pusher_ran_is_reported_and_what_was_cancelled_then_is_ended(pushing: Pushing) -> None:
+    destinations = {"etl": pushing.destination("q6", tasks={"left": {}})}
+    first = pushing.start(destinations, "left")
+    ending, cancelled = pushing.gate(), pushing.gate()
+    ends, stays = pushing.new("left", ending), pushing.new("left", cancelled)
+    pushing.runs_there(ending)
+    process = pushing.runs_there(cancelled)
+    eventually(lambda: "running at etl" in pushing.logs(ends) and "running at etl" in pushing.logs(stays), PATIENCE)
+
+    first.kill()
+    ending.write_text("0")
+    pushing.tf.jobs.cancel(stays)
+    eventually(lambda: pushing.batch.statuses("q6") == ["RUNNING", "SUCCEEDED"] or
+               pushing.batch.statuses("q6") == ["SUCCEEDED", "RUNNING"], PATIENCE)  # fmt: skip
+    assert runs(process)
+    pushing.start(destinations, "left")
+
+    assert pushing.ends(ends, JobState.SUCCEEDED).attempt == 1
+    pushing.ends(stays, JobState.CANCELLED)
+    eventually(lambda: not runs(process), PATIENCE)
+    assert len(pushing.batch.jobs("q6")) == 2
+
+
+@pytest.mark.feature("S1.8")
+def test_two_destinations_are_used_at_once_and_a_destination_s_own_name_is_a_task(pushing: Pushing) -> None:
+    pushing.start({"small": pushing.destination("q7", tasks={"load": {}}), "large": pushing.destination("q8")}, "both")
+    pushing.tf.tasks.create("yearly", target="large", queue="external", retries=1)
+    gates = [pushing.gate(), pushing.gate()]
+
+    jobs = [pushing.new("load", gates[0]), pushing.tf.tasks.run("yearly", {"gate": str(gates[1])}).id]
+    for gate in gates:
+        pushing.runs_there(gate)  # both, before one may end
+    for gate in gates:
+        gate.write_text("0")
+
+    destinations = [pushing.ends(id, JobState.SUCCEEDED).result["destination"] for id in jobs]
+    assert destinations == ["small", "large"]
+    assert (pushing.batch.statuses("q7"), pushing.batch.statuses("q8")) == (["SUCCEEDED"], ["SUCCEEDED"])
+
+
+@pytest.mark.feature("S1.8")
+def test_while_the_destination_is_away_jobs_wait_and_use_no_try(pushing: Pushing) -> None:
+    (nobody,) = free_ports(1)
+    away = pushing.destination("q9", tasks={"patient": {}}) | {"endpoint_url": f"http://127.0.0.1:{nobody}"}
+    gate = pushing.gate()
+    gate.write_text("0")
+    pusher = pushing.start({"etl": away}, "patient")
+
+    id = pushing.new("patient", gate)
+    eventually(lambda: "destination etl cannot be used; trying on" in pusher.output, PATIENCE)
+
+    assert f"127.0.0.1:{nobody}" in pusher.output
+    assert pushing.get(id).state is JobState.READY
+    assert list(pushing.tf.jobs.attempts(id)) == []
+    server = BatchServer(pushing.folder, "q9", port=nobody)
+    try:
+        job = pushing.ends(id, JobState.SUCCEEDED)
+        assert job.attempt == 1
+        assert "destination etl cannot be used: over" in pusher.output
+        assert server.statuses("q9") == ["SUCCEEDED"]
+    finally:
+        server.close()
+
+
+@pytest.mark.feature("M.9")
+def test_a_submit_without_an_answer_becomes_one_external_job(pushing: Pushing) -> None:
+    server = BatchServer(pushing.folder, "q")
+    destination = pushing.destination("q", tasks={"unheard": {}}) | {"endpoint_url": server.url}
+    gate = pushing.gate()
+    try:
+        pusher = pushing.start({"etl": destination}, "unheard", failpoints="push.started=delay:2")
+        id = pushing.new("unheard", gate)
+        eventually(lambda: pushing.get(id).state is JobState.RUNNING, PATIENCE)
+        server.signal(signal.SIGSTOP)  # it takes the request, and answers when nobody listens any more
+        eventually(lambda: "cannot be used" in pusher.output, PATIENCE)
+        server.signal(signal.SIGCONT)
+        pushing.runs_there(gate)
+        gate.write_text("0")
+
+        assert pushing.ends(id, JobState.SUCCEEDED).attempt == 1
+        assert [status for status in server.statuses("q") if status != "FAILED"] == ["SUCCEEDED"]
+    finally:
+        server.close()
+
+
+@pytest.mark.feature("M.9")
+def test_of_two_external_jobs_of_one_attempt_the_later_is_ended_and_a_stranger_is_left_alone(pushing: Pushing) -> None:
+    pusher = pushing.start({"etl": pushing.destination("q11", tasks={"twin": {}})}, "twins")
+    gate, other, foreign = pushing.gate(), pushing.gate(), pushing.gate()
+    id = pushing.new("twin", gate)
+    pushing.runs_there(gate)
+    (first,) = pushing.batch.jobs("q11")
+
+    def submit(name: str, job: str, gate: Path) -> str:
+        return str(pushing.batch.submit(name, "q11", gate, TASKFLOW_JOB_ID=job))
+
+    later = submit(first["jobName"], id, other)
+    stranger = submit(f"taskflow-twins-{uuid4().hex}", str(uuid4()), foreign)
+    process = pushing.runs_there(foreign)
+
+    statuses = {first["jobId"]: "RUNNING", later: "FAILED", stranger: "RUNNING"}
+    eventually(lambda: {j["jobId"]: j["status"] for j in pushing.batch.jobs("q11")} == statuses, PATIENCE)
+    eventually(lambda: "that this TaskFlow does not know is left alone" in pusher.output, PATIENCE)
+    gate.write_text("0")
+    pushing.ends(id, JobState.SUCCEEDED)
+    assert runs(process)
+    foreign.write_text("0")
+
+
+@pytest.mark.feature("S1.8")
+def test_a_pusher_that_is_stopped_leaves_what_it_submitted_to_the_next(pushing: Pushing) -> None:
+    destinations = {"etl": pushing.destination("q10", tasks={"long": {}})}
+    first = pushing.start(destinations, "stopped")
+    gate = pushing.gate()
+    id = pushing.new("long", gate)
+    pushing.runs_there(gate)
+
+    assert first.stop() == 0
+    pushing.start(destinations, "stopped")
+    gate.write_text("0")
+
+    assert pushing.ends(id, JobState.SUCCEEDED).attempt == 1
+    assert pushing.batch.statuses("q10") == ["SUCCEEDED"]
+
+
+@pytest.mark.feature("S1.8")
+def test_what_a_destination_will_never_take_fails_at_once_and_says_why(pushing: Pushing) -> None:
+    tasks = {"lost": {"job_definition": "no-such"}, "bold": {}}
+    pushing.start({"etl": pushing.destination("q12", tasks=tasks)}, "refused")
+
+    lost = pushing.ends(pushing.new("lost", pushing.gate(), retries=5), JobState.FAILED)
+    bold = pushing.tf.new_job("external", {"push": {"command": ["reboot"]}}, task="bold", retries=5)
+
+    assert lost.error is not None
+    assert (lost.error.type, lost.attempt, lost.error.final) == ("Refused", 1, True)
+    assert "no-such" in lost.error.message
+    refused = pushing.ends(bold.id, JobState.FAILED)
+    assert refused.error is not None
+    assert refused.error.message == "etl: payload.push.command: destination etl lets a job say nothing"
+
+
+@pytest.mark.feature("S1.8")
+def test_the_program_is_told_what_it_runs_for(pushing: Pushing) -> None:
+    tasks = {"told": {"job_definition": "env", "environment": {"COLOUR": "red", "SIZE": "9"}}}
+    pushing.start({"etl": pushing.destination("q10", tasks=tasks, overrides=["environment"])}, "told")
+    file = pushing.folder / "environment"
+
+    id = pushing.tf.new_job(
+        "external", {"file": str(file), "month": 3, "push": {"environment": {"SIZE": "10"}}}, task="told"
+    ).id
+    pushing.ends(id, JobState.SUCCEEDED)
+
+    told = dict(line.split("=", 1) for line in file.read_text().splitlines())
+    (attempt,) = pushing.tf.jobs.attempts(id)
+    assert (told["TASKFLOW_JOB_ID"], told["TASKFLOW_EXEC_ID"]) == (id, attempt.exec_id)
+    assert (told["TASKFLOW_QUEUE"], told["TASKFLOW_TASK"], told["TASKFLOW_ATTEMPT"]) == ("external", "told", "1")
+    assert json.loads(told["TASKFLOW_PAYLOAD"])["month"] == 3
+    assert (told["COLOUR"], told["SIZE"]) == ("red", "10")
+
+
+@pytest.mark.feature("S1.8")
+def test_an_attempt_over_its_timeout_is_ended_there(pushing: Pushing) -> None:
+    pushing.start({"etl": pushing.destination("q10", tasks={"slow": {}})}, "slow")
+    gate = pushing.gate()
+
+    id = pushing.new("slow", gate, timeout=8)
+    process = pushing.runs_there(gate)
+
+    job = pushing.ends(id, JobState.FAILED)
+    assert job.last_outcome is Outcome.TIMED_OUT
+    eventually(lambda: not runs(process), PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "complaint"),
+    [
+        ("TASKFLOW_PUSH_DESTINATIONS", '{"etl": {"kind": "aws"}}', "etl.kind: 'aws' is none of aws-batch"),
+        ("TASKFLOW_PUSH_OWNER", "Nobody_1", "TASKFLOW_PUSH_OWNER: 'Nobody_1': give up to 20 small letters"),
+        ("AWS_CONFIG_FILE", "/dev/null", "TASKFLOW_PUSH_DESTINATIONS: etl: You must specify a region"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_line(
+    pushing: Pushing, setting: str, value: str, complaint: str
+) -> None:
+    nowhere = {"etl": pushing.destination("q1") | {"region": "", "endpoint_url": ""}}
+    pusher = pushing.start(nowhere, "fine", **{setting: value})
+
+    assert pusher.wait() == 2
+    assert complaint in pusher.output
+    assert len(pusher.output.strip().splitlines()) == 1

@@ -1,0 +1,197 @@
+"""Pushing, decided: what a look at an external job means, which of several is kept, what settings are taken."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.worker.push import kinds
+from services.worker.push.aws_batch import AwsBatch, BatchTask
+from services.worker.push.destination import External, Phase, Ticket, exec_id_of, name_of, sort_out
+from services.worker.push.held import MISSING, Held, learn, outcome_of
+from taskflow.v1 import jobs_pb2
+
+TICKET = Ticket(bytes(range(16)), bytes(range(16, 32)))
+BATCH = {"kind": "aws-batch", "job_queue": "q"}
+owners = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?", fullmatch=True)
+tickets = st.builds(Ticket, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
+
+
+def external(phase: Phase, **facts: Any) -> External:
+    return External("x-1", TICKET, phase, **facts)
+
+
+def held_with(*looks: External | None) -> Held:
+    held = Held(TICKET, started=True)
+    for seen in looks:
+        learn(held, seen, "etl")
+    return held
+
+
+# -- what a look means -------------------------------------------------------------------------------------------------
+
+
+def test_each_phase_is_told_once_with_the_link_to_the_log() -> None:
+    queued, running = external(Phase.QUEUED), external(Phase.RUNNING, log_url="https://log/1")
+
+    held = held_with(queued, queued, running, running)
+
+    assert [text for _, text in held.lines] == [
+        "queued at etl as x-1",
+        "running at etl as x-1",
+        "log: https://log/1",
+    ]
+    assert held.progress == "running at etl"
+    assert held.verdict is None
+
+
+def test_a_success_is_the_result_with_exit_code_and_log() -> None:
+    held = held_with(external(Phase.SUCCEEDED, exit_code=0, log_url="https://log/1"))
+
+    outcome = outcome_of(held)
+    assert outcome.outcome == jobs_pb2.OUTCOME_SUCCEEDED
+    assert json.loads(outcome.result) == {
+        "destination": "etl", "id": "x-1", "exit_code": 0, "log_url": "https://log/1"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "type", "message"),
+    [
+        pytest.param(
+            {"exit_code": 3, "reason": "Essential container in task exited", "log_url": "https://log/1"},
+            "ExitCode", "etl: exit code 3: Essential container in task exited; log: https://log/1", id="exit-code",
+        ),
+        pytest.param({"reason": "Host EC2 terminated"}, "External", "etl: Host EC2 terminated", id="reason"),
+        pytest.param({"exit_code": 0, "reason": "Job attempt duration exceeded timeout"}, "External",
+                     "etl: exit code 0: Job attempt duration exceeded timeout", id="code-zero"),
+        pytest.param({}, "External", "etl: it failed, and does not say why", id="nothing"),
+    ],
+)  # fmt: skip
+def test_a_failure_says_why(facts: dict[str, Any], type: str, message: str) -> None:
+    outcome = outcome_of(held_with(external(Phase.RUNNING), external(Phase.FAILED, **facts)))
+
+    assert outcome.outcome == jobs_pb2.OUTCOME_FAILED
+    assert (outcome.error.type, outcome.error.message) == (type, message)
+    assert not outcome.error.final
+    assert json.loads(outcome.error.details)["exit_code"] == facts.get("exit_code")
+
+
+def test_one_look_that_misses_it_means_nothing_and_several_in_a_row_that_it_is_gone() -> None:
+    there = external(Phase.RUNNING)
+    almost = [None] * (MISSING - 1)
+
+    assert held_with(there, *almost, there, *almost).verdict is None
+    assert outcome_of(held_with(there, *almost, None)).error.message == "etl: it is not there any more"
+
+
+def test_a_verdict_stands_whatever_is_seen_later() -> None:
+    held = held_with(external(Phase.SUCCEEDED))
+    verdict = held.verdict
+
+    learn(held, external(Phase.FAILED), "etl")
+
+    assert held.verdict is verdict
+
+
+@given(st.lists(st.one_of(st.none(), st.builds(external, st.sampled_from(Phase))), max_size=20))
+def test_whatever_is_seen_it_ends_at_most_once_and_only_for_a_reason(looks: list[External | None]) -> None:
+    held = Held(TICKET, started=True)
+    verdicts = []
+    for seen in looks:
+        learn(held, seen, "etl")
+        verdicts.append(held.verdict)
+
+    ended = [verdict for verdict in verdicts if verdict is not None]
+    assert all(verdict is ended[0] for verdict in ended)
+    if ended:
+        cause = looks[len(verdicts) - len(ended)]
+        assert cause is None or cause.phase.over
+
+
+# -- names and twins ---------------------------------------------------------------------------------------------------
+
+
+@given(owners, tickets)
+def test_a_name_leads_back_to_its_attempt_for_its_owner_alone(owner: str, ticket: Ticket) -> None:
+    name = name_of(owner, ticket)
+
+    assert re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", name)  # a DNS label: the narrowest of destinations
+    assert exec_id_of(owner, name) == ticket.exec_id
+    assert exec_id_of(owner + "x", name) is None
+    assert exec_id_of(owner, name + "0") is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=12), st.randoms())
+def test_of_twins_the_same_one_is_kept_in_whatever_order_they_are_listed(made: list[tuple[str, int]], rng: Any) -> None:
+    jobs = [
+        External(f"id-{n}", Ticket(letter.encode() * 16, b""), Phase.RUNNING, created=created)
+        for n, (letter, created) in enumerate(made)
+    ]
+    shuffled = rng.sample(jobs, len(jobs))
+
+    twins = sort_out(shuffled)
+
+    assert twins.first == sort_out(jobs).first
+    assert sorted([*twins.first.values(), *twins.spare], key=lambda job: job.id) == sorted(jobs, key=lambda job: job.id)
+    for job in jobs:
+        assert twins.first[job.ticket].created <= job.created
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_destinations_are_read_from_text_and_from_a_file(tmp_path: Path) -> None:
+    text = json.dumps(
+        {"etl": BATCH | {"tasks": {"extract": {"job_definition": "extract:3", "vcpus": 2}}}, "big": BATCH}
+    )
+    (tmp_path / "push.json").write_text(text)
+
+    found = kinds.read(text)
+
+    assert found == kinds.read(str(tmp_path / "push.json"))
+    assert dict(found["etl"].routes("etl")) == {"extract": BatchTask(job_definition="extract:3", vcpus=2)}
+    assert dict(found["big"].routes("big")) == {"big": BatchTask()}
+    assert kinds.read("  ") == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("{", "not JSON"),
+        ("push.json", "'push.json' is neither a JSON object nor a file: No such file or directory"),
+        ({"a b": BATCH}, "'a b': a destination's name is letters, digits, - and _, up to 128"),
+        ({"etl": {"kind": "aws"}}, "etl.kind: 'aws' is none of aws-batch, and no module:Class"),
+        ({"etl": 5}, "etl.kind: None is none of aws-batch, and no module:Class"),
+        ({"etl": {"kind": "nowhere:It"}}, "etl.kind: No module named 'nowhere'"),
+        ({"etl": {"kind": "json:loads"}}, "etl.kind: 'loads' of json is no Destination"),
+        ({"etl": {"kind": "aws-batch"}}, "etl.job_queue: field required"),
+        ({"etl": BATCH | {"quue": "x"}}, "etl.quue: extra inputs are not permitted; there are kind, limit, tasks"),
+        ({"etl": BATCH | {"limit": 0}}, "etl.limit: input should be greater than or equal to 1"),
+        ({"etl": BATCH | {"tasks": {"x": {"vcpus": 0}}}}, "etl.tasks.x.vcpus: input should be greater than 0"),
+        ({"etl": BATCH | {"tasks": {"x.y": {}}}}, "etl.tasks: 'x.y' is no name of a task"),
+        ({"etl": BATCH | {"log_url": "https://{host}"}}, "etl.log_url: 'https://{host}' is no template over"),
+        ({"a": BATCH | {"tasks": {"b": {}}}, "b": BATCH}, "b.tasks: 'b' goes to a already"),
+    ],
+)
+def test_a_wrong_destination_is_refused_by_the_name_of_the_member_at_fault(given: Any, complaint: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        kinds.read(given if isinstance(given, str) else json.dumps(given))
+
+    assert str(refused.value).startswith(complaint)
+
+
+@pytest.mark.parametrize("owner", ["", "Etl", "a_b", "-a", "a-", "a" * 21, "a.b"])
+def test_an_owner_must_fit_into_every_destination_s_names(owner: str) -> None:
+    with pytest.raises(ValueError, match="up to 20 small letters"):
+        kinds.check_owner(owner)
+
+
+def test_the_kinds_are_listed_by_their_names() -> None:
+    assert {"aws-batch": AwsBatch} == kinds.KINDS

@@ -31,12 +31,16 @@ Limit = Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")
 Examples:
   taskflow schedule create report "0 8 * * mon" --zone Europe/Berlin --payload '{"kind": "weekly"}'
   taskflow schedule create report @hourly --overlap allow --metadata customer=c9
-  taskflow schedule create report --at 2027-12-24T18:00:00+01:00""")
+  taskflow schedule create report --at 2027-12-24T18:00:00+01:00
+  taskflow schedule create --workflow win-back "0 9 * * mon" --payload '{"gift": "tea"}'""")
 def create(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(help="The task to run: a handler's name, or a named task's.")],
+    task: Annotated[str, typer.Argument(show_default=False,
+        help="The task to run: a handler's name, or a named task's. Left out with --workflow.")] = "",
     cron: Annotated[str | None, typer.Argument(
         help='Five fields, six with the seconds first, or @daily and the like.', show_default=False)] = None,
+    workflow: Annotated[str, typer.Option(
+        metavar="NAME", help="Run this workflow instead of a task, with the payload as its input.")] = "",
     at: Annotated[str | None, typer.Option(
         metavar="INSTANT", help="Once, instead of a cron; UTC unless it names a zone.")] = None,
     zone: Zone = None,
@@ -55,8 +59,14 @@ def create(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Run a task by a cron expression, or once; prints the schedule's id."""
+    """Run a task or a workflow by a cron expression, or once; prints the schedule's id."""
     options = settle(context, address, as_json)
+    if not (task or workflow):
+        raise _input.BadInput("name the task, or with --workflow the workflow, that it runs")
+    if workflow:
+        if cron is not None:
+            raise _input.BadInput(f"with --workflow there is no task: give {cron!r} or {task!r}")
+        task, cron = "", task or None
     if (cron is None) == (at is None):
         raise _input.BadInput("give either a cron expression or --at")
     given: dict[str, Any] = {
@@ -71,7 +81,7 @@ def create(
         "overlap": overlap,
     }
     with client(options.address) as tf:
-        schedule = tf.schedules.create(task, active=not paused, **_typed(given))
+        schedule = tf.schedules.create(task, workflow=workflow, active=not paused, **_typed(given))
     if options.json:
         return _output.document(asdict(schedule))
     print(schedule.id)
@@ -98,7 +108,7 @@ def list_(
         return _output.documents(asdict(schedule) for schedule in found[:limit])
     _output.table(
         ("id", "task", "when", "zone", "active", "last run", "next run"),
-        ((s.id, s.task, s.cron or s.at, s.time_zone, s.active, s.last_run_at, s.next_run_at) for s in found[:limit]),
+        ((s.id, s.task or s.workflow, s.cron or s.at, s.time_zone, s.active, s.last_run_at, s.next_run_at) for s in found[:limit]),
         empty="no such schedules",
     )
     _say_more(found, limit)
@@ -115,6 +125,7 @@ def show(context: typer.Context, id: Id, address: Address = None, as_json: Json 
     _output.fields((
         ("id", schedule.id),
         ("task", schedule.task),
+        ("workflow", schedule.workflow),
         ("cron", schedule.cron),
         ("at", schedule.at),
         ("zone", schedule.time_zone),

@@ -110,3 +110,15 @@ select count(*) as n from taskflow.counts where minute <= %(cutoff)s;
 
 -- name: delete_counts
 delete from taskflow.counts where ctid = any (array(select ctid from taskflow.counts where minute <= %(cutoff)s limit %(limit)s));
+
+-- name: expired_runs
+-- Final ones that have nothing more to hear.
+select count(*) as n from taskflow.runs r
+where r.finished_at <= %(cutoff)s and not exists (select from taskflow.run_inbox i where i.run_id = r.id);
+
+-- name: delete_runs
+-- With their steps, jobs' places and logs; their jobs go with their days.
+delete from taskflow.runs where id = any (array(
+    select r.id from taskflow.runs r
+    where r.finished_at <= %(cutoff)s and not exists (select from taskflow.run_inbox i where i.run_id = r.id)
+    limit %(limit)s));

@@ -30,12 +30,20 @@ def show(report: PruneReport, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         days = [_item(day) for day in report.days]
         return _output.document(
-            {"dry_run": dry_run, "days": days, "firings": report.firings, "counts": report.counts}
+            {
+                "dry_run": dry_run,
+                "days": days,
+                "firings": report.firings,
+                "counts": report.counts,
+                "runs": report.runs,
+            }
         )
     _output.table(_COLUMNS, [_row(day, dry_run) for day in report.days], empty="no partitions")
-    if report.firings or report.counts:
+    if report.firings or report.counts or report.runs:
         done = "would be deleted" if dry_run else "deleted"
-        _output.notice(f"{report.firings:,} firings of schedules and {report.counts:,} rows of counts {done}")
+        _output.notice(
+            f"{report.firings:,} firings of schedules, {report.counts:,} rows of counts and {report.runs:,} runs {done}"
+        )
 
 
 def _item(day: DayReport) -> dict[str, Any]:

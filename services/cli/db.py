@@ -80,8 +80,8 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, and tell what would be done.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete jobs that finished longer ago than a time: whole days, or out of a day in which others stay. Firings of
-    schedules and counts of that age go, too.
+    """Delete jobs that finished longer ago than a time: whole days, or out of a day in which others stay. Runs, firings
+    of schedules and counts of that age go, too.
 
     Exit code 1 when something was put off, because others held locks; the next run completes it.
     """

@@ -40,11 +40,12 @@ class DayReport:
 
 @dataclass(slots=True)
 class PruneReport:
-    """What a prune did, or would do. `firings` and `counts` are rows."""
+    """What a prune did, or would do. `firings`, `counts` and `runs` are rows."""
 
     days: list[DayReport]
     firings: int
     counts: int
+    runs: int
 
 
 def decide(survey: Survey, cutoff: datetime) -> Action:

@@ -70,8 +70,8 @@ class _Day:
 
 
 async def prune(url: str, *, keep: timedelta, dry_run: bool = False, timeout: float = 5.0) -> PruneReport:
-    """Deletes jobs that ended longer than `keep` ago, by whole days where it can, and the firings and counts of that
-    time; tells about every day.
+    """Deletes jobs that ended longer than `keep` ago, by whole days where it can, and the firings, counts and runs of
+    that time; tells about every day.
 
     Raises PruneBusy, Unavailable, and InvalidArgument for a `keep` under `LEAST_KEEP`. `timeout` is for connecting.
     """
@@ -110,7 +110,8 @@ class _Pruner:
         reports = [await self._one(day) for day in await self._days()]
         days = [report for report in reports if report is not None]
         firings = await self._past("expired_firings", "delete_firings")
-        return PruneReport(days, firings, await self._past("expired_counts", "delete_counts"))
+        counts = await self._past("expired_counts", "delete_counts")
+        return PruneReport(days, firings, counts, await self._past("expired_runs", "delete_runs"))
 
     async def _rows(self, name: str, **parameters: Any) -> list[Row]:
         cursor = await self._conn.execute(query(name), parameters)

@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -90,8 +91,8 @@ def test_an_owner_that_was_stopped_while_its_shards_went_to_another_writes_nothi
     tf = start(cluster, "coordinator.before_run=stop@2")
     tf.workflows.put(DOCUMENT)
     run = tf.workflows.start("chain", 0).id
-    stat = f"/proc/{cluster.pid('coordinator')}/stat"
-    assert wait_until(lambda: open(stat).read().rpartition(")")[2].split()[0] == "T", 30)
+    stat = Path(f"/proc/{cluster.pid('coordinator')}/stat")
+    assert wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 30)
     before = rows.found(cluster.dsn, "select count(*) from taskflow.run_jobs")
 
     with psycopg.connect(cluster.dsn) as conn:

@@ -630,3 +630,25 @@ def test_firings_and_counts_go_by_their_age_unless_overlap_or_a_queued_one_needs
     left = rows.found(database, "select reason from taskflow.firings order by instant")
     assert left == [("its job waits",), ("waits itself",), ("young",)]
     assert rows.found(database, of_queue, queue) == [(2,)]
+
+
+def test_runs_go_by_their_age_with_what_belongs_to_them_unless_they_have_something_to_hear(database: str) -> None:
+    runs = {"old": 40, "retried": 40, "young": 29, "unfinished": None}
+    with psycopg.connect(database, autocommit=True) as conn:
+        for number, (label, age) in enumerate(runs.items(), 1):
+            ended = None if age is None else timedelta(days=age)
+            conn.execute(
+                "insert into taskflow.runs"
+                " (id, workflow, version, shard, context, label, trigger, created_at, finished_at) values (%s, 'w', 1, 0, '{}', %s, 'manual', now() - interval '50 days', now() - %s::interval)",
+                (UUID(int=number), label, ended),
+            )
+            step = "insert into taskflow.run_steps (run_id, step, iteration, status) values (%s, 's', 1, 'failed')"
+            conn.execute(step, (UUID(int=number),))
+        conn.execute("insert into taskflow.run_inbox (run_id, shard, event) values (%s, 0, '{}')", (UUID(int=2),))
+
+    would = asyncio.run(prune(database, keep=KEEP, dry_run=True))
+    report = asyncio.run(prune(database, keep=KEEP))
+
+    assert (would.runs, report.runs) == (1, 1)
+    left = "select label from taskflow.runs join taskflow.run_steps on run_id = id order by id"
+    assert rows.found(database, left) == [("retried",), ("young",), ("unfinished",)]

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway import console
+from services.gateway import console, rpc
 from services.gateway.errors import Failure
 from services.gateway.gateway import Gateway
 from services.gateway.guard import Guard
@@ -31,6 +31,7 @@ def build(gateway: Gateway) -> Starlette:
     routes: list[BaseRoute] = [
         Route("/healthz", _health(gateway), name="healthz"),
         *console.routes(gateway),
+        *rpc.routes(gateway),
     ]
     return Starlette(
         routes=routes,

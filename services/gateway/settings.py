@@ -20,6 +20,7 @@ class GatewaySettings(ServiceSettings):
     call_timeout: float = Field(10.0, gt=0, le=300, description="seconds for one call to another service")
     max_connections: int = Field(2000, ge=1, description="connections at once, long polls included; more are told 503")
     max_body_bytes: int = Field(4 << 20, ge=1 << 10, description="largest body of a request")
+    long_polls: int = Field(1000, ge=1, description="executors that may wait for a task at once; more are told 429")
     live_interval: float = Field(2.0, ge=0.1, description="seconds between looks at what an open page shows")
     live_streams: int = Field(
         100, ge=0, description="open pages that are kept up to date; more are as of their loading"

@@ -304,7 +304,8 @@ async def _locked(writer: Writer, conn: Any, shards: Sequence[int]) -> list[Any]
 
 async def recorded_executions(db: Database, wanted: Sequence[tuple[bytes, bytes]]) -> dict[bytes, int]:
     """The outcomes of these (job, exec_id), by exec_id, as far as they are recorded."""
-    rows = await db.rows("recorded_executions", job_ids=_uuids([j for j, _ in wanted]), exec_ids=_uuids([e for _, e in wanted]))
+    jobs, execs = _uuids([j for j, _ in wanted]), _uuids([e for _, e in wanted])
+    rows = await db.rows("recorded_executions", job_ids=jobs, exec_ids=execs)
     return {r["exec_id"].bytes: r["outcome"] for r in rows}
 
 

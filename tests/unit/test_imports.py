@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "services.coordinator": {*SERVICE, "services.store"},
     "services.gateway": {*SERVICE, "starlette", "uvicorn"},
     "services.gateway.console": {*SERVICE, "services.gateway", "starlette", "jinja2", "markupsafe"},
+    "services.gateway.rpc": {*SERVICE, "services.gateway", "starlette", "yaml"},
     "services.queue": SERVICE,
     "services.worker": {"taskflow", "services.runtime", "services.rpc", "aiohttp", *GRPC, *SETTINGS},
     "services.worker.push": {"taskflow", "services.runtime", "services.rpc", "services.worker", *GRPC, *SETTINGS},

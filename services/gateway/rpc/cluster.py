@@ -1,0 +1,130 @@
+"""Coordinators and queue services, as an executor of ours: whoever owns a task is found by asking.
+
+What is asked here may be asked again, and is, for as long as one call may take: a takeover is no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from services.gateway.errors import Failure
+from services.gateway.gateway import Gateway
+from taskflow.v1 import cluster_pb2, jobs_pb2, queue_pb2, queue_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+R = TypeVar("R")
+
+AGAIN = 0.2  # seconds until somebody who was away is asked again
+POLL = 20.0  # seconds of one poll; a longer one is several: a queue service that is replaced is found
+AWAY_PATIENCE = 2.0  # seconds that a poll which does not wait waits for a queue service that is away
+AWAY = 503
+
+
+class Cluster:
+    def __init__(self, gateway: Gateway) -> None:
+        self._upstream = gateway.upstream
+        self._now = gateway.clock.real.monotonic
+        self._patience = gateway.settings.call_timeout
+        self._closing = gateway.closing
+        self._known: dict[str, list[str]] = {}  # addresses, by kind
+
+    # -- coordinators ------------------------------------------------------------------------
+    async def start(self, request: worker_pb2.StartRequest) -> worker_pb2.StartResponse:
+        return await self._ask(lambda stub: stub.Start, request, lambda answer: False)
+
+    async def notify(self, request: worker_pb2.NotifyRequest) -> worker_pb2.Prolonged:
+        """Of one notification."""
+        answer: worker_pb2.NotifyResponse = await self._ask(
+            lambda stub: stub.Notify, request, lambda a: a.prolonged[0].refused == "NOT_OWNER"
+        )
+        return answer.prolonged[0]
+
+    async def report(self, request: worker_pb2.ReportRequest) -> str:
+        """Of one outcome: why it was refused; empty when it stands."""
+        answer = await self._ask(
+            lambda stub: stub.Report, request, lambda a: bool(a.refused) and a.refused[0].reason == "NOT_OWNER"
+        )
+        return answer.refused[0].reason if answer.refused else ""
+
+    async def give_back(self, executor: worker_pb2.Executor, lanes: Iterable[queue_pb2.LaneTasks]) -> None:
+        """Tasks that nobody has got: to be handed out anew at once. Else they are, when their time-out is over."""
+        back = jobs_pb2.OUTCOME_RETURNED
+        for task in (task for lane in lanes for task in lane.tasks):
+            told = worker_pb2.AttemptOutcome(exec_id=task.exec_id, job_id=task.job_id, outcome=back)
+            with suppress(Failure):
+                await self.report(worker_pb2.ReportRequest(outcomes=[told], executor=executor))
+
+    async def _ask(
+        self, method: Callable[[Any], Callable[..., Awaitable[R]]], request: Any, elsewhere: Callable[[R], bool]
+    ) -> R:
+        """The answer of whoever knows."""
+        deadline = self._now() + self._patience
+        failure = Failure(AWAY, "UNAVAILABLE", "no coordinator is there", retry_after=1.0)
+        while True:
+            for address in await self._addresses("coordinators"):
+                stub = worker_pb2_grpc.WorkerServiceStub(self._upstream.channel(address))
+                left = max(deadline - self._now(), AGAIN)
+                try:
+                    answer = await self._upstream.call(method(stub), request, timeout=left, address=address)
+                except Failure as error:
+                    if error.status != AWAY:
+                        raise
+                    failure = error
+                    continue
+                if not elsewhere(answer):
+                    return answer
+            if self._now() + AGAIN >= deadline:
+                raise failure
+            await asyncio.sleep(AGAIN)
+
+    async def _addresses(self, kind: str) -> list[str]:
+        """As last known, while the scheduler is away."""
+        try:
+            topology: cluster_pb2.Topology = await self._upstream.topology()
+        except Failure:
+            if not self._known.get(kind):
+                raise
+        else:
+            instances: Sequence[cluster_pb2.Instance] = getattr(topology, kind)
+            self._known[kind] = [address for instance in instances for address in instance.addresses]
+        return self._known[kind]
+
+    # -- queue services ----------------------------------------------------------------------
+    async def poll(self, request: queue_pb2.PollRequest, seconds: float) -> list[queue_pb2.LaneTasks]:
+        """Tasks as soon as there is one; none when so many seconds have passed. Failure when nobody could be asked."""
+        began = self._now()
+        while True:
+            left = max(began + seconds - self._now(), 0.0)
+            lanes, failure = await self._poll_once(request, min(left, POLL))
+            spent = self._now() - began
+            if lanes or self._closing.is_set() or (failure is None and spent >= seconds):
+                return lanes
+            if failure is not None:
+                if spent >= max(seconds, AWAY_PATIENCE):
+                    raise failure
+                await asyncio.sleep(AGAIN)
+
+    async def _poll_once(
+        self, request: queue_pb2.PollRequest, seconds: float
+    ) -> tuple[list[queue_pb2.LaneTasks], Failure | None]:
+        failure: Failure | None = Failure(AWAY, "UNAVAILABLE", "no queue service is there", retry_after=1.0)
+        asked = queue_pb2.PollRequest()
+        asked.CopyFrom(request)
+        addresses = await self._addresses("queues")
+        asked.timeout_ms = int(seconds * 1000 / max(len(addresses), 1))
+        for address in addresses:
+            stub = queue_pb2_grpc.QueueServiceStub(self._upstream.channel(address))
+            patience = asked.timeout_ms / 1000 + self._patience
+            try:
+                answer = await self._upstream.call(stub.Poll, asked, timeout=patience, address=address)
+            except Failure as error:
+                if error.status != AWAY:
+                    raise
+                failure = error
+                continue
+            failure = None
+            if answer.lanes:
+                return list(answer.lanes), None
+        return [], failure

@@ -130,10 +130,10 @@ class Child:
         binding = Binding(function)
         self.send(("ready",))
         while True:
-            _, job_id, exec_id, queue, task, attempt, retries, data, encoding, deadline, requester = self._jobs.get()
+            _, job_id, exec_id, queue, task, attempt, retries, data, encoding, deadline, *options = self._jobs.get()
             self._link.cancelled = False
             until = None if deadline is None else datetime.fromtimestamp(deadline, UTC)
-            job = Job(self._link, job_id, exec_id, queue, task, attempt, retries, data, encoding, until, requester)
+            job = Job(self._link, job_id, exec_id, queue, task, attempt, retries, data, encoding, until, *options)
             verdict = self._run(binding, function, job, is_async)
             self._link.flush()
             failure = verdict.failure

@@ -191,6 +191,7 @@ class _Child:
                 int(wire.encoding),
                 None if deadline is None else deadline.timestamp(),
                 wire.options.requester,
+                dict(wire.options.metadata),
             )
         )
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from taskflow import _ids, _values
+
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class JobLink(Protocol):
@@ -44,6 +48,7 @@ class Job:
         "_exec_id",
         "_id",
         "_link",
+        "_metadata",
         "_payload",
         "_requester",
         "attempt",
@@ -76,6 +81,7 @@ class Job:
         encoding: int,
         deadline: datetime | None,
         requester: bytes = b"",
+        metadata: Mapping[str, str] = _NONE,
     ) -> None:
         self._link = link
         self._id = job_id
@@ -84,6 +90,7 @@ class Job:
         self._encoding = encoding
         self._payload: Any = _UNREAD
         self._requester = requester
+        self._metadata = metadata
         self.queue = queue
         self.task = task
         self.attempt = attempt
@@ -106,6 +113,12 @@ class Job:
         if self._payload is _UNREAD:
             self._payload = _values.decode(self._data, self._encoding)
         return self._payload
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the job was made with as `metadata=`. A step of a workflow has its run's, `taskflow.run` and
+        `taskflow.step`; a firing of a schedule `taskflow.schedule` and `taskflow.instant`."""
+        return dict(self._metadata)
 
     @property
     def caller(self) -> Caller:

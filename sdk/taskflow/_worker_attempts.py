@@ -180,6 +180,7 @@ class Attempt:
             wire.encoding,
             self.deadline(),
             wire.options.requester,
+            wire.options.metadata,
         )
 
     def deadline(self) -> datetime | None:

@@ -29,6 +29,16 @@ def echo(job: Job) -> Any:
     return job.payload
 
 
+@tf.task(queue="sdk")
+async def attributes(job: Job) -> Any:
+    return job.metadata
+
+
+@tf.task(queue="sdk", processes=1)
+def attributes_elsewhere(job: Job) -> Any:
+    return job.metadata
+
+
 @tf.task(queue="sdk", retries=3, backoff=Constant(0.1))
 async def end(job: Job) -> Any:
     """Ends as its payload says."""

@@ -45,6 +45,13 @@ def outcomes(tf: TaskFlow, job: JobHandle) -> list[str]:
     return [str(attempt.outcome) for attempt in tf.jobs.attempts(job.id)]
 
 
+@pytest.mark.feature("X.19")
+@pytest.mark.parametrize("task", ["attributes", "attributes_elsewhere"])
+def test_a_handler_sees_the_metadata_of_its_job(tf: TaskFlow, task: str) -> None:
+    assert new(tf, task, metadata={"user": "u1", "x": "ü"}).wait(timeout=30).result == {"user": "u1", "x": "ü"}
+    assert new(tf, task).wait(timeout=30).result == {}
+
+
 @pytest.mark.feature("R14")
 @pytest.mark.parametrize(
     "value", [None, True, 0, 1.5, "", "text", "ünï 🎉", b"", b"\x00\xff", [], [1, [2]], {}, {"a": {"b": None}}, "\x00"]

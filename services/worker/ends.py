@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,17 +25,24 @@ def try_again(kind: str, message: str, delay: float | None = None) -> Retry:
     return end
 
 
-def read(model: type[M], payload: Any) -> M:
-    """The payload as its model; one that does not fit ends the job, by an error that names the field."""
+def read(model: type[M], payload: Any, instead: Mapping[str, str] = MappingProxyType({})) -> M:
+    """The payload as its model; one that does not fit ends the job, by an error that names the field.
+
+    `instead`: words that somebody may take for ours, by their paths, with ours.
+    """
     known = ", ".join(model.model_fields)
     if not isinstance(payload, dict):
         raise give_up("InvalidPayload", f"payload: give an object with some of {known}")
     try:
         return model.model_validate(payload)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(["payload", *(str(part) for part in first["loc"])])
-        if first["type"] == "extra_forbidden":
+        errors = error.errors(include_url=False, include_input=False)
+        paths = [".".join(map(str, each["loc"])) for each in errors]
+        at = next((n for n, path in enumerate(paths) if path in instead), 0)
+        first, where = errors[at], f"payload.{paths[at]}".removesuffix(".")
+        if paths[at] in instead:
+            why = f"the word is {instead[paths[at]]}"
+        elif first["type"] == "extra_forbidden":
             why = "there is no such field" + (f"; there are {known}" if len(first["loc"]) == 1 else "")
         elif first["type"] == "value_error":
             why = first["msg"].removeprefix("Value error, ")

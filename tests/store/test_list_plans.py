@@ -42,7 +42,7 @@ insert into taskflow.lanes (queue, task, priority, shard)
 select queue, task, 5, 0 from taskflow.jobs group by queue, task on conflict do nothing
 """
 
-# Three named tasks; all jobs but a few are runs of the first, of which one in 10,000 fails; 20,000 of them run.
+# Three named tasks; all jobs but a few are runs of the first, of which one in 10,000 fails. 5,000 jobs run.
 TASKS = """
 with named as (
     insert into taskflow.tasks (id, name, target, queue)
@@ -56,7 +56,7 @@ select case when n > 100 then '00000000-0000-0000-0000-000000000001'::uuid
 from (select id, row_number() over (order by id) as n, now() - random() * interval '9 days' as at from taskflow.jobs) j;
 insert into taskflow.leases (job_id, exec_id, shard, priority, attempt, tries, started, started_at, queue, task)
 select id, id, 0, 5, 1, 0, true, now(), queue, case when task = '' then 't9' else task end
-from taskflow.jobs order by id limit 20000
+from taskflow.jobs order by id limit 5000
 """
 FIRST, SECOND = (UUID(int=n) for n in (1, 2))
 

@@ -3,30 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
+import shutil
 import ssl
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from aiohttp import web
-
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+@functools.cache
+def certificate() -> Path:
+    """A file with a key and its certificate for localhost, made for this process."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tempfile.mkdtemp(prefix="taskflow-certificate-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder, "localhost.pem")
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
 class WebServer:
     """Answers on a free port, until `close`. What came in is kept in `requests`: (method, path with query, headers).
 
-    With `tls` it is localhost by CERTIFICATE, which vouches for itself.
+    With `tls` it is localhost by `certificate()`, which vouches for itself.
     """
 
     def __init__(self, routes: dict[str, Handler], *, tls: bool = False) -> None:
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if tls else None
         if self._tls is not None:
-            self._tls.load_cert_chain(CERTIFICATE)
+            self._tls.load_cert_chain(certificate())
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._routes = routes
         self._loop = asyncio.new_event_loop()

@@ -20,7 +20,7 @@ from taskflow.errors import InvalidArgument
 from tests.support.cluster import ServiceCluster
 from tests.support.processes import peak_memory
 from tests.support.waiting import eventually
-from tests.support.web import CERTIFICATE, WebServer
+from tests.support.web import WebServer, certificate
 
 TOKEN = "tok-4be1f0c2d9"
 PASSWORD = 'p"ss-77aa31\\x'
@@ -160,7 +160,7 @@ def running(
         "TASKFLOW_SECRET_API_TOKEN": TOKEN,
         "TASKFLOW_SECRET_BOUND": BOUND,
         "TASKFLOW_LOG_LEVEL": "debug",
-        "SSL_CERT_FILE": str(CERTIFICATE),
+        "SSL_CERT_FILE": str(certificate()),
     }
     cluster = make_cluster(services=EVERYTHING, env={"worker": worker})
     cluster.start_all()
@@ -271,11 +271,11 @@ def test_a_relative_url_is_appended_to_the_app_url(tf: TaskFlow, server: WebServ
 @pytest.mark.parametrize(
     ("auth", "sent"),
     [
-        ({"kind": "bearer", "secret": "API_TOKEN"}, {"Authorization": f"Bearer {TOKEN}"}),
+        ({"scheme": "bearer", "secret": "API_TOKEN"}, {"Authorization": f"Bearer {TOKEN}"}),
         ({"scheme": "bearer", "secret": "api-token"}, {"Authorization": f"Bearer {TOKEN}"}),
-        ({"kind": "header", "header": "X-Api-Key", "secret": "API_TOKEN"}, {"X-Api-Key": TOKEN}),
+        ({"scheme": "header", "header": "X-Api-Key", "secret": "API_TOKEN"}, {"X-Api-Key": TOKEN}),
         (
-            {"kind": "basic", "username": "ada", "secret": "in-a-file"},
+            {"scheme": "basic", "username": "ada", "secret": "in-a-file"},
             {"Authorization": "Basic YWRhOnAic3MtNzdhYTMxXHg="},
         ),
     ],
@@ -285,7 +285,7 @@ def test_a_secret_reaches_the_server_and_nothing_else(
 ) -> None:
     """Though the server shows what it was sent, in a header, a body, and the body of an error."""
     good = called(tf, f"{server.url}/echo", auth=auth)
-    bad = called(tf, f"{server.url}/echo", auth=auth, expect=[404])
+    bad = called(tf, f"{server.url}/echo", auth=auth, expected_status=[404])
 
     assert good.state is JobState.SUCCEEDED, good.error
     assert bad.state is JobState.FAILED and bad.error is not None and "it says:" in bad.error.message
@@ -310,8 +310,8 @@ def places(cluster: ServiceCluster, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("auth", "words"),
     [
-        ({"kind": "bearer", "secret": "MISSING"}, ("payload.auth.secret", "MISSING", "TASKFLOW_SECRET_MISSING")),
-        ({"kind": "bearer", "secret": "BOUND"}, ("payload.auth.secret", "TASKFLOW_HTTP_SECRET_HOSTS")),
+        ({"scheme": "bearer", "secret": "MISSING"}, ("payload.auth.secret", "MISSING", "TASKFLOW_SECRET_MISSING")),
+        ({"scheme": "bearer", "secret": "BOUND"}, ("payload.auth.secret", "TASKFLOW_HTTP_SECRET_HOSTS")),
     ],
 )
 def test_a_secret_that_is_not_there_or_not_for_this_host_is_not_sent(
@@ -325,7 +325,7 @@ def test_a_secret_that_is_not_there_or_not_for_this_host_is_not_sent(
 
 
 def test_a_secret_for_one_host_is_sent_there(tf: TaskFlow, stranger: WebServer) -> None:
-    assert called(tf, f"{stranger.url}/echo", auth={"kind": "bearer", "secret": "BOUND"}).result["status"] == 200
+    assert called(tf, f"{stranger.url}/echo", auth={"scheme": "bearer", "secret": "BOUND"}).result["status"] == 200
     assert stranger.requests[-1][2]["Authorization"] == f"Bearer {BOUND}"
 
 
@@ -372,7 +372,7 @@ def test_the_pause_that_an_answer_asks_for_is_kept_within_reason(
 def test_a_status_that_is_expected_is_the_answer(
     tf: TaskFlow, server: WebServer, expect: list[Any], code: int
 ) -> None:
-    job = called(tf, f"{server.url}/status?is={code}", expect=expect)
+    job = called(tf, f"{server.url}/status?is={code}", expected_status=expect)
 
     assert job.state is JobState.SUCCEEDED, job.error
     assert (job.result["status"], job.result["body"]) == (code, "because of this")
@@ -443,7 +443,7 @@ def test_a_redirect_is_followed_as_its_status_says(
 
 @pytest.mark.parametrize(
     "auth",
-    [{"kind": "bearer", "secret": "API_TOKEN"}, {"kind": "header", "header": "X-Api-Key", "secret": "API_TOKEN"}],
+    [{"scheme": "bearer", "secret": "API_TOKEN"}, {"scheme": "header", "header": "X-Api-Key", "secret": "API_TOKEN"}],
 )
 def test_a_secret_does_not_go_to_another_origin(
     tf: TaskFlow, server: WebServer, stranger: WebServer, auth: dict[str, str]
@@ -497,6 +497,17 @@ def test_an_answer_that_grows_when_it_is_unpacked_fills_no_memory(
     assert peak_memory(running.pid("worker")) - before < 30 << 20
 
 
+def test_a_step_of_a_workflow_may_name_it_as_its_task(tf: TaskFlow, server: WebServer) -> None:
+    call = {"url": f"{server.url}/status?is={{{{ input.code }}}}", "expected_status": [404]}
+    step = {"name": "a", "kind": "task", "meta": {"task": "http.call", "input": call}}
+    tf.workflows.put({"name": "calling", "steps": [step]})
+
+    run = tf.workflows.start("calling", {"code": 404})
+
+    (job,) = tf.workflows.wait(run.id, 30).step("a").jobs
+    assert tf.jobs.get(job.job_id).result["status"] == 404
+
+
 # -- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -509,13 +520,15 @@ def test_an_answer_that_grows_when_it_is_unpacked_fills_no_memory(
         ({"url": "http://x/", "methd": "GET"}, ("payload.methd", "there is no such field", "method")),
         ({"url": "http://x/", "method": "get"}, ("payload.method", "'GET'")),
         ({"url": "http://x/", "timeout": 0}, ("payload.timeout",)),
-        ({"url": "http://x/", "expect": [99]}, ("payload.expect", "99")),
+        ({"url": "http://x/", "expected_status": [99]}, ("payload.expected_status", "99")),
+        ({"url": "http://x/", "expect": [200]}, ("payload.expect: the word is expected_status",)),
+        ({"url": "http://x/", "auth": {"kind": "bearer", "secret": "A"}}, ("payload.auth.kind: the word is scheme",)),
         ({"url": "http://x/", "headers": {"Host": "y"}}, ("payload.headers", "Host is set by the worker")),
         ({"url": "http://x/", "headers": {"X": "a\r\nY: b"}}, ("payload.headers", "line break")),
         ({"url": "http://x/", "headers": {"X y": "a"}}, ("payload.headers", "not a header's name")),
-        ({"url": "http://x/", "auth": {"kind": "basic"}}, ("payload.auth.secret", "required")),
-        ({"url": "http://x/", "auth": {"kind": "header", "secret": "A"}}, ("payload.auth", "needs header")),
-        ({"url": "http://x/", "auth": {"kind": "bearer", "secret": "../A"}}, ("payload.auth.secret", "letters")),
+        ({"url": "http://x/", "auth": {"scheme": "basic"}}, ("payload.auth.secret", "required")),
+        ({"url": "http://x/", "auth": {"scheme": "header", "secret": "A"}}, ("payload.auth", "needs header")),
+        ({"url": "http://x/", "auth": {"scheme": "bearer", "secret": "../A"}}, ("payload.auth.secret", "letters")),
         ({"url": "http://x/ y"}, ("payload.url", "space")),
         ({"url": "http://u:p@x/"}, ("payload.url", "user name")),
         ({"url": "ftp://x/"}, ("payload.url", "http and https")),

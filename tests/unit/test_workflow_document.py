@@ -284,6 +284,7 @@ def test_the_schema_refuses_what_the_parser_refuses_in_a_single_place(document: 
         rest(auth={"scheme": "bearer", "secret": "crm"}, expected_status=[200, "3xx"], query={"a": [1, True]}),
         shell(command=["ls", "{{ input.folder }}"], env={"A": "b"}, cwd="/tmp"),
         {"name": "acme.crm/x", "decider": {"timeout": 60}},
+        *(workflow(task("a", meta={"task": name})) for name in ("http.call", "shell.run", "acme.crm/export")),
     ],
 )
 def test_the_schema_takes_what_the_parser_takes(document: Any) -> None:

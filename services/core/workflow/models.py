@@ -6,12 +6,14 @@ definition.py.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.core.workflow.values import DURATION_HELP
+from taskflow._policy import BUILTIN_TASKS
 
 MAX_STEPS = 1_000
 MAX_EDGES = 5_000
@@ -20,12 +22,15 @@ MAX_RETRIES = 100  # of a group; a step's job may have more
 MAX_SECONDS = 366 * 86_400
 
 NAME = r"^[A-Za-z0-9_-]{1,128}$"
-FULL_NAME = r"^([A-Za-z0-9_.-]{1,128}/)?[A-Za-z0-9_-]{1,128}$"
+FULL_NAME = rf"^(([A-Za-z0-9_.-]{{1,128}}/)?[A-Za-z0-9_-]{{1,128}}|{'|'.join(map(re.escape, sorted(BUILTIN_TASKS)))})$"
 HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}$"
 BASE_URL = r"^https?://[^\s{}]+$"
 PATTERNS = {  # in words, for errors
     NAME: "1 to 128 letters, digits, '-' and '_'",
-    FULL_NAME: "1 to 128 letters, digits, '-' and '_', with or without namespace/ before it",
+    FULL_NAME: (
+        "1 to 128 letters, digits, '-' and '_', with or without namespace/ before it, or one of "
+        + ", ".join(sorted(BUILTIN_TASKS))
+    ),
     HEADER: "1 to 200 letters, digits and !#$%&'*+.^_`|~-",
     BASE_URL: "http:// or https:// and a host, without templates",
 }

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from services.worker.ends import give_up, read, try_again
 from services.worker.http import answer as answers
 from services.worker.http.guard import Forbidden, Guard, check_url
-from services.worker.http.payload import Auth, HttpCall
+from services.worker.http.payload import INSTEAD, Auth, HttpCall
 from services.worker.http.secrets import NoSecret, Secrets, basic, cleaned
 from services.worker.settings import WorkerSettings
 from taskflow import Job
@@ -74,7 +74,7 @@ class HttpCaller:
         self._resolver = resolver
 
     async def __call__(self, job: Job) -> dict[str, Any]:
-        call = read(HttpCall, job.payload)
+        call = read(HttpCall, job.payload, INSTEAD)
         timeout = call.timeout or self._settings.http_timeout
         attempt = _Attempt(call, self._settings, self._secrets, self._resolver or aiohttp.ThreadedResolver())
         try:
@@ -117,9 +117,9 @@ class _Attempt:
             secret = self._secrets.get(auth.secret, parts.hostname or "", _port(parts))
         except NoSecret as error:
             raise give_up("NoSecret", f"payload.auth.secret: {error}") from None
-        if auth.kind == "header":
+        if auth.scheme == "header":
             self._headers[auth.header or ""] = secret
-        elif auth.kind == "bearer":
+        elif auth.scheme == "bearer":
             self._headers["Authorization"] = f"Bearer {secret}"
         else:
             user, password = (auth.username, secret) if auth.username is not None else secret.partition(":")[::2]

@@ -6,7 +6,7 @@ import re
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from services.worker.http.secrets import NAME
 
@@ -16,17 +16,19 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # They frame the message or name its receiver, which the client does by itself.
 _OURS = {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect"}
 
+INSTEAD = {"expect": "expected_status", "auth.kind": "scheme"}  # what others call them
+
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 Scalar = str | int | float | bool
 
 
 class Auth(BaseModel):
-    """How a call says who it is. `scheme` is the word of a workflow's document for `kind`."""
+    """How a call says who it is."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["bearer", "basic", "header"] = Field(validation_alias=AliasChoices("kind", "scheme"))
+    scheme: Literal["bearer", "basic", "header"]
     secret: str
     username: str | None = Field(None, max_length=500)
     header: str | None = None
@@ -40,10 +42,10 @@ class Auth(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Auth:
-        if (self.header is None) == (self.kind == "header"):
-            raise ValueError(f"{'needs' if self.header is None else 'has no'} header with kind {self.kind}")
-        if self.username is not None and self.kind != "basic":
-            raise ValueError(f"has no username with kind {self.kind}")
+        if (self.header is None) == (self.scheme == "header"):
+            raise ValueError(f"{'needs' if self.header is None else 'has no'} header with scheme {self.scheme}")
+        if self.username is not None and self.scheme != "basic":
+            raise ValueError(f"has no username with scheme {self.scheme}")
         if self.header is not None:
             _check_header(self.header, "")
         if self.username is not None and (":" in self.username or _CONTROL.search(self.username)):
@@ -52,9 +54,9 @@ class Auth(BaseModel):
 
 
 class HttpCall(BaseModel):
-    """`expected_status` is the word of a workflow's document for `expect`."""
+    """One call, in the words of a workflow's step (services.core.workflow.rest)."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
     url: str = Field(min_length=1)
@@ -64,17 +66,15 @@ class HttpCall(BaseModel):
     body: Any = None
     auth: Auth | None = None
     timeout: float | None = Field(None, gt=0, le=MAX_TIMEOUT)
-    expect: list[int | str] = Field(
-        default=["2xx"], min_length=1, max_length=100, validation_alias=AliasChoices("expect", "expected_status")
-    )
+    expected_status: list[int | str] = Field(default=["2xx"], min_length=1, max_length=100)
 
-    @field_validator("expect")
+    @field_validator("expected_status")
     @classmethod
-    def _statuses(cls, expect: list[int | str]) -> list[int | str]:
-        for one in expect:
+    def _statuses(cls, expected: list[int | str]) -> list[int | str]:
+        for one in expected:
             if not (one in _CLASSES if isinstance(one, str) else 100 <= one <= 599):
                 raise ValueError(f"{one!r} is neither a status from 100 to 599 nor one of {', '.join(_CLASSES)}")
-        return expect
+        return expected
 
     @field_validator("headers")
     @classmethod
@@ -103,7 +103,7 @@ class HttpCall(BaseModel):
         return url + ("&" if "?" in url else "?") + urlencode(pairs, doseq=True)
 
     def expects(self, status: int) -> bool:
-        return status in self.expect or f"{status // 100}xx" in self.expect
+        return status in self.expected_status or f"{status // 100}xx" in self.expected_status
 
 
 def _check_header(name: str, value: str) -> None:

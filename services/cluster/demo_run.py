@@ -33,7 +33,7 @@ def demo(orders: int, pictures: int, rows: int, stop: Stop) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="taskflow-shop-") as name, receiving(share=SHARE) as receiver:
         settings = {"SHOP_SMTP_PORT": str(receiver.port), "TASKFLOW_GRACE": "5"}
-        _say("starting Postgres, queue, coordinator, scheduler and worker, and a mail server in a bad mood")
+        _say("starting Postgres, queue, coordinator, scheduler, worker and gateway, and a mail server in a bad mood")
         with local_cluster(app=APP, environ={**os.environ, **settings}, stopping=stop) as cluster:
             _say(f"up after {time.monotonic() - began:.1f} s: {_addresses(cluster)}")
             plan = demo_report.plan(Path(name), orders, pictures, rows)

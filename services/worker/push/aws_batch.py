@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from services.worker.push.destination import (
     Away,
@@ -22,6 +22,7 @@ from services.worker.push.destination import (
     Order,
     Phase,
     Refused,
+    TaskOptions,
     Ticket,
     exec_id_of,
     name_of,
@@ -49,10 +50,8 @@ _PHASES = {
 _UNFINISHED = tuple(status for status, phase in _PHASES.items() if not phase.over)
 
 
-class BatchTask(BaseModel):
+class BatchTask(TaskOptions):
     """What a task's external jobs are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     job_definition: str = Field("", description="name, name:revision or ARN; empty: the destination's")
     command: list[str] | None = Field(None, description="instead of the job definition's command")

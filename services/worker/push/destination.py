@@ -86,6 +86,12 @@ class Ticket:
         return str(UUID(bytes=self.job_id))
 
 
+class TaskOptions(BaseModel):
+    """What can be said of a task at a destination; a kind adds its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """An external job to be made. `options` are what its task says at this destination."""
@@ -95,7 +101,7 @@ class Order:
     task: str
     attempt: int
     payload: Any
-    options: BaseModel
+    options: TaskOptions
     timeout: float | None = None  # seconds that TaskFlow gives the attempt, its wait at the destination included
 
     def environment(self) -> dict[str, str]:
@@ -128,13 +134,15 @@ class DestinationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    options: ClassVar[type[BaseModel]]  # of a task
+    options: ClassVar[type[TaskOptions]] = TaskOptions
 
     kind: str = Field(description="which kind of destination it is")
     limit: int = Field(100, ge=1, le=10_000, description="external jobs that may be unfinished at once")
-    tasks: Mapping[str, Any] = Field(default_factory=dict, description="tasks whose jobs go there, with their options")
+    tasks: Mapping[str, TaskOptions] = Field(
+        default_factory=dict, description="tasks whose jobs go there, with their options"
+    )
 
-    def routes(self, name: str) -> Mapping[str, BaseModel]:
+    def routes(self, name: str) -> Mapping[str, TaskOptions]:
         """The tasks whose jobs go there. A destination without any is one itself: the `target` of named tasks."""
         return self.tasks or {name: self.options()}
 

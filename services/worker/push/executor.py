@@ -18,10 +18,9 @@ from uuid import UUID
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from pydantic import BaseModel
 
 from services.rpc.server import channel
-from services.worker.push.destination import Order, Ticket
+from services.worker.push.destination import Order, TaskOptions, Ticket
 from taskflow.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -86,7 +85,7 @@ class Executor:
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
-    async def poll(self, routes: Mapping[str, BaseModel], most: int, seconds: float) -> list[Order]:
+    async def poll(self, routes: Mapping[str, TaskOptions], most: int, seconds: float) -> list[Order]:
         """Jobs of these tasks, as soon as there is one. They are stale unless they are started at once."""
         queues = list((await self._topo()).queues.values())
         self._turn += 1
@@ -176,7 +175,7 @@ class Executor:
             raise Unreachable(error.details() or error.code().name) from None
         return True
 
-    async def running(self, routes: Mapping[str, BaseModel]) -> list[Order]:
+    async def running(self, routes: Mapping[str, TaskOptions]) -> list[Order]:
         """The attempts that were started under our name and have not ended."""
         found = []
         for task in routes:

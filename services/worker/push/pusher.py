@@ -19,13 +19,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from services.runtime import failpoints, logs
 from services.runtime.clock import RealClock
 from services.worker.push import held as verdicts
 from services.worker.push.calls import Calls
-from services.worker.push.destination import Away, Destination, External, Order, Refused, sort_out
+from services.worker.push.destination import Away, Destination, External, Order, Refused, TaskOptions, sort_out
 from services.worker.push.executor import Executor, Note, Unreachable
 from services.worker.push.held import Held, learn
 
@@ -54,7 +52,7 @@ class Pusher:
         self,
         destination: Destination,
         executor: Executor,
-        routes: dict[str, BaseModel],
+        routes: dict[str, TaskOptions],
         rules: Rules,
         clock: RealClock,
     ) -> None:
@@ -309,7 +307,10 @@ class Pusher:
         """Prolongs what is held, tells what is new, hears what is over, reports what has ended."""
         told = [(h, len(h.lines)) for h in self._held.values() if h.started]
         notes = [Note(h.ticket, h.lines[:count], h.progress) for h, count in told]
-        answers = await self._executor.notify(notes) if notes else {}
+        answers = {}
+        if notes:
+            answers = await self._executor.notify(notes)
+            self._mute.over()
         for held, count in told:
             why = answers.get(held.ticket.exec_id)
             if why == "":
@@ -318,7 +319,6 @@ class Pusher:
                 held.started = False
             elif why is not None:
                 self._drop(held, "its attempt is over")
-        self._mute.over()
         await self._report()
 
     async def _report(self) -> None:

@@ -785,7 +785,11 @@ CREATE INDEX runs_open ON taskflow.runs USING btree (workflow) WHERE (finished_a
 
 CREATE INDEX runs_schedule ON taskflow.runs USING btree (schedule_id) WHERE ((schedule_id IS NOT NULL) AND (finished_at IS NULL));
 
+CREATE INDEX runs_status ON taskflow.runs USING btree (status, id);
+
 CREATE INDEX runs_workflow ON taskflow.runs USING btree (workflow, id);
+
+CREATE INDEX runs_workflow_status ON taskflow.runs USING btree (workflow, status, id);
 
 CREATE INDEX schedules_due ON taskflow.schedules USING btree (wake_at) WHERE (wake_at IS NOT NULL);
 

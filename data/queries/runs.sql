@@ -78,15 +78,22 @@ join taskflow.runs r on r.id = j.run_id;
 -- Runs of these shards that have something to hear, or a timer that is due, and in how many seconds the next will be.
 -- The row without a run is always there.
 select null::uuid as run_id, 0::bigint as n,
-    (select extract(epoch from min(due_at) - (select taskflow.now()))::float8 from taskflow.run_timers where shard = any(%(shards)s::smallint[])) as next_due
+    (select extract(epoch from min(t.due_at) - (select taskflow.now()))::float8
+        from unnest(%(shards)s::smallint[]) as w (shard)
+        cross join lateral (
+            select due_at from taskflow.run_timers t where t.shard = w.shard order by due_at limit 1
+        ) t) as next_due
 union all
 select run_id, min(seq), null from (
     select run_id, seq from taskflow.run_inbox where shard = any(%(shards)s::smallint[]) order by seq limit %(limit)s * 10
 ) i group by run_id
 union all
 select run_id, 0, null from (
-    select run_id from taskflow.run_timers where shard = any(%(shards)s::smallint[]) and due_at <= (select taskflow.now())
-    order by due_at limit %(limit)s
+    select t.run_id from unnest(%(shards)s::smallint[]) as w (shard)
+    cross join lateral (
+        select run_id from taskflow.run_timers t where t.shard = w.shard and t.due_at <= (select taskflow.now())
+        order by t.due_at limit %(limit)s
+    ) t limit %(limit)s
 ) t
 order by n;
 
@@ -104,8 +111,13 @@ from unnest(%(ids)s::uuid[]) as w (id)
 cross join lateral (
     select * from taskflow.run_inbox i where i.run_id = w.id order by i.seq limit %(limit)s
 ) i
-left join taskflow.run_jobs j on j.job_id = i.job_id
-left join taskflow.attempts a on a.job_id = i.job_id and a.attempt = i.attempt
+left join lateral (
+    select j.step, j.iteration, j.index from taskflow.run_jobs j where j.job_id = i.job_id offset 0
+) j on true
+left join lateral (
+    select a.outcome, a.result, a.encoding, a.error from taskflow.attempts a
+    where a.job_id = i.job_id and a.attempt = i.attempt offset 0
+) a on true
 order by i.seq;
 
 -- name: due_timers
@@ -208,9 +220,50 @@ where r.id = any(%(ids)s::uuid[]);
 select id, workflow, version, status, waiting, error, metadata, label, trigger, schedule_id, parent_id, signals, sla_missed,
     created_at, started_at, finished_at
 from taskflow.runs
+where id < %(before)s::uuid order by id desc limit %(limit)s;
+
+-- name: list_runs_of_workflow
+-- An equality would let the planner go through all runs by their id until it has enough of this one's: as good for most,
+-- and a scan of all for a rare one.
+select id, workflow, version, status, waiting, error, metadata, label, trigger, schedule_id, parent_id, signals, sla_missed,
+    created_at, started_at, finished_at
+from taskflow.runs
+where workflow >= %(workflow)s and workflow <= %(workflow)s and id < %(before)s::uuid
+order by workflow desc, id desc limit %(limit)s;
+
+-- name: list_runs_by_state
+-- Of each state the newest, by an index of its own; of them, the newest.
+select r.* from unnest(%(states)s::text[]) as w (status)
+cross join lateral (
+    select id, workflow, version, status, waiting, error, metadata, label, trigger, schedule_id, parent_id, signals, sla_missed,
+        created_at, started_at, finished_at
+    from taskflow.runs r
+    where r.status >= w.status and r.status <= w.status and r.id < %(before)s::uuid
+    order by r.status desc, r.id desc limit %(limit)s
+) r
+order by r.id desc limit %(limit)s;
+
+-- name: list_runs_of_workflow_by_state
+select r.* from unnest(%(states)s::text[]) as w (status)
+cross join lateral (
+    select id, workflow, version, status, waiting, error, metadata, label, trigger, schedule_id, parent_id, signals, sla_missed,
+        created_at, started_at, finished_at
+    from taskflow.runs r
+    where r.workflow >= %(workflow)s and r.workflow <= %(workflow)s and r.status >= w.status and r.status <= w.status
+        and r.id < %(before)s::uuid
+    order by r.workflow desc, r.status desc, r.id desc limit %(limit)s
+) r
+order by r.id desc limit %(limit)s;
+
+-- name: list_runs_by_metadata
+-- By the index of attributes; the other filters are for what it finds.
+select id, workflow, version, status, waiting, error, metadata, label, trigger, schedule_id, parent_id, signals, sla_missed,
+    created_at, started_at, finished_at
+from (
+    select * from taskflow.runs where metadata @> %(metadata)s::jsonb offset 0
+) r
 where id < %(before)s::uuid and (%(workflow)s::text = '' or workflow = %(workflow)s)
     and (cardinality(%(states)s::text[]) = 0 or status = any(%(states)s::text[]))
-    and (%(metadata)s::jsonb = '{}' or metadata @> %(metadata)s::jsonb)
 order by id desc limit %(limit)s;
 
 -- name: steps_of_run

@@ -44,6 +44,12 @@ MAX_LABEL = 200  # characters
 MAX_SIGNAL = 64 << 10  # bytes
 SHOWN_JOBS = 1_000  # of one run, the newest
 _LAST_ID = UUID(int=(1 << 128) - 1)
+_LISTS = {  # by whether a workflow, and states, are asked for
+    (False, False): "list_runs",
+    (False, True): "list_runs_by_state",
+    (True, False): "list_runs_of_workflow",
+    (True, True): "list_runs_of_workflow_by_state",
+}
 _JSON = jobs_pb2.ENCODING_JSON
 
 Row = dict[str, Any]
@@ -146,14 +152,18 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
         size = page_size(request.page_size)
-        rows = await self._db.rows(
-            "list_runs",
-            before=_id(request.page_token, "page_token") if request.page_token else _LAST_ID,
-            workflow=qualify(request.workflow, field="workflow") if request.workflow else "",
-            states=[_status(state) for state in request.states],
-            metadata=json.dumps(dict(request.metadata)),
-            limit=size + 1,
-        )
+        before = _id(request.page_token, "page_token") if request.page_token else _LAST_ID
+        wanted: dict[str, Any] = {}
+        if request.workflow:
+            wanted["workflow"] = qualify(request.workflow, field="workflow")
+        if request.states:
+            wanted["states"] = list({_status(state) for state in request.states})
+        if request.metadata:
+            query = "list_runs_by_metadata"
+            wanted = {"workflow": "", "states": [], **wanted, "metadata": json.dumps(dict(request.metadata))}
+        else:
+            query = _LISTS["workflow" in wanted, "states" in wanted]
+        rows = await self._db.rows(query, **wanted, before=before, limit=size + 1)
         token = str(rows[size - 1]["id"]) if len(rows) > size else ""
         return pb.ListRunsResponse(runs=map(_run, rows[:size]), next_page_token=token)
 

@@ -639,7 +639,8 @@ def test_runs_go_by_their_age_with_what_belongs_to_them_unless_they_have_somethi
             ended = None if age is None else timedelta(days=age)
             conn.execute(
                 "insert into taskflow.runs"
-                " (id, workflow, version, shard, context, label, trigger, created_at, finished_at) values (%s, 'w', 1, 0, '{}', %s, 'manual', now() - interval '50 days', now() - %s::interval)",
+                " (id, workflow, version, shard, context, label, trigger, created_at, finished_at)"
+                " values (%s, 'w', 1, 0, '{}', %s, 'manual', now() - interval '50 days', now() - %s::interval)",
                 (UUID(int=number), label, ended),
             )
             step = "insert into taskflow.run_steps (run_id, step, iteration, status) values (%s, 's', 1, 'failed')"

@@ -63,14 +63,13 @@ class Rpc:
             body = await request.body()
             large = len(body) > formats.LARGE
             call = await asyncio.to_thread(formats.read, body, asked) if large else formats.read(body, asked)
-            result = await self._call(call, request)
+            return await _answer({"result": await self._call(call, request)}, kind)
         except Failure as failure:
             return await _answer({"error": _error(failure)}, kind, failure)
         except Exception as error:
             log.error("a call failed", exc_info=error)
             broken = Failure(500, "INTERNAL", "an error of the gateway's own; its log has the details")
             return await _answer({"error": _error(broken)}, kind, broken)
-        return await _answer({"result": result}, kind)
 
     async def _call(self, call: Any, request: Request) -> dict[str, Any]:
         if not isinstance(call, dict):

@@ -1,7 +1,7 @@
 """JSON and YAML, in and out.
 
-YAML is read by its version 1.2's core schema: `no` and `on` are words, `010` is ten, a date is text. Tags are refused,
-and so is what grows beyond bounds when its aliases are followed.
+YAML is read by its version 1.2's core schema: `no` and `on` are words, `010` is ten, a date is text. Other tags are
+refused, and so is what grows beyond bounds when its aliases are followed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import re
 from typing import Any, NoReturn
 
 import yaml
-from yaml.constructor import ConstructorError
-from yaml.nodes import ScalarNode
 
 from services.gateway.errors import Failure
 
@@ -26,6 +24,8 @@ _NAMES = {
     "text/x-yaml": YAML,
 }
 MOST = 16 << 20  # characters and nodes of a YAML document, its aliases followed
+MOST_YAML = 2 << 20  # bytes; a million numbers of them take 2 s of CPU to read
+MAX_DEPTH = 100  # of a YAML document
 LARGE = 64 << 10  # bytes from which on reading and writing leave the loop to others
 
 _Parser: type = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -62,7 +62,11 @@ def read(body: bytes, kind: str) -> Any:
 def write(value: Any, kind: str) -> bytes:
     if kind == JSON:
         return to_json(value)
-    return bytes(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, encoding="utf-8"))
+    try:
+        return bytes(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, encoding="utf-8"))
+    except RecursionError:
+        words = "the answer is nested too deeply for YAML; ask for application/json"
+        raise Failure(406, "FAILED_PRECONDITION", words, "accept", "NESTED_TOO_DEEPLY") from None
 
 
 def to_json(value: Any) -> bytes:
@@ -87,10 +91,17 @@ def _no_constant(word: str) -> NoReturn:
 
 
 # -- YAML --------------------------------------------------------------------------------------
+# Built from the parser's events, one after the other: composing nodes recurses in C, and «[» a hundred thousand times
+# ends the process (seen with PyYAML 6.0.3).
 
-
-class _Loader(_Parser):  # type: ignore[misc]
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - ours alone, filled below
+_CORE = {
+    "null": re.compile(r"null|Null|NULL|~|"),
+    "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+    "int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
+    "float": re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"),
+}
+_TAG = "tag:yaml.org,2002:"
+_NO_KEY = object()
 
 
 class _Dumper(_Emitter):  # type: ignore[misc]
@@ -98,56 +109,101 @@ class _Dumper(_Emitter):  # type: ignore[misc]
         return True
 
 
-def _int(loader: Any, node: ScalarNode) -> int:
-    text = str(loader.construct_scalar(node))
-    base = {"0x": 16, "0o": 8}.get(text[:2], 10)
-    return int(text if base == 10 else text[2:], base)
-
-
-def _float(loader: Any, node: ScalarNode) -> float:
-    return float(loader.construct_scalar(node))
-
-
-def _refuse(loader: Any, node: yaml.Node) -> NoReturn:
-    raise ConstructorError(None, None, f"the tag {node.tag} is not read here", node.start_mark)
-
-
-for _tag, _pattern, _first in (
-    ("null", r"null|Null|NULL|~|", ["n", "N", "~", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", _int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _float)
-for _tag in ("timestamp", "binary", "set", "omap", "pairs"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _refuse)
+for _name, _pattern in _CORE.items():  # text is put in quotes where either schema reads something else
+    _Dumper.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern.pattern})\Z"), None)
 
 
 def _yaml(body: bytes) -> Any:
-    value = yaml.load(body, Loader=_Loader)
-    _measure(value)
-    return value
+    if len(body) > MOST_YAML:
+        raise Failure(413, "INVALID_ARGUMENT", f"YAML of more than {MOST_YAML} bytes is not read", "", "TOO_LARGE")
+    found = _Builder()
+    for event in yaml.parse(body, Loader=_Parser):
+        found.take(event)
+    return found.value
 
 
-def _measure(value: Any) -> None:
-    """ValueError for what JSON cannot say, or would say at too great a length."""
-    weight, waiting = 0, [value]
-    while waiting:
-        found = waiting.pop()
-        weight += 1 + (len(found) if isinstance(found, str) else 0)
-        if weight > MOST:
+class _Builder:
+    """A value from a document's events. ValueError for what JSON cannot say, or would say at too great a length."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self._documents = 0
+        self._open: list[tuple[list[Any] | dict[str, Any], str | None, int]] = []  # with anchor, and weight before
+        self._keys: list[Any] = []
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._weight = 0
+
+    def take(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.ScalarEvent):
+            self._grow(1 + len(event.value))
+            value = _scalar(event)
+            if event.anchor:
+                self._anchors[event.anchor] = value, 1 + len(event.value)
+            self._put(value)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(self._open) >= MAX_DEPTH:
+                raise ValueError(f"nested more than {MAX_DEPTH} deep")
+            if event.tag not in (None, "!", _TAG + "map", _TAG + "seq"):
+                raise ValueError(f"the tag {event.tag} is not read here")
+            self._open.append(([] if isinstance(event, yaml.SequenceStartEvent) else {}, event.anchor, self._weight))
+            self._keys.append(_NO_KEY)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            value, anchor, before = self._open.pop()
+            self._keys.pop()
+            self._grow(1)
+            if anchor:
+                self._anchors[anchor] = value, self._weight - before
+            self._put(value)
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise ValueError(f"the alias *{event.anchor} names nothing that stands complete before it")
+            value, weight = self._anchors[event.anchor]
+            self._grow(weight)
+            self._put(value)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise ValueError("more than one document")
+
+    def _grow(self, by: int) -> None:
+        self._weight += by
+        if self._weight > MOST:
             raise ValueError(f"with its aliases followed it has more than {MOST} characters")
-        if isinstance(found, dict):
-            if any(not isinstance(key, str) for key in found):
+
+    def _put(self, value: Any) -> None:
+        if not self._open:
+            self.value = value
+            return
+        top = self._open[-1][0]
+        if isinstance(top, list):
+            top.append(value)
+        elif self._keys[-1] is _NO_KEY:
+            if not isinstance(value, str):
                 raise ValueError("the keys of a mapping must be text; put others in quotes")
-            waiting.extend(found)
-            waiting.extend(found.values())
-        elif isinstance(found, list):
-            waiting.extend(found)
-        elif isinstance(found, float) and not math.isfinite(found):
-            raise ValueError("a number is too large")
+            self._keys[-1] = value
+        else:
+            top[self._keys[-1]] = value
+            self._keys[-1] = _NO_KEY
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    text: str = event.value
+    wanted = (event.tag or "").removeprefix(_TAG)
+    if wanted in ("str", "!") or (not wanted and not event.implicit[0]):
+        return text
+    kinds = [kind for kind, pattern in _CORE.items() if pattern.fullmatch(text)]
+    if wanted and wanted not in kinds:
+        raise ValueError(f"{text[:40]!r} with the tag {event.tag} is not read here")
+    kind = wanted or (kinds[0] if kinds else "str")
+    if kind == "int":
+        base = {"0x": 16, "0o": 8}.get(text[:2], 10)
+        return int(text if base == 10 else text[2:], base)
+    if kind == "float":
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"{text[:40]} is too large")
+        return number
+    return {"null": None, "bool": text.lower() == "true"}.get(kind, text)
 
 
 def _said(error: Exception) -> str:

@@ -65,6 +65,7 @@ def test_a_page_runs_as_written(
     everywhere = {**kept, "TASKFLOW_ADDRESS": cluster.scheduler_address, "PYTHONPATH": str(tmp_path)}
     # Pages start a service as on a machine of its own; here it needs a port and the way to the scheduler.
     service = {"TASKFLOW_SCHEDULER_ADDRESS": cluster.scheduler_address, "TASKFLOW_METRICS_PORT": "0"}
+    service["TASKFLOW_DATABASE_URL"] = cluster.dsn
     everywhere |= {**service, "TASKFLOW_PORT": str(free_ports(1)[0])}
 
     for command, shown in commands(page):

@@ -49,7 +49,7 @@ rpc_seconds = Histogram("taskflow_rpc_seconds", "Time of one call, but for long 
 rpc_failures = Counter("taskflow_rpc_failures_total", "Unary calls answered with an error", ["method", "code"])
 
 http_seconds = Histogram(
-    "taskflow_http_seconds", "Time until the answer to a request begins, but for long polls", ["route"], buckets=_SECONDS
+    "taskflow_http_seconds", "Time until a request's answer begins, but for long polls", ["route"], buckets=_SECONDS
 )
 http_requests = Counter("taskflow_http_requests_total", "Requests answered", ["route", "status"])
 live_streams = Gauge("taskflow_live_streams", "Open pages of the console that are kept up to date")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -10,13 +11,30 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from taskflow import Constant, Fail, Job, JobHandle, JobState, TaskFlow
+from taskflow import Constant, Fail, Job, JobHandle, JobState, StepState, TaskFlow
 from tests.support.chromium import chromium
-from tests.support.cluster import SPINE, ServiceCluster
+from tests.support.cluster import ROOT, SPINE, ServiceCluster
 from tests.support.waiting import eventually
 from tests.support.workers import working
 
 SOON = {"TASKFLOW_LIVE_INTERVAL": "0.3"}
+FORK = {
+    "name": "fork",
+    "steps": [
+        {"name": "charge", "kind": "task", "queue": "shop", "meta": {"input": {"do": "fail"}}},
+        {"name": "pack", "kind": "task", "queue": "shop", "meta": {"input": {"do": "well"}}},
+        {"name": "ship", "kind": "wait", "meta": {"signal": "shipped", "duration": "2d"}, "depends_on": ["pack"]},
+        {"name": "thank", "kind": "task", "queue": "shop", "meta": {"input": {"do": "well"}}},
+        {"name": "apologise", "kind": "task", "queue": "shop", "meta": {"input": {"do": "well"}}},
+        {"name": "close", "kind": "task", "queue": "shop", "meta": {"input": {"do": "well"}}},
+    ],
+    "edges": [
+        {"from": "charge", "to": "thank"},
+        {"from": "charge", "to": "apologise", "on": "failure"},
+        {"from": "ship", "to": "close", "on": "always"},
+        {"from": "apologise", "to": "close"},
+    ],
+}
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PATIENCE = 30_000  # ms
 AA = 4.5  # the least contrast of text, by WCAG
@@ -63,6 +81,8 @@ def shop(running: ServiceCluster, tf: TaskFlow) -> Iterator[dict[str, JobHandle]
         for name, job in made.items():
             eventually(lambda job=job, name=name: job.get().state == JobState(name), timeout=30)  # type: ignore[misc]
         tf.tasks.create("report", queue="shop", schedule="0 8 * * mon")
+        tf.workflows.put(json.loads((ROOT / "sdk" / "examples" / "campaign.json").read_text()))
+        tf.workflows.put(FORK)
         yield made
         go_on.set()
 
@@ -235,21 +255,20 @@ CONTRAST = """(least) => {
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 @pytest.mark.feature("S3.7")
 def test_every_page_can_be_read(
-    shop: dict[str, JobHandle], look: Callable[..., Seen], tmp_path: Path, scheme: str, size: dict[str, int]
+    shop: dict[str, JobHandle],
+    tf: TaskFlow,
+    look: Callable[..., Seen],
+    tmp_path: Path,
+    scheme: str,
+    size: dict[str, int],
 ) -> None:
     """Nothing is wider than the window, every text stands out, every field has a label; pictures go to disk."""
+    run = tf.workflows.start("fork", label="order 4711")
+    eventually(lambda: tf.workflows.get_run(run.id).step("apologise").state is StepState.SUCCEEDED, timeout=30)
     seen = look(color_scheme=scheme, viewport=size)
-    paths = [
-        "/queues",
-        "/queues/shop",
-        "/jobs",
-        "/jobs?state=bored",
-        "/tasks",
-        "/tasks/report",
-        "/schedules",
-        "/workers",
-    ]
-    paths += [f"/jobs/{shop[name].id}" for name in ("running", "failed", "retrying")] + ["/workers", "/nothing"]
+    paths = ["/queues", "/queues/shop", "/jobs", "/jobs?state=bored", "/tasks", "/tasks/report", "/schedules"]
+    paths += [f"/jobs/{shop[name].id}" for name in ("running", "failed", "retrying")]
+    paths += ["/workflows", "/workflows/win-back", "/runs", f"/runs/{run.id}", "/workers", "/nothing"]
 
     for n, path in enumerate(paths):
         seen.page.goto(path)
@@ -281,8 +300,8 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(
         at = page.evaluate(
             "[document.activeElement.textContent.trim(), getComputedStyle(document.activeElement).outlineStyle]"
         )
-        if at[0] in reached and at[0] == "TaskFlow" or page.evaluate("document.activeElement === document.body"):
-            break
+        if page.evaluate("document.activeElement === document.body"):
+            break  # the page's end
         assert at[1] != "none" or not at[0], at
         reached.add(at[0])
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway.console import forms, jobs, queues, schedules, tasks, workers
+from services.gateway.console import forms, jobs, queues, runs, schedules, tasks, workers
 from services.gateway.console.live import Live
 from services.gateway.console.page import Action, Ask, Page, local
 from services.gateway.console.render import STATIC, error_page, html, part, whole
@@ -22,7 +22,7 @@ from services.gateway.gateway import Gateway
 __all__ = ["error_page", "routes"]
 
 HOME = "/queues"
-PARTS = (queues, jobs, tasks, schedules, workers)
+PARTS = (queues, jobs, tasks, schedules, runs, workers)
 PAGES: tuple[Page, ...] = tuple(page for module in PARTS for page in module.PAGES)
 ACTIONS: tuple[Action, ...] = tuple(action for module in PARTS for action in module.ACTIONS)
 
@@ -85,6 +85,7 @@ def _ask(gateway: Gateway, request: Request, form: dict[str, str]) -> Ask:
 
 
 SAID = {
+    "continued": "It goes on from what had failed.",
     "cancelled": "Cancelled, or being cancelled if it runs.",
     "fired": "A job of it is made.",
     "paused": "Paused: nothing of it is handed out until you resume it.",

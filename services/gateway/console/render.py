@@ -30,7 +30,10 @@ MARK = f"form-token-{secrets.token_hex(16)}"
 FOR_EVER = "public, max-age=31536000, immutable"  # a file's name changes with what is in it
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
-SECTIONS = {"queues": "Queues", "jobs": "Jobs", "tasks": "Tasks", "schedules": "Schedules", "workers": "Workers"}
+SECTIONS = {
+    "queues": "Queues", "jobs": "Jobs", "tasks": "Tasks", "schedules": "Schedules", "workflows": "Workflows",
+    "runs": "Runs", "workers": "Workers",
+}  # fmt: skip
 
 
 class Static:

@@ -10,6 +10,7 @@ from typing import Any
 from services.gateway.console import graph, words
 from services.gateway.console.page import PAGE_SIZE, Action, Ask, Page, bad, link, pager, pairs_of
 from services.gateway.errors import Failure
+from taskflow.v1 import schedules_pb2
 from taskflow.v1 import workflows_pb2 as pb
 
 RECENT = 20  # runs on a workflow's page
@@ -113,16 +114,20 @@ async def _workflow(ask: Ask) -> dict[str, Any]:
     name, version = ask.params["name"], ask.said("version")
     if version and not (version.isascii() and version.isdigit() and 0 < int(version) < 1 << 31):
         raise bad("version", f"{version!r} is not the number of a version")
-    workflow, versions, runs = await asyncio.gather(
+    workflow, versions, runs, schedules = await asyncio.gather(
         ask.up.call(ask.up.workflows.GetWorkflow, pb.GetWorkflowRequest(name=name, version=int(version or 0))),
         ask.up.call(ask.up.workflows.ListWorkflows, pb.ListWorkflowsRequest(name=name, page_size=RECENT)),
         ask.up.call(ask.up.workflows.ListRuns, pb.ListRunsRequest(workflow=name, page_size=RECENT)),
+        ask.up.call(
+            ask.up.schedules.ListSchedules, schedules_pb2.ListSchedulesRequest(workflow=name, page_size=RECENT)
+        ),
     )
     return {
         "title": f"Workflow {workflow.name}",
         "workflow": workflow,
         "versions": versions.workflows,
         "runs": runs.runs,
+        "schedules": schedules.schedules,
         "picture": picture(workflow.document, {}, {}),
     }
 

@@ -1,8 +1,10 @@
-"""The shop's app: three kinds of work, each with a handler of another kind.
+"""The shop's app: work of several kinds, each with a handler of another kind.
 
     send_confirmation   a mail over SMTP; waits for the network, so a plain function in a thread
     make_thumbnail      pixels; needs a core of its own, so a process
     import_sales        50,000 rows into a database as one job, which says how far it is
+    report              by a schedule: what the shop has done so far
+    pack_parcel         a step of the workflow in parcel.json; the courier's step is done by courier.sh
 """
 
 import csv
@@ -81,6 +83,26 @@ def import_sales(job: Job, path: str, database: str) -> dict[str, Any]:
     job.progress(total, total=total, unit="rows")
     job.log(f"booked {len(good)} of {total} rows; {len(faults)} are faulty, the first: {next(iter(faults), 'none')}")
     return {"rows": total, "good": len(good), "bad": len(faults), "cents": sum(sale[-1] for sale in good)}
+
+
+@app.task(queue="reports", timeout=10)
+def report(job: Job) -> dict[str, Any]:
+    """What was done so far, by the cluster's own counts."""
+    mails = app.queues.get("mails")
+    done = {str(outcome): count for outcome, count in mails.finished.items()}
+    return {"at": job.metadata.get("taskflow.instant", "now"), "mails": done, "waiting": mails.ready + mails.scheduled}
+
+
+@app.task(queue="parcels", retries=3, timeout=10)
+async def pack_parcel(order: int) -> dict[str, Any]:
+    """Gives the order its parcel."""
+    return {"parcel": f"P{order:06}"}
+
+
+@app.task(queue="parcels", retries=3, timeout=10)
+async def search_parcel(order: int) -> None:
+    """For a parcel that nobody saw arrive; the demo's all do."""
+    raise Fail(f"order {order} is lost")
 
 
 def _book(sales: list[tuple[Any, ...]], target: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.cluster import demo_report
+from services.cluster.demo_parcels import Parcels
 from services.cluster.demo_report import Plan
 from services.cluster.local import local_cluster
 from services.cluster.process import Interrupted
@@ -38,10 +39,11 @@ def demo(orders: int, pictures: int, rows: int, stop: Stop) -> int:
             _say(f"up after {time.monotonic() - began:.1f} s: {_addresses(cluster)}")
             plan = demo_report.plan(Path(name), orders, pictures, rows)
             _say(f"drew {len(plan.pictures)} pictures and wrote {rows:,} sales into a CSV")
-            facts = _work(cluster, plan, receiver, stop)
+            facts, parcels = _work(cluster, plan, receiver, stop)
             _say("stopping")
-        faults = demo_report.check(facts, plan, receiver.mailbox)
+        faults = [*demo_report.check(facts, plan, receiver.mailbox), *parcels.faults()]
         demo_report.show(facts, plan, receiver.mailbox)
+        parcels.show()
     for fault in faults:
         print(f"WRONG: {fault}")
     verdict = f"{len(faults)} things do not add up" if faults else "everything adds up"
@@ -49,13 +51,16 @@ def demo(orders: int, pictures: int, rows: int, stop: Stop) -> int:
     return 1 if faults else 0
 
 
-def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> demo_report.Facts:
+def _work(
+    cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop
+) -> tuple[demo_report.Facts, Parcels]:
     """Hands the jobs in, waits for their end, and gathers the facts while there is a cluster to ask."""
     import examples.shop as shop
     from taskflow import TaskFlow, apps
 
     tf = apps.load(APP, scheduler=cluster.scheduler_address)  # the app is made already, for the default address
     assert isinstance(tf, TaskFlow)
+    parcels = Parcels(tf, cluster["gateway"].address, plan.folder, dict(os.environ))
     try:
         started = time.monotonic()
         plan.ids = {
@@ -64,21 +69,25 @@ def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> 
             "imports": [shop.import_sales.new_job(path=str(plan.csv), database=str(plan.database)).id],
         }
         _say(f"handed in {plan.count} jobs in {(time.monotonic() - started) * 1000:.0f} ms; watch:")
-        jobs = _watch(tf, plan, receiver, stop)
+        jobs = _watch(tf, plan, receiver, parcels, stop)
         seconds = time.monotonic() - started
-        return demo_report.gather(tf, cluster["scheduler"].env["TASKFLOW_DATABASE_URL"], plan, jobs, seconds)
+        parcels.end()
+        dsn = cluster["scheduler"].env["TASKFLOW_DATABASE_URL"]
+        return demo_report.gather(tf, dsn, plan, jobs, seconds), parcels
     finally:
+        parcels.close()
         tf.close()
 
 
-def _watch(tf: TaskFlow, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> list[JobInfo]:
+def _watch(tf: TaskFlow, plan: Plan, receiver: FlakyReceiver, parcels: Parcels, stop: Stop) -> list[JobInfo]:
     """Says how far the jobs are until all are final, or PATIENCE is over. Returns them as they stand then."""
     live = sys.stdout.isatty()
     began = said = time.monotonic()
     while True:
         jobs = demo_report.look(tf, plan)
+        parcels.look()
         now = time.monotonic()
-        done = all(job.state.final for job in jobs) and len(jobs) == plan.count
+        done = parcels.done and all(job.state.final for job in jobs) and len(jobs) == plan.count
         if live or done or now - said >= 1 or jobs[-1].progress:
             line = f"  {now - began:5.1f} s  {demo_report.progress(jobs, plan, receiver.mailbox)}"
             print(f"\r{line}\x1b[K" if live else line, end="" if live else "\n", flush=True)

@@ -39,14 +39,17 @@ def temporary() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.feature("M.5")
+@pytest.mark.feature("M.5", "S1.4", "S1.5", "S2.8")
 def test_the_demo_adds_up_and_leaves_nothing(tmp_path: Path, temporary: Path) -> None:
     output = tmp_path / "out"
 
     status = demo(output, temporary, "--orders", "20", "--pictures", "4", "--rows", "2000").wait(120)
 
     assert status == 0, output.read_text()
-    assert "everything adds up" in output.read_text()
+    said = output.read_text()
+    assert "everything adds up" in said
+    assert "5 of 5 runs of the workflow are done" in said
+    assert "collected by sh and curl" in said or shutil.which("curl") is None
     assert list(temporary.iterdir()) == []
 
 

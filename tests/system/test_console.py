@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -200,11 +201,11 @@ def test_a_job_s_page_has_its_payload_result_attempts_and_log(jobs: dict[str, Jo
 
     failed = visitor.get(f"/jobs/{jobs['failed'].id}")
     assert "Fail the handler said that no retry can help the card was refused" in failed.words
-    assert "UTC" in failed.words and "ago" in failed.words
+    assert re.search(r"UTC (now|\d+ s ago)", failed.words)
 
     retrying = visitor.get(f"/jobs/{jobs['retrying'].id}")
     assert "ValueError" in retrying.words and "Traceback" in retrying.words
-    assert "in 59 min" in retrying.words or "in 1 h" in retrying.words
+    assert re.search(r"in (5|6)\d min", retrying.words)
 
 
 def _logged(page: Answer) -> Answer | None:

@@ -109,11 +109,13 @@ def iso(instant: datetime) -> str:
 
 
 def ago(instant: datetime, now: datetime) -> str:
-    """`3 min ago`, `in 2 h`."""
+    """`3 min ago`, `in 2 h`: in the greatest unit of which there are two."""
     seconds = (now - instant).total_seconds()
-    if abs(seconds) < 1:
+    far = abs(seconds)
+    if far < 1:
         return "now"
-    words = span(abs(round(seconds)), units=1)
+    size, unit = next((each for each in _UNITS if far >= 2 * each[0]), (1.0, "s"))
+    words = f"{far / size:.0f} {unit}"
     return f"{words} ago" if seconds > 0 else f"in {words}"
 
 
@@ -121,13 +123,13 @@ def seconds_of(duration: Duration) -> float:
     return duration.seconds + duration.nanos / 1e9
 
 
-def span(seconds: float, units: int = 2) -> str:
-    """A duration in its greatest units: `2 d 3 h`, `4 min 5 s`, `1.5 s`, `12 ms`."""
+def span(seconds: float) -> str:
+    """A duration in its two greatest units: `2 d 3 h`, `4 min 5 s`, `1.5 s`, `12 ms`."""
     if seconds < 0.001:
         return "0 s" if not seconds else "< 0.1 ms" if seconds < 0.0001 else f"{seconds * 1000:.1f} ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 10 and units > 1:
+    if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -136,7 +138,7 @@ def span(seconds: float, units: int = 2) -> str:
             whole = int(seconds // size)
             small, name = (*_UNITS[n + 1 :], (1.0, "s"))[0]
             rest = int((seconds - whole * size) // small)
-            return f"{whole} {unit} {rest} {name}" if rest and units > 1 and whole < 100 else f"{whole} {unit}"
+            return f"{whole} {unit} {rest} {name}" if rest and whole < 100 else f"{whole} {unit}"
     raise AssertionError
 
 

@@ -60,6 +60,11 @@ if (live && "live" in live.dataset) {
   window.addEventListener("pageshow", () => document.hidden || listen());
 }
 
+// On a narrow screen the sections are in one row that can be shifted.
+const sections = document.querySelector("nav[aria-label=Sections]");
+const current = sections?.querySelector("[aria-current]");
+if (current) sections.scrollLeft = current.offsetLeft - sections.offsetLeft - 40;
+
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset.confirm;
   if (question && !window.confirm(question)) event.preventDefault();

@@ -1,4 +1,5 @@
-"""The campaign of sdk/examples/campaign.json on a real cluster, against a real web server: the app's own service."""
+"""REST calls and commands as steps, on a real cluster and against a real web server; and the campaign of
+sdk/examples/campaign.json."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from datetime import datetime, timedelta
 import pytest
 from aiohttp import web
 
-from taskflow import RunInfo, RunState, StepState, TaskFlow
+from taskflow import RunFailed, RunInfo, RunState, StepState, TaskFlow
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
 from tests.support.docs import EXAMPLES
@@ -28,8 +29,15 @@ class Shop:
         self.mails: list[dict[str, str]] = []
         self.refusals = 0  # how many mails are refused first
         self.unscheduled: list[str] = []
+        self.here, self.both = 0, asyncio.Event()
         self.tf: TaskFlow | None = None
-        self.routes: dict[str, Handler] = {"/users/u1": self.user, "/users/u2": self.user, "/mails": self.mail}
+        self.routes: dict[str, Handler] = {
+            "/users/u1": self.user,
+            "/users/u2": self.user,
+            "/mails": self.mail,
+            "/echo": self.echo,
+            "/gone": self.gone,
+        }
         self.server = WebServer(self.routes)
 
     async def user(self, request: web.Request) -> web.Response:
@@ -43,6 +51,18 @@ class Shop:
             return web.Response(status=503)
         self.mails.append(await request.json())
         return web.Response(status=202)
+
+    async def echo(self, request: web.Request) -> web.Response:
+        """What came in, once two calls are here: they are made at once."""
+        self.here += 1
+        if self.here > 1:
+            self.both.set()
+        async with asyncio.timeout(20):
+            await self.both.wait()
+        return web.json_response({"query": dict(request.query), "header": request.headers.get("X-From")})
+
+    async def gone(self, request: web.Request) -> web.Response:
+        return web.json_response({"why": "gone"}, status=410)
 
     async def unschedule(self, request: web.Request) -> web.Response:
         """Ends what is scheduled for the user in this campaign, whatever it is."""
@@ -62,6 +82,8 @@ def shop() -> Iterator[Shop]:
 @pytest.fixture(scope="module")
 def cluster(make_cluster: Callable[..., ServiceCluster], shop: Shop) -> ServiceCluster:
     worker = {
+        "TASKFLOW_BUILTINS": "http,shell",
+        "TASKFLOW_SHELL_ALLOW": "sort,false",
         "TASKFLOW_HTTP_ALLOW": f"127.0.0.1:{shop.server.port}",
         "TASKFLOW_SECRET_MAILER": TOKEN,
         "TASKFLOW_HTTP_SECRET_HOSTS": f"MAILER=127.0.0.1:{shop.server.port}",
@@ -162,3 +184,52 @@ def test_who_does_not_answer_is_given_up_a_day_before_the_offer_ends(
     assert done.output == {"answered": False}
     job = tf.jobs.get(done.step("give_up").jobs[0].job_id)
     assert job.result == "closed for u2"
+
+
+@pytest.mark.feature("S0.1", "S0.3", "S1.4")
+def test_calls_are_made_at_once_and_a_failed_one_stops_nothing_where_the_step_says_so(tf: TaskFlow) -> None:
+    echo = {"url": "/echo", "query": {"n": "{{ input.n }}"}, "headers": {"X-From": "run {{ context.run_id }}"}}
+    calls = [
+        {"name": "one", **echo},
+        {"name": "two", **echo},
+        {"name": "lost", "url": "/gone"},
+        {"name": "fine", "url": "/gone", "expected_status": [410]},
+    ]
+    all_at_once = {"name": "calls", "kind": "task_flow", "meta": {"calls": calls, "parallel": True}}
+    lenient = {**all_at_once, "meta": {**all_at_once["meta"], "continue_on_failure": True}}  # type: ignore[dict-item]
+    tf.workflows.put({"name": "lenient", "steps": [lenient], "output": "{{ steps.calls.result }}"})
+    tf.workflows.put({"name": "strict", "steps": [all_at_once]})
+
+    run = tf.workflows.start("lenient", {"n": 7})
+    one, two, lost, fine = tf.workflows.wait(run.id, 60).output
+    strict = tf.workflows.start("strict", {"n": 7})
+
+    assert one["body"] == two["body"] == {"query": {"n": "7"}, "header": f"run {run.id}"}
+    assert (one["status"], fine["status"], fine["body"]) == (200, 410, {"why": "gone"})
+    assert (lost["name"], lost["error"]["type"]) == ("lost", "HttpStatus")
+    with pytest.raises(RunFailed, match="410"):
+        tf.workflows.wait(strict.id, 60)
+
+
+@pytest.mark.feature("S0.2", "S1.9")
+def test_a_step_runs_a_command_that_the_operator_allows(tf: TaskFlow) -> None:
+    def shell(name: str, *command: str, **more: object) -> dict[str, object]:
+        return {"name": name, "kind": "shell", "meta": {"command": list(command)}, **more}
+
+    tf.workflows.put({
+        "name": "commands",
+        "steps": [
+            shell("sorted", "sort", "--version"),
+            shell("fails", "false", depends_on=["sorted"]),
+            shell("refused", "rm", "-r", "/"),
+        ],
+        "edges": [{"from": "fails", "to": "refused", "on": "failure"}],
+    })  # fmt: skip
+
+    with pytest.raises(RunFailed) as failed:
+        tf.workflows.wait(tf.workflows.start("commands").id, 60)
+
+    sorted_, fails, refused = failed.value.run.steps
+    assert [str(step.state) for step in (sorted_, fails, refused)] == ["succeeded", "failed", "failed"]
+    assert "sort" in "".join(line.message for line in tf.jobs.logs(sorted_.jobs[0].job_id))
+    assert refused.error is not None and "rm" in refused.error.message

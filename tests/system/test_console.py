@@ -193,6 +193,7 @@ def test_a_job_s_page_has_its_payload_result_attempts_and_log(jobs: dict[str, Jo
     done = visitor.get(f"/jobs/{jobs['succeeded'].id}")
     assert '"well"' in done.words and '"done": "well"' in done.words
     assert done.row(No="1")["Outcome"] == "succeeded final"
+    assert "Metadata user=u2" in done.words and "taskflow.run" not in done.words
     assert "nice" in done.links and done.links["nice"] == "/jobs?tags=nice"
 
     busy = eventually(lambda: _logged(visitor.get(f"/jobs/{jobs['running'].id}")), timeout=20)

@@ -20,6 +20,7 @@ from taskflow.v1 import jobs_pb2
 LOG_LINES = 200
 STATES = {words.job_state(number): number for number in jobs_pb2.JobState.values() if number}
 FINAL = (jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED)
+RUN = "taskflow.run"  # in the metadata of a job that a run made
 FILTERS = ("queue", "task", "error", "tags", "metadata", "after", "before")
 MEDIA = {
     jobs_pb2.ENCODING_TEXT: ("text/plain; charset=utf-8", "txt"),
@@ -86,6 +87,7 @@ async def _show(ask: Ask) -> dict[str, Any]:
         "job": job,
         "queue": full(job.namespace, job.queue),
         "final": job.state in FINAL,
+        "run": job.options.metadata.get(RUN, ""),
         "attempts": tries.attempts,
         "logs": lines.logs,
         "log_pages": pager(ask, lines.next_page_token, "log", "log_back"),

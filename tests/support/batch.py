@@ -25,9 +25,9 @@ GATED = ["sh", "-c", 'echo $$ > "$0.pid"; until [ -s "$0" ]; do sleep 0.05; done
 
 
 class BatchServer:
-    """Started when made. `queues` exist, and the job definitions `gated` and `env`."""
+    """Started when made. Has the job definitions `gated` and `env`, and the queues that a test makes."""
 
-    def __init__(self, directory: Path, *queues: str, port: int = 0) -> None:
+    def __init__(self, directory: Path, port: int = 0) -> None:
         self.port = port or free_ports(1)[0]
         self.directory = directory
         self.url = f"http://127.0.0.1:{self.port}"
@@ -35,7 +35,7 @@ class BatchServer:
         self.program = Program(command, directory / "batch.log", environment(os.environ))
         eventually(self._answers, 30)
         self.batch = self.client("batch")
-        self._set_up(queues)
+        self._set_up()
 
     def client(self, service: str) -> Any:
         once = Config(retries={"total_max_attempts": 1, "mode": "standard"})
@@ -50,18 +50,19 @@ class BatchServer:
             return False
         return True
 
-    def _set_up(self, queues: tuple[str, ...]) -> None:
+    def _set_up(self) -> None:
         role = self.client("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
         compute = self.batch.create_compute_environment(
             computeEnvironmentName="here", type="UNMANAGED", state="ENABLED", serviceRole=role
-        )["computeEnvironmentArn"]
-        for queue in queues:
-            self.batch.create_job_queue(
-                jobQueueName=queue, state="ENABLED", priority=1,
-                computeEnvironmentOrder=[{"order": 1, "computeEnvironment": compute}],
-            )  # fmt: skip
+        )
+        self._place = [{"order": 1, "computeEnvironment": compute["computeEnvironmentArn"]}]
         self.define("gated", GATED)
         self.define("env", ["sh", "-c", 'env > "$0"', "Ref::file"])
+
+    def queue(self, name: str) -> str:
+        """A new one; its name."""
+        self.batch.create_job_queue(jobQueueName=name, state="ENABLED", priority=1, computeEnvironmentOrder=self._place)
+        return name
 
     def define(self, name: str, command: list[str]) -> None:
         self.batch.register_job_definition(

@@ -33,12 +33,13 @@ class Pushing:
         self.cluster = cluster
         self.batch = batch
         self.folder = folder
+        self.queue = batch.queue(f"q{next(_numbers)}")
         self.tf = TaskFlow(cluster.scheduler_address)
         self.started: list[Program] = []
 
-    def destination(self, queue: str, **more: Any) -> dict[str, Any]:
+    def destination(self, queue: str = "", **more: Any) -> dict[str, Any]:
         return {
-            "kind": "aws-batch", "job_queue": queue, "region": REGION, "endpoint_url": self.batch.url,
+            "kind": "aws-batch", "job_queue": queue or self.queue, "region": REGION, "endpoint_url": self.batch.url,
             "job_definition": "gated", **more,
         }  # fmt: skip
 
@@ -74,6 +75,13 @@ class Pushing:
     def logs(self, id: str) -> str:
         return "\n".join(line.message for line in self.tf.jobs.logs(id))
 
+    def jobs(self) -> list[dict[str, Any]]:
+        """All external jobs that there ever were."""
+        return self.batch.jobs(self.queue)
+
+    def statuses(self) -> list[str]:
+        return [job["status"] for job in self.jobs()]
+
     def runs_there(self, gate: Path) -> int:
         """The process of the container that waits at the gate, once it runs."""
         pid = gate.with_suffix(".pid")
@@ -92,7 +100,7 @@ class Pushing:
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchServer]:
-    server = BatchServer(tmp_path_factory.mktemp("batch"), *(f"q{n}" for n in range(1, 13)))
+    server = BatchServer(tmp_path_factory.mktemp("batch"))
     yield server
     server.close()
 
@@ -110,7 +118,7 @@ def pushing(cluster: ServiceCluster, batch: BatchServer, tmp_path: Path) -> Iter
 @pytest.mark.feature("S1.8")
 def test_a_job_is_queued_then_runs_then_succeeds_there_with_a_link_to_its_log(pushing: Pushing) -> None:
     pushing.batch.hold(True)
-    pusher = pushing.start({"etl": pushing.destination("q1", tasks={"extract": {}})}, "one")
+    pusher = pushing.start({"etl": pushing.destination(tasks={"extract": {}})}, "one")
     gate = pushing.gate()
 
     id = pushing.new("extract", gate)
@@ -122,7 +130,7 @@ def test_a_job_is_queued_then_runs_then_succeeds_there_with_a_link_to_its_log(pu
     gate.write_text("0")
 
     job = pushing.ends(id, JobState.SUCCEEDED)
-    (there,) = pushing.batch.jobs("q1")
+    (there,) = pushing.jobs()
     assert job.result["id"] == there["jobId"]
     assert job.result["exit_code"] == 0
     assert job.result["log_url"].startswith(f"https://{REGION}.console.aws.amazon.com/cloudwatch/home?region=")
@@ -132,7 +140,7 @@ def test_a_job_is_queued_then_runs_then_succeeds_there_with_a_link_to_its_log(pu
 
 @pytest.mark.feature("S1.8")
 def test_a_failure_has_its_exit_code_and_each_attempt_is_one_external_job(pushing: Pushing) -> None:
-    pushing.start({"etl": pushing.destination("q2", tasks={"fails": {}})}, "two")
+    pushing.start({"etl": pushing.destination(tasks={"fails": {}})}, "two")
     gate = pushing.gate()
     gate.write_text("3")
 
@@ -143,7 +151,7 @@ def test_a_failure_has_its_exit_code_and_each_attempt_is_one_external_job(pushin
     assert (job.error.type, job.attempt) == ("ExitCode", 2)
     assert "exit code 3" in job.error.message
     assert "log: https://" in job.error.message
-    there = pushing.batch.jobs("q2")
+    there = pushing.jobs()
     names = {f"taskflow-two-{attempt.exec_id.replace('-', '')}" for attempt in pushing.tf.jobs.attempts(id)}
     assert {job["jobName"] for job in there} == names
     assert [job["status"] for job in there] == ["FAILED", "FAILED"]
@@ -151,7 +159,7 @@ def test_a_failure_has_its_exit_code_and_each_attempt_is_one_external_job(pushin
 
 @pytest.mark.feature("S1.8")
 def test_a_cancel_ends_the_external_job(pushing: Pushing) -> None:
-    pushing.start({"etl": pushing.destination("q3", tasks={"endless": {}})}, "three")
+    pushing.start({"etl": pushing.destination(tasks={"endless": {}})}, "three")
     gate = pushing.gate()
     id = pushing.new("endless", gate, retries=3)
     process = pushing.runs_there(gate)
@@ -160,35 +168,53 @@ def test_a_cancel_ends_the_external_job(pushing: Pushing) -> None:
 
     pushing.ends(id, JobState.CANCELLED)
     eventually(lambda: not runs(process), PATIENCE)
-    eventually(lambda: pushing.batch.statuses("q3") == ["FAILED"], PATIENCE)
+    eventually(lambda: pushing.statuses() == ["FAILED"], PATIENCE)
 
 
 @pytest.mark.feature("S1.8")
 @pytest.mark.feature("M.9")
-@pytest.mark.parametrize("point", ["push.submitted", "push.started"])
-def test_a_pusher_that_is_killed_around_the_submit_leaves_one_external_job(pushing: Pushing, point: str) -> None:
-    queue = {"push.submitted": "q4", "push.started": "q5"}[point]
-    owner, task = point.replace(".", "-")[:20], point.replace(".", "-")
-    destinations = {"etl": pushing.destination(queue, tasks={task: {}})}
+@pytest.mark.parametrize("point", ["took", "started", "submitted", "ended", "reported"])
+def test_a_pusher_that_is_killed_at_any_step_leaves_one_external_job_and_uses_no_try(
+    pushing: Pushing, point: str
+) -> None:
+    destinations = {"etl": pushing.destination(tasks={point: {}})}
     gate = pushing.gate()
-    first = pushing.start(destinations, owner, failpoints=f"{point}=kill")
-    id = pushing.new(task, gate)
-    first.wait(PATIENCE)
-    assert len(pushing.batch.jobs(queue)) == (1 if point == "push.submitted" else 0)
-
-    pushing.start(destinations, owner)
-    pushing.runs_there(gate)
     gate.write_text("0")
+    first = pushing.start(destinations, point, failpoints=f"push.{point}=kill")
+    id = pushing.new(point, gate)
+    first.wait(PATIENCE)
+
+    pushing.start(destinations, point)
 
     job = pushing.ends(id, JobState.SUCCEEDED)
-    assert job.attempt == 1
-    assert [job["status"] for job in pushing.batch.jobs(queue)] == ["SUCCEEDED"]
+    (there,) = pushing.jobs()
+    assert job.result["id"] == there["jobId"]
+    pushing.ends(pushing.new(point, gate), JobState.SUCCEEDED)  # by then it has looked at everything
+    assert pushing.statuses() == ["SUCCEEDED", "SUCCEEDED"]
+
+
+@pytest.mark.feature("M.9")
+def test_a_pusher_that_is_killed_while_it_ends_a_job_there_ends_it_when_it_is_back(pushing: Pushing) -> None:
+    destinations = {"etl": pushing.destination(tasks={"ending": {}})}
+    first = pushing.start(destinations, "ending", failpoints="push.doomed=kill")
+    gate = pushing.gate()
+    id = pushing.new("ending", gate, retries=3)
+    process = pushing.runs_there(gate)
+    pushing.tf.jobs.cancel(id)
+    first.wait(PATIENCE)
+    assert runs(process)
+
+    pushing.start(destinations, "ending")
+
+    eventually(lambda: not runs(process), PATIENCE)
+    assert pushing.ends(id, JobState.CANCELLED).attempt == 1
+    assert len(pushing.jobs()) == 1
 
 
 @pytest.mark.feature("S1.8")
 @pytest.mark.feature("M.9")
 def test_what_ended_while_no_pusher_ran_is_reported_and_what_was_cancelled_then_is_ended(pushing: Pushing) -> None:
-    destinations = {"etl": pushing.destination("q6", tasks={"left": {}})}
+    destinations = {"etl": pushing.destination(tasks={"left": {}})}
     first = pushing.start(destinations, "left")
     ending, cancelled = pushing.gate(), pushing.gate()
     ends, stays = pushing.new("left", ending), pushing.new("left", cancelled)
@@ -199,20 +225,21 @@ def test_what_ended_while_no_pusher_ran_is_reported_and_what_was_cancelled_then_
     first.kill()
     ending.write_text("0")
     pushing.tf.jobs.cancel(stays)
-    eventually(lambda: pushing.batch.statuses("q6") == ["RUNNING", "SUCCEEDED"] or
-               pushing.batch.statuses("q6") == ["SUCCEEDED", "RUNNING"], PATIENCE)  # fmt: skip
+    eventually(lambda: pushing.statuses() == ["RUNNING", "SUCCEEDED"] or
+               pushing.statuses() == ["SUCCEEDED", "RUNNING"], PATIENCE)  # fmt: skip
     assert runs(process)
     pushing.start(destinations, "left")
 
     assert pushing.ends(ends, JobState.SUCCEEDED).attempt == 1
     pushing.ends(stays, JobState.CANCELLED)
     eventually(lambda: not runs(process), PATIENCE)
-    assert len(pushing.batch.jobs("q6")) == 2
+    assert len(pushing.jobs()) == 2
 
 
 @pytest.mark.feature("S1.8")
 def test_two_destinations_are_used_at_once_and_a_destination_s_own_name_is_a_task(pushing: Pushing) -> None:
-    pushing.start({"small": pushing.destination("q7", tasks={"load": {}}), "large": pushing.destination("q8")}, "both")
+    other = pushing.batch.queue(f"q{next(_numbers)}")
+    pushing.start({"small": pushing.destination(tasks={"load": {}}), "large": pushing.destination(other)}, "both")
     pushing.tf.tasks.create("yearly", target="large", queue="external", retries=1)
     gates = [pushing.gate(), pushing.gate()]
 
@@ -224,13 +251,13 @@ def test_two_destinations_are_used_at_once_and_a_destination_s_own_name_is_a_tas
 
     destinations = [pushing.ends(id, JobState.SUCCEEDED).result["destination"] for id in jobs]
     assert destinations == ["small", "large"]
-    assert (pushing.batch.statuses("q7"), pushing.batch.statuses("q8")) == (["SUCCEEDED"], ["SUCCEEDED"])
+    assert (pushing.statuses(), pushing.batch.statuses(other)) == (["SUCCEEDED"], ["SUCCEEDED"])
 
 
 @pytest.mark.feature("S1.8")
 def test_while_the_destination_is_away_jobs_wait_and_use_no_try(pushing: Pushing) -> None:
     (nobody,) = free_ports(1)
-    away = pushing.destination("q9", tasks={"patient": {}}) | {"endpoint_url": f"http://127.0.0.1:{nobody}"}
+    away = pushing.destination(tasks={"patient": {}}) | {"endpoint_url": f"http://127.0.0.1:{nobody}"}
     gate = pushing.gate()
     gate.write_text("0")
     pusher = pushing.start({"etl": away}, "patient")
@@ -241,20 +268,21 @@ def test_while_the_destination_is_away_jobs_wait_and_use_no_try(pushing: Pushing
     assert f"127.0.0.1:{nobody}" in pusher.output
     assert pushing.get(id).state is JobState.READY
     assert list(pushing.tf.jobs.attempts(id)) == []
-    server = BatchServer(pushing.folder, "q9", port=nobody)
+    server = BatchServer(pushing.folder, port=nobody)
+    server.queue(pushing.queue)
     try:
         job = pushing.ends(id, JobState.SUCCEEDED)
         assert job.attempt == 1
         assert "destination etl cannot be used: over" in pusher.output
-        assert server.statuses("q9") == ["SUCCEEDED"]
+        assert server.statuses(pushing.queue) == ["SUCCEEDED"]
     finally:
         server.close()
 
 
 @pytest.mark.feature("M.9")
 def test_a_submit_without_an_answer_becomes_one_external_job(pushing: Pushing) -> None:
-    server = BatchServer(pushing.folder, "q")
-    destination = pushing.destination("q", tasks={"unheard": {}}) | {"endpoint_url": server.url}
+    server = BatchServer(pushing.folder)
+    destination = pushing.destination(server.queue("q"), tasks={"unheard": {}}) | {"endpoint_url": server.url}
     gate = pushing.gate()
     try:
         pusher = pushing.start({"etl": destination}, "unheard", failpoints="push.started=delay:2")
@@ -274,21 +302,21 @@ def test_a_submit_without_an_answer_becomes_one_external_job(pushing: Pushing) -
 
 @pytest.mark.feature("M.9")
 def test_of_two_external_jobs_of_one_attempt_the_later_is_ended_and_a_stranger_is_left_alone(pushing: Pushing) -> None:
-    pusher = pushing.start({"etl": pushing.destination("q11", tasks={"twin": {}})}, "twins")
+    pusher = pushing.start({"etl": pushing.destination(tasks={"twin": {}})}, "twins")
     gate, other, foreign = pushing.gate(), pushing.gate(), pushing.gate()
     id = pushing.new("twin", gate)
     pushing.runs_there(gate)
-    (first,) = pushing.batch.jobs("q11")
+    (first,) = pushing.jobs()
 
     def submit(name: str, job: str, gate: Path) -> str:
-        return str(pushing.batch.submit(name, "q11", gate, TASKFLOW_JOB_ID=job))
+        return str(pushing.batch.submit(name, pushing.queue, gate, TASKFLOW_JOB_ID=job))
 
     later = submit(first["jobName"], id, other)
     stranger = submit(f"taskflow-twins-{uuid4().hex}", str(uuid4()), foreign)
     process = pushing.runs_there(foreign)
 
     statuses = {first["jobId"]: "RUNNING", later: "FAILED", stranger: "RUNNING"}
-    eventually(lambda: {j["jobId"]: j["status"] for j in pushing.batch.jobs("q11")} == statuses, PATIENCE)
+    eventually(lambda: {j["jobId"]: j["status"] for j in pushing.jobs()} == statuses, PATIENCE)
     eventually(lambda: "that this TaskFlow does not know is left alone" in pusher.output, PATIENCE)
     gate.write_text("0")
     pushing.ends(id, JobState.SUCCEEDED)
@@ -298,7 +326,7 @@ def test_of_two_external_jobs_of_one_attempt_the_later_is_ended_and_a_stranger_i
 
 @pytest.mark.feature("S1.8")
 def test_a_pusher_that_is_stopped_leaves_what_it_submitted_to_the_next(pushing: Pushing) -> None:
-    destinations = {"etl": pushing.destination("q10", tasks={"long": {}})}
+    destinations = {"etl": pushing.destination(tasks={"long": {}})}
     first = pushing.start(destinations, "stopped")
     gate = pushing.gate()
     id = pushing.new("long", gate)
@@ -309,13 +337,13 @@ def test_a_pusher_that_is_stopped_leaves_what_it_submitted_to_the_next(pushing: 
     gate.write_text("0")
 
     assert pushing.ends(id, JobState.SUCCEEDED).attempt == 1
-    assert pushing.batch.statuses("q10") == ["SUCCEEDED"]
+    assert pushing.statuses() == ["SUCCEEDED"]
 
 
 @pytest.mark.feature("S1.8")
 def test_what_a_destination_will_never_take_fails_at_once_and_says_why(pushing: Pushing) -> None:
     tasks = {"lost": {"job_definition": "no-such"}, "bold": {}}
-    pushing.start({"etl": pushing.destination("q12", tasks=tasks)}, "refused")
+    pushing.start({"etl": pushing.destination(tasks=tasks)}, "refused")
 
     lost = pushing.ends(pushing.new("lost", pushing.gate(), retries=5), JobState.FAILED)
     bold = pushing.tf.new_job("external", {"push": {"command": ["reboot"]}}, task="bold", retries=5)
@@ -331,7 +359,7 @@ def test_what_a_destination_will_never_take_fails_at_once_and_says_why(pushing: 
 @pytest.mark.feature("S1.8")
 def test_the_program_is_told_what_it_runs_for(pushing: Pushing) -> None:
     tasks = {"told": {"job_definition": "env", "environment": {"COLOUR": "red", "SIZE": "9"}}}
-    pushing.start({"etl": pushing.destination("q10", tasks=tasks, overrides=["environment"])}, "told")
+    pushing.start({"etl": pushing.destination(tasks=tasks, overrides=["environment"])}, "told")
     file = pushing.folder / "environment"
 
     id = pushing.tf.new_job(
@@ -349,7 +377,7 @@ def test_the_program_is_told_what_it_runs_for(pushing: Pushing) -> None:
 
 @pytest.mark.feature("S1.8")
 def test_an_attempt_over_its_timeout_is_ended_there(pushing: Pushing) -> None:
-    pushing.start({"etl": pushing.destination("q10", tasks={"slow": {}})}, "slow")
+    pushing.start({"etl": pushing.destination(tasks={"slow": {}})}, "slow")
     gate = pushing.gate()
 
     id = pushing.new("slow", gate, timeout=8)
@@ -371,7 +399,7 @@ def test_an_attempt_over_its_timeout_is_ended_there(pushing: Pushing) -> None:
 def test_a_wrong_setting_ends_the_start_with_one_line(
     pushing: Pushing, setting: str, value: str, complaint: str
 ) -> None:
-    nowhere = {"etl": pushing.destination("q1") | {"region": "", "endpoint_url": ""}}
+    nowhere = {"etl": pushing.destination() | {"region": "", "endpoint_url": ""}}
     pusher = pushing.start(nowhere, "fine", **{setting: value})
 
     assert pusher.wait() == 2

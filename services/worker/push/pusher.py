@@ -150,6 +150,7 @@ class Pusher:
                 await asyncio.gather(*map(self._begin, orders))
 
     async def _begin(self, order: Order) -> None:
+        await failpoints.reach("push.took")
         held = self._held[order.ticket.exec_id] = Held(order.ticket, order, starting=True)
         try:
             await self._start(held)
@@ -299,6 +300,7 @@ class Pusher:
                     del self._doomed[job.id]
                     log.info("has ended", job=job.ticket.job, destination=self._at.name, id=job.id)
                 else:
+                    await failpoints.reach("push.doomed")
                     await self._call(self._at.terminate, job, f"TaskFlow: {why}")
 
     # -- TaskFlow ----------------------------------------------------------------------------------------------------
@@ -323,7 +325,11 @@ class Pusher:
 
     async def _report(self) -> None:
         ended = [h for h in self._held.values() if h.verdict is not None and not h.lines]
-        answers = await self._executor.report([verdicts.outcome_of(h) for h in ended]) if ended else {}
+        if not ended:
+            return
+        await failpoints.reach("push.ended")
+        answers = await self._executor.report([verdicts.outcome_of(h) for h in ended])
+        await failpoints.reach("push.reported")
         for held in ended:
             why = answers.get(held.ticket.exec_id)
             if why == "NOT_STARTED":

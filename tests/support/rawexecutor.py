@@ -21,7 +21,8 @@ class RawExecutor:
         self.says = worker_pb2.Executor(**{"name": "raw", **says})
 
     def __enter__(self) -> Self:
-        topology = eventually(lambda: (t := self._api.topology()).coordinators and t.queues and t)
+        eventually(lambda: (seen := self._api.topology()).coordinators and seen.queues)
+        topology = self._api.topology()
         self._channels = [
             grpc.insecure_channel(instance.addresses[0], options=[("grpc.enable_http_proxy", 0)])
             for instance in (topology.coordinators[0], topology.queues[0])
@@ -63,8 +64,8 @@ class RawExecutor:
         told = worker_pb2.AttemptOutcome(
             exec_id=task.exec_id,
             job_id=task.job_id,
-            outcome=outcome,
-            **fields,  # type: ignore[arg-type]
+            outcome=outcome,  # type: ignore[arg-type]
+            **fields,
         )
         request = worker_pb2.ReportRequest(outcomes=[told], executor=self.says)
         answer = self.coordinator.Report(request, timeout=TIMEOUT)

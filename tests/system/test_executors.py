@@ -42,15 +42,34 @@ def tf(manual: ServiceCluster) -> Iterator[TaskFlow]:
 
 def start(executor: RawExecutor, task: queue_pb2.Assignment) -> str:
     """The reason for which it is refused; UNAVAILABLE is asked again, as an executor would."""
+    said: list[str] = []
 
-    def tried() -> tuple[str] | None:
+    def tried() -> bool:
         try:
             executor.start(task)
+            said.append("")
         except grpc.RpcError as error:
-            return None if error.code() in GONE else (refusal(error).reason,)
-        return ("",)
+            if error.code() not in GONE:
+                said.append(refusal(error).reason)
+        return bool(said)
 
-    return eventually(tried, 60)[0]
+    eventually(tried, 60)
+    return said[0]
+
+
+def take(executor: RawExecutor) -> queue_pb2.Assignment:
+    """One task, whoever is away meanwhile."""
+    handed: list[queue_pb2.Assignment] = []
+
+    def polled() -> bool:
+        try:
+            handed.extend(executor.poll(seconds=1))
+        except grpc.RpcError as error:
+            assert error.code() in GONE
+        return bool(handed)
+
+    eventually(polled, 60)
+    return handed[0]
 
 
 @pytest.mark.feature("S2.6", "R4", "R5", "M.11")
@@ -96,7 +115,7 @@ def test_a_started_task_goes_on_through_a_restart_and_a_requested_one_is_handed_
         manual.start(name)
         manual.wait_healthy(name)
 
-        again = eventually(lambda: poll(executor), 60)
+        again = take(executor)
         assert again.job_id == requested.job_id and again.exec_id != requested.exec_id
         assert start(executor, requested) == "STALE_EXEC_ID"
         assert start(executor, again) == ""
@@ -107,21 +126,12 @@ def test_a_started_task_goes_on_through_a_restart_and_a_requested_one_is_handed_
     assert rows.found(manual.dsn, "select * from taskflow.leases") == []
 
 
-def poll(executor: RawExecutor) -> queue_pb2.Assignment | None:
-    try:
-        handed = executor.poll(seconds=1)
-    except grpc.RpcError as error:
-        assert error.code() in GONE
-        return None
-    return handed[0] if handed else None
-
-
 @pytest.mark.feature("S2.3", "A8")
 def test_a_start_on_disk_whose_answer_was_lost_may_be_repeated(manual: ServiceCluster, api: Api) -> None:
     job = api.new("unanswered", task="unanswered")
     manual.restart("coordinator", env={"TASKFLOW_FAILPOINTS": "coordinator.started=kill@1"})
     with RawExecutor(api, ["unanswered"]) as executor:
-        task = eventually(lambda: poll(executor), 60)
+        task = take(executor)
         with pytest.raises(grpc.RpcError) as caught:
             executor.start(task)
         assert caught.value.code() in GONE

@@ -124,7 +124,10 @@ class ExecutorWorld(World):
         entry = self.present(executor, exec_id)
         if entry is not None and entry.started:
             self.accept(entry, exec_id)
-        self.send(lambda: executor.running.pop(exec_id, None))
+        self.send(lambda: self.on_recorded(executor, exec_id))
+
+    def on_recorded(self, executor: ModelExecutor, exec_id: bytes) -> None:
+        executor.running.pop(exec_id, None)
 
     # -- what happens ------------------------------------------------------------------------
     def executor_polls(self) -> None:

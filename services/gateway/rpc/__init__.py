@@ -21,12 +21,13 @@ from services.gateway.rpc.cluster import Cluster
 from services.gateway.rpc.definitions import Definitions
 from services.gateway.rpc.executing import Executing
 from services.gateway.rpc.params import Params, shown
-from services.gateway.rpc.tasks import Tasks
+from services.gateway.rpc.tasks import Gone, Tasks
+from services.gateway.rpc.workflows import Workflows
 from services.runtime import logs
 
 log = logs.get("rpc")
 
-Method = Callable[[Params, Callable[[], Awaitable[None]]], Awaitable[dict[str, Any]]]
+Method = Callable[[Params, Gone], Awaitable[dict[str, Any]]]
 
 PREFIXES = ("awf.", "taskflow.")
 WAITING = "task/long-poll"
@@ -40,7 +41,8 @@ class Rpc:
     def __init__(self, gateway: Gateway) -> None:
         definitions = Definitions(gateway)
         tasks = Tasks(gateway, definitions)
-        executing = Executing(gateway, Cluster(gateway), tasks, definitions)
+        workflows = Workflows(gateway, tasks)
+        executing = Executing(gateway, Cluster(gateway), tasks, workflows, definitions)
         self.methods: Mapping[str, Method] = {
             "task/poll": executing.poll,
             WAITING: executing.long_poll,
@@ -52,6 +54,10 @@ class Rpc:
             "task/status": tasks.status,
             "task/cancel": tasks.cancel,
             "task/list": tasks.listed,
+            "workflow/create-and-execute": workflows.create,
+            "workflow/status": workflows.status,
+            "workflow/cancel": workflows.cancel,
+            "workflow/list": workflows.listed,
         }
 
     async def serve(self, request: Request) -> Response:

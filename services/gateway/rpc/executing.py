@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -15,7 +14,8 @@ from services.gateway.rpc.cluster import Cluster
 from services.gateway.rpc.definitions import Definitions
 from services.gateway.rpc.formats import to_json
 from services.gateway.rpc.params import Params, bad
-from services.gateway.rpc.tasks import Tasks
+from services.gateway.rpc.tasks import Gone, Tasks
+from services.gateway.rpc.workflows import Workflows
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1 import queue_pb2, worker_pb2
 
@@ -26,12 +26,13 @@ MAX_ERROR = 65_536  # characters of an error, as JSON
 NOTIFICATIONS = ("heartbeat", "progress")
 PREFIXES = ("awf.task/", "taskflow.task/")
 
-Gone = Callable[[], Awaitable[None]]  # returns when the client has left
-
 
 class Executing:
-    def __init__(self, gateway: Gateway, cluster: Cluster, tasks: Tasks, definitions: Definitions) -> None:
+    def __init__(
+        self, gateway: Gateway, cluster: Cluster, tasks: Tasks, workflows: Workflows, definitions: Definitions
+    ) -> None:
         self._cluster = cluster
+        self._workflows = workflows
         self._tasks = tasks
         self._definitions = definitions
         self._waits_left = gateway.settings.long_polls
@@ -76,7 +77,8 @@ class Executing:
             raise Failure(400, "INVALID_ARGUMENT", words, "params.taskDefinitions", "NO_DEFINITIONS")
         most = params.whole("maxBatchSize", 1, 1, MAX_BATCH)
         await self._definitions.learn(tasks)
-        return queue_pb2.PollRequest(tasks=tasks, max=most, executor=_executor(params))
+        decisions = await self._workflows.learn(workflows)
+        return queue_pb2.PollRequest(tasks=tasks + decisions, max=most, executor=_executor(params))
 
     # -- running -----------------------------------------------------------------------------
     async def start(self, params: Params, gone: Gone) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class Executing:
         return {"inProgressTimeoutAt": answer.timeout_at_us // 1000}
 
     async def success(self, params: Params, gone: Gone) -> dict[str, Any]:
-        result = params.object("result")
+        result = params.object_or_list("result")  # a list: the actions of a decision
         told = worker_pb2.AttemptOutcome(outcome=pb.OUTCOME_SUCCEEDED)
         if result is not None:
             told.result = to_json(result)

@@ -64,6 +64,10 @@ class Params:
             raise bad(name, f"{shown(value)} is not an object")
         return value
 
+    def object_or_list(self, name: str) -> dict[str, Any] | list[Any] | None:
+        value = self._given.get(name)
+        return value if isinstance(value, list) else self.object(name)
+
     def texts(self, name: str) -> list[str]:
         """A list, or one text."""
         value = self._given.get(name)

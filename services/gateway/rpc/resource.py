@@ -9,10 +9,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.core.ids import show, unix_ms_of
 from services.gateway.rpc.formats import from_json
+from taskflow._policy import RUN_OF_JOB
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.queue_pb2 import Assignment, LaneTasks
 
 GIVEN_ID = "taskflow.id"  # in a job's metadata: the id that its maker gave it, which is not the job's own
+
+DECISION_TASK = "awf.workflow/decision-task"
+DECISIONS = "awf.workflow.decision"  # the namespace of the tasks that decisions are jobs of, or before it
 
 STATUS = {
     pb.JOB_STATE_SCHEDULED: "waiting",
@@ -53,7 +57,7 @@ def of_job(job: pb.Job) -> dict[str, Any]:
         found["error"] = error_of(job.error)
     last = max(t.ToMicroseconds() for t in (job.create_time, job.start_time, job.finish_time))
     found["meta"] = {
-        "createdAt": instant(job.create_time), "lastUpdated": _instant(last), "versionId": str(last),
+        "createdAt": instant(job.create_time), "lastUpdated": instant_of(last), "versionId": str(last),
     }  # fmt: skip
     ours: dict[str, Any] = {
         "id": job.id, "namespace": job.namespace, "queue": job.queue, "state": pb.JobState.Name(job.state)[10:].lower(),
@@ -73,7 +77,7 @@ def of_assignment(lane: LaneTasks, task: Assignment) -> dict[str, Any]:
     """A task just handed out."""
     found = _of(show(task.job_id), lane.task, task.options, task.payload, task.encoding)
     found |= {"status": "requested", "execId": show(task.exec_id), "retryCount": task.attempt - 1}
-    made = _instant(unix_ms_of(task.job_id) * 1000)
+    made = instant_of(unix_ms_of(task.job_id) * 1000)
     found["meta"] = {"createdAt": made}
     found["taskflow"] = {
         "id": show(task.job_id), "queue": lane.queue, "state": "requested", "priority": lane.priority,
@@ -84,12 +88,18 @@ def of_assignment(lane: LaneTasks, task: Assignment) -> dict[str, Any]:
 
 def _of(id: str, task: str, options: pb.JobOptions, payload: bytes, encoding: int) -> dict[str, Any]:
     found: dict[str, Any] = {"resourceType": "AidboxTask", "id": options.metadata.get(GIVEN_ID, id)}
-    if task:
+    space, _, name = task.rpartition("/")
+    if space == DECISIONS or space.startswith(f"{DECISIONS}."):
+        found["definition"] = DECISION_TASK
+        found["workflow-definition"] = f"{space[len(DECISIONS) + 1 :]}/{name}".removeprefix("/")
+    elif task:
         found["definition"] = task
     found["params"] = value(payload, encoding) if payload else {}
     if options.label:
         found["label"] = options.label
-    if options.requester:
+    if RUN_OF_JOB in options.metadata:
+        found["requester"] = {"resourceType": "AidboxWorkflow", "id": options.metadata[RUN_OF_JOB]}
+    elif options.requester:
         found["requester"] = from_json(options.requester)
     return found
 
@@ -130,10 +140,10 @@ def progress(told: pb.Progress) -> dict[str, Any]:
 
 
 def instant(at: Timestamp) -> str:
-    return _instant(at.ToMicroseconds())
+    return instant_of(at.ToMicroseconds())
 
 
-def _instant(microseconds: int) -> str:
+def instant_of(microseconds: int) -> str:
     at = Timestamp()
     at.FromMicroseconds(microseconds)
     return at.ToJsonString()

@@ -28,8 +28,10 @@ MAX_COUNT = 1000
 DEFAULT_COUNT = 100
 MAX_LOG = 1000  # lines of a status
 
-_STATES = {name: [s for s, n in resource.STATUS.items() if n == name] for name in resource.STATUS.values()}
-_OUTCOMES = {name: state for state, name in resource.OUTCOME.items()}
+_STATES: dict[str, list[Any]] = {
+    name: [s for s, n in resource.STATUS.items() if n == name] for name in resource.STATUS.values()
+}
+_OUTCOMES: dict[str, list[Any]] = {name: [state] for state, name in resource.OUTCOME.items()}
 _ENDS = {
     pb.OUTCOME_SUCCEEDED: "succeeded",
     pb.OUTCOME_FAILED: "failed",
@@ -49,7 +51,7 @@ _FIELDS = {
 }
 _NOTIFIED = ("heartbeat", "progress")
 
-Gone = Callable[[], Awaitable[None]]
+Gone = Callable[[], Awaitable[None]]  # returns when the client has left
 
 
 class Tasks:
@@ -107,13 +109,9 @@ class Tasks:
     async def listed(self, params: Params, gone: Gone) -> dict[str, Any]:
         filters = params.within("filter")
         names = [*params.names("definitions"), *filters.names("definitions")]
-        states = _states([*params.texts("status"), *filters.texts("status")], "status", _STATES)
-        ends = [*params.texts("outcome"), *filters.texts("outcome")]
-        if ends:
-            wanted = _states(ends, "outcome", {name: [state] for name, state in _OUTCOMES.items()})
-            states = [s for s in wanted if s in states] if states else wanted
-            if not states:
-                return {"resources": [], "total": 0}
+        states = states_of(params, filters, _STATES, _OUTCOMES)
+        if states is None:
+            return {"resources": [], "total": 0}
         count = params.whole("count", DEFAULT_COUNT, 1, MAX_COUNT)
         page = params.whole("page", 1, 1, MOST)
         jobs = await self._list(names, states)
@@ -199,11 +197,21 @@ def _said(line: pb.JobLog) -> dict[str, Any]:
     return found | told if isinstance(told, dict) else found
 
 
-def _states(names: list[str], field: str, known: dict[str, list[Any]]) -> list[Any]:
-    for name in names:
-        if name not in known:
-            raise bad(field, f"{name[:80]!r} is none of {', '.join(known)}")
-    return [state for name in dict.fromkeys(names) for state in known[name]]
+def states_of(
+    params: Params, filters: Params, of_status: dict[str, list[Any]], of_outcome: dict[str, list[Any]]
+) -> list[Any] | None:
+    """What `status` and `outcome` ask for together: none of them when all, None when nothing can be both."""
+    found: list[list[Any]] = []
+    for field, known in (("status", of_status), ("outcome", of_outcome)):
+        names = [*params.texts(field), *filters.texts(field)]
+        for name in names:
+            if name not in known:
+                raise bad(field, f"{name[:80]!r} is none of {', '.join(known)}")
+        if names:
+            found.append([state for name in dict.fromkeys(names) for state in known[name]])
+    if len(found) == 2:
+        return [state for state in found[1] if state in found[0]] or None
+    return found[0] if found else []
 
 
 def _named(failure: Failure) -> Failure:

@@ -1,6 +1,6 @@
 """Many schedules that are due in one second: each makes its job, and how long all of them take.
 
-TASKFLOW_TEST_SCHEDULES=10000 for the size of docs/operations/performance.md; `-s` shows the figures.
+TASKFLOW_TEST_SCHEDULES=10000 for the size of docs/concepts/schedules.md; `-s` shows the figures.
 """
 
 from __future__ import annotations

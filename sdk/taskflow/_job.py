@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from taskflow import _ids, _values
 
-
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 

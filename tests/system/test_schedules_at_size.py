@@ -21,8 +21,9 @@ AHEAD = 5 + SCHEDULES // 2000  # seconds in which they are made
 MAKE = """
 with due as (select date_trunc('second', now()) + %(ahead)s * interval '1 second' as at), made as (
     insert into taskflow.schedules (id, task, cron, time_zone, payload, misfire, overlap, cursor, next_at, wake_at)
-    select (left(taskflow.uuid_at(now())::text, 14) || '7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'nightly-' || n %% 100,
-        to_char(at at time zone 'UTC', 'SS MI HH24 DD MM') || ' *', 'UTC', '{"report": "daily"}', 'fire_once', 'skip', now(), at, at
+    select (left(taskflow.uuid_at(now())::text, 14) || '7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+        'nightly-' || n %% 100, to_char(at at time zone 'UTC', 'SS MI HH24 DD MM') || ' *', 'UTC',
+        '{"report": "daily"}', 'fire_once', 'skip', now(), at, at
     from due, generate_series(1, %(schedules)s) n
 )
 select at from due

@@ -108,7 +108,10 @@ def list_(
         return _output.documents(asdict(schedule) for schedule in found[:limit])
     _output.table(
         ("id", "task", "when", "zone", "active", "last run", "next run"),
-        ((s.id, s.task or s.workflow, s.cron or s.at, s.time_zone, s.active, s.last_run_at, s.next_run_at) for s in found[:limit]),
+        (
+            (s.id, s.task or s.workflow, s.cron or s.at, s.time_zone, s.active, s.last_run_at, s.next_run_at)
+            for s in found[:limit]
+        ),
         empty="no such schedules",
     )
     _say_more(found, limit)

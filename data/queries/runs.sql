@@ -98,15 +98,24 @@ select run_id, 0, null from (
 order by n;
 
 -- name: load_runs
+-- As many as come to so many bytes, or just above.
+select * from (
 select r.id, r.workflow, r.version, r.shard, r.status, r.held, r.input, r.context, r.metadata, r.state, r.parent_id,
     r.parent_step, r.parent_iteration, r.depth, r.sla_missed, r.created_at, (select taskflow.now()) as now,
     (select n.app_url from taskflow.namespaces n where n.name =
-        case when r.workflow like '%%/%%' then regexp_replace(r.workflow, '/[^/]*$', '') else 'default' end) as app_url
-from taskflow.runs r where r.id = any(%(ids)s::uuid[]);
+        case when r.workflow like '%%/%%' then regexp_replace(r.workflow, '/[^/]*$', '') else 'default' end) as app_url,
+    sum(octet_length(r.state::text) + coalesce(octet_length(r.input::text), 0)) over (order by w.n
+        rows between unbounded preceding and 1 preceding) as before
+from unnest(%(ids)s::uuid[]) with ordinality as w (id, n)
+join taskflow.runs r on r.id = w.id
+) r where before is null or before < %(bytes)s;
 
 -- name: events_of_runs
--- The oldest of what each has to hear; of a job, what became of it.
-select i.run_id, i.seq, i.event, i.job_id, j.step, j.iteration, j.index, a.outcome, a.result, a.encoding, a.error
+-- The oldest of what each has to hear, of a job what became of it; as much as comes to so many bytes, or just above.
+select * from (
+select i.run_id, i.seq, i.event, i.job_id, j.step, j.iteration, j.index, a.outcome, a.result, a.encoding, a.error,
+    sum(coalesce(octet_length(a.result), 0) + coalesce(octet_length(i.event::text), 0)) over (order by i.seq
+        rows between unbounded preceding and 1 preceding) as before
 from unnest(%(ids)s::uuid[]) as w (id)
 cross join lateral (
     select * from taskflow.run_inbox i where i.run_id = w.id order by i.seq limit %(limit)s
@@ -118,7 +127,8 @@ left join lateral (
     select a.outcome, a.result, a.encoding, a.error from taskflow.attempts a
     where a.job_id = i.job_id and a.attempt = i.attempt offset 0
 ) a on true
-order by i.seq;
+) e where before is null or before < %(bytes)s
+order by seq;
 
 -- name: due_timers
 select run_id, name, iteration from taskflow.run_timers
@@ -209,6 +219,11 @@ select w.run_id, (select taskflow.now()), w.message from unnest(%(run_id)s::uuid
 
 -- name: delete_inbox
 delete from taskflow.run_inbox where seq = any(%(seqs)s::bigint[]);
+
+-- name: delete_inbox_of_nobody
+-- What was told to runs that were pruned meanwhile.
+delete from taskflow.run_inbox i
+where i.run_id = any(%(ids)s::uuid[]) and not exists (select from taskflow.runs r where r.id = i.run_id);
 
 -- name: get_runs
 select r.*, w.document::text as document from taskflow.runs r

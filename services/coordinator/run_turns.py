@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -74,25 +74,21 @@ class Heard:
         self.state = RunState.from_json(row["state"])
         self.limits = limits
         self.definition: Definition | str = ""  # or why it cannot be read
-        self.events: list[Event] = []
-        self.seqs: list[int] = []
+        self.rows: list[dict[str, Any]] = []  # of the inbox
+        self.timers: list[TimerDue] = []
 
     @property
     def concurrency(self) -> int | None:
         return self.definition.concurrency if isinstance(self.definition, Definition) else None
 
-    def hear(self, row: dict[str, Any]) -> None:
-        """A row of the inbox, with the outcome of the job that it tells of."""
-        self.seqs.append(row["seq"])
-        if row["event"] is not None:
-            self.events.append(workflow_events.from_json(row["event"]))
-        elif row["step"] is not None and row["outcome"] is not None:
-            self.events.append(
-                JobFinished(
-                    row["step"], row["iteration"], row["index"], Outcome(row["outcome"]),
-                    _value(row["result"], row["encoding"]), row["error"], str(row["job_id"]),
-                )
-            )  # fmt: skip
+    def events(self) -> Iterator[Event]:
+        """In order: what the inbox holds, then the timers that are due."""
+        for row in self.rows:
+            if row["event"] is not None:
+                yield workflow_events.from_json(row["event"])
+            elif row["step"] is not None and row["outcome"] is not None:
+                yield _finished(row)
+        yield from self.timers
 
 
 @dataclass(slots=True)
@@ -117,7 +113,7 @@ class Worked:
 def work_out(run: Heard, active: Counter[str]) -> Worked:
     """Applies what a run has heard. `active` counts the runs of its workflow that are under way, and is kept so."""
     worked = Worked(run, run.state, run.held, run.sla_missed)
-    for event in run.events:
+    for event in run.events():
         before = worked.state
         if isinstance(event, Started) and before.status is RunStatus.NEW:
             worked.held = run.concurrency is not None and active[run.workflow] >= run.concurrency
@@ -154,7 +150,7 @@ def changes_of(worked: Sequence[Worked]) -> RunChanges:
     """All rows but those of new jobs and new runs."""
     found = RunChanges()
     for run in worked:
-        found.heard += run.heard.seqs
+        found.heard += [row["seq"] for row in run.heard.rows]
         _row(run, found)
         _parts(run, found)
     return found
@@ -184,7 +180,7 @@ def _parts(run: Worked, found: RunChanges) -> None:
     heard = run.heard
     timers: dict[tuple[str, int], TimerRow] = {}
     steps: dict[str, StepRow] = {}
-    found.stopped += [TimerKey(heard.id, e.name, e.iteration) for e in heard.events if isinstance(e, TimerDue)]
+    found.stopped += [TimerKey(heard.id, timer.name, timer.iteration) for timer in heard.timers]
     for change in run.changes:
         match change:
             case SetTimer():
@@ -216,6 +212,17 @@ def _step(run: Heard, change: StepChanged, before: StepRow | None) -> StepRow:
 def array(names: Sequence[str]) -> str:
     """Names of steps and signals as Postgres writes an array: they hold nothing that would need quotes."""
     return "{" + ",".join(names) + "}"
+
+
+def _finished(row: dict[str, Any]) -> JobFinished:
+    """A row that tells of a job's end. A result that cannot be read, as one nested too deep, is a failure."""
+    outcome, error = Outcome(row["outcome"]), row["error"]
+    try:
+        result = _value(row["result"], row["encoding"])
+    except (ValueError, RecursionError) as unreadable:
+        outcome, result = Outcome.FAILED, None
+        error = {"type": "bad_result", "message": f"its result cannot be read: {type(unreadable).__name__}"}
+    return JobFinished(row["step"], row["iteration"], row["index"], outcome, result, error, str(row["job_id"]))
 
 
 def _value(result: bytes | None, encoding: int) -> Any:

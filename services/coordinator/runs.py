@@ -28,6 +28,8 @@ log = logs.get("runs")
 
 AT_ONCE = 50  # runs of one transaction
 EVENTS = 100  # of one run in it
+STATE_BYTES, EVENT_BYTES = 8 << 20, 16 << 20  # of all that one transaction loads: Python takes ten times as much
+LEFT_OUT = 60.0  # seconds until a run is looked at again that could not even be made to fail
 LOOK = 1.0  # seconds between looks at the inbox, beside the hints
 DEFINITIONS = 500  # kept: one of 1,000 steps takes 22 ms to read
 
@@ -39,6 +41,7 @@ class Runs:
         self._jobs = RunJobs(state, pager)
         self._limits = Limits(payload=state.settings.max_payload_bytes)
         self._definitions: OrderedDict[tuple[str, int], Definition | str] = OrderedDict()  # or why it cannot be read
+        self._left_out: dict[UUID, float] = {}  # until when
         self._outage = logs.Outage(log, "runs cannot go on")
         self._begun = self._ended = 0  # passes
         self._passed = asyncio.Event()  # the next end of a pass; a new one for each
@@ -82,7 +85,10 @@ class Runs:
             return False, LOOK
         rows = await self._state.db.rows("runs_with_news", shards=list(epochs), limit=AT_ONCE)
         due = next((row["next_due"] for row in rows if row["run_id"] is None), None)
-        ids = list(dict.fromkeys(row["run_id"] for row in rows if row["run_id"] is not None))[:AT_ONCE]
+        now = self._state.clock.real.monotonic()
+        self._left_out = {run_id: until for run_id, until in self._left_out.items() if until > now}
+        found = dict.fromkeys(row["run_id"] for row in rows if row["run_id"] not in (None, *self._left_out))
+        ids = list(found)[:AT_ONCE]
         if ids:
             await self._go_on(await self._load(ids), epochs)
         return bool(ids), LOOK if due is None else due
@@ -90,19 +96,15 @@ class Runs:
     async def _load(self, ids: Sequence[UUID]) -> list[Heard]:
         """These runs, with what each has to hear."""
         db = self._state.db
-        rows = {row["id"]: row for row in await db.rows("load_runs", ids=list(ids))}
-        heard = {run_id: Heard(row, self._limits) for run_id, row in rows.items()}
-        gone = []
-        for row in await db.rows("events_of_runs", ids=list(ids), limit=EVENTS):
-            if row["run_id"] in heard:
-                heard[row["run_id"]].hear(row)
-            else:
-                gone.append(row["seq"])  # its run was pruned
-        if gone:
-            await db.run("delete_inbox", seqs=gone)
-        for row in await db.rows("due_timers", ids=list(ids)):
-            if row["run_id"] in heard:
-                heard[row["run_id"]].events.append(TimerDue(row["name"], row["iteration"]))
+        rows = await db.rows("load_runs", ids=list(ids), bytes=STATE_BYTES)
+        heard = {row["id"]: Heard(row, self._limits) for row in rows}
+        missing = [run_id for run_id in ids if run_id not in heard]
+        if missing:
+            await db.run("delete_inbox_of_nobody", ids=missing)
+        for row in await db.rows("events_of_runs", ids=list(heard), limit=EVENTS, bytes=EVENT_BYTES):
+            heard[row["run_id"]].rows.append(row)
+        for row in await db.rows("due_timers", ids=list(heard)):
+            heard[row["run_id"]].timers.append(TimerDue(row["name"], row["iteration"]))
         await self._read_definitions({(run.workflow, run.version) for run in heard.values()})
         for run in heard.values():
             run.definition = self._definitions[run.workflow, run.version]
@@ -123,7 +125,31 @@ class Runs:
 
     # -- one transaction ---------------------------------------------------------------------
     async def _go_on(self, heard: list[Heard], epochs: dict[int, int]) -> None:
-        """Applies and writes; where a value of one run is refused, each run goes alone, and that one fails."""
+        """Applies and writes; where that is impossible with one of the runs, each goes alone, and that one fails."""
+        try:
+            await self._apply(heard, epochs)
+        except (Unavailable, NotOwner):
+            raise
+        except Exception as error:
+            if len(heard) > 1:
+                for run in heard:
+                    await self._go_on([run], epochs)
+                return
+            log.error("a run cannot go on, and fails", run=str(heard[0].id), exc_info=error)
+            await self._give_up(heard[0], error, epochs)
+
+    async def _give_up(self, run: Heard, error: Exception, epochs: dict[int, int]) -> None:
+        what = error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__
+        run.definition = f"what follows cannot be written ({what})"
+        try:
+            await self._apply([run], epochs)
+        except (Unavailable, NotOwner):
+            raise
+        except Exception as again:
+            log.error("a run is left out for a minute", run=str(run.id), exc_info=again)
+            self._left_out[run.id] = self._state.clock.real.monotonic() + LEFT_OUT
+
+    async def _apply(self, heard: list[Heard], epochs: dict[int, int]) -> None:
         active = await self._active(heard)
         worked = await asyncio.to_thread(lambda: [work_out(run, active) for run in heard])
         try:
@@ -131,13 +157,12 @@ class Runs:
         except DatabaseError as error:
             if not (error.sqlstate or "").startswith(("22", "23")):
                 raise Unavailable(f"runs cannot be written: {error}") from error
-            if len(heard) > 1:
-                for run in heard:
-                    await self._go_on([run], epochs)
-                return
-            log.error("a run cannot be written, and fails", run=str(heard[0].id), exc_info=error)
-            heard[0].definition = f"the database refuses what follows: {error.sqlstate}"
-            await self._write([work_out(heard[0], active)], active, epochs)
+            raise
+        except NotOwner:
+            mine = self._state.book.shards
+            if all(n in mine and mine[n].epoch == epochs[n] for n in {run.shard for run in heard}):
+                self._state.lost.set()
+            raise
 
     async def _active(self, heard: Sequence[Heard]) -> Counter[str]:
         """Of the workflows among these that bound their concurrency: how many runs are under way."""

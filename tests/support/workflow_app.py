@@ -21,6 +21,15 @@ async def shout(job: Job) -> dict[str, Any]:
 
 
 @tf.task(queue="steps")
+async def nest(job: Job) -> Any:
+    """A list in a list, so deep."""
+    found: list[Any] = []
+    for _ in range(job.payload):
+        found = [found]
+    return found
+
+
+@tf.task(queue="steps")
 async def fail_once(job: Job) -> str:
     """Fails for good in the first job with each payload."""
     if job.payload not in refused:

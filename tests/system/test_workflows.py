@@ -296,6 +296,20 @@ def test_a_step_that_cannot_be_done_fails_its_own_run_only(tf: TaskFlow) -> None
 
 
 @pytest.mark.feature("S1.4")
+def test_a_result_that_no_template_could_read_fails_its_step_and_nothing_else(tf: TaskFlow) -> None:
+    tf.workflows.put({"name": "deep", "steps": [task("a", "nest", 1010)], "output": "{{ steps.a.result }}"})
+    tf.workflows.put({"name": "large", "steps": [task("a", "nest", 500)], "output": "{{ steps.a.result }}"})
+    tf.workflows.put({"name": "unread", "steps": [task("a", "nest", 500)]})
+
+    runs = {name: tf.workflows.start(name) for name in ("deep", "large", "unread")}
+
+    for name in ("deep", "large"):
+        with pytest.raises(RunFailed, match="nested|cannot be read"):
+            tf.workflows.wait(runs[name].id, TIMEOUT)
+    assert tf.workflows.wait(runs["unread"].id, TIMEOUT).step("a").state is StepState.SUCCEEDED
+
+
+@pytest.mark.feature("S1.4")
 def test_the_last_of_many_parallel_steps_fires_the_join_once(cluster: ServiceCluster, tf: TaskFlow) -> None:
     names = [f"part-{n}" for n in range(60)]
     tf.workflows.put({

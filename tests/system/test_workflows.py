@@ -304,7 +304,7 @@ def test_a_result_that_no_template_could_read_fails_its_step_and_nothing_else(tf
     runs = {name: tf.workflows.start(name) for name in ("deep", "large", "unread")}
 
     for name in ("deep", "large"):
-        with pytest.raises(RunFailed, match="nested|cannot be read"):
+        with pytest.raises(RunFailed, match=r"nested|cannot be read"):
             tf.workflows.wait(runs[name].id, TIMEOUT)
     assert tf.workflows.wait(runs["unread"].id, TIMEOUT).step("a").state is StepState.SUCCEEDED
 

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import random
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import grpc.aio
 import uvloop
 
 from benchmarks import echo
+from benchmarks.plan import RUN_STEPS
 from taskflow import AsyncTaskFlow, TaskFlow
 from taskflow.v1 import jobs_pb2, jobs_pb2_grpc
 
@@ -169,6 +171,38 @@ async def steady(a: argparse.Namespace) -> dict[str, Any]:
     return watch.answer(len(sent), sent=sent)
 
 
+async def runs(a: argparse.Namespace) -> dict[str, Any]:
+    """Runs of a workflow whose steps are one job each, one after the other: many at once, then some alone."""
+    tf = AsyncTaskFlow(a.address)
+    steps = [
+        {
+            "name": f"s{n}",
+            "kind": "task",
+            "queue": a.queue,
+            "depends_on": [f"s{n - 1}"] if n else [],
+            "meta": {"input": payload(0)},
+        }
+        for n in range(RUN_STEPS)
+    ]
+    await tf.workflows.put({"name": "bench", "steps": steps})
+    alone = []
+    for _ in range(WARM_CALLS):
+        began = time.monotonic()
+        await tf.workflows.wait((await tf.workflows.start("bench")).id)
+        alone.append((time.monotonic() - began) / RUN_STEPS)
+    watch, turn = Watch(), asyncio.Semaphore(a.callers)
+
+    async def start() -> None:
+        async with turn:
+            await tf.workflows.start("bench")
+
+    await asyncio.gather(*(start() for _ in range(a.jobs)))
+    while [run async for run in tf.workflows.runs("bench", states=["new", "running"], page_size=1)]:  # noqa: ASYNC110
+        await asyncio.sleep(TICK)
+    jobs = a.jobs * RUN_STEPS
+    return {**watch.answer(jobs, made=jobs + WARM_CALLS * RUN_STEPS), "alone": statistics.median(alone)}
+
+
 async def unary(a: argparse.Namespace) -> dict[str, Any]:
     """Bare gRPC: unary calls with as many bytes as a job takes."""
     watch = Watch()
@@ -189,7 +223,7 @@ def _message() -> bytes:
 
 
 _WAYS: dict[str, Callable[[argparse.Namespace], Any]] = {
-    way.__name__: way for way in (bulk, single, callers, strangers, paced, steady, unary, stream)
+    way.__name__: way for way in (bulk, single, callers, strangers, paced, steady, runs, unary, stream)
 }
 
 

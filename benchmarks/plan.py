@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 # The order of a round. What `single` and `callers` make has no worker: it joins the backlog of the next drain.
 ROUND = (
     "machine", "copy", "unary", "stream", "single", "callers", "bulk", "drain1", "drain2", "both", "strangers",
-    "latency", "half", "idle", "up",
+    "latency", "half", "runs", "idle", "up",
 )  # fmt: skip
 # After the rounds, once each: `held` and `deep` are long, compare with figures of their own, and leave much behind.
 ONCE = ("rows", "held", "deep")
 SHAPES = ROUND + ONCE
 CALLERS = 50
 CONCURRENCY = 200
+RUN_STEPS = 5  # of a workflow, one after the other
 HELD_RATE = 3_000  # jobs/s beside a held transaction
 BATCH = 200_000  # jobs of one client that fills a queue
 
@@ -29,6 +30,7 @@ class Plan:
     echo: float  # seconds of each bare gRPC measure
     waiting: int  # jobs of a deep backlog
     held: float  # seconds that a transaction is held open
+    runs: int  # of a workflow
     shapes: tuple[str, ...] = SHAPES
 
     def scaled(self, factor: float) -> "Plan":
@@ -43,6 +45,7 @@ class Plan:
             echo=self.echo * factor,
             waiting=max(200, int(self.waiting * factor)),
             held=max(0.5, self.held * factor),
+            runs=max(2, int(self.runs * factor)),
         )
 
     @property
@@ -57,8 +60,9 @@ class Plan:
 
 
 FULL = Plan(
-    rounds=5, jobs=100_000, seconds=4.0, paced=300, steady=8.0, idle=5.0, echo=2.0, waiting=1_000_000, held=60.0
-)
+    rounds=5, jobs=100_000, seconds=4.0, paced=300, steady=8.0, idle=5.0, echo=2.0, waiting=1_000_000, held=60.0,
+    runs=1_000,
+)  # fmt: skip
 QUICK = Plan(
-    rounds=2, jobs=12_000, seconds=1.0, paced=60, steady=1.5, idle=1.0, echo=0.4, waiting=50_000, held=5.0
+    rounds=2, jobs=12_000, seconds=1.0, paced=60, steady=1.5, idle=1.0, echo=0.4, waiting=50_000, held=5.0, runs=100
 )  # fmt: skip

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.plan import CALLERS, CONCURRENCY, HELD_RATE, Plan
+from benchmarks.plan import CALLERS, CONCURRENCY, HELD_RATE, RUN_STEPS, Plan
 from benchmarks.targets import TARGETS, Figures, Target, verdicts
 from services.cluster.service import CODE
 
@@ -30,6 +30,8 @@ _ROWS = (
     ("callers.rate", f"{CALLERS} callers in one async process", "jobs/s", "unary.together"),
     ("strangers.rate", f"{CALLERS} callers that share nothing", "jobs/s", "unary.together"),
     ("half.p50", "half the peak, call to handler start, p50", "ms", ""),
+    ("runs.rate", f"runs of {RUN_STEPS} steps each, one after the other", "steps/s", ""),
+    ("runs.alone", "a step of a run that is alone", "ms", ""),
     ("deep.alone", "drain a backlog alone in its queue", "jobs/s", ""),
     ("deep.rate", "drain the front of a deep backlog", "jobs/s", ""),
     ("held.basep99", f"{HELD_RATE:,} jobs/s, p99", "ms", ""),
@@ -46,6 +48,7 @@ _COSTS = (
     ("callers", "50 callers, one process"),
     ("strangers", "50 that share nothing"),
     ("half", "half the peak"),
+    ("runs", "steps of runs"),
     ("base", f"{HELD_RATE:,} jobs/s"),
     ("held", f"{HELD_RATE:,} jobs/s, old snapshots held"),
     ("alone", "drain, alone in its queue"),

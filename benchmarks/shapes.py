@@ -126,6 +126,14 @@ class Round(Measure):
         self.add(f"{shape}.p50", statistics.median(took))
         self.add(f"{shape}.p99", percentile(took, 0.99))
 
+    def _runs(self) -> None:
+        with self.live("runs") as (since, costs):
+            told = self.lab.client("runs", queue="live", jobs=self.plan.runs, callers=CALLERS)
+            self.settle(since, told["made"])
+            costs.append((told["jobs"], told["cpu"]))
+        self.add("runs.rate", told["jobs"] / (told["ended"] - told["began"]))
+        self.add("runs.alone", told["alone"] * 1000)
+
     # -- at rest -------------------------------------------------------------------------------------------------
 
     def _idle(self) -> None:

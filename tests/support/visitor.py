@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from http.cookies import SimpleCookie
 from urllib.parse import urlencode
 
 TIMEOUT = 30.0
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 
 
@@ -173,3 +175,12 @@ class Stream:
             if said == name and words in page.words:
                 return page
         raise AssertionError(f"the stream ended without {name!r} with {words!r}")
+
+
+def metric(port: int, sample: str) -> float:
+    """The value of a sample, written as in the text of a metrics page; 0 while there is none."""
+    with _OPENER.open(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith(f"{sample} "):
+                return float(line.split()[-1])
+    return 0.0

@@ -175,6 +175,8 @@ def test_without_postgres_a_service_ends_with_status_2(service: str) -> None:
         ("coordinator", "TASKFLOW_DATABASE_TIMEOUT", "soon"),
         ("queue", "TASKFLOW_LOG_LEVEL", "loud"),
         ("worker", "TASKFLOW_METRICS_PORT", "70000"),
+        ("gateway", "TASKFLOW_SCHEDULER_ADDRESS", "nowhere"),
+        ("gateway", "TASKFLOW_LIVE_STREAMS", "-1"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_accepts(service: str, variable: str, value: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from taskflow import Constant, Fail, Job, JobHandle, JobState, TaskFlow
 from tests.support.cluster import SPINE, ServiceCluster
-from tests.support.visitor import Answer, Stream, Visitor
+from tests.support.visitor import Answer, Stream, Visitor, metric
 from tests.support.waiting import eventually
 from tests.support.workers import working
 
@@ -23,7 +23,7 @@ STATES = ("scheduled", "ready", "running", "retrying", "succeeded", "failed", "c
 
 @pytest.fixture(scope="module")
 def running(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
-    cluster = make_cluster(services=(*SPINE, "gateway"), env={"gateway": SOON})
+    cluster = make_cluster(services=(*SPINE, "gateway"), metrics=True, env={"gateway": SOON})
     cluster.start_all()
     return cluster
 
@@ -382,9 +382,15 @@ def test_those_who_look_at_the_same_page_share_one_look_and_get_their_own_tokens
         each.get("/queues")
     assert one.cookies != other.cookies
 
+    def open_pages() -> list[float]:
+        port = running.metrics_port("gateway")
+        return [metric(port, f"taskflow_live_{what}") for what in ("streams", "pages")]
+
     with Stream(one, "/queues/watched?done=paused") as first, Stream(other, "/queues/watched") as second:
         tokens = [stream.until("page").form("/queues/watched/pause").fields["form_token"] for stream in (first, second)]
+        assert open_pages() == [2, 1]
 
+    eventually(lambda: open_pages() == [0, 0], timeout=30)
     assert tokens == [one.cookies["taskflow_forms"], other.cookies["taskflow_forms"]]
 
 

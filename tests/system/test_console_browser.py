@@ -155,6 +155,26 @@ def test_a_queue_is_paused_with_a_click_and_the_word_of_it_does_not_stay_in_the_
 
 
 @pytest.mark.feature("S3.7")
+def test_a_page_says_that_the_scheduler_is_away_and_goes_on_by_itself(
+    running: ServiceCluster, look: Callable[..., Seen]
+) -> None:
+    page, late = look().page, look().page
+    page.goto("/workers")
+    expect(page.get_by_text("This page is live.")).to_be_visible(timeout=PATIENCE)
+
+    running.kill("scheduler")
+    expect(page.locator("#away")).to_contain_text("does not answer", timeout=PATIENCE)
+    expect(page.get_by_role("table", name="Services")).to_be_visible()
+    late.goto("/workers")
+    expect(late.get_by_role("heading", name="Not available")).to_be_visible()
+    running.start("scheduler")
+    running.wait_healthy("scheduler")
+
+    expect(page.locator("#away")).to_be_hidden(timeout=PATIENCE)
+    expect(late.get_by_role("heading", name="Workers")).to_be_visible(timeout=PATIENCE)
+
+
+@pytest.mark.feature("S3.7")
 def test_a_cancel_asks_first(tf: TaskFlow, look: Callable[..., Seen]) -> None:
     job = tf.new_job("unserved", {})
     seen = look()

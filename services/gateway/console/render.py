@@ -27,6 +27,7 @@ from services.gateway.errors import Failure
 
 HERE = Path(__file__).parent
 MARK = f"form-token-{secrets.token_hex(16)}"
+AGAIN = 5  # seconds after which a page that could not be shown now is loaded again
 FOR_EVER = "public, max-age=31536000, immutable"  # a file's name changes with what is in it
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
@@ -134,4 +135,5 @@ def error_page(request: Request, failure: Failure, headers: Mapping[str, str]) -
     title = TITLES.get(failure.status, "Something went wrong")
     again = request.url.path if request.method == "GET" and failure.status in (429, 503) else ""
     values = {"title": title, "failure": failure, "again": again}
-    return html(whole("error.html", values), "", failure.status, headers)
+    loads_itself = {"Refresh": str(AGAIN)} if again else {}
+    return html(whole("error.html", values), "", failure.status, {**headers, **loads_itself})

@@ -25,6 +25,7 @@ _NAMES = {
 }
 MOST = 16 << 20  # characters and nodes of a YAML document, its aliases followed
 MOST_YAML = 2 << 20  # bytes; a million numbers of them take 2 s of CPU to read
+WIDTH = 1 << 30  # of a line: a text stays in one, for readers that look at lines
 MAX_DEPTH = 100  # of a YAML document
 LARGE = 64 << 10  # bytes from which on reading and writing leave the loop to others
 
@@ -63,7 +64,9 @@ def write(value: Any, kind: str) -> bytes:
     if kind == JSON:
         return to_json(value)
     try:
-        return bytes(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, encoding="utf-8"))
+        return bytes(
+            yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH, encoding="utf-8")
+        )
     except RecursionError:
         words = "the answer is nested too deeply for YAML; ask for application/json"
         raise Failure(406, "FAILED_PRECONDITION", words, "accept", "NESTED_TOO_DEEPLY") from None

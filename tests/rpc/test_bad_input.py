@@ -85,6 +85,16 @@ OPTIONS: list[Row] = [
     ("NUL in a tag", {"tags": ["\0"]}, "", "the character NUL"),
     ("metadata of 20 kB", {"metadata": {"a": "x" * 20_000}}, "", "16,384 at most"),
     ("a thousand tags", {"tags": ["x" * 20] * 1000}, "", "16,384 at most"),
+    ("a requester of 5 kB", {"requester": b'{"a":"%s"}' % (b"x" * 5000)}, "requester", "4096 are the most"),
+    ("half a requester", {"requester": b'{"a":'}, "requester", "not JSON"),
+    ("a list for a requester", {"requester": b"[1]"}, "requester", "not a JSON object"),
+    ("a requester with NUL", {"requester": b'{"a":"\\\\\\u0000"}'}, "requester", "the character NUL"),
+    ("a requester with half a pair", {"requester": b'{"a":"\\ud800"}'}, "requester", "surrogates not allowed"),
+    ("a requester without end", {"requester": b'{"a":1e999}'}, "requester", "not JSON"),
+    ("a requester too deep", {"requester": b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}"}, "requester", "not JSON"),
+    ("a label of 257 letters", {"label": "x" * 257}, "label", "256 characters"),
+    ("a label with NUL", {"label": "\0"}, "label", "none of them NUL"),
+    ("a task's id that is none", {"task_id": "report"}, "task_id", "is no id"),
 ]
 
 

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from services.store.database import Database, Writer
-from services.store.dispatch import AttemptRow, Changes, recorded, take_shards, write
+from services.store.dispatch import AttemptRow, Changes, TaskLogRow, recorded, take_shards, write
+from services.store.jobs import store_jobs
 from taskflow._policy import Outcome
 from tests.support import rows
 from tests.support.waiting import eventually_async
@@ -173,3 +174,32 @@ async def test_what_is_recorded_is_told_by_job_and_attempt(
 
     await db.close()
     assert told == {(one.job_id, 1): (one.exec_id, Outcome.SNOOZED)}
+
+
+@pytest.mark.feature("S4.4")
+@pytest.mark.parametrize("slow", [False, True], ids=["at-once", "after-a-commit-in-doubt"])
+async def test_an_attempt_at_a_run_of_a_named_task_is_in_its_log_once(
+    database: str, make_writer: Callable[[], Writer], epochs: dict[int, int], slow: bool
+) -> None:
+    """Told by memory, or, where that does not know what a job is, by the job's row."""
+    task = uuid4()
+    known, unknown, other = (rows.new_id() for _ in range(3))
+    options = b'{"task_id": "%s"}' % str(task).encode()
+    writer = make_writer()
+    await store_jobs(writer, [rows.job(id=unknown, options=options), rows.job(id=other)])
+    ended = [rows.attempt(job_id) for job_id in (known, unknown, other)]
+    changes = Changes(
+        attempts=ended,
+        task_logs=[
+            TaskLogRow(of_task, a.job_id, a.attempt, a.started_at, a.finished_at, a.outcome, a.final)
+            for of_task, a in zip((str(task), None, None), ended, strict=True)
+        ],
+    )
+
+    await write(writer, changes, epochs)
+    if slow:
+        await write(writer, changes, epochs, slow=True)
+
+    told = "select job_id, attempt, outcome, final from taskflow.task_logs where task_id = %s"
+    logged = rows.found(database, told, task)
+    assert sorted(logged) == sorted((UUID(bytes=job_id), 1, Outcome.SUCCEEDED, True) for job_id in (known, unknown))

@@ -135,6 +135,10 @@ def test_a_task_s_properties_change_and_it_goes_with_its_schedule(tf: TaskFlow, 
     assert (changed.name, changed.queue, changed.title, changed.schedule) == ("changed", "app", "New", "0 12 * * *")
     assert changed.next_run_at is not None and changed.next_run_at.hour == 3
     assert tf.tasks.run_with_result("changed", {"n": 5}) == 10
+    assert [log.result for log in tf.tasks.logs("changed").logs] == [10]
+    assert tf.tasks.update("changed", queue="elsewhere", name="renamed").queue == "elsewhere"
+    assert [log.result for log in tf.tasks.logs("renamed").logs] == [10], "its runs stay its own"
+    tf.tasks.update("renamed", name="changed")
     assert tf.tasks.update("changed", schedule="").next_run_at is None
     tf.tasks.update("changed", schedule="@hourly")
     tf.tasks.remove("changed")

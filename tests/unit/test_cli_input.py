@@ -123,3 +123,37 @@ def test_priorities(text: str, number: int) -> None:
 def test_what_is_no_priority_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="0 to 9"):
         _input.priority(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, ...),
+        ("none", None),
+        ("10s", {"first": 10.0}),
+        ("1s:2", {"first": 1.0, "factor": 2.0}),
+        ("1s:1.5:10m", {"first": 1.0, "factor": 1.5, "limit": 600.0}),
+        ("1s::10m", {"first": 1.0, "limit": 600.0}),
+    ],
+)
+def test_a_backoff_is_first_factor_and_limit(text: str | None, found: object) -> None:
+    assert _input.backoff(text, "--backoff") == found
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1s:x", "1s:2:never", "1s:2:3:4"])
+def test_what_is_no_backoff_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="--backoff"):
+        _input.backoff(text, "--backoff")
+
+
+@pytest.mark.parametrize(("text", "found"), [(None, ...), ("none", None), ("1m30s", 90.0)])
+def test_a_limit_is_a_time_or_none(text: str | None, found: object) -> None:
+    assert _input.limit(text, "--timeout") == found
+
+
+def test_a_requester_is_a_json_object() -> None:
+    assert _input.requester('{"user": "u1"}') == {"user": "u1"}
+    assert _input.requester(None) is None
+    for wrong in ("[1]", "u1", '{"user": NaN}'):
+        with pytest.raises(BadInput, match="--requester"):
+            _input.requester(wrong)

@@ -166,6 +166,8 @@ async def prune_once(settings: SchedulerSettings) -> None:
         for day in report.days:
             if day.deleted:
                 log.info("past the retention", day=str(day.day), action=str(day.action), jobs=day.deleted, why=day.why)
+        if report.firings or report.counts:
+            log.info("past the retention", firings=report.firings, counts=report.counts)
         put_off = [f"{day.day}: {day.put_off}" for day in report.days if day.put_off]
         if put_off:
             raise Unavailable("; ".join(put_off), "PRUNE_PUT_OFF")

@@ -253,6 +253,22 @@ def test_a_backfill_holds_up_no_firing_and_reaches_what_passed_while_it_was_off(
     tf.schedules.delete(schedule.id)
 
 
+@pytest.mark.feature("M.7", "R18")
+def test_a_backfill_of_a_workflow_s_schedule_starts_its_runs(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    wait = {"name": "w", "kind": "wait", "meta": {"signal": "never"}}
+    tf.workflows.put({"name": "late-flow", "steps": [wait]})
+    schedule = tf.schedules.create("", workflow="late-flow", cron="0 * * * *", payload={"n": 1})
+    start = now_of(cluster) - timedelta(hours=3)
+
+    made = tf.schedules.backfill(schedule.id, start=start).firings
+
+    assert [f.instant for f in made] == oracle("0 * * * *", "UTC", start, now_of(cluster))
+    runs = {run.id: run for run in tf.workflows.runs("late-flow")}
+    assert set(runs) == {f.run_id for f in made}
+    assert {(run.trigger, run.schedule_id) for run in runs.values()} == {("backfill", schedule.id)}
+    tf.schedules.delete(schedule.id)
+
+
 @pytest.mark.parametrize(
     ("span", "field"),
     [({"hours": 2000}, "end_time"), ({"hours": -1}, "end_time"), ({"hours": 0}, "start_time")],

@@ -218,9 +218,11 @@ where %(task)s::uuid is null or t.id = %(task)s::uuid;
 -- With the attempts at runs of named tasks. Where memory does not know what a job is, its row does.
 insert into taskflow.task_logs (task_id, job_id, attempt, started_at, finished_at, outcome, final)
 select * from (
-    select coalesce(w.task_id, (select (j.options ->> 'task_id')::uuid from taskflow.jobs j where j.id = w.job_id)) as task_id,
-        w.job_id, w.attempt, w.started_at, w.finished_at, w.outcome, w.final
-    from unnest(%(task_id)s::text[]::uuid[], %(job_id)s::uuid[], %(attempt)s::integer[], %(started_at)s::timestamptz[],
+    select coalesce(w.task_id, (
+            select case when j.options ->> 'task_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (j.options ->> 'task_id')::uuid end
+            from taskflow.jobs j where j.id = w.job_id
+        )) as task_id, w.job_id, w.attempt, w.started_at, w.finished_at, w.outcome, w.final
+    from unnest(%(task_id)s::uuid[], %(job_id)s::uuid[], %(attempt)s::integer[], %(started_at)s::timestamptz[],
         %(finished_at)s::timestamptz[], %(outcome)s::smallint[], %(final)s::boolean[])
         as w (task_id, job_id, attempt, started_at, finished_at, outcome, final)
 ) w

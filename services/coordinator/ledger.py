@@ -10,6 +10,7 @@ import asyncio
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from services.coordinator.state import State
 from services.coordinator.tally import Tally
@@ -280,11 +281,17 @@ class Ledger:
 def _log_of_task(ending: Ending, changes: Changes) -> None:
     """Of a run of a named task, and of what memory does not know: a takeover may end a job before it is loaded."""
     spec, row = ending.entry.spec, ending.row
-    task_id = spec.options.task_id if spec is not None else None
-    if task_id != "":
-        changes.task_logs.append(
-            TaskLogRow(task_id, row.job_id, row.attempt, row.started_at, row.finished_at, row.outcome, row.final)
-        )
+    task_id = None
+    if spec is not None:
+        if not (given := spec.options.task_id):
+            return
+        try:
+            task_id = UUID(given)
+        except ValueError:  # written by SQL
+            return
+    changes.task_logs.append(
+        TaskLogRow(task_id, row.job_id, row.attempt, row.started_at, row.finished_at, row.outcome, row.final)
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -81,7 +81,7 @@ class LeaseRow(NamedTuple):
 class TaskLogRow(NamedTuple):
     """An attempt at a run of a named task. Without `task_id`: the job's row tells whether it is one."""
 
-    task_id: str | None
+    task_id: UUID | None
     job_id: bytes
     attempt: int
     started_at: int | None

@@ -183,16 +183,17 @@ async def test_an_attempt_at_a_run_of_a_named_task_is_in_its_log_once(
 ) -> None:
     """Told by memory, or, where that does not know what a job is, by the job's row."""
     task = uuid4()
-    known, unknown, other = (rows.new_id() for _ in range(3))
+    known, unknown, other, odd = (rows.new_id() for _ in range(4))
     options = b'{"task_id": "%s"}' % str(task).encode()
     writer = make_writer()
-    await store_jobs(writer, [rows.job(id=unknown, options=options), rows.job(id=other)])
-    ended = [rows.attempt(job_id) for job_id in (known, unknown, other)]
+    by_sql = rows.job(id=odd, options=b'{"task_id": "------------------------------------"}')
+    await store_jobs(writer, [rows.job(id=unknown, options=options), rows.job(id=other), by_sql])
+    ended = [rows.attempt(job_id) for job_id in (known, unknown, other, odd)]
     changes = Changes(
         attempts=ended,
         task_logs=[
             TaskLogRow(of_task, a.job_id, a.attempt, a.started_at, a.finished_at, a.outcome, a.final)
-            for of_task, a in zip((str(task), None, None), ended, strict=True)
+            for of_task, a in zip((task, None, None, None), ended, strict=True)
         ],
     )
 

@@ -25,13 +25,16 @@ GATED = ["sh", "-c", 'echo $$ > "$0.pid"; until [ -s "$0" ]; do sleep 0.05; done
 
 
 class BatchServer:
-    """Started when made. Has the job definitions `gated` and `env`, and the queues that a test makes."""
+    """Started when made. Has the job definitions `gated` and `env`, and the queues that a test makes.
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
+    `lag`: seconds until its lists show a job.
+    """
+
+    def __init__(self, directory: Path, port: int = 0, lag: float = 0.0) -> None:
         self.port = port or free_ports(1)[0]
         self.directory = directory
         self.url = f"http://127.0.0.1:{self.port}"
-        command = python("tests.support.batch_server", str(self.port))
+        command = python("tests.support.batch_server", str(self.port), str(lag))
         self.program = Program(command, directory / "batch.log", environment(os.environ))
         eventually(self._answers, 30)
         self.batch = self.client("batch")

@@ -1,7 +1,8 @@
 """moto's AWS, as a process of its own, whose Batch runs containers as processes: no Docker is needed.
 
-`python -m tests.support.batch_server PORT`. What a container's command does is then real: its exit code, its end by a
-signal, its environment. One gap of moto is filled as AWS has it: DescribeJobs gives the exit code.
+`python -m tests.support.batch_server PORT LAG`. What a container's command does is then real: its exit code, its end
+by a signal, its environment. One gap of moto is filled as AWS has it: DescribeJobs gives the exit code. ListJobs shows
+a job when it is LAG seconds old: AWS's may lag behind, too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from typing import Any
 
-from moto.batch.models import Job
+from moto.batch.models import BatchBackend, Job
 from moto.server import main
 from moto.utilities.docker_utilities import DockerModel
 
@@ -59,8 +61,8 @@ class Docker:
     containers = Containers()
 
 
-def complete() -> None:
-    describe = Job.describe
+def complete(lag: timedelta) -> None:
+    describe, listed = Job.describe, BatchBackend.list_jobs
 
     def described(job: Job) -> dict[str, Any]:
         found = describe(job)
@@ -68,10 +70,15 @@ def complete() -> None:
             found.setdefault("container", {})["exitCode"] = job.exit_code
         return found
 
+    def seen(backend: BatchBackend, *which: Any, **more: Any) -> list[Job]:
+        now = datetime.now()  # noqa: DTZ005  moto's own
+        return [job for job in listed(backend, *which, **more) if now - job.job_created_at >= lag]
+
+    BatchBackend.list_jobs = seen  # type: ignore[method-assign]
     Job.describe = described  # type: ignore[method-assign]
     DockerModel.docker_client = property(lambda self: Docker())  # type: ignore[assignment,method-assign]
 
 
 if __name__ == "__main__":
-    complete()
+    complete(timedelta(seconds=float(sys.argv[2])))
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])

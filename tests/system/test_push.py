@@ -20,6 +20,7 @@ from tests.support.processes import runs
 from tests.support.waiting import eventually
 
 SETTLE = 2.0  # seconds
+ONLY_THE_SUBMIT = {"TASKFLOW_PUSH_SWEEP_INTERVAL": "3600"}  # is what meets a destination that has gone away
 PATIENCE = 60.0  # seconds: the stand-in for Batch takes its time for each of a job's states
 
 
@@ -285,7 +286,7 @@ def test_a_submit_without_an_answer_becomes_one_external_job(pushing: Pushing) -
     destination = pushing.destination(server.queue("q"), tasks={"unheard": {}}) | {"endpoint_url": server.url}
     gate = pushing.gate()
     try:
-        pusher = pushing.start({"etl": destination}, "unheard", failpoints="push.started=delay:2")
+        pusher = pushing.start({"etl": destination}, "unheard", failpoints="push.started=delay:2", **ONLY_THE_SUBMIT)
         id = pushing.new("unheard", gate)
         eventually(lambda: pushing.get(id).state is JobState.RUNNING, PATIENCE)
         server.signal(signal.SIGSTOP)  # it takes the request, and answers when nobody listens any more
@@ -295,7 +296,27 @@ def test_a_submit_without_an_answer_becomes_one_external_job(pushing: Pushing) -
         gate.write_text("0")
 
         assert pushing.ends(id, JobState.SUCCEEDED).attempt == 1
-        assert [status for status in server.statuses("q") if status != "FAILED"] == ["SUCCEEDED"]
+        assert server.statuses("q") == ["SUCCEEDED"]
+    finally:
+        server.close()
+
+
+@pytest.mark.feature("M.9")
+def test_what_a_destination_does_not_show_yet_is_waited_for(pushing: Pushing) -> None:
+    server = BatchServer(pushing.folder, lag=6)
+    destinations = {"etl": pushing.destination(server.queue("q"), tasks={"hidden": {}}) | {"endpoint_url": server.url}}
+    gate = pushing.gate()
+    gate.write_text("0")
+    try:
+        first = pushing.start(destinations, "hidden", failpoints="push.submitted=kill")
+        id = pushing.new("hidden", gate)
+        first.wait(PATIENCE)
+
+        second = pushing.start(destinations, "hidden", TASKFLOW_PUSH_SETTLE="30")
+
+        assert pushing.ends(id, JobState.SUCCEEDED).attempt == 1
+        assert server.statuses("q") == ["SUCCEEDED"]
+        assert "submitted" not in second.output
     finally:
         server.close()
 

@@ -362,6 +362,26 @@ def test_a_pusher_that_is_stopped_leaves_what_it_submitted_to_the_next(pushing: 
 
 
 @pytest.mark.feature("S1.8")
+def test_an_external_job_goes_on_while_taskflow_s_services_are_killed_and_come_back(pushing: Pushing) -> None:
+    pushing.start({"etl": pushing.destination(tasks={"through": {}})}, "through")
+    gate = pushing.gate()
+    id = pushing.new("through", gate)
+    process = pushing.runs_there(gate)
+
+    for service in ("coordinator", "queue", "scheduler"):
+        pushing.cluster.kill(service)
+    gate.write_text("0")
+    eventually(lambda: not runs(process), PATIENCE)  # it ends while nobody can be told
+    for service in ("coordinator", "queue", "scheduler"):
+        pushing.cluster.start(service)
+    for service in ("coordinator", "queue", "scheduler"):
+        pushing.cluster.wait_healthy(service)
+
+    assert pushing.ends(id, JobState.SUCCEEDED).attempt == 1
+    assert pushing.statuses() == ["SUCCEEDED"]
+
+
+@pytest.mark.feature("S1.8")
 def test_what_a_destination_will_never_take_fails_at_once_and_says_why(pushing: Pushing) -> None:
     tasks = {"lost": {"job_definition": "no-such"}, "bold": {}}
     pushing.start({"etl": pushing.destination(tasks=tasks)}, "refused")

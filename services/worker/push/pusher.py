@@ -319,6 +319,8 @@ class Pusher:
                 del held.lines[:count]
             elif why == "NOT_STARTED":
                 held.started = False
+            elif why is not None and held.verdict is not None:
+                held.lines.clear()  # its outcome may be on disk already: that is for the report to hear
             elif why is not None:
                 self._drop(held, "its attempt is over")
         await self._report()

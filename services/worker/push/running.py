@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from services.runtime import logs
 from services.runtime.clock import RealClock
@@ -65,7 +66,12 @@ class Pushing:
         )
 
     async def drain(self) -> None:
-        """Takes nothing new; gives back what was not submitted. What was submitted goes on."""
+        """Takes nothing new; gives back what was not submitted. What was submitted goes on.
+
+        Returns after the worker's grace at the latest: what hangs then is as after a crash.
+        """
         for pusher in self._pushers:
             pusher.stop()
-        await self._ended.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.grace):
+                await self._ended.wait()

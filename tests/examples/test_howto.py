@@ -1,28 +1,41 @@
 """The pages of docs/howto run as written.
 
-A python block is a file: named by its first line (`# shop.py`), or equal to one of sdk/examples. A console block holds
-commands and what they print; `...` stands for anything, a command that ends in `&` stays until the page's end, and one
-over several lines ends each but the last in a backslash.
+A python block is a file: named by its first line (`# shop.py`), or equal to one of sdk/examples; so is one of yaml, and
+one of sh or js, which is then equal to the file of that name in examples/executors. A console block holds commands and
+what they print; `...` stands for anything, a command that ends in `&` stays until the page's end, and one over several
+lines ends each but the last in a backslash.
 """
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from services.cluster.ports import free_ports
-from tests.support.cluster import Program, ServiceCluster
+from tests.support.cluster import SPINE, Program, ServiceCluster
 from tests.support.docs import EXAMPLES, ROOT, blocks
 
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 VARIABLE = re.compile(r"[A-Z_]+=")
 PROGRAMS = {"python": [sys.executable], "taskflow": [sys.executable, "-m", "taskflow._cli"]}
+NOT_OURS = ("sh", "curl", "node")  # a page that needs one that is not here is skipped, and says so
+NAMED = re.compile(r"(?:#!/bin/sh\n)?(?:#|//) (\w+\.(?:py|sh|mjs|yaml))\b")
+EXECUTORS = ROOT / "examples" / "executors"
+GATEWAY = "http://localhost:8080"
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
+    running = make_cluster(services=(*SPINE, "gateway"))
+    running.start_all()
+    return running
 
 
 @pytest.fixture
@@ -36,9 +49,22 @@ def started() -> Iterator[list[Program]]:
 
 def write_files(page: Path, folder: Path) -> None:
     known = {path.read_text().strip(): path.name for path in EXAMPLES.glob("*.py")}
-    for text in blocks(page, "python"):
-        named = re.match(r"# (\w+\.py)\n", text)
-        (folder / (named[1] if named else known[text.strip()])).write_text(text)
+    for language in ("python", "sh", "js", "yaml"):
+        for text in blocks(page, language):
+            named = NAMED.match(text)
+            name = named[1] if named else known[text.strip()]
+            (folder / name).write_text(text)
+            if language in ("sh", "js"):
+                assert text == (EXECUTORS / name).read_text()
+
+
+def needed(program: str) -> list[str]:
+    if program in NOT_OURS:
+        found = shutil.which(program)
+        if found is None:
+            pytest.skip(f"{program} is not on this machine")
+        return [found]
+    return PROGRAMS[program]
 
 
 def commands(page: Path) -> list[tuple[str, str]]:
@@ -66,19 +92,20 @@ def test_a_page_runs_as_written(
     # Pages start a service as on a machine of its own; here it needs a port and the way to the scheduler.
     service = {"TASKFLOW_SCHEDULER_ADDRESS": cluster.scheduler_address, "TASKFLOW_METRICS_PORT": "0"}
     service["TASKFLOW_DATABASE_URL"] = cluster.dsn
-    everywhere |= {**service, "TASKFLOW_PORT": str(free_ports(1)[0])}
+    gateway = f"http://{cluster.address('gateway')}"
+    everywhere |= {**service, "TASKFLOW_PORT": str(free_ports(1)[0]), "RPC_URL": f"{gateway}/rpc"}
 
     for command, shown in commands(page):
-        words = shlex.split(command.removesuffix("&"))
+        words = [word.replace(GATEWAY, gateway) for word in shlex.split(command.removesuffix("&"))]
         given = dict(word.split("=", 1) for word in takewhile(VARIABLE.match, words))
         program, *words = words[len(given) :]
         env = {**everywhere, **given}
         if command.endswith("&"):
             log = tmp_path / f"{len(started)}.log"
-            started.append(Program([*PROGRAMS[program], *words], log, env, cwd=tmp_path))
+            started.append(Program([*needed(program), *words], log, env, cwd=tmp_path))
             continue
         done = subprocess.run(
-            [*PROGRAMS[program], *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90
+            [*needed(program), *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90
         )
 
         assert looks_like(shown, done.stdout), f"$ {command}\n{done.stdout}{done.stderr}"

@@ -18,7 +18,7 @@ from services.worker.push.held import MISSING, Held, learn, outcome_of
 from taskflow.v1 import jobs_pb2
 
 TICKET = Ticket(bytes(range(16)), bytes(range(16, 32)))
-BATCH = {"kind": "aws-batch", "job_queue": "q"}
+BATCH = {"kind": "aws-batch", "job_queue": "q", "job_definition": "d"}
 owners = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?", fullmatch=True)
 tickets = st.builds(Ticket, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
 
@@ -172,6 +172,11 @@ def test_destinations_are_read_from_text_and_from_a_file(tmp_path: Path) -> None
         ({"etl": {"kind": "nowhere:It"}}, "etl.kind: No module named 'nowhere'"),
         ({"etl": {"kind": "json:loads"}}, "etl.kind: 'loads' of json is no Destination"),
         ({"etl": {"kind": "aws-batch"}}, "etl.job_queue: field required"),
+        ({"etl": {"kind": "aws-batch", "job_queue": "q"}}, "etl: it needs a job_definition"),
+        (
+            {"etl": BATCH | {"job_definition": "", "tasks": {"x": {"job_definition": "d"}, "y": {}}}},
+            "etl: it needs a job_definition, or one for y",
+        ),
         ({"etl": BATCH | {"quue": "x"}}, "etl.quue: extra inputs are not permitted; there are kind, limit, tasks"),
         ({"etl": BATCH | {"limit": 0}}, "etl.limit: input should be greater than or equal to 1"),
         ({"etl": BATCH | {"tasks": {"x": {"vcpus": 0}}}}, "etl.tasks.x.vcpus: input should be greater than 0"),

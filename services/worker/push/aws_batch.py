@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from services.worker.push.destination import (
     Away,
@@ -80,6 +80,15 @@ class AwsBatchSettings(DestinationSettings):
         description="tasks whose jobs go there, each with its options; without any, those of the task that has the "
         "destination's own name",
     )
+
+    @model_validator(mode="after")
+    def _defined(self) -> AwsBatchSettings:
+        """An order without a job definition would be refused, one by one."""
+        without = [name for name, task in self.tasks.items() if not task.job_definition]
+        if (without or not self.tasks) and not self.job_definition and "job_definition" not in self.overrides:
+            of = f", or one for {', '.join(without)}" if without else ""
+            raise ValueError(f"it needs a job_definition{of}")
+        return self
 
     @field_validator("log_url")
     @classmethod

@@ -53,7 +53,8 @@ class Live:
         self._settings = gateway.settings
         self._topics: dict[str, Topic] = {}
         self._streams = 0
-        metrics.follow({metrics.live_streams: lambda: self._streams, metrics.live_pages: lambda: len(self._topics)})
+        self._polls = 0
+        metrics.follow({metrics.live_streams: lambda: self._streams, metrics.live_pages: lambda: self._polls})
 
     def stream(self, key: str, render: Render, token: str) -> Stream:
         """The answer to a browser that wants to hear of the page `key`. Failure when there are too many."""
@@ -80,6 +81,13 @@ class Live:
                 topic.task.cancel()
 
     async def _poll(self, topic: Topic, render: Render) -> None:
+        self._polls += 1
+        try:
+            await self._keep_polling(topic, render)
+        finally:
+            self._polls -= 1
+
+    async def _keep_polling(self, topic: Topic, render: Render) -> None:
         clock = self._gateway.clock.real
         took = 0.0
         while True:

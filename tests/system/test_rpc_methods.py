@@ -367,6 +367,10 @@ def test_a_list_filters_and_counts(rpc: Rpc, name: str) -> None:
     assert listed(status=["requested", "in-progress"]) == ([made[0]], 1)
     assert listed(status="done", outcome="failed") == ([], 0)
     assert listed(filter={"status": "ready"}) == (made[:1:-1], 3)
+    big = new(rpc, name, params={"text": "x" * 2000})["id"]
+    eventually(lambda: listed()[1] == 6)
+    (shown, *_) = rpc("awf.task/list", definitions=[name])["resources"]
+    assert (shown["id"], "params" in shown) == (big, False)
     assert refused(lambda: listed(status="asleep")).error["data"]["field"] == "params.status"
 
 

@@ -40,7 +40,8 @@ BY_TIMEOUT = "awf.task/failed-due-to-in-progress-timeout"
 UNKNOWN = "awf.executor/unknown-error"
 
 
-def of_job(job: pb.Job) -> dict[str, Any]:
+def of_job(job: pb.Job, *, listed: bool = False) -> dict[str, Any]:
+    """`listed`: as a list has it, which leaves large payloads and results out."""
     found = _of(job.id, job.task, job.options, job.payload, job.encoding)
     found["status"] = STATUS[job.state]
     if job.state in OUTCOME:
@@ -52,7 +53,10 @@ def of_job(job: pb.Job) -> dict[str, Any]:
     found["retryCount"] = job.attempt - (job.state in _HANDED_OUT)
     found["executeAt"] = instant(job.run_time if job.HasField("run_time") else job.create_time)
     if job.state == pb.JOB_STATE_SUCCEEDED:
-        found["result"] = value(job.result, job.result_encoding) or {}
+        found["result"] = value(job.result, job.result_encoding) if job.result else {}
+    for name, left_out in (("params", not job.payload), ("result", not job.result)):
+        if listed and left_out:
+            found.pop(name, None)
     if job.HasField("error"):
         found["error"] = error_of(job.error)
     last = max(t.ToMicroseconds() for t in (job.create_time, job.start_time, job.finish_time))

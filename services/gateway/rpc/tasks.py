@@ -116,7 +116,7 @@ class Tasks:
         page = params.whole("page", 1, 1, MOST)
         jobs = await self._list(names, states)
         shown = jobs[(page - 1) * count : page * count]
-        found: dict[str, Any] = {"resources": [resource.of_job(job) for job in shown], "total": len(jobs)}
+        found: dict[str, Any] = {"resources": [resource.of_job(job, listed=True) for job in shown], "total": len(jobs)}
         if len(jobs) >= MOST:
             found["totalCapped"] = True
         return found

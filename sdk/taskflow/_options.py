@@ -67,6 +67,10 @@ class JobOptions:
     """Hard limit of one attempt from its start, in seconds; none."""
     heartbeat_timeout: Seconds | None = None
     """The handler must call `job.heartbeat()` or `job.progress()` at least so often, in seconds; need not."""
+    requested_timeout: Seconds | None = None
+    """Of executors without the SDK: to the start of what was handed out, in seconds; 10."""
+    in_progress_timeout: Seconds | None = None
+    """Of executors without the SDK: between two notifications, in seconds; 120."""
     backoff: Backoff | None = None
     """How long to wait before further tries; Exponential()."""
     start_by: datetime | None = None
@@ -96,6 +100,8 @@ class JobKeywords(TypedDict, total=False):
     key: str | None
     timeout: Seconds | None
     heartbeat_timeout: Seconds | None
+    requested_timeout: Seconds | None
+    in_progress_timeout: Seconds | None
     backoff: Backoff | None
     start_by: datetime | None
     metadata: Mapping[str, str] | None
@@ -191,6 +197,8 @@ def _has_extra(options: JobOptions) -> bool:
     return (
         options.timeout is not None
         or options.heartbeat_timeout is not None
+        or options.requested_timeout is not None
+        or options.in_progress_timeout is not None
         or options.backoff is not None
         or options.start_by is not None
         or bool(options.metadata)
@@ -205,6 +213,10 @@ def _apply_extra(message: jobs_pb2.JobOptions, options: JobOptions) -> None:
         _set_duration(message.timeout, options.timeout, "timeout")
     if options.heartbeat_timeout is not None:
         _set_duration(message.heartbeat_timeout, options.heartbeat_timeout, "heartbeat_timeout")
+    if options.requested_timeout is not None:
+        _set_duration(message.requested_timeout, options.requested_timeout, "requested_timeout")
+    if options.in_progress_timeout is not None:
+        _set_duration(message.in_progress_timeout, options.in_progress_timeout, "in_progress_timeout")
     if options.backoff is not None:
         _set_backoff(message.backoff, options.backoff)
     if options.start_by is not None:

@@ -38,6 +38,8 @@ class TaskInfo:
     create_time: datetime | None
     timeout: float | None
     heartbeat_timeout: float | None
+    requested_timeout: float | None
+    in_progress_timeout: float | None
     backoff: Exponential | None
     """None: the default."""
     metadata: Mapping[str, str]
@@ -86,13 +88,18 @@ class TaskOptions(TypedDict, total=False):
     timeout: Seconds | None
     """None takes it away; so for what follows."""
     heartbeat_timeout: Seconds | None
+    requested_timeout: Seconds | None
+    """As in JobOptions, and so is what follows."""
+    in_progress_timeout: Seconds | None
     backoff: Backoff | None
     metadata: Mapping[str, str] | None
     """Of its jobs."""
     tags: Iterable[str] | None
 
 
-_JOB_OPTIONS = ("timeout", "heartbeat_timeout", "backoff", "metadata", "tags")
+_JOB_OPTIONS = (
+    "timeout", "heartbeat_timeout", "requested_timeout", "in_progress_timeout", "backoff", "metadata", "tags",
+)  # fmt: skip
 
 
 def _message(given: TaskOptions) -> tuple[pb.Task, list[str]]:
@@ -141,6 +148,8 @@ def task_info(message: pb.Task, warnings: Sequence[str] = ()) -> TaskInfo:
         create_time=instant("create_time"),
         timeout=_span(message.options, "timeout"),
         heartbeat_timeout=_span(message.options, "heartbeat_timeout"),
+        requested_timeout=_span(message.options, "requested_timeout"),
+        in_progress_timeout=_span(message.options, "in_progress_timeout"),
         backoff=_backoff(message.options),
         metadata=dict(message.options.metadata),
         tags=tuple(message.options.tags),

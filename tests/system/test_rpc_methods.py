@@ -396,6 +396,26 @@ def test_a_definition_is_a_task_of_its_namespace_which_people_see(rpc: Rpc, tf: 
     rpc.of("success", handed)
 
 
+@pytest.mark.feature("S2.6")
+def test_the_time_outs_are_settings_of_the_task_and_of_a_job(rpc: Rpc, tf: TaskFlow, name: str) -> None:
+    tf.tasks.create(name, requested_timeout=60, in_progress_timeout=600)
+    assert tf.tasks.get(name).in_progress_timeout == 600
+    new(rpc, name)
+    task = rpc.take(name)
+    tf.advance_clock(50)
+    rpc.of("start", task)
+    tf.advance_clock(500)
+    rpc.of("success", task)
+
+    job = tf.new_job("default", task=name, requested_timeout=2)
+    first = rpc.take(name)
+    tf.advance_clock(3)
+    again = rpc.take(name)
+    assert (first["id"], again["id"], first["execId"] == again["execId"]) == (job.id, job.id, False)
+    rpc.of("start", again)
+    rpc.of("success", again)
+
+
 def test_an_inactive_or_changed_task_keeps_its_settings(rpc: Rpc, tf: TaskFlow, name: str) -> None:
     tf.tasks.create(name, retries=0)
     rpc("awf.task/poll", taskDefinitions=[name])

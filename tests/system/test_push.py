@@ -345,6 +345,26 @@ def test_of_two_external_jobs_of_one_attempt_the_later_is_ended_and_a_stranger_i
     foreign.write_text("0")
 
 
+@pytest.mark.feature("M.9")
+def test_after_a_crash_the_earliest_of_twins_counts_although_it_has_ended(pushing: Pushing) -> None:
+    destinations = {"etl": pushing.destination(tasks={"elder": {}})}
+    first = pushing.start(destinations, "elder")
+    gate, other = pushing.gate(), pushing.gate()
+    id = pushing.new("elder", gate)
+    pushing.runs_there(gate)
+    first.kill()
+    (elder,) = pushing.jobs()
+    pushing.batch.submit(elder["jobName"], pushing.queue, other, TASKFLOW_JOB_ID=id)
+    process = pushing.runs_there(other)
+    gate.write_text("0")
+    eventually(lambda: pushing.statuses() == ["SUCCEEDED", "RUNNING"], PATIENCE)
+
+    pushing.start(destinations, "elder")
+
+    assert pushing.ends(id, JobState.SUCCEEDED).result["id"] == elder["jobId"]
+    eventually(lambda: not runs(process), PATIENCE)
+
+
 @pytest.mark.feature("S1.8")
 def test_a_pusher_that_is_stopped_leaves_what_it_submitted_to_the_next(pushing: Pushing) -> None:
     destinations = {"etl": pushing.destination(tasks={"long": {}})}

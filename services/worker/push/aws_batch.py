@@ -188,13 +188,16 @@ class AwsBatch(Destination):
         return self._described([job["jobId"] for job in self._listed(filters=[named])])
 
     def unfinished(self) -> Iterable[External]:
-        ids = [
-            job["jobId"]
-            for status in _UNFINISHED
-            for job in self._listed(jobStatus=status)
-            if exec_id_of(self.owner, job["jobName"]) is not None
-        ]
-        return self._described(ids)
+        """From the first status to the last: one that moves on meanwhile is shown twice rather than never."""
+        for status in _UNFINISHED:
+            ids: list[str] = []
+            for job in self._listed(jobStatus=status):
+                if exec_id_of(self.owner, job["jobName"]) is not None:
+                    ids.append(job["jobId"])
+                if len(ids) == self.batch:
+                    yield from self._described(ids)
+                    ids = []
+            yield from self._described(ids)
 
     def look(self, jobs: Sequence[External]) -> Mapping[str, External]:
         return {job.id: job for job in self._described([job.id for job in jobs])}

@@ -169,7 +169,10 @@ class Destination(ABC):
 
     @abstractmethod
     def unfinished(self) -> Iterable[External]:
-        """At least those of this owner that have not ended. One that was just made may be missing."""
+        """At least those of this owner that have not ended. One that was just made may be missing.
+
+        May be a generator that asks page by page: it is read `batch` jobs at a time, each within a call's limit.
+        """
 
     @abstractmethod
     def look(self, jobs: Sequence[External]) -> Mapping[str, External]:
@@ -203,9 +206,10 @@ class Twins:
 
 
 def sort_out(jobs: Iterable[External]) -> Twins:
-    """Every pusher that looks at the same jobs keeps the same ones."""
+    """Every pusher that looks at the same jobs keeps the same ones. One that is listed twice is none too many."""
     twins = Twins()
-    for job in sorted(jobs, key=lambda job: (job.created, job.id)):
+    once = {job.id: job for job in jobs}
+    for job in sorted(once.values(), key=lambda job: (job.created, job.id)):
         if twins.first.setdefault(job.ticket, job) is not job:
             twins.spare.append(job)
     return twins

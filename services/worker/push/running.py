@@ -10,7 +10,8 @@ from services.runtime.clock import RealClock
 from services.worker.push import kinds
 from services.worker.push.destination import Destination
 from services.worker.push.executor import Executor
-from services.worker.push.pusher import Pusher, Rules
+from services.worker.push.pusher import Pusher
+from services.worker.push.rules import Rules
 from services.worker.settings import WorkerSettings
 
 log = logs.get("push")

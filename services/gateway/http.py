@@ -19,7 +19,7 @@ IDLE_TIMEOUT = 75  # seconds that a connection may rest between two requests
 
 
 class HttpServer(uvicorn.Server):
-    """Serves from when `started` is set on until `stop`."""
+    """Serves from when `up` is set on until `stop`."""
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         super().__init__(
@@ -55,6 +55,7 @@ class HttpServer(uvicorn.Server):
         try:
             await self.serve(sockets=[listening])
         finally:
+            self.up.set()  # or it never will be: nobody must wait for it
             self._down.set()
 
     async def stop(self) -> None:

@@ -357,6 +357,21 @@ def test_a_form_leads_to_no_other_site(tf: TaskFlow, visitor: Visitor) -> None:
         assert said.headers["location"] == "/queues/guarded?done=resumed"
 
 
+def test_times_are_told_by_the_cluster_s_own_clock(make_cluster: Callable[..., ServiceCluster]) -> None:
+    manual = {"TASKFLOW_CLOCK": "manual"}
+    cluster = make_cluster(services=(*SPINE, "gateway"), env={"scheduler": manual, "gateway": SOON})
+    cluster.start_all()
+    visitor = Visitor(cluster.address("gateway"))
+    with TaskFlow(cluster.scheduler_address) as tf:
+        job = tf.new_job("later", delay=5 * 3600)
+        assert "in 5 h" in visitor.get(f"/jobs/{job.id}").words
+
+        tf.advance_clock(timedelta(hours=2), step=3600)
+
+    eventually(lambda: "in 3 h" in visitor.get(f"/jobs/{job.id}").words)
+    cluster.close()
+
+
 # -- live ------------------------------------------------------------------------------------------------------------
 @pytest.mark.feature("S3.7")
 def test_an_open_page_hears_what_changed(tf: TaskFlow, visitor: Visitor) -> None:

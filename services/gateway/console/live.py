@@ -24,6 +24,7 @@ log = logs.get("console")
 
 PING = 15.0  # seconds of silence after which a stream shows that it lives
 COME_BACK = 3_000  # ms after which a browser tries again
+PATIENCE = 30.0  # seconds that a browser may take nothing of what it is sent
 SPARE = 4.0  # a poll rests so many times as long as it took: a slow scheduler is asked less often
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -151,7 +152,9 @@ async def _gone(receive: Receive) -> None:
 
 
 async def _send(send: Send, text: str) -> None:
-    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+    """TimeoutError, an OSError, when the other side takes nothing."""
+    async with asyncio.timeout(PATIENCE):
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
 
 def _event(name: str, text: str) -> str:

@@ -33,7 +33,7 @@ class TaskInfo:
     schedule: str
     time_zone: str
     last_run_at: datetime | None
-    """The last start of a run of it: by `run`, a schedule or a backfill. Known once it has ended, or after 5 seconds."""
+    """The last start of a run of it: by `run`, a schedule, a backfill. Known once it has ended, or after 5 seconds."""
     next_run_at: datetime | None
     create_time: datetime | None
     timeout: float | None

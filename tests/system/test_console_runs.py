@@ -126,6 +126,21 @@ def test_a_run_is_cancelled_by_its_button(tf: TaskFlow, visitor: Visitor) -> Non
     assert late.status == 409 and "RUN_FINISHED" in late.words
 
 
+def test_a_run_that_an_executor_decides_leads_to_its_tasks_and_runs(tf: TaskFlow, visitor: Visitor) -> None:
+    tf.workflows.put({"name": "counted", "steps": [task("a", "add", "{{ input }}")]})
+    tf.workflows.put({"name": "decided", "decider": {"timeout": 30, "retries": 2}})
+    tf.tasks.create("shout", queue="steps")
+    run = tf.workflows.wait(tf.workflows.start("decided").id, 60)
+
+    page = visitor.get(f"/runs/{run.id}")
+
+    (child,) = tf.workflows.runs("counted")
+    assert f"/runs/{child.id}" in page.links.values()
+    assert "succeeded" in page.words and "<svg" not in page.source
+    assert f"Run of counted , version 1 {child.id}" in visitor.get(f"/runs/{child.id}").words
+    assert visitor.get("/workflows/decided").status == 200
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/runs/01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c", 404), ("/runs?state=bored", 400), ("/workflows/none-such", 404)],

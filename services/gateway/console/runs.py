@@ -35,6 +35,7 @@ class Node:
 class Picture:
     drawing: graph.Drawing
     nodes: tuple[Node, ...]
+    skipped: frozenset[str]  # what leads there was not taken
 
 
 async def _runs(ask: Ask) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def picture(document: str, states: dict[str, str], subs: dict[str, str]) -> Pict
         state = states.get(box.name, "")
         sub = "group" if is_group else " · ".join(filter(None, (kinds.get(box.name, subs.get(box.name, "")), state)))
         nodes.append(Node(box, is_group, state.replace(" ", "-"), words.short(box.name, UNNAMED), sub))
-    return Picture(drawing, tuple(nodes))
+    return Picture(drawing, tuple(nodes), frozenset(name for name, state in states.items() if state == "skipped"))
 
 
 async def _workflows(ask: Ask) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 #     examples/shop/courier.sh http://localhost:8080
 set -u
 
-rpc() { curl -sS --fail -H 'content-type: application/json' -d "{\"method\": \"awf.task/$1\", \"params\": {$2}}" "$url/rpc"; }
+rpc() { curl -sS --fail --noproxy localhost,127.0.0.1 -H 'content-type: application/json' -d "{\"method\": \"awf.task/$1\", \"params\": {$2}}" "$url/rpc"; }
 field() { printf %s "$task" | sed -n "s/.*\"$1\": *\"\([^\"]*\)\".*/\1/p"; }
 
 url=$1

@@ -41,6 +41,8 @@ for _reason in ("STALE_EXEC_ID", "OUTCOME_RECORDED", "NOT_OWNER", "NOT_STARTED")
     reports_refused.labels(_reason)  # 0 from the beginning: the first one is an increase
 runs_started = Counter("taskflow_runs_started_total", "Runs of workflows that began")
 runs_finished = Counter("taskflow_runs_finished_total", "Runs that came to their end", ["outcome"])
+for _outcome in ("succeeded", "failed", "cancelled"):
+    runs_finished.labels(_outcome)
 runs_sla_missed = Counter("taskflow_runs_sla_missed_total", "Runs that began later than their workflow's sla allows")
 takeovers = Counter("taskflow_takeovers_total", "Shards taken over")
 offers_refused = Counter("taskflow_offers_refused_total", "Offered jobs left to the pager")

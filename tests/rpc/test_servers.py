@@ -30,7 +30,8 @@ pytestmark = pytest.mark.feature("S3.6")
 COMMON = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 OWN = {
     "scheduler": {
-        f"taskflow.v1.{name}Service" for name in ("Job", "QueueAdmin", "Cluster", "Schedule", "Task")
+        f"taskflow.v1.{name}Service"
+        for name in ("Job", "QueueAdmin", "Cluster", "Namespace", "Schedule", "Task", "Workflow")
     },
     "coordinator": {"taskflow.v1.WorkerService", "taskflow.v1.DispatchService"},
     "queue": {"taskflow.v1.QueueService"},

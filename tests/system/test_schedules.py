@@ -13,9 +13,9 @@ import pytest
 
 from services.cluster.ports import free_ports
 from taskflow import BackfillInfo, FiringState, ScheduleInfo, TaskFlow
-from taskflow.errors import InvalidArgument, NotFound
+from taskflow.errors import InvalidArgument, NotFound, Unavailable
 from tests.support import rows
-from tests.support.cluster import ServiceCluster
+from tests.support.cluster import Program, ServiceCluster
 from tests.support.cron_oracle import fires
 from tests.support.waiting import eventually
 
@@ -207,6 +207,13 @@ def test_a_preview_says_when_it_would_fire(tf: TaskFlow) -> None:
     assert [at.hour for at in tf.schedules.preview(schedule.id, count=2)] == [12, 12]
 
 
+def reached(app: TaskFlow) -> bool:
+    try:
+        return list(app.schedules.list(page_size=1)) != []
+    except Unavailable:
+        return False
+
+
 @pytest.mark.feature("M.7", "R18")
 def test_a_backfill_makes_each_job_once_whoever_asks_and_how_often(cluster: ServiceCluster, tf: TaskFlow) -> None:
     schedule = tf.schedules.create("late", cron="0 * * * *", payload={"n": 1}, metadata={"customer": "c1"})
@@ -215,8 +222,12 @@ def test_a_backfill_makes_each_job_once_whoever_asks_and_how_often(cluster: Serv
     eventually(lambda: fired(cluster, schedule))
     start = before - timedelta(hours=4)
 
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: tf.schedules.backfill(schedule.id, start=start), range(4)))
+    program, address = another(cluster, "scheduler-3")
+    with TaskFlow(address) as elsewhere, ThreadPoolExecutor(6) as pool:
+        eventually(lambda: reached(elsewhere))
+        apps = [tf, elsewhere] * 3
+        answers = list(pool.map(lambda app: app.schedules.backfill(schedule.id, start=start), apps))
+    program.stop()
 
     wanted = oracle("0 * * * *", "UTC", start, now_of(cluster))
     assert fired(cluster, schedule) == wanted
@@ -294,14 +305,7 @@ def test_when_the_leader_dies_in_a_firing_another_one_makes_it_and_nothing_is_do
     cluster: ServiceCluster, tf: TaskFlow
 ) -> None:
     """The leader is killed before its commit, then after it; the second scheduler fires on."""
-    (port,) = free_ports(1)
-    second = cluster.run(
-        "second", "-m", "services.scheduler",
-        env={
-            "TASKFLOW_DATABASE_URL": cluster.dsn, "TASKFLOW_PORT": str(port), "TASKFLOW_NAME": "scheduler-2",
-            "TASKFLOW_METRICS_PORT": "0", "TASKFLOW_CLOCK": "manual", "TASKFLOW_LEADER_TIMEOUT": "1",
-        },
-    )  # fmt: skip
+    second, _ = another(cluster, "scheduler-2")
     schedule = tf.schedules.create("led", cron="* * * * * *", overlap="allow")
     eventually(lambda: len(fired(cluster, schedule)) >= 2)
     for point in ("scheduler.before_firing=kill", "scheduler.after_firing=kill"):
@@ -325,6 +329,16 @@ def test_when_the_leader_dies_in_a_firing_another_one_makes_it_and_nothing_is_do
     made = rows.found(cluster.dsn, "select id from taskflow.jobs where task = 'led'")
     assert sorted(i for (i,) in made) == sorted(job for _, _, job in ledger if job is not None)
     second.stop()
+
+
+def another(cluster: ServiceCluster, name: str) -> tuple[Program, str]:
+    """Another scheduler, and its address."""
+    (port,) = free_ports(1)
+    env = {
+        "TASKFLOW_DATABASE_URL": cluster.dsn, "TASKFLOW_PORT": str(port), "TASKFLOW_NAME": name,
+        "TASKFLOW_METRICS_PORT": "0", "TASKFLOW_CLOCK": "manual", "TASKFLOW_LEADER_TIMEOUT": "1",
+    }  # fmt: skip
+    return cluster.run(name, "-m", "services.scheduler", env=env), f"127.0.0.1:{port}"
 
 
 def leader(cluster: ServiceCluster) -> str | None:

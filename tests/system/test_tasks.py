@@ -213,6 +213,12 @@ def test_of_calls_at_once_each_gets_one_clear_answer(tf: TaskFlow, cluster: Serv
         assert last in crons
         assert own_crons(cluster, winner.name) == [last] * bool(last)
 
+        tf.tasks.update(winner.id, schedule="")
+        crons = [f"{minute} 2 * * *" for minute in range(8)]
+        given = at_once(*(partial(tf.tasks.update, winner.id, schedule=cron) for cron in crons))
+        assert [answer for answer in given if not isinstance(answer, TaskInfo)] == []
+        assert own_crons(cluster, winner.name) == [tf.tasks.get(winner.id).schedule]
+
         other = tf.tasks.create(f"at-once-{n}-b", schedule="@daily")
         wanted = f"at-once-{n}-c"
         answers = at_once(

@@ -20,6 +20,11 @@ def eventually(fact: Callable[[], T], timeout: float = 10.0) -> T:
     return answer
 
 
+def until_by_chance(seconds: float) -> None:
+    """For a test that strikes at moments of chance: nothing is waited for."""
+    time.sleep(seconds)
+
+
 @overload
 async def eventually_async(fact: Callable[[], Awaitable[T]], timeout: float = ...) -> T: ...
 @overload

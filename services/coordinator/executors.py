@@ -19,6 +19,7 @@ from services.coordinator.state import State
 from services.core.book import Entry, Phase
 from services.core.errors import FailedPrecondition, NotOwner, Unavailable
 from services.core.ids import shard_and_epoch
+from services.core.names import SHARDS
 from services.runtime import metrics
 from services.runtime.batcher import Batcher
 from services.runtime.failpoints import reach
@@ -152,8 +153,8 @@ class Executors:
         """An executor's present attempt, or why there is none of that exec_id."""
         entry = self._state.book.by_exec.get(exec_id)
         if entry is None:
-            ours = len(exec_id) == 16 and shard_and_epoch(exec_id)[0] in self._state.book.shards
-            return "STALE_EXEC_ID" if ours or len(exec_id) != 16 else "NOT_OWNER"
+            shard = shard_and_epoch(exec_id)[0] if len(exec_id) == 16 else SHARDS
+            return "NOT_OWNER" if shard < SHARDS and shard not in self._state.book.shards else "STALE_EXEC_ID"
         if job_id and entry.job_id != job_id:
             return "STALE_EXEC_ID"
         if entry.phase is Phase.QUEUED:  # the word of who took it is still on its way

@@ -186,7 +186,7 @@ def test_what_was_not_started_is_refused(rpc: Rpc, name: str, method: str) -> No
 
 @pytest.mark.feature("R1", "S2.3")
 @pytest.mark.parametrize("method", ["start", "notify", "success", "fail"])
-@pytest.mark.parametrize("exec_id", ["not-an-exec-id", "00000000-0000-0000-0000-000000000000", "of another"])
+@pytest.mark.parametrize("exec_id", ["not-an-exec-id", "ea5c0022-16ca-417e-bf5b-ca3ba5c6cc5c", "of another"])
 def test_any_other_exec_id_is_stale_and_changes_nothing(rpc: Rpc, name: str, method: str, exec_id: str) -> None:
     new(rpc, name), new(rpc, name)
     task, other = rpc.take(name), rpc.take(name)

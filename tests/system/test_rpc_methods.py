@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -221,6 +222,30 @@ def test_the_outcome_recorded_may_be_repeated_and_another_is_refused(rpc: Rpc, n
 
     assert (error.status, error.reason) == (409, "OUTCOME_RECORDED")
     assert rpc("awf.task/status", id=task["id"]) == first
+
+
+@pytest.mark.feature("R1", "A8")
+def test_of_outcomes_told_at_once_one_stands_and_all_hear_which(rpc: Rpc, tf: TaskFlow, name: str) -> None:
+    tf.tasks.create(name)
+    for _ in range(5):
+        new(rpc, name)
+    tasks = eventually(lambda: rpc("awf.task/poll", taskDefinitions=[name], maxBatchSize=9)["resources"])
+
+    def told(task: dict[str, Any], method: str) -> str:
+        try:
+            return str(rpc.of(method, task)["resource"]["outcome"])
+        except Refused as refused:
+            assert refused.status == 409, refused
+            return refused.reason
+
+    with ThreadPoolExecutor(16) as many:
+        assert {r["resource"]["status"] for r in many.map(lambda t: rpc.of("start", t), [*tasks, *tasks])} == {
+            "in-progress"
+        }
+        for task in tasks:
+            heard = set(many.map(lambda method, t=task: told(t, method), ["success", "fail"] * 8))
+            assert heard in ({"succeeded", "OUTCOME_RECORDED"}, {"failed", "OUTCOME_RECORDED"})
+            assert [a.final for a in tf.jobs.attempts(task["id"])] == [True]
 
 
 @pytest.mark.feature("S2.4")

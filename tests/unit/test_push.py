@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.runtime.clock import RealClock
 from services.worker.push import kinds
 from services.worker.push.aws_batch import AwsBatch, BatchTask
-from services.worker.push.destination import External, Phase, Ticket, exec_id_of, name_of, sort_out
+from services.worker.push.calls import Calls
+from services.worker.push.destination import Away, External, Phase, Refused, Ticket, exec_id_of, name_of, sort_out
 from services.worker.push.held import MISSING, Held, learn, outcome_of
 from taskflow.v1 import jobs_pb2
 
@@ -200,3 +204,69 @@ def test_an_owner_must_fit_into_every_destination_s_names(owner: str) -> None:
 
 def test_the_kinds_are_listed_by_their_names() -> None:
     assert {"aws-batch": AwsBatch} == kinds.KINDS
+
+
+def test_without_boto3_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+
+    with pytest.raises(ValueError, match=r"^etl: AWS Batch needs boto3: pip install 'taskflow-server\[aws\]'$"):
+        list(kinds.build("me", kinds.read(json.dumps({"etl": BATCH}))))
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+
+
+class Clock(RealClock):
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def calls(clock: RealClock, timeout: float = 5.0) -> Calls:
+    settings = kinds.read(json.dumps({"etl": BATCH | {"region": "eu-central-1"}}))
+    (destination,) = kinds.build("me", settings)
+    return Calls(destination, timeout, 8.0, clock)
+
+
+async def test_a_call_ends_in_time_and_a_fault_of_a_destination_is_no_answer() -> None:
+    over = threading.Event()
+    call = calls(RealClock(), timeout=0.2)
+
+    assert await call(lambda: 5) == 5
+    with pytest.raises(Away, match=r"no answer within 0\.2 s"):
+        await call(over.wait, 30)
+    with pytest.raises(Away, match="KeyError: 'status'"):
+        await call(lambda: {}["status"])
+    with pytest.raises(Refused, match="never"):
+        await call(raising, Refused("never"))
+
+    over.set()
+    call.close()
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+async def test_the_pause_after_a_failure_grows_to_its_limit_and_begins_anew_after_a_success() -> None:
+    clock = Clock()
+    call = calls(clock)
+
+    def pause() -> float:
+        call.failed(Away("no"))
+        assert call.resting
+        assert not call.usable
+        began = clock.now
+        while call.resting:
+            clock.now += 0.05
+        return clock.now - began
+
+    pauses = [pause() for _ in range(6)]
+    call.worked()
+
+    assert [0.8 * 2**n <= pauses[n] + 0.06 and pauses[n] <= 2**n + 0.06 for n in range(3)] == [True] * 3
+    assert all(6.3 <= each <= 8.06 for each in pauses[3:])
+    assert call.usable
+    assert pause() <= 1.06
+    call.close()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from services.runtime import logs
 from services.runtime.clock import RealClock
-from services.worker.push.destination import Away, Destination
+from services.worker.push.destination import Away, Destination, Refused
 
 log = logs.get("push")
 
@@ -23,6 +23,7 @@ class Calls:
     """`usable`: the destination has answered, and nothing has failed since."""
 
     def __init__(self, destination: Destination, timeout: float, longest_pause: float, clock: RealClock) -> None:
+        self._name = destination.name
         self._timeout = timeout
         self._longest_pause = longest_pause
         self._clock = clock
@@ -33,13 +34,21 @@ class Calls:
         self.usable = False
 
     async def __call__(self, what: Callable[..., T], *arguments: Any) -> T:
-        """One that takes longer is left alone, and may still have its effect: a thread cannot be stopped."""
+        """One that takes longer is left alone, and may still have its effect: a thread cannot be stopped.
+
+        What a destination was not to raise is as good as no answer; other destinations are not to stop for it.
+        """
         async with self._slots:
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(self._timeout) as limit:
                     return await asyncio.get_running_loop().run_in_executor(self._threads, what, *arguments)
-            except TimeoutError:
-                raise Away(f"no answer within {self._timeout:g} s") from None
+            except (Away, Refused):
+                raise
+            except Exception as error:
+                if limit.expired():
+                    raise Away(f"no answer within {self._timeout:g} s") from None
+                log.error("a fault of a destination", destination=self._name, exc_info=error)
+                raise Away(f"{type(error).__name__}: {error}") from None
 
     @property
     def resting(self) -> bool:

@@ -94,6 +94,7 @@ def test_a_page_runs_as_written(
     # Pages start a service as on a machine of its own; here it needs a port and the way to the scheduler.
     service = {"TASKFLOW_SCHEDULER_ADDRESS": cluster.scheduler_address, "TASKFLOW_METRICS_PORT": "0"}
     service["TASKFLOW_DATABASE_URL"] = cluster.dsn
+    service["NO_PROXY"] = service["no_proxy"] = "127.0.0.1,localhost"
     gateway = f"http://{cluster.address('gateway')}" if GATEWAY in page.read_text() else ""
     everywhere |= {**service, "TASKFLOW_PORT": str(free_ports(1)[0]), "RPC_URL": f"{gateway}/rpc"}
 

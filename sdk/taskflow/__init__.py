@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         QueueInfo,
         WorkerInfo,
     )
-    from taskflow._schedules import BackfillInfo, FiringInfo, FiringState, Misfire, Overlap, ScheduleInfo
+    from taskflow._schedule_values import BackfillInfo, FiringInfo, FiringState, Misfire, Overlap, ScheduleInfo
     from taskflow._task_values import TaskInfo, TaskLogInfo, TaskLogs
     from taskflow._tasks import AsyncTask, Task
     from taskflow._workflow_values import RunInfo, RunJobInfo, RunState, StepInfo, StepState, WorkflowInfo
@@ -132,7 +132,7 @@ _MODULES = {
     "taskflow._resources": (
         "AttemptInfo ErrorInfo JobInfo JobState LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
     ),
-    "taskflow._schedules": "BackfillInfo FiringInfo FiringState Misfire Overlap ScheduleInfo",
+    "taskflow._schedule_values": "BackfillInfo FiringInfo FiringState Misfire Overlap ScheduleInfo",
     "taskflow._task_values": "TaskInfo TaskLogInfo TaskLogs",
     "taskflow._tasks": "AsyncTask Task",
     "taskflow._workflow_values": "RunInfo RunJobInfo RunState StepInfo StepState WorkflowInfo",

@@ -3,192 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Unpack
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from taskflow import _ids, _values
+from taskflow import _ids
 from taskflow._admin import _aeach, _each
 from taskflow._core import Core
 from taskflow._filters import PAGE_SIZE
+from taskflow._schedule_values import (
+    FIELDS,
+    BackfillInfo,
+    FiringInfo,
+    ScheduleInfo,
+    ScheduleOptions,
+    firing_info,
+    schedule_info,
+    schedule_message,
+    stamp_of,
+)
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import schedules_pb2 as pb
-
-E = TypeVar("E", bound=StrEnum)
-
-
-class Misfire(StrEnum):
-    """What becomes of firings that were missed by more than a minute."""
-
-    SKIP = "skip"
-    FIRE_ONCE = "fire_once"
-    CATCH_UP = "catch_up"
-
-
-class Overlap(StrEnum):
-    """What a firing does while a job of the same schedule is unfinished."""
-
-    SKIP = "skip"
-    ALLOW = "allow"
-    QUEUE = "queue"
-    REPLACE = "replace"
-
-
-class FiringState(StrEnum):
-    """What became of a nominal instant."""
-
-    FIRED = "fired"
-    QUEUED = "queued"
-    SKIPPED_MISFIRE = "skipped_misfire"
-    SKIPPED_OVERLAP = "skipped_overlap"
-    SKIPPED_OFF = "skipped_off"
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleInfo:
-    """A schedule as it stood when it was asked for."""
-
-    id: str
-    task: str
-    workflow: str
-    """What it runs, instead of a task."""
-    cron: str
-    at: datetime | None
-    time_zone: str
-    start: datetime | None
-    end: datetime | None
-    payload: Any
-    metadata: dict[str, str]
-    misfire: Misfire
-    overlap: Overlap
-    active: bool
-    next_run_at: datetime | None
-    """None: never again, or not while it is paused."""
-    last_run_at: datetime | None
-    create_time: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class FiringInfo:
-    """What became of a nominal instant; with `count` over 1, of all those from `first` on."""
-
-    instant: datetime
-    first: datetime
-    count: int
-    state: FiringState
-    reason: str
-    job_id: str
-    run_id: str
-    """Of a workflow's schedule."""
-    trigger: str
-    """`schedule`, or `backfill`."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillInfo:
-    """What a backfill did. `existing`: instants that had a job already, or wait for one."""
-
-    firings: tuple[FiringInfo, ...]
-    """What it made, oldest first."""
-    existing: int
-
-
-class ScheduleOptions(TypedDict, total=False):
-    """What `create` and `update` take. A datetime without a zone is taken as UTC."""
-
-    cron: str | None
-    """Five fields, six with the seconds first, or `@daily` and the like."""
-    at: datetime | None
-    """Once, instead of a cron."""
-    time_zone: str | None
-    """An IANA name; the cluster's default, UTC, without it. Never the machine's."""
-    start: datetime | None
-    end: datetime | None
-    payload: Any
-    metadata: Mapping[str, str]
-    misfire: Misfire | str
-    """`fire_once` by default: for the latest missed instant."""
-    overlap: Overlap | str
-    """`skip` by default."""
-
-
-_FIELDS = {"start": "start_time", "end": "end_time"}
-
-
-def _message(given: ScheduleOptions) -> pb.Schedule:
-    unknown = given.keys() - ScheduleOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"a schedule has no option {', '.join(sorted(unknown))}")
-    message = pb.Schedule(cron=given.get("cron") or "", time_zone=given.get("time_zone") or "")
-    message.metadata.update(given.get("metadata") or {})
-    for name in ("at", "start", "end"):
-        moment: datetime | None = given.get(name)  # type: ignore[assignment]
-        if moment is not None:
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            getattr(message, _FIELDS.get(name, name)).FromDatetime(moment)
-    if given.get("payload") is not None:
-        data, encoding = _values.encode(given["payload"])
-        message.payload, message.encoding = data, encoding  # type: ignore[assignment]
-    if given.get("misfire"):
-        message.misfire = pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{_one_of(Misfire, given['misfire'], 'misfire').name}")
-    if given.get("overlap"):
-        message.overlap = pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{_one_of(Overlap, given['overlap'], 'overlap').name}")
-    return message
-
-
-def _one_of(kind: type[E], value: str, field: str) -> E:
-    try:
-        return kind(value)
-    except ValueError:
-        raise InvalidArgument(f"{field}: {value!r} is none of {', '.join(kind)}", field=field) from None
-
-
-def _instant(message: Any, field: str) -> datetime | None:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
-
-
-def schedule_info(message: pb.Schedule) -> ScheduleInfo:
-    """The value of a Schedule message."""
-    return ScheduleInfo(
-        id=message.id,
-        task=message.task,
-        workflow=message.workflow,
-        cron=message.cron,
-        at=_instant(message, "at"),
-        time_zone=message.time_zone,
-        start=_instant(message, "start_time"),
-        end=_instant(message, "end_time"),
-        payload=_values.decode(message.payload, message.encoding),
-        metadata=dict(message.metadata),
-        misfire=Misfire[pb.MisfirePolicy.Name(message.misfire).removeprefix("MISFIRE_POLICY_")],
-        overlap=Overlap[pb.OverlapPolicy.Name(message.overlap).removeprefix("OVERLAP_POLICY_")],
-        active=message.active,
-        next_run_at=_instant(message, "next_run_time"),
-        last_run_at=_instant(message, "last_run_time"),
-        create_time=_instant(message, "create_time"),
-    )
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    return stamp
-
-
-def _firing(message: pb.Firing) -> FiringInfo:
-    return FiringInfo(
-        instant=message.instant.ToDatetime(tzinfo=UTC),
-        first=message.first.ToDatetime(tzinfo=UTC),
-        count=message.count,
-        state=FiringState[pb.FiringState.Name(message.state).removeprefix("FIRING_STATE_")],
-        reason=message.reason,
-        job_id=message.job_id,
-        run_id=message.run_id,
-        trigger=message.trigger,
-    )
 
 
 class _Calls:
@@ -198,7 +32,7 @@ class _Calls:
         self._core = core
 
     async def create(self, task: str, workflow: str, active: bool, given: ScheduleOptions) -> ScheduleInfo:
-        message = _message(given)
+        message = schedule_message(given)
         message.task, message.workflow = task, workflow
         message.id = _ids.show(_ids.new_id())  # the same in every try: a repeated call makes no second one
         t = self._core.transport
@@ -221,10 +55,10 @@ class _Calls:
 
     async def update(self, id: str, given: ScheduleOptions) -> ScheduleInfo:
         t = self._core.transport
-        message = _message(given)
+        message = schedule_message(given)
         message.id = id
         request = pb.UpdateScheduleRequest(schedule=message)
-        request.update_mask.paths.extend(_FIELDS.get(name, name) for name in given)
+        request.update_mask.paths.extend(FIELDS.get(name, name) for name in given)
         if "payload" in given:
             request.update_mask.paths.append("encoding")
         return schedule_info(await t.call(t.schedules.UpdateSchedule, request))
@@ -253,9 +87,9 @@ class _Calls:
         if id is not None:
             request.id = id
         else:
-            request.schedule.CopyFrom(_message(given))
+            request.schedule.CopyFrom(schedule_message(given))
         if after is not None:
-            request.after.CopyFrom(_stamp(after))
+            request.after.CopyFrom(stamp_of(after))
         answer = await t.call(t.schedules.PreviewSchedule, request)
         return [moment.ToDatetime(tzinfo=UTC) for moment in answer.times]
 
@@ -263,15 +97,15 @@ class _Calls:
         t = self._core.transport
         request = pb.ListFiringsRequest(schedule_id=id, page_size=page_size, page_token=token)
         page = await t.call(t.schedules.ListFirings, request)
-        return [_firing(message) for message in page.firings], page.next_page_token
+        return [firing_info(message) for message in page.firings], page.next_page_token
 
     async def backfill(self, id: str, start: datetime, end: datetime | None) -> BackfillInfo:
         t = self._core.transport
-        request = pb.BackfillScheduleRequest(id=id, start_time=_stamp(start))
+        request = pb.BackfillScheduleRequest(id=id, start_time=stamp_of(start))
         if end is not None:
-            request.end_time.CopyFrom(_stamp(end))
+            request.end_time.CopyFrom(stamp_of(end))
         answer = await t.call(t.schedules.BackfillSchedule, request)
-        return BackfillInfo(tuple(map(_firing, answer.firings)), answer.existing)
+        return BackfillInfo(tuple(map(firing_info, answer.firings)), answer.existing)
 
 
 class Schedules:

@@ -56,7 +56,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         row = self._row(task) | {"id": UUID(bytes=self._clock.new_id()), "active": not request.inactive}
         own = None
         if task.schedule:
-            own = self._schedules.new_own(row["name"], task.schedule, task.time_zone, active=row["active"])
+            own = self._schedules.rows.new_own(row["name"], task.schedule, task.time_zone, active=row["active"])
         elif task.time_zone:
             raise _zone_of_nothing("task")
         seen = await self._db.rows("handlers_seen", names=[row["target"]])
@@ -99,15 +99,16 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         changes = store.TaskChanges(self._row(task) | {"id": row["id"], "active": task.active})
         name, active, changed = changes.task["name"], task.active, []
         if own is not None and task.schedule:
-            changed = [self._schedules.changed_own(own, task.schedule, task.time_zone, active=active)]
+            changed = [self._schedules.rows.changed_own(own, task.schedule, task.time_zone, active=active)]
         elif own is not None:
             changes.gone = [own["id"]]
         elif task.schedule:
-            changes.new = self._schedules.new_own(name, task.schedule, task.time_zone, active=active)
+            changes.new = self._schedules.rows.new_own(name, task.schedule, task.time_zone, active=active)
         elif task.time_zone:
             raise _zone_of_nothing("changes")
         if active != row["active"]:
-            changed += [self._schedules.switched(other, active=active) for other in schedules if not other["owned"]]
+            others = [schedule for schedule in schedules if not schedule["owned"]]
+            changed += [self._schedules.rows.switched(other, active=active) for other in others]
         changes.changed = changed
         return changes
 

@@ -75,7 +75,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         definition = await asyncio.to_thread(Definition.parse, request.document)
         name = qualify(definition.name, field="name")
         given = definition.schedule
-        own = functools.partial(self._schedules.own_of_workflow, name, given) if given else None
+        own = functools.partial(self._schedules.rows.own_of_workflow, name, given) if given else None
         if own is not None:
             own(None)  # what is wrong with it is said before anything is stored
         if request.validate_only:

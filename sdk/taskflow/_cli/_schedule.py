@@ -15,7 +15,7 @@ from taskflow._cli._common import Address, Json, client, settle
 
 if TYPE_CHECKING:
     from taskflow import TaskFlow
-    from taskflow._schedules import ScheduleInfo
+    from taskflow._schedule_values import ScheduleInfo
 
 app = typer.Typer(
     help="Schedules: make, preview, pause, look at the firings.", no_args_is_help=True, rich_markup_mode=None

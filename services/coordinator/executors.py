@@ -45,6 +45,9 @@ class Executors:
     # -- start -------------------------------------------------------------------------------
     async def start(self, request: pb.StartRequest) -> pb.StartResponse:
         entry = self._present(request.exec_id, request.job_id, request.executor)
+        if isinstance(entry, Entry) and entry.cancelling and not entry.started:
+            self._ledger.end([entry], Outcome.CANCELLED, "cancelled")  # taken while it was to be taken out
+            entry = "STALE_EXEC_ID"
         if isinstance(entry, str):
             raise self._refusal(entry, request, "a start")
         try:

@@ -77,15 +77,15 @@ def test_ten_seconds_to_start_and_two_minutes_between_two_words(manual: ServiceC
     job = api.new("defaults", task="defaults", retries=1)
     with RawExecutor(api, ["defaults"]) as executor:
         first = executor.take()
-        tf.advance_clock(8)
+        tf.advance_clock(5)
         assert executor.poll(seconds=0) == []
-        tf.advance_clock(3)
+        tf.advance_clock(6)
         task = executor.take(seconds=20)
         assert (task.tries, task.exec_id == first.exec_id) == (0, False)
 
         executor.start(task)
         for _ in range(3):
-            tf.advance_clock(115)
+            tf.advance_clock(100)
             assert executor.notify(task).refused == ""
         tf.advance_clock(125)
 

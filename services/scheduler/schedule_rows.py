@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,7 +13,6 @@ from services.core.errors import InvalidArgument
 from services.core.names import namespace_of, qualify
 from services.core.schedules import Misfire, Overlap, Policy, ScheduleState, count_from_now
 from services.core.timing import Timing, parse_timing
-from services.core.workflow.models import Schedule as WorkflowSchedule
 from services.rpc.values import stamp, timestamp_us
 from services.runtime.clock import SystemClock
 from services.scheduler.admission import Admission
@@ -21,6 +20,9 @@ from services.scheduler.settings import SchedulerSettings
 from services.store.times import to_datetime
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import schedules_pb2 as pb
+
+if TYPE_CHECKING:
+    from services.core.workflow.models import Schedule as WorkflowSchedule
 
 CHANGEABLE = (
     "cron", "at", "time_zone", "start_time", "end_time", "payload", "encoding", "metadata", "misfire", "overlap",

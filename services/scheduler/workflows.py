@@ -16,13 +16,11 @@ from services.core.names import qualify
 from services.core.workflow import (
     FINAL_RUNS,
     CancelRequested,
-    Definition,
     Event,
     RetryRequested,
     RunState,
     RunStatus,
     Signal,
-    unfit,
 )
 from services.rpc.values import clean, options_to_json, seconds, stamp
 from services.rpc.values import unfit as unfit_json
@@ -72,6 +70,8 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
 
     # -- documents ---------------------------------------------------------------------------
     async def PutWorkflow(self, request: pb.PutWorkflowRequest, context: Any) -> pb.Workflow:
+        from services.core.workflow import Definition  # see there: what reads documents is imported when there are any
+
         definition = await asyncio.to_thread(Definition.parse, request.document)
         name = qualify(definition.name, field="name")
         given = definition.schedule
@@ -189,6 +189,8 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         self._check_value(request.payload, "payload", MAX_SIGNAL)
         payload = json.loads(request.payload) if request.payload else None
         event = Signal(request.name, payload, request.signal_id)
+        from services.core.workflow import unfit
+
         why = unfit(RunState.from_json(row["state"]), event)
         if why:
             raise FailedPrecondition(why, "RUN_FINISHED" if row["status"] in FINAL_RUNS else "SIGNAL_UNFIT")

@@ -19,6 +19,12 @@ def job_key(step: str, iteration: int, index: int) -> str:
     return f"{step}/{iteration}/{index}"
 
 
+def decision_task(workflow: str) -> str:
+    """The name of the task that decisions of a workflow are jobs of: who polls for decisions polls for it."""
+    namespace, slash, name = workflow.rpartition("/")
+    return f"awf.workflow.decision{'.' if slash else ''}{namespace}/{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class CreateJob:
     """A job for a step. `task` is None for the queue's own handler; what else is None is as the task has it.

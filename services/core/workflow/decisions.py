@@ -54,12 +54,6 @@ _ACTIONS = "schedule-task, schedule-workflow, do-nothing, complete-workflow, fai
 _LIVE = (RunStatus.RUNNING, RunStatus.NEW)
 
 
-def decision_task(workflow: str) -> str:
-    """The name of the task that decisions of a workflow are jobs of: who polls for decisions polls for it."""
-    namespace, slash, name = workflow.rpartition("/")
-    return f"awf.workflow.decision{'.' if slash else ''}{namespace}/{name}"
-
-
 @dataclass(frozen=True, slots=True)
 class Action:
     """One action of a decision."""

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.core.ids import is_uuid7
 from services.gateway.errors import Failure
@@ -169,17 +170,26 @@ class Tasks:
         lines = await self._upstream.call(
             self._upstream.jobs.ListJobLogs, pb.ListJobLogsRequest(job_id=job.id, page_size=MAX_LOG)
         )
+        said: dict[int, Timestamp] = {}  # by attempt, its first line
+        for line in lines.logs:
+            said.setdefault(line.attempt, line.time)
         found = [(job.create_time, _event("created"))]
         for attempt in attempts.attempts:
             present = attempt.exec_id == job.exec_id and job.state == pb.JOB_STATE_RUNNING
             started = job if present else attempt
             if started.HasField("start_time"):
-                found.append((started.start_time, _event("started", attempt.exec_id)))
+                # A start is counted back from the end, a line is dated when it comes: a millisecond may lie between.
+                at = min(started.start_time, said.get(attempt.number, started.start_time), key=_microseconds)
+                found.append((at, _event("started", attempt.exec_id)))
             if attempt.outcome:
                 found.append((attempt.finish_time, _event(_ENDS[attempt.outcome], attempt.exec_id)))
         found += [(line.time, _said(line)) for line in lines.logs]
-        found.sort(key=lambda entry: entry[0].ToMicroseconds())
+        found.sort(key=lambda entry: _microseconds(entry[0]))
         return [{**entry, "re-time": resource.instant(at)} for at, entry in found]
+
+
+def _microseconds(at: Timestamp) -> int:
+    return at.ToMicroseconds()
 
 
 def _event(name: str, exec_id: str = "") -> dict[str, Any]:

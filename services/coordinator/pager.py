@@ -260,7 +260,11 @@ class Pager:
     async def due_now(self) -> None:
         """Brings in what is due by now."""
         async with self._due_reading:
-            await self._read_due()
+            self._state.book.left = set()
+            try:
+                await self._read_due()
+            finally:
+                self._state.book.left = None
 
     async def _read_due(self) -> None:
         state, book = self._state, self._state.book
@@ -273,25 +277,37 @@ class Pager:
         room = state.settings.due_depth - in_memory
         if room <= 0:
             return
+        epochs = {number: shard.epoch for number, shard in book.shards.items()}
         rows = await state.db.rows(
             "due_jobs", shards=list(book.shards), since=self._due_since, limit=min(room + in_memory, 2000)
         )
+        await reach("coordinator.after_due")
         fresh = [row for row in rows if row["job_id"].bytes not in book.by_job]
         if fresh and len(rows) >= 2000:
             state.due_wanted.set()
+        stale = 0
         for start in range(0, len(fresh), SPECS_A_QUERY):
             part = fresh[start : start + SPECS_A_QUERY]
             specs = await self._specs([row["job_id"].bytes for row in part])
-            self._admit_due(part, specs)
-        if rows:
+            stale += self._admit_due(part, specs, epochs)
+        if stale:
+            state.due_wanted.set()  # what became of those, the next reading sees
+        elif rows:
             # A row that is committed with an earlier time than this is found by the next reading from the beginning.
             self._due_since = max(self._due_since, rows[-1]["due_at"] - timedelta(seconds=1))
 
-    def _admit_due(self, rows: list[dict[str, Any]], specs: dict[bytes, Spec]) -> None:
+    def _admit_due(self, rows: list[dict[str, Any]], specs: dict[bytes, Spec], epochs: dict[int, int]) -> int:
+        """Takes rows that still hold; how many do not. One whose job has left memory since the reading began is of an
+        attempt that has ended meanwhile, and so is one of an older epoch of ours: neither may run again (A3)."""
         book = self._state.book
+        left = book.left or ()
+        stale = 0
         for row in rows:
             job_id: bytes = row["job_id"].bytes
             shard = book.shards.get(row["shard"])
+            if job_id in left or (shard is not None and shard.epoch != epochs.get(row["shard"])):
+                stale += 1
+                continue
             if shard is None or job_id in book.by_job or job_id not in specs:
                 continue
             key = LaneKey(row["queue"], row["task"], row["priority"])
@@ -302,5 +318,4 @@ class Pager:
             self._expiry.consider(entry)
         self._state.fed.set()
         self._state.settle_wanted.set()
-
-
+        return stale

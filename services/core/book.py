@@ -119,6 +119,7 @@ class Book:
         self.waiting: defaultdict[LaneKey, int] = defaultdict(int)  # HELD or QUEUED
         self.outbox: list[Entry] = []  # to be fed
         self.adopted: list[Entry] = []  # claimed by workers, facts not loaded
+        self.left: set[bytes] | None = None  # jobs that have left memory since a reading of `deferred` began
 
     # -- ownership ---------------------------------------------------------------------------
     def open(self, shard: Shard, registered: Iterable[bytes]) -> None:
@@ -312,6 +313,8 @@ class Book:
                 del self.seats[entry.worker]
 
     def _forget(self, entry: Entry) -> None:
+        if self.left is not None:
+            self.left.add(entry.job_id)
         self._leave_seat(entry)
         if self.by_exec.get(entry.exec_id) is entry:
             del self.by_exec[entry.exec_id]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from taskflow import TaskFlow
+from taskflow import Constant, TaskFlow
 from tests.support import postgres as pg
 from tests.support.cluster import Program, ServiceCluster
 from tests.support.recorder import Record
@@ -208,3 +208,20 @@ def test_what_was_handed_out_before_a_crash_leaves_a_trace_before_it_is_handed_o
     scene.worker("suspects")
     eventually(lambda: scene.outcomes("suspects") == {"succeeded": 10}, 30)
     assert traces() == []
+
+
+@pytest.mark.feature("A3", "A4")
+def test_a_due_row_read_before_the_end_of_its_attempt_and_merged_after_it_runs_nothing_again(scene: Scene) -> None:
+    tf = scene.start(coordinator="after_due=delay:0.3")
+    scene.worker("again")
+    soon = Constant(0.05)
+
+    for _ in range(4):
+        tf.new_jobs([{"queue": "again", "payload": {"fail": 3}, "retries": 3, "backoff": soon} for _ in range(25)])
+
+    eventually(lambda: scene.outcomes("again") == {"failed": 300, "succeeded": 100}, 60)
+    looks = [scene.record().starts for _ in range(3) if tf.new_job("again").wait(timeout=20)]
+    assert sorted(set(looks[-1].values())) == [1, 4]
+    with psycopg.connect(scene.dsn) as conn:
+        assert conn.execute("select count(*) from taskflow.deferred").fetchone() == (0,)
+        assert conn.execute("select count(*) from taskflow.leases").fetchone() == (0,)

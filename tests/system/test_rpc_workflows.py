@@ -99,6 +99,7 @@ def test_an_executor_decides_a_workflow_from_its_beginning_to_its_end(rpc: Rpc, 
     assert seen == done
 
     assert rpc("awf.task/poll", workflowDefinitions=[name]) == {"resources": []}
+    eventually(lambda: tf.workflows.get_run(run["id"]).waiting)  # from then on the hour counts
     tf.advance_clock(3601, step=600)
     last = decision(rpc, name)
     assert last["params"]["event"] == f"{EVENT}task-completed"

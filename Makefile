@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 3
 STAMP := .venv/.taskflow-stamp
 
 help: ## this list

@@ -115,11 +115,11 @@ def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
     tf: TaskFlow, worker: Callable[[str], Program], database: str, tmp_path: Path, proxy: PostgresProxy
 ) -> None:
     worker("in-doubt")
-    tf.new_jobs([("in-doubt", {"sleep": 0.02})] * JOBS)
 
     for count in (1, 2, 3):
         before = attempts(database, "in-doubt")
         proxy.cut_next_commit("taskflow.attempts")
+        tf.new_jobs([("in-doubt", {"sleep": 0.02})] * (JOBS // 3))
         eventually(lambda: proxy.cuts == count and attempts(database, "in-doubt") > before)  # noqa: B023
 
     run_once_each(database, tmp_path, "in-doubt")

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow import _values
+from taskflow._resources import _time
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import schedules_pb2 as pb
 
@@ -143,8 +144,6 @@ def _one_of(kind: type[E], value: str, field: str) -> E:
         raise InvalidArgument(f"{field}: {value!r} is none of {', '.join(kind)}", field=field) from None
 
 
-def _instant(message: Any, field: str) -> datetime | None:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
 
 
 def schedule_info(message: pb.Schedule) -> ScheduleInfo:
@@ -154,18 +153,18 @@ def schedule_info(message: pb.Schedule) -> ScheduleInfo:
         task=message.task,
         workflow=message.workflow,
         cron=message.cron,
-        at=_instant(message, "at"),
+        at=_time(message, "at"),
         time_zone=message.time_zone,
-        start=_instant(message, "start_time"),
-        end=_instant(message, "end_time"),
+        start=_time(message, "start_time"),
+        end=_time(message, "end_time"),
         payload=_values.decode(message.payload, message.encoding),
         metadata=dict(message.metadata),
         misfire=Misfire[pb.MisfirePolicy.Name(message.misfire).removeprefix("MISFIRE_POLICY_")],
         overlap=Overlap[pb.OverlapPolicy.Name(message.overlap).removeprefix("OVERLAP_POLICY_")],
         active=message.active,
-        next_run_at=_instant(message, "next_run_time"),
-        last_run_at=_instant(message, "last_run_time"),
-        create_time=_instant(message, "create_time"),
+        next_run_at=_time(message, "next_run_time"),
+        last_run_at=_time(message, "last_run_time"),
+        create_time=_time(message, "create_time"),
     )
 
 

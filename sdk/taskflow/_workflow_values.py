@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from taskflow._resources import ErrorInfo, JobState
+from taskflow._resources import ErrorInfo, JobState, _time
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import workflows_pb2 as pb
@@ -165,10 +165,10 @@ def workflow_info(message: pb.Workflow) -> WorkflowInfo:
         document=json.loads(message.document) if message.document else None,
         digest=message.digest,
         title=message.title,
-        create_time=_instant(message, "create_time"),
+        create_time=_time(message, "create_time"),
         cron=message.cron,
-        next_run_at=_instant(message, "next_run_time"),
-        last_run_at=_instant(message, "last_run_time"),
+        next_run_at=_time(message, "next_run_time"),
+        last_run_at=_time(message, "last_run_time"),
     )
 
 
@@ -187,9 +187,9 @@ def run_info(message: pb.Run) -> RunInfo:
         trigger=message.trigger,
         schedule_id=message.schedule_id,
         parent_run_id=message.parent_run_id,
-        create_time=_instant(message, "create_time"),
-        start_time=_instant(message, "start_time"),
-        finish_time=_instant(message, "finish_time"),
+        create_time=_time(message, "create_time"),
+        start_time=_time(message, "start_time"),
+        finish_time=_time(message, "finish_time"),
         steps=tuple(map(_step, message.steps)),
         signals=tuple(message.signals),
         waiting=message.waiting,
@@ -205,9 +205,9 @@ def _step(message: pb.RunStep) -> StepInfo:
         state=_STEP_STATES[message.state],
         iteration=message.iteration,
         error=_error(message),
-        start_time=_instant(message, "start_time"),
-        finish_time=_instant(message, "finish_time"),
-        due_time=_instant(message, "due_time"),
+        start_time=_time(message, "start_time"),
+        finish_time=_time(message, "finish_time"),
+        due_time=_time(message, "due_time"),
         jobs=tuple(map(_job, message.jobs)),
     )
 
@@ -219,7 +219,3 @@ def _job(message: pb.RunJob) -> RunJobInfo:
 
 def _error(message: pb.Run | pb.RunStep) -> ErrorInfo | None:
     return ErrorInfo(message.error.type, message.error.message) if message.HasField("error") else None
-
-
-def _instant(message: Any, field: str) -> datetime | None:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None

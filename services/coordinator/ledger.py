@@ -187,7 +187,10 @@ class Ledger:
             if any(epochs[e.entry.shard] != e.epoch for e in endings):
                 raise NotOwner("a takeover came between")
             try:
-                await store.write(self._writer, self._changes(endings), epochs, slow=self._doubtful)
+                changes = self._changes(endings)
+                await store.write(self._writer, changes, epochs, slow=self._doubtful)
+                if changes.told:
+                    self._state.runs_wanted.set()
                 self._doubtful = False
                 self._outage.over()
                 return
@@ -257,8 +260,6 @@ class Ledger:
                 due = True
         if due:
             state.due_wanted.set()
-        if any(ending.change.final and _of_a_run(ending.entry) for ending in endings):
-            state.runs_wanted.set()
 
     async def write(self, changes: Changes, shards: set[int]) -> None:
         """A fenced write besides outcomes. The caller computes it under `exclusive`, or needs no such care."""

@@ -315,10 +315,7 @@ def _status(state: pb.RunState.ValueType) -> str:
 
 
 def _id(text: str, field: str = "id") -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidArgument(f"{field}: {text[:60]!r} is not an id", field, "BAD_ID") from None
+    return UUID(bytes=ids.parse(text, field=field))
 
 
 def _no_workflow(name: str, version: int = 0) -> NotFound:

@@ -14,6 +14,7 @@ import psycopg
 from services.core.lanes import Lane, LaneKey, Mark, Page, PageRequest, Position, Snapshot
 from services.runtime.failpoints import reach
 from services.store import raw_ids
+from services.store.columns import columns
 from services.store.database import Database, Writer, commit, translated
 from services.store.queries import sql
 from services.store.times import to_copy, to_datetime
@@ -137,11 +138,11 @@ def _uuids(ids: Sequence[bytes]) -> list[UUID]:
 
 
 def _by_column(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
-    columns = dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))
+    found = columns(kind, rows)
     for name in ("job_id", "exec_id"):
-        if name in columns:
-            columns[name] = [None if i is None else UUID(bytes=i) for i in columns[name]]
-    return columns
+        if name in found:
+            found[name] = [None if i is None else UUID(bytes=i) for i in found[name]]
+    return found
 
 
 def _instants(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:

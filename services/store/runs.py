@@ -12,6 +12,7 @@ from uuid import UUID
 from services.core.names import shard_of
 from services.core.workflow import events
 from services.core.workflow.events import Event, Started
+from services.store.columns import columns
 from services.store.database import Database, Writer, commit
 from services.store.jobs import NewJob, insert_within
 from services.store.queries import sql
@@ -145,10 +146,6 @@ class RunChanges:
         if self.heard:
             found.append(("delete_inbox", {"seqs": self.heard}))
         return found
-
-
-def columns(kind: type[Any], rows: Sequence[Any]) -> dict[str, list[Any]]:
-    return dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))
 
 
 def told(events_of: Sequence[tuple[UUID, Event]]) -> dict[str, list[Any]]:

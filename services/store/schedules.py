@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from services.core.workflow import CancelRequested
+from services.store.columns import columns
 from services.store.database import Database, commit
 from services.store.jobs import NewJob, insert_within
 from services.store.queries import sql
@@ -76,8 +77,8 @@ async def write(conn: AsyncConnection[Any], decided: Decided, term: int) -> int:
     if decided.replaced:
         statements.append(("cancel_replaced", {"ids": decided.replaced}))
     if decided.firings:
-        statements.append(("put_firings", _columns(FiringRow, decided.firings)))
-    statements.append(("move_cursors", _columns(CursorRow, decided.cursors)))
+        statements.append(("put_firings", columns(FiringRow, decided.firings)))
+    statements.append(("move_cursors", columns(CursorRow, decided.cursors)))
     statements.append(("leads", {"role": ROLE, "term": term}))
     await commit(conn, statements)
     return tx
@@ -101,7 +102,7 @@ async def write_changed(conn: AsyncConnection[Any], changed: Sequence[dict[str, 
         for f in row.get("passed", ())
     ]
     if ledger:
-        await conn.execute(sql("put_firings"), _columns(FiringRow, ledger))
+        await conn.execute(sql("put_firings"), columns(FiringRow, ledger))
     if changed:
         async with conn.cursor() as cursor:
             await cursor.executemany(sql("change_schedule"), changed)
@@ -136,10 +137,6 @@ async def write_backfilled(conn: AsyncConnection[Any], decided: Decided, kept: l
     statements = starting(decided.runs) if decided.runs else []
     for name, rows in (("put_backfilled", decided.firings), ("put_firings", kept)):
         if rows:
-            statements.append((name, _columns(FiringRow, rows)))
+            statements.append((name, columns(FiringRow, rows)))
     await commit(conn, statements)
     return tx
-
-
-def _columns(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
-    return dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))

@@ -19,6 +19,9 @@ def job_key(step: str, iteration: int, index: int) -> str:
     return f"{step}/{iteration}/{index}"
 
 
+DECISION = "decision"  # the step of a decision's job; its iteration is the decision's number
+
+
 def decision_task(workflow: str) -> str:
     """The name of the task that decisions of a workflow are jobs of: who polls for decisions polls for it."""
     namespace, slash, name = workflow.rpartition("/")

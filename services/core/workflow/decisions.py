@@ -15,6 +15,7 @@ from typing import Any
 
 from services.core.workflow import signals, values
 from services.core.workflow.changes import (
+    DECISION,
     CancelJob,
     CancelTimer,
     Change,
@@ -41,7 +42,6 @@ from services.core.workflow.state import Deciding, Run, RunState, RunStatus
 from services.core.workflow.values import BadValue
 from taskflow._policy import Outcome
 
-DECISION = "decision"  # the step of a decision's job; its iteration is the decision's number
 DECISION_TASK = "awf.workflow/decision-task"
 EVENT = "awf.workflow.event/"
 MAX_ACTIONS = 1_000  # of one decision

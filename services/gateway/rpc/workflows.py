@@ -12,7 +12,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 
 from services.core.ids import is_uuid7
-from services.core.workflow import decision_task
+from services.core.workflow.changes import DECISION, decision_task
 from services.gateway.errors import Failure
 from services.gateway.gateway import Gateway
 from services.gateway.rpc import resource
@@ -24,7 +24,6 @@ from taskflow.v1 import workflows_pb2 as pb
 PAGE = 1000
 MAX_SHOWN = 100  # activities and decisions of a status, the newest
 AT_ONCE = 10  # calls of one status
-DECISION_STEP = "decision"
 
 STATUS = {
     pb.RUN_STATE_NEW: "ready",
@@ -129,10 +128,10 @@ class Workflows:
         run = await self._get(params)
         found: dict[str, Any] = {"resource": of_run(run)}
         if params.flag("include-activities?"):
-            begun = [job for step in run.steps if step.name != DECISION_STEP for job in step.jobs]
+            begun = [job for step in run.steps if step.name != DECISION for job in step.jobs]
             found["activities"] = await self._shown(begun)
         if params.flag("include-decisions?"):
-            decisions = [job for step in run.steps if step.name == DECISION_STEP for job in step.jobs]
+            decisions = [job for step in run.steps if step.name == DECISION for job in step.jobs]
             found["decisions"] = await self._shown(decisions)
         return found
 

@@ -23,6 +23,7 @@ begin
             col := case parent when 'jobs' then 'id' else 'job_id' end;
             execute format('create table taskflow.%I (like taskflow.%I including defaults including constraints)
                 with (autovacuum_vacuum_insert_scale_factor = 0.05)', part, parent);
+            perform taskflow.index_times(parent, part);
             execute format('alter table taskflow.%I add constraint %I check (%I >= %L and %I < %L)',
                 part, part || '_day', col, low, col, high);
             execute format('alter table taskflow.%I attach partition taskflow.%I for values from (%L) to (%L)',
@@ -51,6 +52,49 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION taskflow.grant_reader() RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    view text;
+begin
+    if to_regrole('taskflow_reader') is null then
+        begin
+            create role taskflow_reader nologin;
+        exception
+            when duplicate_object or unique_violation then null;  -- another database's migrate was first
+            when insufficient_privilege then return 'create role taskflow_reader nologin';
+        end;
+    end if;
+    if not has_schema_privilege('taskflow_reader', 'taskflow', 'usage') then
+        grant usage on schema taskflow to taskflow_reader;
+    end if;
+    foreach view in array array[
+        'task_instances', 'task_attempts', 'workflow_instances', 'workflow_steps', 'schedule_firings', 'events']
+    loop
+        continue when has_table_privilege('taskflow_reader', 'taskflow.' || view, 'select');
+        execute format('grant select on taskflow.%I to taskflow_reader', view);
+    end loop;
+    return '';
+end $$;
+
+CREATE FUNCTION taskflow.has_ended(tx xid8) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select pg_visible_in_snapshot(
+        case when taskflow.tx_offset() = 0 then tx
+            else greatest(tx::text::bigint - taskflow.tx_offset(), 3)::text::xid8 end,
+        pg_current_snapshot())
+$$;
+
+CREATE FUNCTION taskflow.index_times(parent text, part text) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    execute format('create index %I on taskflow.%I using brin (%s) with (pages_per_range = 32, autosummarize = on)',
+        part || '_times', part, case parent when 'jobs' then 'created_at' else 'finished_at, started_at' end);
+end $$;
+
 CREATE FUNCTION taskflow.leads(in_role text, in_term bigint) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -73,6 +117,22 @@ CREATE FUNCTION taskflow.outcome_name(outcome smallint) RETURNS text
     select (array['succeeded', 'failed', 'timed_out', 'lost', 'cancelled', 'snoozed', 'returned'])[outcome]
 $$;
 
+CREATE FUNCTION taskflow.output_of_steps(in_run uuid, in_steps text[]) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+    select case count(*) when 1 then min(o.result) else '[' || string_agg(coalesce(o.result, 'null'), ',' order by o.id) || ']' end
+    from (
+        select p.id, coalesce(taskflow.readable(a.result, a.encoding), c.output::text) as result
+        from taskflow.run_jobs p
+        left join lateral (
+            select a.result, a.encoding from taskflow.attempts a where a.job_id = p.job_id and a.final order by a.attempt desc limit 1
+        ) a on true
+        left join taskflow.runs c on c.id = p.child_id
+        where p.run_id = in_run and p.step = any (in_steps) and (a.encoding is not null or c.id is not null) and p.iteration = (
+            select max(q.iteration) from taskflow.run_jobs q where q.run_id = p.run_id and q.step = p.step)
+    ) o
+$$;
+
 CREATE FUNCTION taskflow.readable(value bytea, encoding smallint) RETURNS text
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -86,11 +146,54 @@ begin
     raise exception 'the day of job % is past its retention, and is being dropped', new.id using errcode = 'check_violation';
 end $$;
 
+CREATE FUNCTION taskflow.runs_unchanged(in_ids uuid[], in_turns bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    unchanged bigint;
+begin
+    select count(*) into unchanged from (
+        select r.id from unnest(in_ids, in_turns) as w (id, turn)
+        join taskflow.runs r on r.id = w.id and r.turn = w.turn
+        order by r.id for no key update of r
+    ) locked;
+    if unchanged <> cardinality(in_ids) then
+        raise exception 'a run was changed since it was read' using errcode = 'TF002';
+    end if;
+end $$;
+
+CREATE FUNCTION taskflow.scheduled_number(kind text, id text) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select (1::bigint << 60) + ('x' || left(md5(kind || ' ' || id), 15))::bit(60)::bigint $$;
+
+CREATE FUNCTION taskflow.set_tx_offset(to_add bigint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    execute format('create or replace function taskflow.tx_offset() returns bigint
+        language sql stable parallel safe as %L', format('select %s::bigint', to_add));
+end $$;
+
+CREATE FUNCTION taskflow.tx() RETURNS xid8
+    LANGUAGE sql STABLE
+    AS $$
+    select case when taskflow.tx_offset() = 0 then pg_current_xact_id()
+        else (pg_current_xact_id()::text::bigint + taskflow.tx_offset())::text::xid8 end
+$$;
+
+CREATE FUNCTION taskflow.tx_offset() RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select 0::bigint $$;
+
 CREATE FUNCTION taskflow.uuid_at(instant timestamp with time zone) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT
     AS $$
     select (lpad(to_hex((extract(epoch from instant) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
 $$;
+
+CREATE FUNCTION taskflow.uuid_in(word text) RETURNS uuid
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$ select case when word ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then word::uuid end $_$;
 
 CREATE TABLE taskflow.attempts (
     job_id uuid NOT NULL,
@@ -110,7 +213,7 @@ PARTITION BY RANGE (job_id);
 
 CREATE TABLE taskflow.jobs (
     id uuid NOT NULL,
-    tx xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    tx xid8 DEFAULT taskflow.tx() NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     priority smallint DEFAULT 5 NOT NULL,
     encoding smallint DEFAULT 1 NOT NULL,
@@ -202,6 +305,15 @@ CREATE TABLE taskflow.firings (
     trigger text DEFAULT 'schedule'::text NOT NULL
 );
 
+CREATE TABLE taskflow.job_actions (
+    job_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    action text NOT NULL,
+    actor text NOT NULL,
+    reason text DEFAULT ''::text NOT NULL
+);
+
 CREATE TABLE taskflow.leases (
     job_id uuid NOT NULL,
     exec_id uuid NOT NULL,
@@ -219,6 +331,101 @@ CREATE TABLE taskflow.leases (
     in_progress_ms bigint
 )
 WITH (fillfactor='50');
+
+CREATE TABLE taskflow.run_actions (
+    run_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    action text NOT NULL,
+    actor text NOT NULL
+);
+
+CREATE VIEW taskflow.events AS
+ SELECT j.created_at AS at,
+    j.id AS job_id,
+    NULL::uuid AS workflow_instance_id,
+    'submitted'::text AS event,
+    COALESCE(('schedule '::text || (taskflow.uuid_in((j.options #>> '{metadata,taskflow.schedule}'::text[])))::text), ('run '::text || (taskflow.uuid_in((j.options #>> '{metadata,taskflow.run}'::text[])))::text), ((j.options -> 'requester'::text))::text, ''::text) AS actor,
+    0 AS attempt,
+    jsonb_strip_nulls(jsonb_build_object('queue', j.queue, 'task', NULLIF(j.task, ''::text), 'priority', j.priority, 'run_at', j.run_at)) AS detail
+   FROM taskflow.jobs j
+UNION ALL
+ SELECT a.started_at AS at,
+    a.job_id,
+    NULL::uuid AS workflow_instance_id,
+    'started'::text AS event,
+    COALESCE(a.worker, ''::text) AS actor,
+    a.attempt,
+    NULL::jsonb AS detail
+   FROM taskflow.attempts a
+  WHERE (a.started_at IS NOT NULL)
+UNION ALL
+ SELECT a.finished_at AS at,
+    a.job_id,
+    NULL::uuid AS workflow_instance_id,
+    taskflow.outcome_name(a.outcome) AS event,
+    COALESCE(a.worker, ''::text) AS actor,
+    a.attempt,
+    jsonb_strip_nulls(jsonb_build_object('final', a.final, 'type', (a.error ->> 'type'::text), 'message', (a.error ->> 'message'::text))) AS detail
+   FROM taskflow.attempts a
+UNION ALL
+ SELECT l.started_at AS at,
+    l.job_id,
+    NULL::uuid AS workflow_instance_id,
+    'started'::text AS event,
+    COALESCE(l.worker, ''::text) AS actor,
+    l.attempt,
+    NULL::jsonb AS detail
+   FROM taskflow.leases l
+  WHERE (l.started AND (l.started_at IS NOT NULL))
+UNION ALL
+ SELECT c.at,
+    c.job_id,
+    NULL::uuid AS workflow_instance_id,
+    c.action AS event,
+    c.actor,
+    0 AS attempt,
+    jsonb_strip_nulls(jsonb_build_object('reason', NULLIF(c.reason, ''::text))) AS detail
+   FROM taskflow.job_actions c
+UNION ALL
+ SELECT c.at,
+    NULL::uuid AS job_id,
+    c.run_id AS workflow_instance_id,
+    c.action AS event,
+    c.actor,
+    0 AS attempt,
+    NULL::jsonb AS detail
+   FROM taskflow.run_actions c
+UNION ALL
+ SELECT f.decided_at AS at,
+    f.job_id,
+    f.run_id AS workflow_instance_id,
+    f.state AS event,
+    ('schedule '::text || (f.schedule_id)::text) AS actor,
+    0 AS attempt,
+    jsonb_build_object('instant', f.instant, 'count', f.count, 'trigger', f.trigger, 'reason', f.reason) AS detail
+   FROM taskflow.firings f
+  WHERE (f.state <> 'queued'::text);
+
+CREATE TABLE taskflow.handlers (
+    name text NOT NULL,
+    queue text,
+    retries integer,
+    priority smallint,
+    options jsonb,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    version bigint DEFAULT 1 NOT NULL
+);
+
+ALTER TABLE taskflow.job_actions ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME taskflow.job_actions_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE VIEW taskflow.job_facts AS
  SELECT j.id,
@@ -280,7 +487,8 @@ CREATE VIEW taskflow.job_states AS
         CASE
             WHEN l.started THEN 'running'::text
             WHEN (l.job_id IS NOT NULL) THEN 'requested'::text
-            WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT taskflow.now() AS now))) THEN 'ready'::text
+            WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT (now() + c.moved_by)
+               FROM taskflow.clock c))) THEN 'ready'::text
             WHEN (d.reason = 2) THEN 'retrying'::text
             WHEN (d.job_id IS NOT NULL) THEN 'scheduled'::text
             WHEN (a.final AND (a.outcome = ANY (ARRAY[2, 3, 4]))) THEN 'failed'::text
@@ -355,7 +563,10 @@ CREATE TABLE taskflow.members (
     incarnation uuid NOT NULL,
     beat bigint DEFAULT 0 NOT NULL,
     addresses text[] DEFAULT '{}'::text[] NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    pid_namespace text,
+    pid integer,
+    pid_started bigint
 )
 WITH (fillfactor='50');
 
@@ -375,7 +586,23 @@ CREATE TABLE taskflow.queues (
     name text NOT NULL,
     shard smallint NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    paused boolean DEFAULT false NOT NULL
+    paused boolean DEFAULT false NOT NULL,
+    draining boolean DEFAULT false NOT NULL
+);
+
+CREATE TABLE taskflow.removed_tasks (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    removed_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE taskflow.run_actions ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME taskflow.run_actions_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE taskflow.run_inbox (
@@ -432,6 +659,12 @@ ALTER TABLE taskflow.run_logs ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY 
     CACHE 1
 );
 
+CREATE TABLE taskflow.run_slas (
+    shard smallint NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    run_id uuid NOT NULL
+);
+
 CREATE TABLE taskflow.run_steps (
     run_id uuid NOT NULL,
     step text NOT NULL,
@@ -440,7 +673,8 @@ CREATE TABLE taskflow.run_steps (
     error json,
     due_at timestamp with time zone,
     started_at timestamp with time zone,
-    finished_at timestamp with time zone
+    finished_at timestamp with time zone,
+    after text[] DEFAULT '{}'::text[] NOT NULL
 )
 WITH (fillfactor='70');
 
@@ -488,83 +722,10 @@ CREATE TABLE taskflow.runs (
     sla_missed boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone NOT NULL,
     started_at timestamp with time zone,
-    finished_at timestamp with time zone
+    finished_at timestamp with time zone,
+    turn bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
-
-CREATE TABLE taskflow.workflows (
-    name text NOT NULL,
-    version integer NOT NULL,
-    document json NOT NULL,
-    digest text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    deleted boolean DEFAULT false NOT NULL
-);
-
-CREATE VIEW taskflow.schedule_task AS
- SELECT x.id,
-    x.step AS task_id,
-    COALESCE((s.value ->> 'kind'::text), 'decision'::text) AS task_type,
-    ((s.value -> 'meta'::text))::text AS task_payload,
-    ( SELECT
-                CASE count(*)
-                    WHEN 1 THEN min(o.result)
-                    ELSE (('['::text || string_agg(COALESCE(o.result, 'null'::text), ','::text)) || ']'::text)
-                END AS "case"
-           FROM ( SELECT taskflow.readable(a.result, a.encoding) AS result
-                   FROM (taskflow.run_jobs p
-                     JOIN LATERAL ( SELECT a_1.job_id,
-                            a_1.started_at,
-                            a_1.finished_at,
-                            a_1.exec_id,
-                            a_1.attempt,
-                            a_1.tries,
-                            a_1.outcome,
-                            a_1.final,
-                            a_1.encoding,
-                            a_1.worker,
-                            a_1.result,
-                            a_1.error
-                           FROM taskflow.attempts a_1
-                          WHERE ((a_1.job_id = p.job_id) AND a_1.final)
-                          ORDER BY a_1.attempt DESC
-                         LIMIT 1) a ON (true))
-                  WHERE ((p.run_id = x.run_id) AND (p.step = ANY (x.after)) AND (p.iteration = ( SELECT max(q.iteration) AS max
-                           FROM taskflow.run_jobs q
-                          WHERE ((q.run_id = p.run_id) AND (q.step = p.step)))))
-                  ORDER BY p.id) o) AS pre_task_payload,
-    (r.input)::text AS workflow_payload,
-    (w.document)::text AS workflow_json,
-    x.run_id,
-    x.due_at,
-    x.job_id
-   FROM (((( SELECT (t.id * 2) AS id,
-            t.run_id,
-            t.name AS step,
-            t.after,
-            t.due_at,
-            NULL::uuid AS job_id
-           FROM taskflow.run_timers t
-        UNION ALL
-         SELECT ((j.id * 2) + 1),
-            j.run_id,
-            j.step,
-            j.after,
-            NULL::timestamp with time zone,
-            j.job_id
-           FROM taskflow.run_jobs j
-          WHERE ((j.job_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
-                   FROM taskflow.attempts a
-                  WHERE ((a.job_id = j.job_id) AND a.final)))))) x
-     JOIN taskflow.runs r ON (((r.id = x.run_id) AND (r.finished_at IS NULL))))
-     JOIN taskflow.workflows w ON (((w.name = r.workflow) AND (w.version = r.version))))
-     LEFT JOIN LATERAL ( SELECT json_array_elements.value
-           FROM json_array_elements(
-                CASE json_typeof((w.document -> 'steps'::text))
-                    WHEN 'array'::text THEN (w.document -> 'steps'::text)
-                    ELSE '[]'::json
-                END) json_array_elements(value)
-          WHERE ((json_array_elements.value ->> 'name'::text) = x.step)) s ON (true));
 
 CREATE TABLE taskflow.schedules (
     id uuid NOT NULL,
@@ -589,10 +750,164 @@ CREATE TABLE taskflow.schedules (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     workflow text,
+    error text,
     CONSTRAINT schedules_check CHECK (((cron IS NULL) <> (at IS NULL))),
     CONSTRAINT schedules_target CHECK (((task IS NULL) <> (workflow IS NULL)))
 )
 WITH (fillfactor='70');
+
+CREATE VIEW taskflow.schedule_firings AS
+ SELECT f.schedule_id,
+    s.task AS task_name,
+    s.workflow AS workflow_name,
+    f.instant,
+    f.first,
+    f.count,
+    f.state,
+    f.reason,
+    f.trigger,
+    f.job_id,
+    f.run_id AS workflow_instance_id,
+    f.decided_at
+   FROM (taskflow.firings f
+     JOIN taskflow.schedules s ON ((s.id = f.schedule_id)));
+
+CREATE TABLE taskflow.tasks (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    title text DEFAULT ''::text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    target text NOT NULL,
+    queue text,
+    priority smallint,
+    retries integer,
+    options jsonb,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    payload bytea,
+    encoding smallint
+);
+
+CREATE TABLE taskflow.workflows (
+    name text NOT NULL,
+    version integer NOT NULL,
+    document json NOT NULL,
+    digest text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted boolean DEFAULT false NOT NULL
+);
+
+CREATE VIEW taskflow.schedule_task AS
+ SELECT x.id,
+    x.step AS task_id,
+        CASE
+            WHEN (g.value IS NOT NULL) THEN 'group'::text
+            ELSE COALESCE((s.value ->> 'kind'::text), 'decision'::text)
+        END AS task_type,
+    (COALESCE(g.value, (s.value -> 'meta'::text)))::text AS task_payload,
+    taskflow.output_of_steps(x.run_id,
+        CASE
+            WHEN (g.value IS NULL) THEN x.after
+            ELSE ARRAY( SELECT DISTINCT a.name
+               FROM (taskflow.run_steps h
+                 CROSS JOIN LATERAL unnest(h.after) a(name))
+              WHERE ((h.run_id = x.run_id) AND (h.status = 'held'::text) AND (h.step IN ( SELECT json_array_elements_text((g.value -> 'steps'::text)) AS json_array_elements_text))))
+        END) AS pre_task_payload,
+    (r.input)::text AS workflow_payload,
+    (w.document)::text AS workflow_json,
+    x.run_id,
+    x.due_at,
+    x.job_id,
+    r.schedule_id
+   FROM ((((( SELECT (t.id * 2) AS id,
+            t.run_id,
+            t.name AS step,
+            t.after,
+            t.due_at,
+            NULL::uuid AS job_id
+           FROM taskflow.run_timers t
+        UNION ALL
+         SELECT ((j.id * 2) + 1),
+            j.run_id,
+            j.step,
+            j.after,
+            ( SELECT d.due_at
+                   FROM taskflow.deferred d
+                  WHERE (d.job_id = j.job_id)) AS due_at,
+            j.job_id
+           FROM taskflow.run_jobs j
+          WHERE ((j.job_id IS NOT NULL) AND (NOT (EXISTS ( SELECT
+                   FROM taskflow.attempts a
+                  WHERE ((a.job_id = j.job_id) AND a.final)))))
+        UNION ALL
+         SELECT taskflow.scheduled_number('wait'::text, ((((p.run_id || ' '::text) || p.step) || ' '::text) || p.iteration)) AS scheduled_number,
+            p.run_id,
+            p.step,
+            p.after,
+            NULL::timestamp with time zone,
+            NULL::uuid
+           FROM taskflow.run_steps p
+          WHERE ((p.status = 'waiting'::text) AND (p.due_at IS NULL))) x
+     JOIN taskflow.runs r ON (((r.id = x.run_id) AND (r.finished_at IS NULL))))
+     JOIN taskflow.workflows w ON (((w.name = r.workflow) AND (w.version = r.version))))
+     LEFT JOIN LATERAL ( SELECT json_array_elements.value
+           FROM json_array_elements(
+                CASE json_typeof((w.document -> 'steps'::text))
+                    WHEN 'array'::text THEN (w.document -> 'steps'::text)
+                    ELSE '[]'::json
+                END) json_array_elements(value)
+          WHERE ((json_array_elements.value ->> 'name'::text) = x.step)) s ON (true))
+     LEFT JOIN LATERAL ( SELECT json_array_elements.value
+           FROM json_array_elements(
+                CASE json_typeof((w.document -> 'groups'::text))
+                    WHEN 'array'::text THEN (w.document -> 'groups'::text)
+                    ELSE '[]'::json
+                END) json_array_elements(value)
+          WHERE ((json_array_elements.value ->> 'name'::text) = x.step)) g ON ((s.value IS NULL)))
+UNION ALL
+ SELECT taskflow.scheduled_number('schedule'::text, (c.id)::text) AS id,
+    COALESCE(c.workflow, c.task) AS task_id,
+        CASE
+            WHEN (c.workflow IS NULL) THEN 'task'::text
+            ELSE 'workflow'::text
+        END AS task_type,
+    taskflow.readable(c.payload, c.encoding) AS task_payload,
+    NULL::text AS pre_task_payload,
+        CASE
+            WHEN (c.workflow IS NOT NULL) THEN taskflow.readable(c.payload, c.encoding)
+            ELSE NULL::text
+        END AS workflow_payload,
+    (w.document)::text AS workflow_json,
+    NULL::uuid AS run_id,
+    c.next_at AS due_at,
+    NULL::uuid AS job_id,
+    c.id AS schedule_id
+   FROM ((taskflow.schedules c
+     LEFT JOIN taskflow.tasks t ON ((t.name = c.task)))
+     LEFT JOIN LATERAL ( SELECT v.document
+           FROM taskflow.workflows v
+          WHERE ((v.name = c.workflow) AND (NOT v.deleted))
+          ORDER BY v.version DESC
+         LIMIT 1) w ON (true))
+  WHERE (c.active AND (c.next_at IS NOT NULL) AND COALESCE(t.active, true))
+UNION ALL
+ SELECT taskflow.scheduled_number('job'::text, (d.job_id)::text) AS id,
+    COALESCE(NULLIF(j.task, ''::text), j.queue) AS task_id,
+    'job'::text AS task_type,
+    taskflow.readable(j.payload, j.encoding) AS task_payload,
+    NULL::text AS pre_task_payload,
+    NULL::text AS workflow_payload,
+    NULL::text AS workflow_json,
+    NULL::uuid AS run_id,
+    d.due_at,
+    d.job_id,
+    NULL::uuid AS schedule_id
+   FROM (taskflow.deferred d
+     JOIN taskflow.jobs j ON ((j.id = d.job_id)))
+  WHERE (NOT (EXISTS ( SELECT
+           FROM taskflow.run_jobs p
+          WHERE (p.job_id = d.job_id))));
 
 CREATE TABLE taskflow.shards (
     shard smallint NOT NULL,
@@ -605,6 +920,95 @@ CREATE TABLE taskflow.shards (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE taskflow.start_bys (
+    shard smallint NOT NULL,
+    start_by timestamp with time zone NOT NULL,
+    job_id uuid NOT NULL
+);
+
+CREATE VIEW taskflow.task_attempts AS
+ SELECT job_id,
+    attempt,
+    taskflow.outcome_name(outcome) AS outcome,
+    final,
+    started_at,
+    finished_at AS ended_at,
+    (finished_at - started_at) AS ran,
+    tries,
+    worker,
+    exec_id,
+    (error ->> 'type'::text) AS error_type,
+    (error ->> 'message'::text) AS error
+   FROM taskflow.attempts a;
+
+CREATE VIEW taskflow.task_instances AS
+ SELECT j.id,
+    COALESCE((j.options #>> '{metadata,taskflow.task}'::text[]), NULLIF(j.task, ''::text)) AS task_name,
+    j.queue,
+        CASE s.state
+            WHEN 'succeeded'::text THEN 'success'::text
+            WHEN 'cancelled'::text THEN 'dequeued'::text
+            WHEN 'retrying'::text THEN 'retry'::text
+            WHEN 'scheduled'::text THEN 'queued'::text
+            WHEN 'ready'::text THEN 'queued'::text
+            WHEN 'requested'::text THEN 'running'::text
+            ELSE s.state
+        END AS status,
+    s.state,
+    j.priority,
+    COALESCE(l.attempt, a.attempt, 0) AS attempts,
+    (j.retries + 1) AS max_attempts,
+    (((j.options -> 'metadata'::text) ? 'taskflow.schedule'::text) IS TRUE) AS scheduled,
+    taskflow.uuid_in((j.options #>> '{metadata,taskflow.schedule}'::text[])) AS schedule_id,
+    taskflow.uuid_in((j.options #>> '{metadata,taskflow.run}'::text[])) AS workflow_instance_id,
+    (j.options #>> '{metadata,taskflow.step}'::text[]) AS step,
+    j.created_at,
+    COALESCE(d.due_at, j.run_at, j.created_at) AS run_at,
+    COALESCE(l.started_at, a.started_at) AS started_at,
+        CASE
+            WHEN ((l.job_id IS NULL) AND (d.job_id IS NULL) AND a.final) THEN a.finished_at
+            ELSE NULL::timestamp with time zone
+        END AS ended_at,
+    COALESCE(l.worker, a.worker) AS worker,
+    (a.error ->> 'type'::text) AS error_type,
+    (a.error ->> 'message'::text) AS error,
+    (j.options -> 'requester'::text) AS requester,
+    (j.options ->> 'label'::text) AS label,
+    j.key,
+    (j.options -> 'metadata'::text) AS metadata,
+    (j.options -> 'tags'::text) AS tags
+   FROM ((((taskflow.jobs j
+     LEFT JOIN taskflow.leases l ON ((l.job_id = j.id)))
+     LEFT JOIN taskflow.deferred d ON ((d.job_id = j.id)))
+     LEFT JOIN LATERAL ( SELECT a_1.job_id,
+            a_1.started_at,
+            a_1.finished_at,
+            a_1.exec_id,
+            a_1.attempt,
+            a_1.tries,
+            a_1.outcome,
+            a_1.final,
+            a_1.encoding,
+            a_1.worker,
+            a_1.result,
+            a_1.error
+           FROM taskflow.attempts a_1
+          WHERE (a_1.job_id = j.id)
+          ORDER BY a_1.attempt DESC
+         LIMIT 1) a ON (true))
+     CROSS JOIN LATERAL ( SELECT
+                CASE
+                    WHEN l.started THEN 'running'::text
+                    WHEN (l.job_id IS NOT NULL) THEN 'requested'::text
+                    WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT (now() + c.moved_by)
+                       FROM taskflow.clock c))) THEN 'ready'::text
+                    WHEN (d.reason = 2) THEN 'retrying'::text
+                    WHEN (d.job_id IS NOT NULL) THEN 'scheduled'::text
+                    WHEN (a.final AND (a.outcome = ANY (ARRAY[2, 3, 4]))) THEN 'failed'::text
+                    WHEN a.final THEN taskflow.outcome_name(a.outcome)
+                    ELSE 'ready'::text
+                END AS state) s);
+
 CREATE TABLE taskflow.task_logs (
     task_id uuid NOT NULL,
     job_id uuid NOT NULL,
@@ -613,21 +1017,6 @@ CREATE TABLE taskflow.task_logs (
     finished_at timestamp with time zone NOT NULL,
     outcome smallint NOT NULL,
     final boolean NOT NULL
-);
-
-CREATE TABLE taskflow.tasks (
-    id uuid NOT NULL,
-    name text NOT NULL,
-    title text DEFAULT ''::text NOT NULL,
-    description text DEFAULT ''::text NOT NULL,
-    active boolean DEFAULT true NOT NULL,
-    target text NOT NULL,
-    queue text NOT NULL,
-    priority smallint DEFAULT 5 NOT NULL,
-    retries integer DEFAULT 0 NOT NULL,
-    options jsonb,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
 CREATE TABLE taskflow.workers (
@@ -641,8 +1030,59 @@ CREATE TABLE taskflow.workers (
     concurrency integer NOT NULL,
     sdk text NOT NULL,
     draining boolean DEFAULT false NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    pid_namespace text,
+    pid_started bigint,
+    only_queues text[] DEFAULT '{}'::text[] NOT NULL
 );
+
+CREATE VIEW taskflow.workflow_instances AS
+ SELECT id,
+    workflow AS workflow_name,
+    version,
+        CASE status
+            WHEN 'new'::text THEN 'queued'::text
+            WHEN 'succeeded'::text THEN 'success'::text
+            WHEN 'cancelled'::text THEN 'dequeued'::text
+            WHEN 'failed'::text THEN 'failed'::text
+            ELSE 'running'::text
+        END AS status,
+    status AS state,
+    (trigger = 'schedule'::text) AS scheduled,
+    schedule_id,
+    trigger,
+    parent_id AS parent_instance_id,
+    parent_step,
+    created_at,
+    started_at,
+    finished_at AS ended_at,
+    sla_missed,
+    (error ->> 'type'::text) AS error_type,
+    (error ->> 'message'::text) AS error,
+    label,
+    metadata
+   FROM taskflow.runs r;
+
+CREATE VIEW taskflow.workflow_steps AS
+ SELECT run_id AS workflow_instance_id,
+    step,
+    iteration,
+        CASE status
+            WHEN 'pending'::text THEN 'queued'::text
+            WHEN 'succeeded'::text THEN 'success'::text
+            WHEN 'cancelled'::text THEN 'dequeued'::text
+            WHEN 'waiting'::text THEN 'running'::text
+            WHEN 'held'::text THEN 'retry'::text
+            ELSE status
+        END AS status,
+    status AS state,
+    due_at,
+    started_at,
+    finished_at AS ended_at,
+    (error ->> 'type'::text) AS error_type,
+    (error ->> 'message'::text) AS error,
+    after
+   FROM taskflow.run_steps s;
 
 ALTER TABLE ONLY taskflow.attempts
     ADD CONSTRAINT attempts_pkey PRIMARY KEY (job_id, attempt);
@@ -664,6 +1104,12 @@ ALTER TABLE ONLY taskflow.deferred
 
 ALTER TABLE ONLY taskflow.firings
     ADD CONSTRAINT firings_pkey PRIMARY KEY (schedule_id, instant);
+
+ALTER TABLE ONLY taskflow.handlers
+    ADD CONSTRAINT handlers_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY taskflow.job_actions
+    ADD CONSTRAINT job_actions_pkey PRIMARY KEY (job_id, seq);
 
 ALTER TABLE ONLY taskflow.job_keys
     ADD CONSTRAINT job_keys_pkey PRIMARY KEY (namespace, key);
@@ -698,6 +1144,12 @@ ALTER TABLE ONLY taskflow.namespaces
 ALTER TABLE ONLY taskflow.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY taskflow.removed_tasks
+    ADD CONSTRAINT removed_tasks_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY taskflow.run_actions
+    ADD CONSTRAINT run_actions_pkey PRIMARY KEY (run_id, seq);
+
 ALTER TABLE ONLY taskflow.run_inbox
     ADD CONSTRAINT run_inbox_pkey PRIMARY KEY (seq);
 
@@ -706,6 +1158,9 @@ ALTER TABLE ONLY taskflow.run_jobs
 
 ALTER TABLE ONLY taskflow.run_logs
     ADD CONSTRAINT run_logs_pkey PRIMARY KEY (run_id, seq);
+
+ALTER TABLE ONLY taskflow.run_slas
+    ADD CONSTRAINT run_slas_pkey PRIMARY KEY (shard, due_at, run_id);
 
 ALTER TABLE ONLY taskflow.run_steps
     ADD CONSTRAINT run_steps_pkey PRIMARY KEY (run_id, step);
@@ -721,6 +1176,9 @@ ALTER TABLE ONLY taskflow.schedules
 
 ALTER TABLE ONLY taskflow.shards
     ADD CONSTRAINT shards_pkey PRIMARY KEY (shard);
+
+ALTER TABLE ONLY taskflow.start_bys
+    ADD CONSTRAINT start_bys_pkey PRIMARY KEY (shard, start_by, job_id);
 
 ALTER TABLE ONLY taskflow.task_logs
     ADD CONSTRAINT task_logs_pkey PRIMARY KEY (job_id, attempt);
@@ -739,11 +1197,13 @@ ALTER TABLE ONLY taskflow.workflows
 
 CREATE INDEX attempts_unsuccessful ON ONLY taskflow.attempts USING btree (job_id) WHERE (final AND (outcome <> 1));
 
-CREATE INDEX cancels_open ON taskflow.cancels USING btree (shard) WHERE (NOT done);
+CREATE INDEX cancels_open ON taskflow.cancels USING btree (shard, requested_at, job_id) WHERE (NOT done);
 
 CREATE INDEX counts_minute ON taskflow.counts USING brin (minute);
 
-CREATE INDEX deferred_due ON taskflow.deferred USING btree (shard, due_at);
+CREATE INDEX deferred_due ON taskflow.deferred USING btree (shard, due_at, job_id);
+
+CREATE INDEX deferred_lane ON taskflow.deferred USING btree (shard, queue, task, priority, due_at, job_id);
 
 CREATE INDEX deferred_queue ON taskflow.deferred USING btree (queue, job_id);
 
@@ -754,6 +1214,8 @@ CREATE INDEX firings_job ON taskflow.firings USING btree (job_id) WHERE (job_id 
 CREATE INDEX firings_open ON taskflow.firings USING btree (schedule_id) WHERE open;
 
 CREATE INDEX firings_queued ON taskflow.firings USING btree (schedule_id, instant) WHERE (state = 'queued'::text);
+
+CREATE INDEX job_actions_at ON taskflow.job_actions USING btree (at);
 
 CREATE INDEX job_tags_job ON taskflow.job_tags USING btree (job_id);
 
@@ -767,9 +1229,17 @@ CREATE INDEX leases_shard ON taskflow.leases USING btree (shard);
 
 CREATE INDEX leases_task ON taskflow.leases USING btree (task) WHERE (task <> ''::text);
 
+CREATE INDEX queues_draining ON taskflow.queues USING btree (name) WHERE draining;
+
 CREATE INDEX queues_paused ON taskflow.queues USING btree (shard) WHERE paused;
 
+CREATE INDEX removed_tasks_name ON taskflow.removed_tasks USING btree (name, removed_at);
+
+CREATE INDEX run_actions_at ON taskflow.run_actions USING btree (at);
+
 CREATE INDEX run_inbox_run ON taskflow.run_inbox USING btree (run_id, seq);
+
+CREATE INDEX run_inbox_shard ON taskflow.run_inbox USING btree (shard, run_id);
 
 CREATE UNIQUE INDEX run_jobs_job ON taskflow.run_jobs USING btree (job_id) WHERE (job_id IS NOT NULL);
 
@@ -810,6 +1280,9 @@ CREATE INDEX task_logs_started ON taskflow.task_logs USING btree (task_id, start
 ALTER TABLE ONLY taskflow.firings
     ADD CONSTRAINT firings_schedule_id_fkey FOREIGN KEY (schedule_id) REFERENCES taskflow.schedules(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY taskflow.run_actions
+    ADD CONSTRAINT run_actions_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY taskflow.run_jobs
     ADD CONSTRAINT run_jobs_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
 
@@ -821,3 +1294,17 @@ ALTER TABLE ONLY taskflow.run_steps
 
 ALTER TABLE ONLY taskflow.run_timers
     ADD CONSTRAINT run_timers_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
+
+GRANT USAGE ON SCHEMA taskflow TO taskflow_reader;
+
+GRANT SELECT ON TABLE taskflow.events TO taskflow_reader;
+
+GRANT SELECT ON TABLE taskflow.schedule_firings TO taskflow_reader;
+
+GRANT SELECT ON TABLE taskflow.task_attempts TO taskflow_reader;
+
+GRANT SELECT ON TABLE taskflow.task_instances TO taskflow_reader;
+
+GRANT SELECT ON TABLE taskflow.workflow_instances TO taskflow_reader;
+
+GRANT SELECT ON TABLE taskflow.workflow_steps TO taskflow_reader;

@@ -3,21 +3,22 @@
 select taskflow.fence(%(shards)s::smallint[], %(epochs)s::bigint[]);
 
 -- name: read_lanes
--- Pages of several lanes in the order (tx, id), all of one snapshot (A2): the row n = 0 brings the snapshot, n > 0 what
--- stands beyond the position of lane n, n < 0 the rows of its late transactions that have ended since. A lane that
--- catches up after a takeover passes over what is known to be elsewhere (B3); `offset 0` keeps the planner from hashing
--- the whole history for it, and from going through the whole lane for transactions that it then finds not to be there (a
--- page of 2,000 beside 400,000 waiting: 5 ms instead of 740). Cancelled jobs are never read (A13).
+-- Pages of several lanes in the order (tx, id), all of one snapshot (A2): the row n = 0 brings the snapshot in the
+-- numbers of the cluster and the offset from them to ours (C3), n > 0 the rows beyond the position of lane n, n < 0 the
+-- rows of its late transactions that have ended since. A lane that catches up after a takeover passes over what is known
+-- to be elsewhere (B3); `offset 0` keeps the planner from hashing the whole history for it, and from going through the
+-- whole lane for transactions that it then finds not to be there (a page of 2,000 beside 400,000 waiting: 5 ms instead
+-- of 740). Cancelled jobs are never read (A13).
 with wanted as (
     select * from unnest(
         %(queues)s::text[], %(tasks)s::text[], %(priorities)s::smallint[], %(txs)s::text[]::xid8[], %(ids)s::uuid[],
-        %(limits)s::integer[], %(catching_up)s::boolean[])
-        with ordinality as w (queue, task, priority, tx, id, most, catching_up, n)
+        %(limits)s::integer[], %(catch_tos)s::text[]::xid8[])
+        with ordinality as w (queue, task, priority, tx, id, most, catch_to, n)
 ), ended as (
     select l.n, l.tx from unnest(%(late_of)s::integer[], %(late)s::text[]::xid8[]) as l (n, tx)
-    where pg_visible_in_snapshot(l.tx, pg_current_snapshot())
+    where taskflow.has_ended(l.tx)
 )
-select 0 as n, null::bigint as tx, null::uuid as id, pg_current_snapshot()::text as snapshot
+select 0 as n, taskflow.tx_offset() as tx, null::uuid as id, pg_current_snapshot()::text as snapshot
 union all
 select w.n, r.tx::text::bigint, r.id, null
 from wanted w
@@ -26,7 +27,7 @@ cross join lateral (
     where j.queue = w.queue and j.task = w.task and j.priority = w.priority and not j.deferred
         and (j.tx, j.id) > (w.tx, w.id)
         and not exists (select from taskflow.cancels c where c.job_id = j.id)
-        and (not w.catching_up or not (
+        and (j.tx >= w.catch_to or not (
             exists (select from taskflow.attempts a where a.job_id = j.id offset 0)
             or exists (select from taskflow.deferred d where d.job_id = j.id offset 0)
             or exists (select from taskflow.leases l where l.job_id = j.id offset 0)))
@@ -40,17 +41,55 @@ cross join lateral (
     select j.tx, j.id from taskflow.jobs j
     where j.queue = w.queue and j.task = w.task and j.priority = w.priority and not j.deferred and j.tx = e.tx
         and not exists (select from taskflow.cancels c where c.job_id = j.id)
-        and (not w.catching_up or not (
+        and (j.tx >= w.catch_to or not (
             exists (select from taskflow.attempts a where a.job_id = j.id offset 0)
             or exists (select from taskflow.deferred d where d.job_id = j.id offset 0)
             or exists (select from taskflow.leases l where l.job_id = j.id offset 0)))
     offset 0
 ) r;
 
--- name: list_lanes
--- The lanes of these shards, with their marks.
-select queue, task, priority, shard, tx::text::bigint as tx, id, array(select t::text::bigint from unnest(late) t) as late
-from taskflow.lanes where shard = any(%(shards)s::smallint[]);
+-- name: lanes_with_news
+-- Of the next lanes in the order of their keys, those with something beyond their marks, which may be finished already.
+-- The last of them always comes, so that the reader knows where it is. `read_at`: what began later, nobody can have seen.
+with next as (
+    select queue, task, priority, shard, tx, id, late from taskflow.lanes
+    where (queue, task, priority) > (%(queue)s::text, %(task)s::text, %(priority)s::smallint)
+        and shard = any(%(shards)s::smallint[])
+    order by queue, task, priority limit %(limit)s
+), looked as (
+    select m.*,
+        exists (
+            select from taskflow.jobs j
+            where j.queue = m.queue and j.task = m.task and j.priority = m.priority and not j.deferred
+                and (j.tx, j.id) > (m.tx, m.id)
+        ) or exists (
+            select from unnest(m.late) l (tx)
+            cross join lateral (
+                select from taskflow.jobs j
+                where j.queue = m.queue and j.task = m.task and j.priority = m.priority and not j.deferred and j.tx = l.tx
+                limit 1
+            ) found
+        ) as news,
+        row_number() over (order by m.queue, m.task, m.priority) as n, count(*) over () as looked_at
+    from next m
+)
+select queue, task, priority, shard, tx::text::bigint as tx, id, array(select t::text::bigint from unnest(late) t) as late,
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint + taskflow.tx_offset() as read_at, news, looked_at
+from looked where news or n = looked_at order by n;
+
+-- name: lanes_by_key
+-- These lanes, whether or not they have news.
+select m.queue, m.task, m.priority, m.shard, m.tx::text::bigint as tx, m.id,
+    array(select t::text::bigint from unnest(m.late) t) as late,
+    pg_snapshot_xmax(pg_current_snapshot())::text::bigint + taskflow.tx_offset() as read_at, true as news, 0 as looked_at
+from unnest(%(queues)s::text[], %(tasks)s::text[], %(priorities)s::smallint[]) as w (queue, task, priority)
+join taskflow.lanes m using (queue, task, priority)
+where m.shard = any(%(shards)s::smallint[]);
+
+-- name: queues_of_tasks
+-- The queues in which jobs of these tasks have been.
+select distinct task, queue from taskflow.lanes
+where task = any(%(tasks)s::text[]) and shard = any(%(shards)s::smallint[]);
 
 -- name: create_lanes
 insert into taskflow.lanes (queue, task, priority, shard)
@@ -65,15 +104,67 @@ from unnest(%(queue)s::text[], %(task)s::text[], %(priority)s::smallint[], %(tx)
     as m (queue, task, priority, tx, id, late)
 where (l.queue, l.task, l.priority) = (m.queue, m.task, m.priority);
 
--- name: due_jobs
--- Deferred jobs that are due, in order of their time, from a time on.
-select job_id, due_at, shard, priority, attempt, tries, reason, queue, task
-from taskflow.deferred
-where shard = any(%(shards)s::smallint[]) and due_at <= (select taskflow.now()) and due_at >= %(since)s::timestamptz
-order by due_at limit %(limit)s;
+-- name: newly_due
+-- Of each shard what has become due beyond a place, in the order of its time. The row without a job brings the time.
+with wanted as (
+    select * from unnest(%(shards)s::smallint[], %(sinces)s::timestamptz[], %(ids)s::uuid[]) as w (shard, since, id)
+)
+select null::uuid as job_id, taskflow.now() as due_at, 0::smallint as shard, 0::smallint as priority, 0 as attempt,
+    0 as tries, '' as queue, '' as task
+union all
+select r.* from wanted w
+cross join lateral (
+    select d.job_id, d.due_at, d.shard, d.priority, d.attempt, d.tries, d.queue, d.task from taskflow.deferred d
+    where d.shard = w.shard and d.due_at <= (select taskflow.now()) and (d.due_at, d.job_id) > (w.since, w.id)
+    order by d.due_at, d.job_id limit %(limit)s
+) r;
+
+-- name: due_of_lanes
+-- The next due rows of some lanes, each from its place on; n is the lane's number.
+with wanted as (
+    select * from unnest(
+        %(shards)s::smallint[], %(queues)s::text[], %(tasks)s::text[], %(priorities)s::smallint[],
+        %(sinces)s::timestamptz[], %(ids)s::uuid[], %(limits)s::integer[])
+        with ordinality as w (shard, queue, task, priority, since, id, most, n)
+)
+select r.*, w.n from wanted w
+cross join lateral (
+    select d.job_id, d.due_at, d.shard, d.priority, d.attempt, d.tries, d.queue, d.task from taskflow.deferred d
+    where d.shard = w.shard and d.queue = w.queue and d.task = w.task and d.priority = w.priority
+        and d.due_at <= (select taskflow.now()) and (d.due_at, d.job_id) > (w.since, w.id)
+    order by d.due_at, d.job_id limit w.most
+) r
+order by w.n, r.due_at, r.job_id;
+
+-- name: lanes_with_due
+-- Of each shard its lanes with deferred rows, in the order of their keys, from beyond one on: a step from lane to lane in
+-- the index, however many rows each has. `due`: whether the first of its rows is.
+with wanted as (
+    select * from unnest(%(shards)s::smallint[], %(queues)s::text[], %(tasks)s::text[], %(priorities)s::smallint[])
+        as w (shard, queue, task, priority)
+)
+select w.shard, walked.queue, walked.task, walked.priority, walked.due_at <= (select taskflow.now()) as due
+from wanted w
+cross join lateral (
+    with recursive walk as (
+        (select d.queue, d.task, d.priority, d.due_at, 1 as n from taskflow.deferred d
+         where d.shard = w.shard and (d.queue, d.task, d.priority) > (w.queue, w.task, w.priority)
+         order by d.queue, d.task, d.priority, d.due_at limit 1)
+        union all
+        select next.queue, next.task, next.priority, next.due_at, walk.n + 1 from walk
+        cross join lateral (
+            select d.queue, d.task, d.priority, d.due_at from taskflow.deferred d
+            where d.shard = w.shard and (d.queue, d.task, d.priority) > (walk.queue, walk.task, walk.priority)
+            order by d.queue, d.task, d.priority, d.due_at limit 1
+        ) next
+        where walk.n < %(limit)s
+    )
+    select * from walk
+) walked
+order by w.shard, walked.n;
 
 -- name: snapshot_now
-select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as xmax, (select taskflow.now()) as now;
+select pg_snapshot_xmax(pg_current_snapshot())::text::bigint + taskflow.tx_offset() as xmax, (select taskflow.now()) as now;
 
 -- name: list_leases
 select job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task, worker, in_progress_ms,
@@ -137,7 +228,41 @@ from unnest(%(job_ids)s::uuid[], %(exec_ids)s::uuid[]) as w (job_id, exec_id)
 join taskflow.attempts a using (job_id, exec_id);
 
 -- name: open_cancels
-select job_id, shard, reason from taskflow.cancels where not done and shard = any(%(shards)s::smallint[]);
+-- Of each shard the next open cancels beyond a place, the oldest first.
+select r.* from unnest(%(shards)s::smallint[], %(sinces)s::timestamptz[], %(ids)s::uuid[]) as w (shard, since, id)
+cross join lateral (
+    select c.job_id, c.shard, c.requested_at, c.reason from taskflow.cancels c
+    where c.shard = w.shard and not c.done and (c.requested_at, c.job_id) > (w.since, w.id)
+    order by c.requested_at, c.job_id limit %(limit)s
+) r
+order by r.shard, r.requested_at, r.job_id;
+
+-- name: pass_over
+-- These jobs have ended without having been read by their lane: it passes over what has a row here.
+insert into taskflow.cancels (job_id, shard, reason, done)
+select w.job_id, w.shard, '', true from unnest(%(job_id)s::uuid[], %(shard)s::smallint[]) as w (job_id, shard)
+on conflict (job_id) do nothing;
+
+-- name: late_starts
+-- Of each shard what should have started by now, beyond a place. `begun`: it has started once, or has ended.
+with wanted as (
+    select * from unnest(%(shards)s::smallint[], %(sinces)s::timestamptz[], %(ids)s::uuid[]) as w (shard, since, id)
+)
+select r.shard, r.start_by, r.job_id,
+    exists (select from taskflow.attempts a where a.job_id = r.job_id)
+        or exists (select from taskflow.leases l where l.job_id = r.job_id and l.started) as begun
+from wanted w
+cross join lateral (
+    select b.shard, b.start_by, b.job_id from taskflow.start_bys b
+    where b.shard = w.shard and b.start_by <= (select taskflow.now()) and (b.start_by, b.job_id) > (w.since, w.id)
+    order by b.start_by, b.job_id limit %(limit)s
+) r
+order by r.shard, r.start_by, r.job_id;
+
+-- name: forget_start_bys
+delete from taskflow.start_bys b
+using unnest(%(shard)s::smallint[], %(start_by)s::timestamptz[], %(job_id)s::uuid[]) as w (shard, start_by, job_id)
+where (b.shard, b.start_by, b.job_id) = (w.shard, w.start_by, w.job_id);
 
 -- name: finish_cancels
 update taskflow.cancels set done = true where job_id = any(%(ids)s::uuid[]) and not done;

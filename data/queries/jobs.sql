@@ -1,6 +1,6 @@
 -- name: transaction_number
 -- Of the transaction that asks: the `tx` of the rows that it writes.
-select pg_current_xact_id()::text::bigint;
+select taskflow.tx()::text::bigint;
 
 -- name: wait_briefly
 -- For another caller's open transaction on one of these keys (B5); then each goes alone.
@@ -55,13 +55,39 @@ select k.namespace, k.key, k.job_id
 from unnest(%(namespace)s::text[], %(key)s::text[]) as wanted (namespace, key)
 join taskflow.job_keys k using (namespace, key);
 
+-- name: insert_start_bys
+-- Of the transaction that inserts their jobs.
+insert into taskflow.start_bys (shard, start_by, job_id)
+select q.shard, w.start_by, w.job_id
+from unnest(%(job_id)s::uuid[], %(queue)s::text[], %(start_by)s::timestamptz[]) as w (job_id, queue, start_by)
+join taskflow.queues q on q.name = w.queue
+on conflict do nothing;
+
+-- name: load_small_specs
+-- What workers are told of these jobs, where no payload exceeds so many bytes: without the sums of load_specs, which cost
+-- 1 µs a job. `told` is false where one does.
+select id, case when small then payload end, encoding, retries, case when small then options end, run_at, small
+from (
+    select *, coalesce(octet_length(payload), 0) <= %(most)s::bigint as small from taskflow.jobs
+    where id = any(%(ids)s::uuid[])
+) j;
+
 -- name: load_specs
--- What workers are told of these jobs.
-select id, payload, encoding, retries, options, run_at from taskflow.jobs where id = any(%(ids)s::uuid[]);
+-- What workers are told of these jobs: in their order, until their payloads come to a size; of the others only that they
+-- are there (`told` is false).
+select id, case when told then payload end, encoding, retries, case when told then options end, run_at, told
+from (
+    select j.id, j.payload, j.encoding, j.retries, j.options, j.run_at,
+        sum(coalesce(octet_length(j.payload), 0)) over (order by w.n rows unbounded preceding)
+            - coalesce(octet_length(j.payload), 0) < %(most)s::bigint as told
+    from unnest(%(ids)s::uuid[]) with ordinality as w (id, n)
+    join taskflow.jobs j on j.id = w.id
+) sized;
 
 -- name: load_facts
--- All that is known of these jobs, for an attempt or a cancel that memory does not know.
-select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.options, j.run_at, j.deferred, q.shard,
+-- All that is known of these jobs, for an attempt or a cancel that memory does not know; their payloads where they may
+-- be handed out.
+select j.id, j.queue, j.task, j.priority, case when %(payloads)s then j.payload end as payload, j.encoding, j.retries, j.options, j.run_at, j.deferred, q.shard,
     d.attempt as due_attempt, d.tries as due_tries, d.due_at,
     l.attempt as lease_attempt, l.tries as lease_tries, l.exec_id as lease_exec,
     a.attempt as last_attempt, a.tries as last_tries, a.final as last_final, a.exec_id as last_exec
@@ -111,37 +137,50 @@ where last.final
 
 -- name: retry_by_hand
 -- A finished job waits again, due now, with the next attempt's number and fresh tries (A14).
-insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)
-select j.id, (select taskflow.now()), q.shard, j.priority, a.attempt + 1, 0, 5, j.queue, j.task
-from taskflow.jobs j
-join taskflow.queues q on q.name = j.queue
-cross join lateral (
-    select a.attempt, a.final from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
-) a
-where j.id = %(id)s and a.final and not exists (select from taskflow.leases l where l.job_id = j.id)
-on conflict (job_id) do nothing
-returning job_id;
+with made as (
+    insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task)
+    select j.id, (select taskflow.now()), q.shard, j.priority, a.attempt + 1, 0, 5, j.queue, j.task
+    from taskflow.jobs j
+    join taskflow.queues q on q.name = j.queue
+    cross join lateral (
+        select a.attempt, a.final from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+    ) a
+    where j.id = %(id)s and a.final and not exists (select from taskflow.leases l where l.job_id = j.id)
+    on conflict (job_id) do nothing
+    returning job_id, due_at
+), noted as (
+    insert into taskflow.job_actions (job_id, at, action, actor) select job_id, due_at, 'retried', %(actor)s from made
+)
+select job_id from made;
 
 -- name: revoke_cancel
 update taskflow.cancels set revoked = true, done = true where job_id = %(id)s;
 
 -- name: request_cancel
--- A wish to cancel an unfinished job. No row comes back for a finished or unknown one.
-insert into taskflow.cancels as c (job_id, shard, requested_at, reason)
-select j.id, q.shard, (select taskflow.now()), %(reason)s
-from taskflow.jobs j
-join taskflow.queues q on q.name = j.queue
-left join lateral (
-    select a.final from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
-) a on true
-where j.id = %(id)s
-    and (a.final is not true
-        or exists (select from taskflow.deferred d where d.job_id = j.id)
-        or exists (select from taskflow.leases l where l.job_id = j.id))
-on conflict (job_id) do update
-    set done = false, revoked = false, reason = excluded.reason, requested_at = excluded.requested_at
-    where c.revoked or not c.done
-returning job_id;
+-- A wish to cancel an unfinished job. No row comes back for a finished or unknown one. The first who asks is noted: a call
+-- that is repeated while the job is being cancelled appends nothing.
+with asked as (
+    insert into taskflow.cancels as c (job_id, shard, requested_at, reason)
+    select j.id, q.shard, (select taskflow.now()), %(reason)s
+    from taskflow.jobs j
+    join taskflow.queues q on q.name = j.queue
+    left join lateral (
+        select a.final from taskflow.attempts a where a.job_id = j.id order by a.attempt desc limit 1
+    ) a on true
+    where j.id = %(id)s
+        and (a.final is not true
+            or exists (select from taskflow.deferred d where d.job_id = j.id)
+            or exists (select from taskflow.leases l where l.job_id = j.id))
+    on conflict (job_id) do update
+        set done = false, revoked = false, reason = excluded.reason, requested_at = excluded.requested_at
+        where c.revoked or not c.done
+    returning job_id, requested_at, reason
+), noted as (
+    insert into taskflow.job_actions (job_id, at, action, actor, reason)
+    select a.job_id, a.requested_at, 'cancel_requested', %(actor)s, a.reason from asked a
+    where not exists (select from taskflow.cancels c where c.job_id = %(id)s and not c.done and not c.revoked)
+)
+select job_id from asked;
 
 -- name: append_logs
 insert into taskflow.job_logs (job_id, attempt, logged_at, level, message)

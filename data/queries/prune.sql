@@ -2,6 +2,10 @@
 -- One at a time, for as long as the session lives.
 select pg_try_advisory_lock(hashtext('taskflow.prune')) as held;
 
+-- name: release_prune
+-- At the end: the server notices the end of a session a moment after its client, and the next prune may begin before.
+select pg_advisory_unlock(hashtext('taskflow.prune'));
+
 -- name: finished_may_change
 -- To the end of the transaction that makes a finished job unfinished: whoever deletes finished jobs waits for it.
 select pg_advisory_xact_lock_shared(hashtext('taskflow.finished_jobs'));
@@ -87,6 +91,11 @@ insert into taskflow.closed_days (day, low, high) values (%(day)s, %(low)s, %(hi
 
 -- name: forget_closed_day
 delete from taskflow.closed_days where day = %(day)s;
+
+-- name: forget_removed_tasks
+-- Those that were removed long ago, and of whose runs no log is left.
+delete from taskflow.removed_tasks r
+where r.removed_at <= %(cutoff)s and not exists (select from taskflow.task_logs l where l.task_id = r.id);
 
 -- name: expired_firings
 -- Not those that wait, nor those whose job or run is unfinished: overlap looks at them.

@@ -9,8 +9,16 @@ What it names is imported when it is first used: the command line answers `--hel
 without having loaded gRPC.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# gRPC reads these once, when it is imported, so they are set before any module of the SDK can import it.
+_GRPC_CAME_FIRST = "grpc" in sys.modules and "GRPC_ENABLE_FORK_SUPPORT" not in os.environ
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else users' terminals are told of every connection that ends
+# gRPC's way to live on in a fork crashes every second fork of a client. Our clients refuse to be used in one.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
     from taskflow._card import CreateJobRequest, NewServer, RunConfigurations, Server
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
         ErrorInfo,
         JobInfo,
         JobState,
+        JobWarning,
         LogInfo,
         Outcome,
         ProgressInfo,
@@ -86,6 +95,7 @@ __all__ = [
     "JobOptions",
     "JobState",
     "JobUnsuccessful",
+    "JobWarning",
     "LogInfo",
     "Misfire",
     "NamespaceInfo",
@@ -130,7 +140,7 @@ _MODULES = {
     "taskflow._namespaces": "NamespaceInfo",
     "taskflow._options": "Backoff Constant Exponential JobOptions NewJob",
     "taskflow._resources": (
-        "AttemptInfo ErrorInfo JobInfo JobState LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
+        "AttemptInfo ErrorInfo JobInfo JobState JobWarning LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
     ),
     "taskflow._schedule_values": "BackfillInfo FiringInfo FiringState Misfire Overlap ScheduleInfo",
     "taskflow._task_values": "TaskInfo TaskLogInfo TaskLogs",
@@ -147,6 +157,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names.s
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing" or _HOMES.get(name, "taskflow.errors") != "taskflow.errors":
+        import_module("taskflow._subinterpreters").refuse()  # before gRPC is loaded
     if name in ("errors", "testing"):
         value: Any = import_module(f"taskflow.{name}")
     elif name in _HOMES:

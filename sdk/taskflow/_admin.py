@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar, Unpack
 
+from taskflow import _inside
 from taskflow._core import Core
 from taskflow._filters import PAGE_SIZE, JobFilter, JobFilters
 from taskflow._resources import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
@@ -49,14 +50,16 @@ class Jobs:
 
     def list(self, **filters: Unpack[JobFilters]) -> Iterator[JobInfo]:
         """Newest first, read page by page while iterating; narrowed by `queue`, `task`, `states`, `tags`, `metadata`,
-        `error`, `created_after`, `created_before`. Payloads and results over 1 KiB are left out. Of jobs that are
-        over, those of the last 7 days, unless `created_after` says otherwise. InvalidArgument names the field at fault.
+        `error`, `created_after`, `created_before`, and of what runs by `worker` and `running_longer_than`. Payloads and
+        results over 1 KiB are left out. Of jobs that are over, those of the last 7 days, unless `created_after` says
+        otherwise. InvalidArgument names the field at fault.
         """
         wanted = JobFilter.of(filters)
         return _each(self._call, lambda token: self._core.list_jobs(wanted, token))
 
     def wait(self, id: str, timeout: float | None = None) -> JobInfo:
         """The job once it is final, whatever its state. DeadlineExceeded after `timeout` seconds."""
+        _inside.will_wait()
         return self._call(lambda: self._core.wait_job(id, timeout))
 
     def cancel(self, id: str, reason: str = "") -> JobInfo:
@@ -89,11 +92,18 @@ class Queues:
 
     def pause(self, name: str) -> QueueInfo:
         """Nothing more of it is handed out until `resume`; what runs goes on. NotFound when there is none."""
-        return self._call(lambda: self._core.pause_queue(name, True))
+        return self._call(lambda: self._core.pause_queue(name))
+
+    def drain(self, name: str) -> QueueInfo:
+        """It accepts no new jobs until `resume`; those that wait or run, and their retries, go on until it is empty.
+
+        NotFound when there is none. Submitting to it raises FailedPrecondition, with the reason QUEUE_DRAINING.
+        """
+        return self._call(lambda: self._core.drain_queue(name))
 
     def resume(self, name: str) -> QueueInfo:
-        """Takes `pause` back."""
-        return self._call(lambda: self._core.pause_queue(name, False))
+        """Takes `pause` and `drain` back."""
+        return self._call(lambda: self._core.resume_queue(name))
 
     def list(self, *, page_size: int = PAGE_SIZE) -> Iterator[QueueInfo]:
         """By name."""
@@ -130,6 +140,7 @@ class AsyncJobs:
 
     async def wait(self, id: str, timeout: float | None = None) -> JobInfo:
         """As Jobs.wait."""
+        _inside.will_wait()
         return await self._call(lambda: self._core.wait_job(id, timeout))
 
     async def cancel(self, id: str, reason: str = "") -> JobInfo:
@@ -162,11 +173,15 @@ class AsyncQueues:
 
     async def pause(self, name: str) -> QueueInfo:
         """As Queues.pause."""
-        return await self._call(lambda: self._core.pause_queue(name, True))
+        return await self._call(lambda: self._core.pause_queue(name))
+
+    async def drain(self, name: str) -> QueueInfo:
+        """As Queues.drain."""
+        return await self._call(lambda: self._core.drain_queue(name))
 
     async def resume(self, name: str) -> QueueInfo:
         """As Queues.resume."""
-        return await self._call(lambda: self._core.pause_queue(name, False))
+        return await self._call(lambda: self._core.resume_queue(name))
 
     def list(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[QueueInfo]:
         """As Queues.list."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskflow._job import Job
+from taskflow._texts import a, counted
 from taskflow.errors import InvalidArgument
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -28,9 +29,16 @@ class Binding:
         self.takes_rest = False
         self.fields: dict[str, inspect.Parameter] = {}
         self._converters: dict[str, Callable[[Any], Any]] = {}
+        self._kinds: dict[str, frozenset[type]] = {}
         for name, parameter in self.signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 self.takes_rest = True
+            elif name in ("self", "cls") and not self.fields and parameter.default is inspect.Parameter.empty:
+                raise InvalidArgument(
+                    f"handler: {self.name} has the parameter {name}, so it is a method; register a function, or the"
+                    " method of an object, as in handler=shop.deliver",
+                    field="handler",
+                )
             elif parameter.kind not in (_POSITIONAL, _KEYWORD):
                 raise InvalidArgument(
                     f"handler: {self.name} has the parameter {parameter}, which cannot be given by name",
@@ -42,6 +50,8 @@ class Binding:
                 self.fields[name] = parameter
                 if (converter := _converter(hints.get(name))) is not None:
                     self._converters[name] = converter
+                elif (kinds := _kinds_of(hints.get(name, Any))) is not None:
+                    self._kinds[name] = kinds
         self._required = {n for n, p in self.fields.items() if p.default is inspect.Parameter.empty}
         self.only_job = self.job_parameter is not None and not self.fields and not self.takes_rest
 
@@ -51,16 +61,31 @@ class Binding:
         if args:
             names = [n for n, p in self.fields.items() if p.kind is _POSITIONAL]
             if len(args) > len(names):
+                most = counted(len(names), "argument")
                 raise InvalidArgument(
-                    f"{self.name} takes at most {len(names)} arguments by position, {len(args)} were given",
-                    field="args",
+                    f"{self.name} takes at most {most} by position, and was given {len(args)}", field="args"
                 )
             for name, value in zip(names, args, strict=False):
                 if name in given:
                     raise InvalidArgument(f"{name}: given by position and by name", field=name)
                 given[name] = value
         self._check(given)
+        for name, kinds in self._kinds.items():
+            if name in given and (kind := type(given[name])) in _PLAIN and kind not in kinds:
+                wanted = inspect.formatannotation(self.signature.parameters[name].annotation)
+                wanted = wanted.strip("'").replace("typing.", "")
+                this = "None" if given[name] is None else a(kind.__name__)
+                said = f"{name}: {self.name} takes {wanted}, and this is {this}"
+                raise InvalidArgument(said, field=name)
         return given
+
+    def check_queue_handler(self) -> None:
+        """InvalidArgument for a lambda that takes anything but the job: its fields would be meant by chance."""
+        if "<lambda>" in self.name and self.fields:
+            said = f"handler: a lambda takes the job alone, and this one takes {', '.join(self.fields)}"
+            raise InvalidArgument(
+                f"{said}; write lambda job: …, or a def whose parameters are fields of the payload", field="handler"
+            )
 
     def _check(self, given: Mapping[str, Any]) -> None:
         for name in given:
@@ -112,16 +137,41 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _means_job(name: str, annotation: Any) -> bool:
-    if annotation is inspect.Parameter.empty:
+    if annotation is inspect.Parameter.empty or annotation is Any:
         return name == "job"
     if isinstance(annotation, str):
         return annotation.strip("'\"") in ("Job", "taskflow.Job")
     return annotation is Job or (isinstance(annotation, type) and issubclass(annotation, Job))
 
 
+_PLAIN: dict[type, frozenset[type]] = {
+    str: frozenset({str}),
+    bytes: frozenset({bytes}),
+    bool: frozenset({bool}),
+    int: frozenset({int, bool}),
+    float: frozenset({float, int, bool}),
+    list: frozenset({list, tuple}),  # a tuple arrives as a list
+    tuple: frozenset({list, tuple}),
+    dict: frozenset({dict}),
+    type(None): frozenset({type(None)}),
+}
+"""Of types that arrive as they are: what a parameter of the type takes. Others, as a UUID for a str, may fit or not."""
+
+
+def _kinds_of(annotation: Any) -> frozenset[type] | None:
+    """The plain types that a parameter takes. None where that is not certain."""
+    if annotation is None:
+        return _PLAIN[type(None)]
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        parts = [_kinds_of(part) for part in typing.get_args(annotation)]
+        return None if None in parts else frozenset().union(*(part for part in parts if part is not None))
+    return _PLAIN.get(origin or annotation) if isinstance(origin or annotation, type) else None
+
+
 def _kind(value: object) -> str:
     names: dict[type, str] = {str: "text", bytes: "bytes", list: "a list"}
-    return names.get(type(value), f"a {type(value).__name__}")
+    return names.get(type(value)) or a(type(value).__name__)
 
 
 def _is_model(annotation: Any) -> bool:

@@ -19,15 +19,32 @@ from taskflow._core import Core
 from taskflow._create import AsyncWaiter, Created, SyncWaiter
 from taskflow._declared import declaration
 from taskflow._executor_child import forbid_while_importing
+from taskflow._handler_tasks import kept_apart
 from taskflow._handles import AsyncJobHandle, JobHandle
 from taskflow._named import AsyncTasks, Tasks
 from taskflow._namespaces import AsyncNamespaces, Namespaces
-from taskflow._options import Backoff, JobKeywords, JobOptions, Seconds, build_spec, check_name, options_of
+from taskflow._options import (
+    Backoff,
+    JobKeywords,
+    JobOptions,
+    Seconds,
+    build_spec,
+    check_name,
+    options_of,
+    task_defaults,
+)
 from taskflow._run import Running, run_blocking, run_here
 from taskflow._schedules import AsyncSchedules, Schedules
 from taskflow._specs import JobLike, numbered_chunks
 from taskflow._tasks import AsyncTask, Registry, Task, make_handler
-from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE, RunOptions
+from taskflow._worker_options import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_GRACE,
+    DEFAULT_PREFETCH,
+    DEFAULT_START_TIMEOUT,
+    DEFAULT_STRICT_AFTER,
+    RunOptions,
+)
 from taskflow._workflows import AsyncWorkflows, Workflows
 from taskflow.errors import InvalidArgument
 
@@ -36,11 +53,13 @@ R = TypeVar("R")
 
 
 class _Client:
-    """What both faces share.
+    """The arguments of both clients.
 
     `scheduler`: host:port, by default TASKFLOW_ADDRESS or localhost:9003; the rest is discovered from it. `queue`:
     pins the queue service that workers poll. `timeout`: seconds for one call, by default TASKFLOW_TIMEOUT or 10;
     while the scheduler is away a call is repeated until then. Nothing is connected before the first use.
+    TASKFLOW_KEEPALIVE_INTERVAL: seconds between pings on a connection, 10 by default; services refuse pings that come
+    twice as often as theirs.
     """
 
     def __init__(self, scheduler: str | None = None, queue: str | None = None, *, timeout: float | None = None) -> None:
@@ -94,13 +113,19 @@ class TaskFlow(_Client):
         self.namespaces = Namespaces(self._core)
 
     def new_job(
-        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
+        self,
+        queue: str | None = None,
+        payload: Any = None,
+        *,
+        options: JobOptions | None = None,
+        **more: Unpack[JobKeywords],
     ) -> JobHandle:
         """Makes a job, and returns once it is on disk.
 
         `more`: the fields of JobOptions (`retries=`, `task=`, `priority=`, `delay=`, `run_at=`, `key=`, `timeout=`,
         `heartbeat_timeout=`, `backoff=`, `start_by=`, `metadata=`, `tags=`, `requester=`, `label=`), which go before
-        those of `options`.
+        those of `options`. With `task=`, what is left out of queue, retries, priority, timeout, heartbeat_timeout and
+        backoff is as the workers say that have the task. `warnings` of the handle says if nobody is there to run it.
         InvalidArgument names the field at fault; Unavailable when the cluster cannot be reached: the job was
         then not made, or may be, so that a repeat by the app wants a `key`.
         """
@@ -138,7 +163,7 @@ class TaskFlow(_Client):
         retries: int | None = ...,
         timeout: Seconds | None = ...,
         backoff: Backoff | None = ...,
-        priority: int | None = ...,
+        priority: int | str | None = ...,
         heartbeat_timeout: Seconds | None = ...,
         processes: int | None = ...,
         schedule: str | None = ...,
@@ -153,7 +178,7 @@ class TaskFlow(_Client):
         retries: int | None = None,
         timeout: Seconds | None = None,
         backoff: Backoff | None = None,
-        priority: int | None = None,
+        priority: int | str | None = None,
         heartbeat_timeout: Seconds | None = None,
         processes: int | None = None,
         schedule: str | None = None,
@@ -189,8 +214,11 @@ class TaskFlow(_Client):
         processes: int | None = None,
         grace: float = DEFAULT_GRACE,
         cancel_grace: float = 10.0,
+        start_timeout: float = DEFAULT_START_TIMEOUT,
+        prefetch: float = DEFAULT_PREFETCH,
         name: str | None = None,
         strict: bool = False,
+        strict_after: float = DEFAULT_STRICT_AFTER,
         signals: bool = True,
     ) -> None:
         """Runs jobs until SIGTERM, SIGINT or `stop()`; then drains and returns.
@@ -198,12 +226,18 @@ class TaskFlow(_Client):
         With `queue` and `handler`: the jobs of that queue that have no task. Without: those of every registered
         task, of `queues` only if any are named. `concurrency`: how many at once (async and thread handlers).
         Draining: running handlers get `grace` seconds, what is left is given back and uses no try. A second signal
-        ends at once. `cancel_grace`: seconds that a cancelled process handler gets before it is killed. `strict`:
-        the process ends when a thread handler outlives the lease of a worker that was cut off. `signals`: False where
-        the application answers signals itself, and calls `stop()`.
+        ends at once. `cancel_grace`: seconds that a cancelled process handler gets before it is killed.
+        `start_timeout`: seconds that a process of a handler may take to import it. `prefetch`: seconds of work, by the
+        recent run times, that the worker fetches beyond its free slots: at most 10 jobs for each slot, and 256. One
+        that has not started after five times as long is returned. 0: none. `strict`: the process ends, with status 70,
+        when a thread handler outlives the lease of a worker that was cut off. It also drains and ends when a handler
+        goes on `strict_after` seconds after the end of its attempt (a thread cannot be ended at its timeout), or when
+        such handlers take every slot. A supervisor must start it again. `signals`: False where the application answers
+        signals itself, and calls `stop()`.
         """
         options = RunOptions(
-            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict, signals=signals
+            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, start_timeout=start_timeout,
+            prefetch=prefetch, name=name, strict=strict, strict_after=strict_after, signals=signals,
         )
         run_blocking(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
 
@@ -245,7 +279,12 @@ class AsyncTaskFlow(_Client):
         self.namespaces = AsyncNamespaces(self._core)
 
     async def new_job(
-        self, queue: str, payload: Any = None, *, options: JobOptions | None = None, **more: Unpack[JobKeywords]
+        self,
+        queue: str | None = None,
+        payload: Any = None,
+        *,
+        options: JobOptions | None = None,
+        **more: Unpack[JobKeywords],
     ) -> AsyncJobHandle:
         """As TaskFlow.new_job."""
         forbid_while_importing("new_job")
@@ -278,7 +317,7 @@ class AsyncTaskFlow(_Client):
         retries: int | None = ...,
         timeout: Seconds | None = ...,
         backoff: Backoff | None = ...,
-        priority: int | None = ...,
+        priority: int | str | None = ...,
         heartbeat_timeout: Seconds | None = ...,
         processes: int | None = ...,
         schedule: str | None = ...,
@@ -293,7 +332,7 @@ class AsyncTaskFlow(_Client):
         retries: int | None = None,
         timeout: Seconds | None = None,
         backoff: Backoff | None = None,
-        priority: int | None = None,
+        priority: int | str | None = None,
         heartbeat_timeout: Seconds | None = None,
         processes: int | None = None,
         schedule: str | None = None,
@@ -322,15 +361,20 @@ class AsyncTaskFlow(_Client):
         processes: int | None = None,
         grace: float = DEFAULT_GRACE,
         cancel_grace: float = 10.0,
+        start_timeout: float = DEFAULT_START_TIMEOUT,
+        prefetch: float = DEFAULT_PREFETCH,
         name: str | None = None,
         strict: bool = False,
+        strict_after: float = DEFAULT_STRICT_AFTER,
         signals: bool = True,
     ) -> None:
         """As TaskFlow.run, with async handlers on the caller's event loop."""
         options = RunOptions(
-            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, name=name, strict=strict, signals=signals
+            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, start_timeout=start_timeout,
+            prefetch=prefetch, name=name, strict=strict, strict_after=strict_after, signals=signals,
         )
-        await run_here(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
+        with kept_apart(asyncio.get_running_loop()):
+            await run_here(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
 
     async def advance_clock(self, seconds: Seconds, *, step: Seconds = 5.0) -> datetime:
         """As TaskFlow.advance_clock."""
@@ -362,10 +406,10 @@ def _register(
     time_zone: str | None,
 ) -> Any:
     title = check_name(name if name is not None else getattr(target, "__name__", ""), "name")
-    build_spec("default", None, options)  # says at the decorator what would be wrong in every job
+    defaults = task_defaults(title, queue, options)  # says at the decorator what would be wrong in every job
     handler = make_handler(title, target, processes, options)
     if time_zone is not None and not schedule:
         raise InvalidArgument("time_zone: it is the schedule's; give a schedule, too", field="time_zone")
     declared = declaration(handler, queue, options, schedule, time_zone or "UTC") if schedule else None
-    client._registry.add(handler, declared)
+    client._registry.add(handler, defaults, declared)
     return kind(client, handler, queue, options)

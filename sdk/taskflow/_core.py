@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 
-from taskflow import _ids, errors
-from taskflow._clock import SYSTEM, Clock, ClusterClock
+from taskflow import _checks, _ids, errors
+from taskflow._clock import Clock, ClusterClock
 from taskflow._create import Created, Creator, create_chunk
 from taskflow._filters import JobFilter
-from taskflow._io import IoThread
+from taskflow._io import IoThread, was_closed
 from taskflow._options import Seconds, check_name, seconds
+from taskflow._policy.keepalive import INTERVAL
 from taskflow._resources import (
     AttemptInfo,
     JobInfo,
@@ -27,7 +28,9 @@ from taskflow._resources import (
     queue_info,
     worker_info,
 )
-from taskflow._transport import Transport, check_address, to_error
+from taskflow._transport import Transport, ask, check_address, to_error
+from taskflow._waits import Waits
+from taskflow._who import actor
 from taskflow.v1 import cluster_pb2, jobs_pb2, queues_pb2
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "localhost:9003"
 DEFAULT_TIMEOUT = 10.0
 _LONGEST_ADVANCE = 600.0  # of the clock, in real seconds
-_LONGEST_AWAIT = 60.0  # one AwaitJob; a wait repeats it
 
 
 class Core:
@@ -45,20 +47,26 @@ class Core:
     def __init__(
         self, scheduler: str | None, queue: str | None, timeout: float | None, clock: Clock | None = None
     ) -> None:
-        self.scheduler = check_address(scheduler or os.environ.get("TASKFLOW_ADDRESS") or DEFAULT_ADDRESS, "scheduler")
+        named = "" if scheduler else os.environ.get("TASKFLOW_ADDRESS", "")
+        what = "TASKFLOW_ADDRESS" if named else "scheduler"
+        self.scheduler = check_address(named or scheduler or DEFAULT_ADDRESS, what)
         self.pinned_queue = check_address(queue, "queue") if queue else None
-        self.timeout = seconds(timeout if timeout is not None else _default_timeout(), "timeout")
+        if timeout is None:
+            timeout = _from_environment("TASKFLOW_TIMEOUT", DEFAULT_TIMEOUT)
+        self.timeout = seconds(timeout, "timeout")
+        self.keepalive_interval = _from_environment("TASKFLOW_KEEPALIVE_INTERVAL", INTERVAL)
         self.clock: Clock = clock or ClusterClock()
         self.io = IoThread()
         self.registry: Registry | None = None
         self._transport: Transport | None = None
         self._creator: Creator | None = None
+        self._waits: Waits | None = None
 
     @property
     def transport(self) -> Transport:
         """To be asked for on the I/O loop."""
         if self._transport is None:
-            self._transport = Transport(self.scheduler, self.timeout)
+            self._transport = Transport(self.scheduler, self.timeout, self.keepalive_interval)
         return self._transport
 
     @property
@@ -70,13 +78,23 @@ class Core:
             self._creator = Creator(self.io, lambda: self.transport)
         return self._creator
 
+    @property
+    def waits(self) -> Waits:
+        """To be asked for on the I/O loop."""
+        if self._waits is None:
+            self._waits = Waits(lambda: self.transport)
+        return self._waits
+
     def close(self) -> None:
-        self.io.close(self._close if self._transport is not None else None)
+        self.io.close(self._close)
 
     async def _close(self) -> None:
         if self._creator is not None:
             await self._creator.close()
-        await self.transport.close()
+        if self._waits is not None:
+            await self._waits.close()
+        if self._transport is not None:
+            await self._transport.close()
 
     # -- jobs --------------------------------------------------------------------------------------------------
 
@@ -89,29 +107,26 @@ class Core:
 
     async def wait_job(self, job_id: str, timeout: float | None) -> JobInfo:
         """The finished job. DeadlineExceeded when `timeout` seconds have passed first."""
-        t = self.transport
-        deadline = None if timeout is None else SYSTEM.monotonic() + seconds(timeout, "timeout", zero=True)
-        while True:
-            left = _LONGEST_AWAIT if deadline is None else min(_LONGEST_AWAIT, max(deadline - SYSTEM.monotonic(), 0.0))
-            request = jobs_pb2.AwaitJobRequest(id=_ids.parse(job_id))
-            request.timeout.FromMilliseconds(int(left * 1000))
-            job = job_info(await t.call(t.jobs.AwaitJob, request, timeout=left + self.timeout))
-            if job.state.final:
-                return job
-            if deadline is not None and SYSTEM.monotonic() >= deadline:
-                raise errors.DeadlineExceeded(
-                    f"job {job.id} is {job.state} after {timeout:g} s; it goes on, wait again or ask for it later",
-                    reason="NOT_FINISHED",
-                )
+        limit = None if timeout is None else seconds(timeout, "timeout", zero=True)
+        job = await self.waits.job(_ids.parse(job_id), limit)
+        if not job.state.final:
+            why = f": {job.warnings[0]}" if job.warnings else ""
+            raise errors.DeadlineExceeded(
+                f"job {job.id} is {job.state} after {limit:g} s{why}; it goes on, wait again or ask for it later",
+                reason="NOT_FINISHED",
+            )
+        return job
 
     async def cancel_job(self, job_id: str, reason: str) -> JobInfo:
         t = self.transport
-        request = jobs_pb2.CancelJobRequest(id=_ids.parse(job_id), reason=reason)
+        said = _checks.text(reason, "reason")
+        request = jobs_pb2.CancelJobRequest(id=_ids.parse(job_id), reason=said, actor=actor())
         return job_info((await t.call(t.jobs.CancelJob, request)).job)
 
     async def retry_job(self, job_id: str) -> JobInfo:
         t = self.transport
-        return job_info(await t.call(t.jobs.RetryJob, jobs_pb2.RetryJobRequest(id=_ids.parse(job_id))))
+        request = jobs_pb2.RetryJobRequest(id=_ids.parse(job_id), actor=actor())
+        return job_info(await t.call(t.jobs.RetryJob, request))
 
     async def list_jobs(self, wanted: JobFilter, token: str) -> tuple[list[JobInfo], str]:
         t = self.transport
@@ -125,7 +140,9 @@ class Core:
 
     async def list_logs(self, job_id: str, page_size: int, token: str) -> tuple[list[LogInfo], str]:
         t = self.transport
-        request = jobs_pb2.ListJobLogsRequest(job_id=_ids.parse(job_id), page_size=page_size, page_token=token)
+        request = jobs_pb2.ListJobLogsRequest(
+            job_id=_ids.parse(job_id), page_size=_checks.page_size(page_size), page_token=token
+        )
         page = await t.call(t.jobs.ListJobLogs, request)
         return [log_info(log) for log in page.logs], page.next_page_token
 
@@ -137,7 +154,9 @@ class Core:
         request.by.FromNanoseconds(int(seconds(by, "seconds") * 1e9))
         request.step.FromNanoseconds(int(seconds(step, "step") * 1e9))
         try:
-            answer = await self.transport.cluster.AdvanceClock(request, timeout=_LONGEST_ADVANCE)
+            answer = await ask(self.transport.cluster.AdvanceClock, request, _LONGEST_ADVANCE)
+        except grpc.aio.UsageError:  # its channel is closed
+            raise was_closed() from None
         except grpc.aio.AioRpcError as error:
             raise to_error(error, self.scheduler) from None
         return answer.now.ToDatetime(tzinfo=UTC)
@@ -148,22 +167,30 @@ class Core:
         t = self.transport
         return queue_info(await t.call(t.queues.GetQueue, queues_pb2.GetQueueRequest(name=check_name(name, "name"))))
 
-    async def pause_queue(self, name: str, paused: bool) -> QueueInfo:
+    async def pause_queue(self, name: str) -> QueueInfo:
         t = self.transport
-        name = check_name(name, "name")
-        if paused:
-            return queue_info(await t.call(t.queues.PauseQueue, queues_pb2.PauseQueueRequest(name=name)))
-        return queue_info(await t.call(t.queues.ResumeQueue, queues_pb2.ResumeQueueRequest(name=name)))
+        request = queues_pb2.PauseQueueRequest(name=check_name(name, "name"))
+        return queue_info(await t.call(t.queues.PauseQueue, request))
+
+    async def resume_queue(self, name: str) -> QueueInfo:
+        t = self.transport
+        request = queues_pb2.ResumeQueueRequest(name=check_name(name, "name"))
+        return queue_info(await t.call(t.queues.ResumeQueue, request))
+
+    async def drain_queue(self, name: str) -> QueueInfo:
+        t = self.transport
+        request = queues_pb2.DrainQueueRequest(name=check_name(name, "name"))
+        return queue_info(await t.call(t.queues.DrainQueue, request))
 
     async def list_queues(self, page_size: int, token: str) -> tuple[list[QueueInfo], str]:
         t = self.transport
-        request = queues_pb2.ListQueuesRequest(page_size=page_size, page_token=token)
+        request = queues_pb2.ListQueuesRequest(page_size=_checks.page_size(page_size), page_token=token)
         page = await t.call(t.queues.ListQueues, request)
         return [queue_info(queue) for queue in page.queues], page.next_page_token
 
     async def list_workers(self, page_size: int, token: str) -> tuple[list[WorkerInfo], str]:
         t = self.transport
-        request = cluster_pb2.ListWorkersRequest(page_size=page_size, page_token=token)
+        request = cluster_pb2.ListWorkersRequest(page_size=_checks.page_size(page_size), page_token=token)
         page = await t.call(t.cluster.ListWorkers, request)
         return [worker_info(worker) for worker in page.workers], page.next_page_token
 
@@ -178,11 +205,10 @@ def outcome_or_raise(job: JobInfo) -> JobInfo:
     return job
 
 
-def _default_timeout() -> float:
-    text = os.environ.get("TASKFLOW_TIMEOUT", "")
+def _from_environment(name: str, default: float) -> float:
+    text = os.environ.get(name, "")
     try:
-        return float(text) if text else DEFAULT_TIMEOUT
+        given = float(text) if text else default
     except ValueError:
-        raise errors.InvalidArgument(
-            f"TASKFLOW_TIMEOUT: {text!r} is not a number of seconds", field="TASKFLOW_TIMEOUT"
-        ) from None
+        raise errors.InvalidArgument(f"{name}: {text!r} is not a number of seconds", field=name) from None
+    return seconds(given, name)

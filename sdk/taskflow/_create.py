@@ -10,12 +10,15 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 from taskflow import errors
 from taskflow._clock import SYSTEM
 from taskflow._create_stream import CreateStream
-from taskflow._io import IoThread, Mailbox
+from taskflow._io import IoThread, Mailbox, complain, take_all, was_closed
+from taskflow._resources import JobWarning, warnings_of
+from taskflow._texts import named
 from taskflow._transport import Transport, by_code_number
 from taskflow.v1 import jobs_pb2
 
@@ -23,7 +26,8 @@ MAX_JOBS = 5_000
 MAX_BYTES = 4 << 20
 _IN_FLIGHT = 2
 
-Created = tuple[bytes, bool]  # the id, and whether its key named a job that was there already
+# The id, whether its key named a job that was there already, and why nobody is there to run it.
+Created = tuple[bytes, bool, tuple[JobWarning, ...]]
 Answer = Created | Exception
 
 
@@ -92,12 +96,35 @@ class Creator:
         self._transport = transport
         self._pending: deque[_Waiter] = deque()
         self._in_flight = 0
+        self._sending: dict[int, list[_Waiter]] = {}
         self._streams = [CreateStream(self._open_stream, io.spawn) for _ in range(_IN_FLIGHT)]
         self._mailbox: Mailbox[_Waiter] = Mailbox(io.loop, self._gather)
+        io.at_end(self._refuse_all)
 
     def put(self, waiter: _Waiter) -> None:
         """From any thread."""
-        self._mailbox.put(waiter)
+        try:
+            self._mailbox.put(waiter)
+        except RuntimeError:  # the loop is closed: the waiter is among those that are refused below
+            if not self._io.ended:
+                raise
+        if self._io.ended:
+            self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        """Nothing runs on the loop any more, and nobody waits for it. From any thread, and from several."""
+        later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]] = {}
+        refuse = partial(_refuse, later=later)
+        self._mailbox.take_all(refuse)
+        take_all(self._pending, refuse)
+        while self._sending:
+            try:
+                _, batch = self._sending.popitem()
+            except KeyError:  # another thread was quicker
+                break
+            for waiter in batch:
+                refuse(waiter)
+        _settle_later(later)
 
     async def close(self) -> None:
         """Ends what is open between calls. On the I/O loop."""
@@ -126,22 +153,25 @@ class Creator:
         return batch
 
     async def _send(self, batch: list[_Waiter]) -> None:
+        self._sending[id(batch)] = batch
         try:
             answers = await self._ask([waiter.spec for waiter in batch])
         except asyncio.CancelledError:
             batch.extend(self._pending)
             self._pending.clear()
-            answers = [errors.Unavailable("this TaskFlow was closed before the answer; the job may exist")] * len(batch)
-        except Exception as error:
+            answers = [was_closed()] * len(batch)
+        except errors.TaskFlowError as error:
             answers = [error] * len(batch)
+        except Exception as error:
+            complain("a call that makes jobs failed", error)
+            answers = [errors.InternalError(f"the call failed ({named(error, 500)}); the job may exist")] * len(batch)
+        self._sending.pop(id(batch), None)
         self._in_flight -= 1
         self._pump()
         later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]] = {}
         for waiter, answer in zip(batch, answers, strict=True):
             waiter.settle(answer, later)
-        for loop, settled in later.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle_futures, settled)
+        _settle_later(later)
 
     def _open_stream(self) -> Any:
         return self._transport().jobs.StreamCreateJobs()
@@ -158,11 +188,24 @@ class Creator:
         if response is None:
             left = max(deadline - SYSTEM.monotonic(), 0.001)
             response = await transport.call(transport.jobs.CreateJobs, request, timeout=left)
-        existing = set(response.existing)
-        answers: list[Answer] = [(i, n in existing) for n, i in enumerate(response.ids)]
+        answers: list[Answer] = list(_made(response))
+        if len(answers) != len(specs):
+            raise errors.InternalError(f"the scheduler answered {len(answers)} of {len(specs)} jobs; any may exist")
         for item in response.errors:
             answers[item.index] = by_code_number(item.code, item.message, _bare_field(item.field), item.reason)
         return answers
+
+
+def _refuse(waiter: _Waiter, later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]]) -> None:
+    waiter.settle(was_closed(), later)
+
+
+def _settle_later(later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]]) -> None:
+    for loop, settled in later.items():
+        try:
+            loop.call_soon_threadsafe(_settle_futures, settled)
+        except RuntimeError:  # the loop is closed: nobody awaits there any more
+            continue
 
 
 def _bare_field(field: str) -> str:
@@ -194,8 +237,15 @@ async def create_chunk(transport: Transport, specs: list[jobs_pb2.JobSpec], firs
         response = await transport.call(method, request)
     except errors.InvalidArgument as error:
         raise errors.InvalidArgument(error.message, field=_shifted(error.field, first), reason=error.reason) from None
+    return _made(response)
+
+
+def _made(response: jobs_pb2.CreateJobsResponse) -> list[Created]:
     existing = set(response.existing)
-    return [(i, n in existing) for n, i in enumerate(response.ids)]
+    warnings = {}
+    for item in response.warnings:
+        warnings.update(dict.fromkeys(item.indexes, warnings_of([item.warning])))
+    return [(i, n in existing, warnings.get(n, ())) for n, i in enumerate(response.ids)]
 
 
 def _shifted(field: str, first: int) -> str:

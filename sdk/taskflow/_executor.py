@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Any, Protocol
 
-from taskflow import _verdict
+from taskflow import _forks, _inside, _verdict
 from taskflow._io import Mailbox
 from taskflow._worker_attempts import Attempt
 
@@ -44,21 +44,31 @@ class LoopExecutor:
         while arrived:
             attempt = arrived.popleft()
             if attempt.start():
-                task = create(self._run(attempt))
+                work = self._run(attempt)
+                try:
+                    task = create(work)
+                except Exception as error:  # a task factory of the application's
+                    work.close()
+                    attempt.finish(_verdict.of_exception(error))
+                    continue
                 attempt.runner = task
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
     async def _run(self, attempt: Attempt) -> None:
-        handler = attempt.handler
+        handler, depth = attempt.handler, _forks.depth
+        token = _inside.waits.set(attempt.waits)
         try:
             value: Any = await handler.binding.call(handler.function, attempt.job())
-            verdict = _verdict.of_value(value)
-        except asyncio.CancelledError as error:
-            # By us, and then `forced` says why; else by the handler itself or the loop's end.
-            verdict = _verdict.of_exception(error)
         except BaseException as error:
+            # CancelledError: by us, and then `forced` says why; else by the handler itself or the loop's end.
+            _forks.end_if_fork(depth, error)
             verdict = _verdict.of_exception(error)
+        else:
+            _forks.end_if_fork(depth, None)
+            verdict = _verdict.of_value(value)
+        # The attempt has its task, whose context has the attempt: only a full collection would free the two.
+        _inside.waits.reset(token)
         attempt.finish(verdict)
 
     def stop(self, attempt: Attempt, gently: bool) -> None:

@@ -1,14 +1,15 @@
 """Inside a handler process: imports the handler, runs one attempt at a time, speaks with its parent over a socket.
 
-Messages are marshalled tuples after their length (4 bytes). Down: ("job", …), ("cancel",). Up: ("ready",),
-("broken", text), ("progress", …), ("beat",), ("log", level, message), ("done", …).
+Messages are marshalled tuples after their length (4 bytes). Down: ("job", …), ("cancel", exec_id). Up: ("ready",),
+("broken", text), and with the exec_id of their attempt ("progress", exec_id, …), ("beat", exec_id),
+("log", exec_id, level, message), ("done", exec_id, …). A fork of the process says nothing: it has no socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
+import contextvars
 import importlib
 import marshal
 import os
@@ -24,14 +25,14 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
-from taskflow import _verdict
+from taskflow import _forks, _verdict
 from taskflow._binding import Binding
 from taskflow._clock import SYSTEM
 from taskflow._job import Job
+from taskflow._process_state import ProcessState
 from taskflow.errors import FailedPrecondition
 
 LENGTH = struct.Struct("!I")
-_PR_SET_PDEATHSIG = 1
 _PROGRESS_EVERY = 0.05
 
 _importing = False
@@ -58,18 +59,20 @@ def stop_if_importing() -> None:
 
 
 class Link:
-    """The job's connection to the worker, through the parent."""
+    """The connection of one attempt to the worker, through the parent."""
 
-    def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
+    def __init__(self, exec_id: bytes, send: Callable[[tuple[Any, ...]], None], flush_due: threading.Event) -> None:
+        self.exec_id = exec_id
         self._send = send
         self.cancelled = False
         self._sent_at = 0.0
         self._latest: tuple[Any, ...] | None = None
-        self._flush_due = threading.Event()
+        self._flush_due = flush_due
 
     def progress(self, current: float, total: float, unit: str, message: str) -> None:
+        _forks.is_fork(0, "job.progress")
         now = SYSTEM.monotonic()
-        self._latest = ("progress", current, total, unit, message)
+        self._latest = ("progress", self.exec_id, current, total, unit, message)
         if now - self._sent_at >= _PROGRESS_EVERY:
             self.flush()
         else:
@@ -82,20 +85,14 @@ class Link:
             self._send(latest)
 
     def heartbeat(self) -> None:
+        _forks.is_fork(0, "job.heartbeat")
         if SYSTEM.monotonic() - self._sent_at >= _PROGRESS_EVERY:
             self._sent_at = SYSTEM.monotonic()
-            self._send(("beat",))
+            self._send(("beat", self.exec_id))
 
     def log(self, level: str, message: str) -> None:
-        self._send(("log", level, message))
-
-    def flush_forever(self) -> None:
-        """Sends the last progress of a handler that reports in quick succession and then works on."""
-        while True:
-            self._flush_due.wait()
-            self._flush_due.clear()
-            threading.Event().wait(_PROGRESS_EVERY)
-            self.flush()
+        _forks.is_fork(0, "job.log")
+        self._send(("log", self.exec_id, level, message))
 
 
 class Child:
@@ -105,7 +102,8 @@ class Child:
         self._sock = sock
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
-        self._link = Link(self.send)
+        self._flush_due = threading.Event()
+        self._link: Link | None = None
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     def send(self, message: tuple[Any, ...]) -> None:
@@ -115,45 +113,79 @@ class Child:
 
     def listen(self) -> None:
         """Until the parent is gone: then this process ends too, whatever it does."""
-        with contextlib.suppress(OSError):
-            while (message := _receive(self._sock)) is not None:
-                if message[0] == "job":
-                    self._jobs.put(message)
-                elif message[0] == "cancel":
-                    self._link.cancelled = True
-                    if self._task is not None:
-                        loop, task = self._task
-                        loop.call_soon_threadsafe(task.cancel)
-        os._exit(0)
+        try:
+            with contextlib.suppress(OSError):
+                while (message := _receive(self._sock)) is not None:
+                    if message[0] == "job":
+                        self._jobs.put(message)
+                    elif message[0] == "cancel":
+                        self._cancel(message[1])
+        finally:
+            os._exit(0)
 
-    def serve(self, function: Callable[..., Any], is_async: bool) -> None:
-        binding = Binding(function)
+    def flush_forever(self) -> None:
+        """Sends the last progress of a handler that reports in quick succession and then works on."""
+        while True:
+            self._flush_due.wait()
+            self._flush_due.clear()
+            threading.Event().wait(_PROGRESS_EVERY)
+            if (link := self._link) is not None:
+                link.flush()
+
+    def _cancel(self, exec_id: bytes) -> None:
+        link = self._link
+        if link is None or link.exec_id != exec_id:
+            return
+        link.cancelled = True
+        if (running := self._task) is not None:
+            loop, task = running
+            with contextlib.suppress(RuntimeError):  # its loop has ended since: there is nothing to cancel
+                loop.call_soon_threadsafe(task.cancel)
+
+    def serve(self, binding: Binding, function: Callable[..., Any], is_async: bool) -> None:
+        state = ProcessState()
         self.send(("ready",))
         while True:
             _, job_id, exec_id, queue, task, attempt, retries, data, encoding, deadline, *options = self._jobs.get()
-            self._link.cancelled = False
+            link = self._link = Link(exec_id, self.send, self._flush_due)
             until = None if deadline is None else datetime.fromtimestamp(deadline, UTC)
-            job = Job(self._link, job_id, exec_id, queue, task, attempt, retries, data, encoding, until, *options)
+            job = Job(link, job_id, exec_id, queue, task, attempt, retries, data, encoding, until, *options)
             verdict = self._run(binding, function, job, is_async)
-            self._link.flush()
+            self._link = None
+            link.flush()
+            state.restore()
             failure = verdict.failure
             error = None if failure is None else (failure.type, failure.message, failure.traceback, failure.final)
-            self.send(("done", verdict.outcome, verdict.result, verdict.encoding, error, verdict.delay_ms))
+            self.send(("done", exec_id, verdict.outcome, verdict.result, verdict.encoding, error, verdict.delay_ms))
 
     def _run(self, binding: Binding, function: Callable[..., Any], job: Job, is_async: bool) -> _verdict.Verdict:
         try:
-            value = asyncio.run(self._await(binding, function, job)) if is_async else binding.call(function, job)
+            if is_async:
+                value = asyncio.run(self._await(binding, function, job))
+            else:
+                value = contextvars.copy_context().run(binding.call, function, job)
         except BaseException as error:
+            _forks.end_if_fork(0, error)
             return _verdict.of_exception(error)
+        _forks.end_if_fork(0, None)
         return _verdict.of_value(value)
 
     async def _await(self, binding: Binding, function: Callable[..., Any], job: Job) -> Any:
-        task = asyncio.ensure_future(binding.call(function, job))
+        task = asyncio.ensure_future(self._call(binding, function, job))
         self._task = (asyncio.get_running_loop(), task)
         try:
             return await task
         finally:
             self._task = None
+
+    async def _call(self, binding: Binding, function: Callable[..., Any], job: Job) -> Any:
+        try:
+            value = await binding.call(function, job)
+        except BaseException as error:
+            _forks.end_if_fork(0, error)  # before the loop ends: the fork shares what it polls with its parent
+            raise
+        _forks.end_if_fork(0, None)
+        return value
 
 
 def _receive(sock: socket.socket) -> tuple[Any, ...] | None:
@@ -207,22 +239,28 @@ def _import_main(path: str) -> types.ModuleType:
     return module
 
 
-def main(fd: int, parent: int, module: str, qualname: str, place: tuple[str, str] | None, is_async: bool) -> None:
-    """The process's main function. Signals of the terminal are the parent's to answer."""
-    if sys.platform == "linux":
-        with contextlib.suppress(Exception):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return
+def main(fd: int, module: str, qualname: str, place: tuple[str, str] | None, is_async: bool) -> None:
+    """The process's main function.
+
+    Signals that stop a worker are the worker's to answer. They are caught and not ignored, since a program that the
+    handler starts would inherit that; a fork gets their defaults.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _heard)
+    _forks.restore_in_forks({signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL})
     os.set_inheritable(fd, False)
+    _forks.close_in_forks(fd)
     child = Child(socket.socket(fileno=fd))
     threading.Thread(target=child.listen, name="taskflow-parent", daemon=True).start()
-    threading.Thread(target=child._link.flush_forever, name="taskflow-progress", daemon=True).start()
+    threading.Thread(target=child.flush_forever, name="taskflow-progress", daemon=True).start()
     try:
         function = find(module, qualname, place)
+        binding = Binding(function)
     except BaseException:
         child.send(("broken", traceback.format_exc()))
         return
-    child.serve(function, is_async)
+    child.serve(binding, function, is_async)
+
+
+def _heard(number: int, frame: types.FrameType | None) -> None:
+    """The worker drains, and says when this process is to end."""

@@ -1,64 +1,81 @@
 """Handlers in processes of their own: for CPU-bound work, and for code that may crash or never end.
 
-Each process runs one attempt at a time and can be killed alone. Processes are spawned, never forked: gRPC does not
-survive a fork. They end with this process, whatever ends it.
+Each process runs one attempt at a time and can be killed alone, with all that it has started. Processes are spawned,
+never forked: gRPC does not survive a fork. They end with this process, whatever ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import marshal
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskflow import _verdict
 from taskflow._clock import SYSTEM
-from taskflow._executor_child import LENGTH
-from taskflow._io import IoThread
+from taskflow._handler_process import HandlerProcess
+from taskflow._io import IoThread, complain
 from taskflow._tasks import Handler
+from taskflow._texts import named, text
 from taskflow._verdict import Failure, Verdict
 from taskflow._worker_attempts import Attempt
+from taskflow._worker_options import RunOptions
 from taskflow._worker_timers import Timers
 from taskflow.errors import FailedPrecondition
 
-log = logging.getLogger("taskflow")
+if TYPE_CHECKING:
+    from taskflow._worker_poll import Pool
 
-_RESTART_PAUSE = 1.0  # after a process that could not even import
-_EXIT_PATIENCE = 1.0  # from the end of its socket to the end of the process
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds between starts that fail, doubling
+_FIRST_STARTS = 4  # of the first process of `run`, where the system refuses it
+_EXIT_PATIENCE = 1.0  # seconds from the end of its socket to the end of the process, or the other way round
+_SILENT = (
+    "the handler's process closed its connection to the worker and went on; a handler that becomes another program"
+    " (os.exec…) or closes all descriptors needs a process of its own for that: use subprocess"
+)
+_MAX_CAUSE = 2_000  # characters of why a process could not be started
+
+
+class _CannotStart(Exception):
+    """A process that was never ready; says why. `refused`: by the system, which may change its mind."""
+
+    def __init__(self, why: str, *, refused: bool = False) -> None:
+        super().__init__(why)
+        self.why = text(why, _MAX_CAUSE)
+        self.refused = refused
 
 
 class ProcessExecutor:
-    """`handler.processes` processes for one handler. `start` fails when the first cannot import it."""
+    """`handler.processes` processes for one handler. `start` fails when the first cannot be started.
+
+    A process that cannot be started again is tried for ever, with growing pauses. Meanwhile it occupies its slot of
+    `pool`, so that no job is polled for it, and what waits for it is given back.
+    """
 
     stoppable = True
 
-    def __init__(self, handler: Handler, io: IoThread, timers: Timers, cancel_grace: float) -> None:
+    def __init__(self, handler: Handler, io: IoThread, timers: Timers, pool: Pool, options: RunOptions) -> None:
         self.handler = handler
+        self.pool = pool
+        self.start_timeout = options.start_timeout
         self._io = io
         self._timers = timers
-        self._cancel_grace = cancel_grace
+        self._cancel_grace = options.cancel_grace
         self._waiting: deque[Attempt] = deque()
         self._children = [_Child(self) for _ in range(handler.processes)]
+        self._lives: list[asyncio.Task[None]] = []
         self.closing = False
 
     async def start(self) -> None:
         first = self._children[0]
-        self._io.spawn(first.live())
-        broken = await first.first_word
-        if broken:
+        self._lives.append(self._io.spawn(first.live()))
+        failed = await first.first_word
+        if failed is not None:
+            how = "started" if failed.refused else "imported"
             raise FailedPrecondition(
-                f"handler {self.handler.binding.name} cannot be imported in a process of its own:\n{broken}",
+                f"handler {self.handler.binding.name} cannot be {how} in a process of its own:\n{failed.why}",
                 reason="HANDLER_PROCESS",
             )
-        for child in self._children[1:]:
-            self._io.spawn(child.live())
+        self._lives.extend(self._io.spawn(child.live()) for child in self._children[1:])
 
     def submit(self, attempts: list[Attempt]) -> None:
         self._waiting.extend(attempts)
@@ -66,6 +83,7 @@ class ProcessExecutor:
             if not self._waiting:
                 break
             child.give_next()
+        self.give_back_excess()  # of a poll that was under way when a process went down
 
     def next(self) -> Attempt | None:
         """The next attempt that nobody has taken back."""
@@ -75,6 +93,18 @@ class ProcessExecutor:
                 return attempt
         return None
 
+    def give_back_excess(self) -> None:
+        """While a process is down, what waits for it goes to another worker: the last that came first."""
+        broken = [child.broken for child in self._children if child.broken is not None]
+        if not broken or not self._waiting:
+            return
+        self._waiting = deque(attempt for attempt in self._waiting if not attempt.released)
+        busy = sum(child.attempt is not None for child in self._children)
+        room = max(0, len(self._children) - len(broken) - busy)
+        failure = Failure("HandlerProcessNotStarted", f"the worker cannot start a process of the handler: {broken[0]}")
+        while len(self._waiting) > room:
+            self._waiting.pop().give_back(failure)
+
     def stop(self, attempt: Attempt, gently: bool) -> None:
         child: _Child | None = attempt.runner
         if child is None or child.attempt is not attempt:
@@ -82,7 +112,7 @@ class ProcessExecutor:
         if not gently:
             child.kill()
             return
-        child.send(("cancel",))
+        child.send(("cancel", attempt.exec_id))
         self._timers.after(self._cancel_grace, lambda: child.kill() if child.attempt is attempt else None)
 
     def kill(self) -> None:
@@ -93,7 +123,9 @@ class ProcessExecutor:
 
     async def close(self) -> None:
         self.kill()
-        await asyncio.gather(*(child.gone.wait() for child in self._children if child.process is not None))
+        await asyncio.gather(*(child.gone.wait() for child in self._children))
+        for life in self._lives:
+            life.cancel()  # it may be in a pause
 
 
 class _Child:
@@ -101,75 +133,135 @@ class _Child:
 
     def __init__(self, owner: ProcessExecutor) -> None:
         self._owner = owner
-        self._writer: asyncio.StreamWriter | None = None
+        self._process: HandlerProcess | None = None
         self._ready = False
-        self.process: subprocess.Popen[bytes] | None = None
         self.attempt: Attempt | None = None
+        self.broken: str | None = None  # why it could not be started; it occupies a slot then
         self.gone = asyncio.Event()
-        self.first_word: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.gone.set()
+        self.first_word: asyncio.Future[_CannotStart | None] = asyncio.get_running_loop().create_future()
 
     async def live(self) -> None:
         """Spawns, serves, and spawns again, until the worker closes."""
+        failures = 0
         while not self._owner.closing:
-            broken = await self._one_life()
-            if broken and not self._owner.closing:
-                log.error("a handler process could not start:\n%s", broken)
-                await SYSTEM.sleep(_RESTART_PAUSE)
+            try:
+                await self._one_life()
+                failures = 0
+                continue
+            except _CannotStart as failed:
+                failures += 1
+                failure = failed
+            if self._owner.closing:
+                break
+            pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+            name = self._owner.handler.binding.name
+            complain(f"a process of handler {name} cannot be started, again in {pause:g} s: {failure.why}")
+            self._down(failure.why)
+            if not self.first_word.done() and (failures >= _FIRST_STARTS or not failure.refused):
+                self.first_word.set_result(failure)
+            await SYSTEM.sleep(pause)
 
-    async def _one_life(self) -> str:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = spawn(self._owner.handler, theirs.fileno())
+    async def _one_life(self) -> None:
+        """From a spawn to the end of that process. _CannotStart when it was never ready."""
+        self._ready = False
         self.gone.clear()
-        ours.setblocking(False)
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        broken = "it ended before it was ready"
         try:
-            while True:
-                (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-                message = marshal.loads(await reader.readexactly(length))
-                if message[0] == "ready":
-                    broken = ""
-                elif message[0] == "broken":
-                    broken = message[1]
-                self._hear(message)
-        except (asyncio.IncompleteReadError, OSError, EOFError, ValueError):
-            pass
+            try:
+                process = self._process = await HandlerProcess.start(self._owner.handler)
+            except Exception as error:
+                self._bury("the handler's process was never started")
+                raise _CannotStart(named(error, _MAX_CAUSE), refused=isinstance(error, OSError)) from error
+            if self._owner.closing:
+                process.kill()
+            fault, cause = await self._fault_of(process)
+            ending = await process.close()
+            was_ready, self._ready = self._ready, False
+            self._bury(fault or ending.how)
         finally:
-            self._ready = False
-            self._writer.close()
-            code = await self._exit_code()
-            self._ended(code)
-            if not self.first_word.done():
-                self.first_word.set_result(broken)
+            self._process = None
             self.gone.set()
-        return broken
+        if not was_ready and cause is not None:
+            raise cause
+        if not was_ready:
+            why = ending.how if ending.refused else fault or "it ended before it was ready"
+            raise _CannotStart(why, refused=ending.refused)
+
+    async def _fault_of(self, process: HandlerProcess) -> tuple[str, _CannotStart | None]:
+        """Serves it until it or its connection has ended. The fault that its attempt fails by, '' where that is its
+        own end; and why it could not be started, where it says so itself."""
+        serving = asyncio.create_task(self._serve(process))
+        await asyncio.wait([serving, process.ended], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([serving], timeout=_EXIT_PATIENCE)  # what it has said before its end
+        if not serving.done():
+            serving.cancel()  # a fork of it, out of reach, has its socket
+            return "", None
+        try:
+            serving.result()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await asyncio.wait([process.ended], timeout=_EXIT_PATIENCE)
+            return "" if process.ended.done() else _SILENT, None
+        except TimeoutError:
+            return "", _CannotStart(f"it was not ready within {self._owner.start_timeout:g} s (start_timeout)")
+        except _CannotStart as failed:
+            return "", failed
+        except Exception as error:  # it sends what no process of ours does
+            return f"the handler's process broke the protocol: {named(error, _MAX_CAUSE)}", None
+        return "", None
+
+    async def _serve(self, process: HandlerProcess) -> None:
+        async with asyncio.timeout(self._owner.start_timeout) as starting:
+            while True:
+                message = await process.receive()
+                if message[0] == "broken":
+                    raise _CannotStart(message[1])
+                if message[0] == "ready":
+                    starting.reschedule(None)
+                    self._up()
+                else:
+                    self._hear(message)
+
+    def _up(self) -> None:
+        self._ready = True
+        if not self.first_word.done():
+            self.first_word.set_result(None)
+        if self.broken is not None:
+            self.broken = None
+            self._owner.pool.vacate()
+            self._owner.submit(self._owner.pool.startable())
+        self.give_next()
+
+    def _down(self, why: str) -> None:
+        """Its slot is occupied until it is up again."""
+        if self.broken is None:
+            self.broken = why
+            self._owner.pool.occupy()
+            self._owner.give_back_excess()
 
     def _hear(self, message: tuple[Any, ...]) -> None:
-        kind, attempt = message[0], self.attempt
-        if kind == "ready":
-            self._ready = True
-            if not self.first_word.done():
-                self.first_word.set_result("")
-            self.give_next()
-        elif attempt is None:
+        """A message bears the attempt that it is about: one that has ended may have left a thread behind."""
+        kind, exec_id, *said = message
+        attempt = self.attempt
+        if attempt is None or exec_id != attempt.exec_id:
             return
-        elif kind == "progress":
-            attempt.progress(*message[1:])
+        if kind == "progress":
+            attempt.progress(*said)
         elif kind == "beat":
             attempt.heartbeat()
         elif kind == "log":
-            attempt.log(*message[1:])
+            attempt.log(*said)
         elif kind == "done":
-            _, outcome, result, encoding, error, delay_ms = message
-            failure = None if error is None else Failure(*error)
+            outcome, result, encoding, error, delay_ms = said
+            verdict = Verdict(outcome, result, encoding, None if error is None else Failure(*error), delay_ms)
             self.attempt = None
-            attempt.finish(Verdict(outcome, result, encoding, failure, delay_ms))
+            attempt.finish(verdict)
             self.give_next()
 
     def give_next(self) -> None:
         """Starts the next attempt, if it is free and there is one."""
         if not self._ready or self.attempt is not None or self._owner.closing:
+            return
+        if self._process is None or self._process.ended.done():
             return
         attempt = self._owner.next()
         if attempt is None:
@@ -196,70 +288,17 @@ class _Child:
         )
 
     def send(self, message: tuple[Any, ...]) -> None:
-        if self._writer is not None and not self._writer.is_closing():
-            data = marshal.dumps(message)
-            self._writer.write(LENGTH.pack(len(data)) + data)
+        if self._process is not None:
+            self._process.send(message)
 
     def kill(self) -> None:
-        """With everything that it has started: it leads a process group."""
-        process = self.process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+        """With everything that it has started."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
-    async def _exit_code(self) -> int:
-        process = self.process
-        assert process is not None
-        deadline = SYSTEM.monotonic() + _EXIT_PATIENCE
-        while not _has_ended(process.pid):
-            if SYSTEM.monotonic() > deadline:
-                self.kill()
-            await SYSTEM.sleep(0.005)
-        self.kill()  # what it left running; its number is its own until it is waited for
-        return process.wait()
-
-    def _ended(self, code: int) -> None:
+    def _bury(self, how: str) -> None:
+        """It has ended. What it was running has failed."""
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
-            attempt.finish(Verdict(_verdict.FAILED, failure=Failure("HandlerProcessDied", _how(code))))
-
-
-def _has_ended(pid: int) -> bool:
-    """Without taking note of it: until then the number is nobody else's."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"the handler's process ended with exit status {code} before the handler returned"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = "; was the machine out of memory?" if name == "SIGKILL" else ""
-    return f"the handler's process was ended by {name}{hint}"
-
-
-def spawn(handler: Handler, fd: int) -> subprocess.Popen[bytes]:
-    """A fresh interpreter with this one's path and flags, in a session of its own."""
-    module, qualname = handler.function.__module__, handler.function.__qualname__
-    place = _main_place() if module == "__main__" else None
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; sys.argv[:] = {sys.argv!r}; "
-        "from taskflow._executor_child import main; "
-        f"main({fd}, {os.getpid()}, {module!r}, {qualname!r}, {place!r}, {handler.is_async!r})"
-    )
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    command = [sys.executable, *flags, "-c", code]
-    return subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True)
-
-
-def _main_place() -> tuple[str, str]:
-    module = sys.modules["__main__"]
-    spec = getattr(module, "__spec__", None)
-    if spec is not None:
-        return ("module", spec.name)
-    path = getattr(module, "__file__", None)
-    if not path:
-        raise FailedPrecondition("processes=…: the handler must live in a file, so that another process can import it")
-    return ("file", os.path.abspath(path))
+            attempt.finish(Verdict(_verdict.FAILED, failure=Failure("HandlerProcessDied", how)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TypedDict
+from datetime import datetime
+from typing import Literal, TypedDict
 
-from taskflow import errors
-from taskflow._options import check_name
+from taskflow import _checks, errors
+from taskflow._options import Seconds, check_name, instant_of, seconds
 from taskflow._resources import STATE_NUMBERS, ErrorInfo, JobInfo, JobState
 from taskflow.v1 import jobs_pb2
 
@@ -33,6 +33,10 @@ class JobFilters(TypedDict, total=False):
     """Without it: 7 days ago, for jobs that are over."""
     created_before: datetime | None
     page_size: int
+    worker: str
+    """Jobs that the live worker of this name has now; requested and running ones, unless `states` says otherwise."""
+    running_longer_than: Seconds | None
+    """Running jobs that have been running for longer, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +52,34 @@ class JobFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
     page_size: int = PAGE_SIZE
+    worker: str = ""
+    running_longer_than: float | None = None
 
     @classmethod
     def of(cls, given: JobFilters) -> JobFilter:
-        unknown = given.keys() - JobFilters.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"list() has no option {', '.join(sorted(unknown))}")
+        _checks.options(given, JobFilters.__annotations__, "list()")
         states, tags = given.get("states", ()), given.get("tags", ())
+        longer = given.get("running_longer_than")
         return cls(
             queue=check_name(given["queue"], "queue") if given.get("queue") else "",
             task=check_name(given["task"], "task") if given.get("task") else "",
-            states=frozenset(_state(s) for s in ([states] if isinstance(states, str) else states)),
-            tags=(tags,) if isinstance(tags, str) else tuple(tags),
-            metadata=tuple(sorted(dict(given.get("metadata", {})).items())),
-            error=given.get("error", ""),
-            created_after=_instant(given.get("created_after")),
-            created_before=_instant(given.get("created_before")),
-            page_size=given.get("page_size", PAGE_SIZE),
+            states=frozenset(_state(s) for s in _checks.items(states, "states", f"some of {', '.join(JobState)}")),
+            tags=tuple(_checks.text(tag, "tags") for tag in _checks.items(tags, "tags", "texts")),
+            metadata=tuple(sorted(_checks.pairs(given.get("metadata", {})).items())),
+            error=_checks.text(given.get("error", ""), "error"),
+            created_after=_instant(given, "created_after"),
+            created_before=_instant(given, "created_before"),
+            page_size=_checks.page_size(given.get("page_size", PAGE_SIZE)),
+            worker=_checks.text(given.get("worker", ""), "worker"),
+            running_longer_than=None if longer is None else seconds(longer, "running_longer_than", zero=True),
         )
 
     def matches(self, job: JobInfo) -> bool:
         """For the cluster in memory. The server decides by the query `matching_jobs`."""
         error, made = job.error, job.create_time
         states = self.states or (_UNSUCCESSFUL if self.error else frozenset())
+        if self.worker or self.running_longer_than is not None:
+            return False  # no job runs in another thread there while lists are read
         return (
             self.queue in ("", job.queue, f"{job.namespace}/{job.queue}")
             and self.task in ("", job.task)
@@ -95,7 +104,10 @@ class JobFilter:
             error=self.error,
             page_size=self.page_size,
             page_token=token,
+            worker=self.worker,
         )
+        if self.running_longer_than is not None:
+            request.running_longer_than.FromNanoseconds(int(self.running_longer_than * 1e9))
         if self.created_after is not None:
             request.create_after.FromDatetime(self.created_after)
         if self.created_before is not None:
@@ -103,14 +115,15 @@ class JobFilter:
         return request
 
 
-def _instant(given: datetime | None) -> datetime | None:
-    return given.replace(tzinfo=UTC) if given is not None and given.tzinfo is None else given
+def _instant(given: JobFilters, field: Literal["created_after", "created_before"]) -> datetime | None:
+    value = given.get(field)
+    return None if value is None else instant_of(value, field)
 
 
 def _state(state: JobState | str) -> JobState:
     try:
         return JobState(state)
-    except ValueError:
+    except Exception:  # the enum shows the value, whose own code may raise
         raise errors.InvalidArgument(
-            f"state: {state!r} is none; there are {', '.join(JobState)}", field="state"
+            f"states: {_checks.shown(state)} is none of {', '.join(JobState)}", field="states"
         ) from None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from taskflow import _ids
+from taskflow import _ids, _inside
 from taskflow._core import Core, outcome_or_raise
-from taskflow._resources import JobInfo
+from taskflow._resources import JobInfo, JobWarning
 
 
 class _Handle:
-    __slots__ = ("_core", "_id", "existing")
+    __slots__ = ("_core", "_id", "existing", "warnings")
 
-    def __init__(self, core: Core, job_id: bytes, existing: bool = False) -> None:
+    def __init__(
+        self, core: Core, job_id: bytes, existing: bool = False, warnings: tuple[JobWarning, ...] = ()
+    ) -> None:
         self._core = core
         self._id = job_id
         self.existing = existing
         """Whether its idempotency key named a job that was there already."""
+        self.warnings = warnings
+        """That nobody was there to run it when it was made: a misspelt queue or task, or no worker yet."""
 
     @property
     def id(self) -> str:
@@ -31,6 +35,7 @@ class JobHandle(_Handle):
 
     def wait(self, timeout: float | None = None) -> JobInfo:
         """The finished job, with `.result`. JobFailed, JobCancelled; DeadlineExceeded after `timeout` seconds."""
+        _inside.will_wait()
         return outcome_or_raise(self._core.io.call(lambda: self._core.wait_job(self.id, timeout)))
 
     def get(self) -> JobInfo:
@@ -56,6 +61,7 @@ class AsyncJobHandle(_Handle):
 
     async def wait(self, timeout: float | None = None) -> JobInfo:
         """As JobHandle.wait."""
+        _inside.will_wait()
         return outcome_or_raise(await self._core.io.acall(lambda: self._core.wait_job(self.id, timeout)))
 
     async def get(self) -> JobInfo:

@@ -11,6 +11,7 @@ import threading
 from uuid import UUID
 
 from taskflow._clock import wall_ms
+from taskflow._texts import a, text
 from taskflow.errors import InvalidArgument
 
 _RANDOM_BITS = 74
@@ -50,12 +51,17 @@ def show(raw: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def parse(text: str, field: str = "id") -> str:
-    """The canonical form of an id that a caller gave. InvalidArgument when it is none."""
+def parse(given: str, field: str = "id") -> str:
+    """The canonical form of an id that a caller gave. InvalidArgument when it is none, as from the server."""
+    if isinstance(given, UUID):
+        return str(given)
     try:
-        return str(UUID(text))
-    except (ValueError, AttributeError, TypeError):
+        return str(UUID(given))
+    except Exception:  # whatever the value's own code raises
         raise InvalidArgument(
-            f"{field}: {str(text)[:80]!r} is not a job's id; one looks like 0198c0de-0000-7000-8000-000000000000",
+            f"{field}: {text(given, 80)!r} is not an id; an id looks like 0198c0de-0000-7000-8000-000000000000"
+            if isinstance(given, str)
+            else f"{field}: {a(type(given).__name__)} is not an id; give text, as job.id",
             field=field,
+            reason="BAD_ID",
         ) from None

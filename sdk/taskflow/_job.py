@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,12 +10,19 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from taskflow import _ids, _values
+from taskflow._texts import named, text
+from taskflow.errors import InvalidArgument
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_MAX_UNIT = 64  # characters, as the next three; the middle of what is longer is left out
+_MAX_MESSAGE = 1_024
+_MAX_LEVEL = 16
+_MAX_LINE = 8 << 10
 
 
 class JobLink(Protocol):
-    """What connects a job to the worker that runs it: directly, or through a pipe."""
+    """Connects a job to the worker that runs it: directly, or through a pipe. It is given plain numbers, and strings of
+    bounded length that can be stored."""
 
     @property
     def cancelled(self) -> bool: ...
@@ -136,19 +144,47 @@ class Job:
         return self._link.cancelled
 
     def progress(self, current: float, total: float = 0, unit: str = "", message: str = "") -> None:
-        """Says how far it is. Also the heartbeat. Sent on at most twice a second; the last one counts."""
-        self._link.progress(float(current), float(total), str(unit), str(message))
+        """Reports how far it is. Also the heartbeat. Sent at most twice a second; the last one counts.
+
+        InvalidArgument for a number that is not finite, and for text that cannot be made.
+        """
+        self._link.progress(
+            _number(current, "current"),
+            _number(total, "total"),
+            _text(unit, "unit", _MAX_UNIT),
+            _text(message, "message", _MAX_MESSAGE),
+        )
 
     def heartbeat(self) -> None:
         """Says that it is alive: needed at least every `heartbeat_timeout`, where one is set."""
         self._link.heartbeat()
 
     def log(self, message: str, level: str = "info") -> None:
-        """Adds a line to the job's log, kept with the job and listed by `tf.jobs.logs`."""
-        self._link.log(str(level), str(message))
+        """Adds a line to the job's log, kept with the job and listed by `tf.jobs.logs`.
+
+        InvalidArgument for what cannot be made text.
+        """
+        self._link.log(_text(level, "level", _MAX_LEVEL), _text(message, "message", _MAX_LINE))
 
     def __repr__(self) -> str:
         return f"<Job {self.id} queue={self.queue!r} task={self.task!r} attempt={self.attempt}>"
 
 
 _UNREAD = object()
+
+
+def _number(value: Any, field: str) -> float:
+    try:
+        number = float(value)
+    except Exception as error:
+        raise InvalidArgument(f"{field}: not a number ({named(error, _MAX_MESSAGE)})", field=field) from error
+    if not math.isfinite(number):
+        raise InvalidArgument(f"{field}: {number} is not a finite number", field=field)
+    return number
+
+
+def _text(value: Any, field: str, limit: int) -> str:
+    try:
+        return text(str(value), limit)
+    except Exception as error:
+        raise InvalidArgument(f"{field}: cannot be made text ({named(error, _MAX_MESSAGE)})", field=field) from error

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC
-from typing import Any, Unpack
+from datetime import UTC, datetime
+from typing import Any, Unpack, overload
 
-from taskflow import _ids, _values
+from taskflow import _checks, _ids, _values
 from taskflow._admin import _aeach, _each
+from taskflow._clock import SYSTEM
 from taskflow._core import Core, outcome_or_raise
 from taskflow._filters import PAGE_SIZE
-from taskflow._options import Seconds, requester_bytes
+from taskflow._options import Seconds, _with_zone, requester_bytes, stamp_of
 from taskflow._options import seconds as in_seconds
 from taskflow._resources import JobInfo, _error, job_info
 from taskflow._task_values import TaskInfo, TaskLogInfo, TaskLogs, TaskOptions, _message, task_info
-from taskflow.errors import DeadlineExceeded
+from taskflow.errors import DeadlineExceeded, InvalidArgument
 from taskflow.v1 import tasks_pb2 as pb
 
 RESULT_SECONDS = 60.0
@@ -31,56 +33,60 @@ class _Calls:
     async def create(self, name: str, require_handler: bool, given: TaskOptions) -> TaskInfo:
         t = self._core.transport
         message, _ = _message(given)
-        message.name = name
+        message.name = _checks.text(name, "name")
         request = pb.CreateTaskRequest(
-            task=message, inactive=not given.get("active", True), require_handler=require_handler
+            task=message,
+            inactive=not given.get("active", True),
+            require_handler=_checks.flag(require_handler, "require_handler"),
         )
         answer = await t.call(t.tasks.CreateTask, request)
         return task_info(answer.task, answer.warnings)
 
     async def get(self, name: str) -> TaskInfo:
         t = self._core.transport
-        return task_info(await t.call(t.tasks.GetTask, pb.GetTaskRequest(task=name)))
+        return task_info(await t.call(t.tasks.GetTask, pb.GetTaskRequest(task=_checks.text(name, "name"))))
 
     async def page(self, page_size: int, token: str) -> tuple[list[TaskInfo], str]:
         t = self._core.transport
-        page = await t.call(t.tasks.ListTasks, pb.ListTasksRequest(page_size=page_size, page_token=token))
+        request = pb.ListTasksRequest(page_size=_checks.page_size(page_size), page_token=token)
+        page = await t.call(t.tasks.ListTasks, request)
         return [task_info(message) for message in page.tasks], page.next_page_token
 
     async def update(self, task: str, name: str | None, given: TaskOptions) -> TaskInfo:
         t = self._core.transport
         message, paths = _message(given)
         if name is not None:
-            message.name = name
+            message.name = _checks.text(name, "name")
             paths.append("name")
-        request = pb.UpdateTaskRequest(task=task, changes=message)
+        request = pb.UpdateTaskRequest(task=_checks.text(task, "task"), changes=message)
         request.update_mask.paths.extend(paths)
         return task_info(await t.call(t.tasks.UpdateTask, request))
 
     async def remove(self, name: str) -> None:
         t = self._core.transport
-        await t.call(t.tasks.DeleteTask, pb.DeleteTaskRequest(task=name))
+        await t.call(t.tasks.DeleteTask, pb.DeleteTaskRequest(task=_checks.text(name, "name")))
 
-    async def run(self, name: str, payload: Any, requester: Requester) -> JobInfo:
+    async def run(
+        self, name: str, payload: Any, requester: Requester, run_at: datetime | None, priority: int | str | None
+    ) -> JobInfo:
         t = self._core.transport
-        data, encoding = _values.encode(payload)
-        request = pb.RunTaskRequest(
-            task=name, payload=data, encoding=encoding, job_id=_ids.new_id()  # type: ignore[arg-type]
-        )
+        request = pb.RunTaskRequest(task=_checks.text(name, "name"), job_id=_ids.new_id())
+        if payload is not None:
+            request.payload, request.encoding = _values.encode(payload)  # type: ignore[assignment]
         if requester is not None:
             request.requester = requester_bytes(requester)
+        if run_at is not None:
+            request.run_at.CopyFrom(stamp_of(_with_zone(run_at, "run_at"), "run_at"))
+        if priority is not None:
+            request.priority = _checks.priority(priority)
         return job_info(await t.call(t.tasks.RunTask, request))
 
     async def run_with_result(self, name: str, payload: Any, timeout: Seconds, requester: Requester) -> Any:
-        t, patience = self._core.transport, in_seconds(timeout, "timeout")
-        data, encoding = _values.encode(payload)
-        request = pb.RunTaskWithResultRequest(
-            task=name, payload=data, encoding=encoding, job_id=_ids.new_id()  # type: ignore[arg-type]
-        )
-        request.timeout.FromNanoseconds(int(patience * 1e9))
-        if requester is not None:
-            request.requester = requester_bytes(requester)
-        job = job_info(await t.call(t.tasks.RunTaskWithResult, request, timeout=patience + self._core.timeout))
+        patience = in_seconds(timeout, "timeout")
+        deadline = SYSTEM.monotonic() + patience
+        job = await self.run(name, payload, requester, None, None)
+        if not job.state.final:
+            job = await self._core.waits.job(job.id, max(deadline - SYSTEM.monotonic(), 0.0))
         if not job.state.final:
             raise DeadlineExceeded(
                 f"job {job.id} of task {name} is {job.state} after {patience:g} s; it goes on, ask for it later",
@@ -90,7 +96,10 @@ class _Calls:
 
     async def logs(self, name: str, limit: int, type: str) -> TaskLogs:
         t = self._core.transport
-        answer = await t.call(t.tasks.ListTaskLogs, pb.ListTaskLogsRequest(task=name, limit=limit, type=type))
+        request = pb.ListTaskLogsRequest(
+            task=_checks.text(name, "name"), limit=_checks.page_size(limit, "limit"), type=_checks.text(type, "type")
+        )
+        answer = await t.call(t.tasks.ListTaskLogs, request)
         logs = [
             TaskLogInfo(
                 log.job_id,
@@ -117,8 +126,14 @@ class Tasks:
         FailedPrecondition where no worker has registered its handler."""
         return self._call(lambda: self._calls.create(name, require_handler, options))
 
-    def get(self, name: str) -> TaskInfo:
-        """NotFound when there is none."""
+    @overload
+    def get(self) -> builtins.list[TaskInfo]: ...
+    @overload
+    def get(self, name: str) -> TaskInfo: ...
+    def get(self, name: str | None = None) -> TaskInfo | builtins.list[TaskInfo]:
+        """The task of that name or id, NotFound when there is none; without a name all tasks, as a list."""
+        if name is None:
+            return [*self.list()]
         return self._call(lambda: self._calls.get(name))
 
     def list(self, *, page_size: int = PAGE_SIZE) -> Iterator[TaskInfo]:
@@ -133,9 +148,20 @@ class Tasks:
         """With its own schedule; jobs that were made stay."""
         self._call(lambda: self._calls.remove(name))
 
-    def run(self, name: str, payload: Any = None, *, requester: Requester = None) -> JobInfo:
-        """Makes a job of it, whether it is active or not. `requester`: for whom; the handler's `job.requester`."""
-        return self._call(lambda: self._calls.run(name, payload, requester))
+    def run(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        requester: Requester = None,
+        run_at: datetime | None = None,
+        priority: int | str | None = None,
+    ) -> JobInfo:
+        """Makes a job of it, whether it is active or not. Without a payload it has the task's own.
+
+        `requester`: for whom; the handler's `job.requester`. `run_at`: when it is due, at once by default. `priority`:
+        0 to 9, the task's own by default."""
+        return self._call(lambda: self._calls.run(name, payload, requester, run_at, priority))
 
     def run_with_result(
         self, name: str, payload: Any = None, *, timeout: Seconds = RESULT_SECONDS, requester: Requester = None
@@ -147,6 +173,24 @@ class Tasks:
     def logs(self, name: str = "", *, limit: int = 50, type: str = "") -> TaskLogs:
         """Its runs that ended, newest first; of all tasks without a name. `type`: completed or failed."""
         return self._call(lambda: self._calls.logs(name, limit, type))
+
+    def get_logs(
+        self, id: str | None = None, *, limit: int = 50, where: Mapping[str, str] | None = None
+    ) -> TaskLogs:
+        """As `logs`: `id` is a name or an id, and the filter a mapping, `where={"type": "failed"}`."""
+        return self.logs(_id_of(id), limit=limit, type=_type_of(where))
+
+
+def _id_of(id: str | None) -> str:
+    return "" if id is None else _checks.text(id, "id")
+
+
+def _type_of(where: Mapping[str, str] | None) -> str:
+    given = _checks.pairs(where, "where")
+    for name in given:
+        if name != "type":
+            raise InvalidArgument(f"where: {name!r} is not a field of it; type is, completed or failed", field="where")
+    return given.get("type", "")
 
 
 class AsyncTasks:
@@ -160,8 +204,14 @@ class AsyncTasks:
         """As Tasks.create."""
         return await self._call(lambda: self._calls.create(name, require_handler, options))
 
-    async def get(self, name: str) -> TaskInfo:
+    @overload
+    async def get(self) -> builtins.list[TaskInfo]: ...
+    @overload
+    async def get(self, name: str) -> TaskInfo: ...
+    async def get(self, name: str | None = None) -> TaskInfo | builtins.list[TaskInfo]:
         """As Tasks.get."""
+        if name is None:
+            return [task async for task in self.list()]
         return await self._call(lambda: self._calls.get(name))
 
     def list(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[TaskInfo]:
@@ -176,9 +226,17 @@ class AsyncTasks:
         """As Tasks.remove."""
         await self._call(lambda: self._calls.remove(name))
 
-    async def run(self, name: str, payload: Any = None, *, requester: Requester = None) -> JobInfo:
+    async def run(
+        self,
+        name: str,
+        payload: Any = None,
+        *,
+        requester: Requester = None,
+        run_at: datetime | None = None,
+        priority: int | str | None = None,
+    ) -> JobInfo:
         """As Tasks.run."""
-        return await self._call(lambda: self._calls.run(name, payload, requester))
+        return await self._call(lambda: self._calls.run(name, payload, requester, run_at, priority))
 
     async def run_with_result(
         self, name: str, payload: Any = None, *, timeout: Seconds = RESULT_SECONDS, requester: Requester = None
@@ -189,3 +247,9 @@ class AsyncTasks:
     async def logs(self, name: str = "", *, limit: int = 50, type: str = "") -> TaskLogs:
         """As Tasks.logs."""
         return await self._call(lambda: self._calls.logs(name, limit, type))
+
+    async def get_logs(
+        self, id: str | None = None, *, limit: int = 50, where: Mapping[str, str] | None = None
+    ) -> TaskLogs:
+        """As Tasks.get_logs."""
+        return await self.logs(_id_of(id), limit=limit, type=_type_of(where))

@@ -6,6 +6,7 @@ import builtins
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from taskflow import _checks
 from taskflow._core import Core
 from taskflow.v1 import cluster_pb2 as pb
 
@@ -24,6 +25,10 @@ def _info(message: pb.Namespace) -> NamespaceInfo:
     return NamespaceInfo(message.name, message.app_url, message.create_time.ToDatetime(tzinfo=UTC))
 
 
+def _message(name: str, app_url: str) -> pb.Namespace:
+    return pb.Namespace(name=_checks.text(name, "name"), app_url=_checks.text(app_url, "app_url"))
+
+
 class _Calls:
     """Each call once, for both faces."""
 
@@ -32,12 +37,12 @@ class _Calls:
 
     async def create(self, name: str, app_url: str) -> NamespaceInfo:
         t = self._core.transport
-        request = pb.CreateNamespaceRequest(namespace=pb.Namespace(name=name, app_url=app_url))
+        request = pb.CreateNamespaceRequest(namespace=_message(name, app_url))
         return _info(await t.call(t.namespaces.CreateNamespace, request))
 
     async def update(self, name: str, app_url: str) -> NamespaceInfo:
         t = self._core.transport
-        request = pb.UpdateNamespaceRequest(namespace=pb.Namespace(name=name, app_url=app_url))
+        request = pb.UpdateNamespaceRequest(namespace=_message(name, app_url))
         return _info(await t.call(t.namespaces.UpdateNamespace, request))
 
     async def list(self) -> builtins.list[NamespaceInfo]:

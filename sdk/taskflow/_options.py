@@ -6,20 +6,21 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from taskflow import _ids, _values
-from taskflow._policy import BUILTIN_TASKS
+from taskflow import _checks, _ids, _values
+from taskflow._policy import BUILTIN_TASKS, MAX_KEY, OUT_OF_RANGE, is_instant
 from taskflow.errors import InvalidArgument
-from taskflow.v1 import jobs_pb2
+from taskflow.v1 import jobs_pb2, worker_pb2
 
 Seconds = float | timedelta
 
 _NAME = re.compile(r"(?:[A-Za-z0-9_.-]{1,128}/)?[A-Za-z0-9_-]{1,128}\Z")
-_MAX_RETRIES = 1_000_000
+MAX_RETRIES = 1_000_000
 _MAX_SECONDS = 10 * 365 * 86_400
 _MAX_LABEL = 256
 MAX_REQUESTER = 4096  # bytes
@@ -55,14 +56,14 @@ class JobOptions:
     """Further tries after the first; 0."""
     task: str | None = None
     """Name of the task whose handler runs it; none: the queue's own handler."""
-    priority: int | None = None
-    """0–9, higher first; 5."""
+    priority: int | str | None = None
+    """0–9, higher first, or low (2), normal (5), high (7), critical (9); 5."""
     delay: Seconds | None = None
     """Seconds until it is due; due at once."""
     run_at: datetime | None = None
     """The instant at which it is due, with a time zone; not together with `delay`."""
     key: str | None = None
-    """Idempotency key: a second job with it is not made, the first is answered."""
+    """Idempotency key, of at most 255 characters: a second job with it is not made, the first is answered."""
     timeout: Seconds | None = None
     """Hard limit of one attempt from its start, in seconds; none."""
     heartbeat_timeout: Seconds | None = None
@@ -92,9 +93,9 @@ class JobOptions:
 class JobKeywords(TypedDict, total=False):
     """The fields of JobOptions as keywords of a call."""
 
-    retries: int
+    retries: int | None
     task: str | None
-    priority: int | None
+    priority: int | str | None
     delay: Seconds | None
     run_at: datetime | None
     key: str | None
@@ -114,16 +115,27 @@ _OPTION_NAMES = tuple(f.name for f in dataclasses.fields(JobOptions))
 
 
 class NewJob:
-    """One job of a `new_jobs` call: queue, payload and the options of `JobOptions` as keywords."""
+    """One job of a `new_jobs` call: queue, payload and the options of `JobOptions` as keywords. With a task, the queue
+    None is the task's own."""
 
     __slots__ = ("options", "payload", "queue")
 
     def __init__(
-        self, queue: str, payload: Any = None, options: JobOptions | None = None, **more: Unpack[JobKeywords]
+        self, queue: str | None, payload: Any = None, options: JobOptions | None = None, **more: Unpack[JobKeywords]
     ) -> None:
         self.queue = queue
         self.payload = payload
         self.options = options_of(more, options)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not NewJob:
+            return NotImplemented
+        return (self.queue, self.payload, self.options) == (other.queue, other.payload, other.options)
+
+    __hash__ = None  # type: ignore[assignment]  # a payload may have none
+
+    def __repr__(self) -> str:
+        return f"NewJob(queue={self.queue!r}, payload={self.payload!r}, options={self.options!r})"
 
 
 def options_of(given: Mapping[str, Any], base: JobOptions | None) -> JobOptions | None:
@@ -139,12 +151,18 @@ def options_of(given: Mapping[str, Any], base: JobOptions | None) -> JobOptions 
         ) from None
 
 
+def check_label(label: str, most: int = _MAX_LABEL) -> str:
+    if not _checks.is_whole(label) or len(label) > most:
+        raise InvalidArgument(f"label: give text of at most {most} characters, {_checks.WHOLE}", field="label")
+    return label
+
+
 def check_name(name: object, field: str) -> str:
     """A queue's or task's name. InvalidArgument says what one is."""
     if isinstance(name, str) and name in _good_names:
         return name
     if not isinstance(name, str) or not _NAME.match(name):
-        shown = repr(name)[:140]
+        shown = _checks.shown(name)
         raise InvalidArgument(
             f"{field}: {shown} is not a name; use 1 to 128 letters, digits, '-' and '_'"
             " (and a namespace before a '/', if any)",
@@ -156,10 +174,13 @@ def check_name(name: object, field: str) -> str:
     return name
 
 
-def build_spec(queue: str, payload: object, options: JobOptions | None, where: str = "") -> jobs_pb2.JobSpec:
-    """The message of one job, with a new id. InvalidArgument names the field, after `where` (as in `jobs[3].`)."""
+def build_spec(queue: str | None, payload: object, options: JobOptions | None, where: str = "") -> jobs_pb2.JobSpec:
+    """The message of one job, with a new id. InvalidArgument names the field, after `where` (as in `jobs[3].`).
+
+    Without a queue it is the task's own.
+    """
     try:
-        if queue not in _good_names:
+        if queue is not None or options is None or not options.task:
             check_name(queue, "queue")
         data, encoding = _values.encode(payload)
         spec = jobs_pb2.JobSpec(id=_ids.new_id(), queue=queue, payload=data, encoding=encoding)  # type: ignore[arg-type]
@@ -172,23 +193,37 @@ def build_spec(queue: str, payload: object, options: JobOptions | None, where: s
         raise InvalidArgument(f"{where}{error.message}", field=where + error.field, reason=error.reason) from None
 
 
+def task_defaults(task: str, queue: str, options: JobOptions) -> worker_pb2.TaskDefaults:
+    """What a worker registers of a task: its options hold for jobs that are submitted by its name."""
+    spec = build_spec(queue, None, options)
+    said = worker_pb2.TaskDefaults(task=task, queue=queue)
+    if spec.HasField("options"):
+        said.options.CopyFrom(spec.options)
+    if spec.HasField("retries"):
+        said.retries = spec.retries
+    if spec.HasField("priority"):
+        said.priority = spec.priority
+    return said
+
+
 def _apply(spec: jobs_pb2.JobSpec, options: JobOptions) -> None:
     if options.retries is not None:
-        spec.retries = _whole(options.retries, "retries", 0, _MAX_RETRIES)
-    if options.task:
+        spec.retries = _checks.whole(options.retries, "retries", 0, MAX_RETRIES)
+    if options.task is not None and options.task != "":
         spec.task = check_name(options.task, "task")
     if options.priority is not None:
-        spec.priority = _whole(options.priority, "priority", 0, 9)
+        spec.priority = _checks.priority(options.priority)
     if options.key is not None:
-        if not isinstance(options.key, str) or not 0 < len(options.key.encode()) <= 1024 or "\x00" in options.key:
-            raise InvalidArgument("key: give text of 1 to 1,024 bytes, without a zero byte", field="key")
+        if not _checks.is_whole(options.key) or not 0 < len(options.key) <= MAX_KEY:
+            said = f"key: must be text of 1 to {MAX_KEY} characters, none of them NUL or half a surrogate pair"
+            raise InvalidArgument(said, field="key")
         spec.key = options.key
     if options.delay is not None and options.run_at is not None:
         raise InvalidArgument("run_at: give either delay or run_at, not both", field="run_at")
     if options.delay is not None:
         _set_duration(spec.delay, options.delay, "delay", zero=True)
     if options.run_at is not None:
-        spec.run_at.FromDatetime(_instant(options.run_at, "run_at"))
+        spec.run_at.CopyFrom(stamp_of(_with_zone(options.run_at, "run_at"), "run_at"))
     if _has_extra(options):
         _apply_extra(spec.options, options)
 
@@ -201,10 +236,10 @@ def _has_extra(options: JobOptions) -> bool:
         or options.in_progress_timeout is not None
         or options.backoff is not None
         or options.start_by is not None
-        or bool(options.metadata)
-        or bool(options.tags)
+        or options.metadata is not None
+        or options.tags is not None
         or options.requester is not None
-        or bool(options.label)
+        or options.label is not None
     )
 
 
@@ -220,22 +255,18 @@ def _apply_extra(message: jobs_pb2.JobOptions, options: JobOptions) -> None:
     if options.backoff is not None:
         _set_backoff(message.backoff, options.backoff)
     if options.start_by is not None:
-        message.start_by.FromDatetime(_instant(options.start_by, "start_by"))
-    for key, value in (options.metadata or {}).items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidArgument(f"metadata: {key!r}: {value!r} must both be text", field="metadata")
-        message.metadata[key] = value
-    if options.tags:
-        tags = [options.tags] if isinstance(options.tags, str) else list(options.tags)
-        if not all(isinstance(tag, str) and 0 < len(tag) <= 128 for tag in tags):
-            raise InvalidArgument("tags: give texts of 1 to 128 characters", field="tags")
+        message.start_by.CopyFrom(stamp_of(_with_zone(options.start_by, "start_by"), "start_by"))
+    if options.metadata is not None:
+        message.metadata.update(_checks.pairs(options.metadata))
+    if options.tags is not None:
+        tags = _checks.items(options.tags, "tags", "texts of 1 to 128 characters")
+        if not all(_checks.is_whole(tag) and 0 < len(tag) <= 128 for tag in tags):
+            raise InvalidArgument(f"tags: give texts of 1 to 128 characters, {_checks.WHOLE}", field="tags")
         message.tags.extend(tags)
     if options.requester is not None:
         message.requester = requester_bytes(options.requester)
-    if options.label:
-        if not isinstance(options.label, str) or len(options.label) > _MAX_LABEL or "\x00" in options.label:
-            raise InvalidArgument(f"label: give text of at most {_MAX_LABEL} characters", field="label")
-        message.label = options.label
+    if options.label is not None:
+        message.label = check_label(options.label)
 
 
 def requester_bytes(requester: Mapping[str, Any]) -> bytes:
@@ -252,10 +283,10 @@ def _set_backoff(message: jobs_pb2.Backoff, backoff: Backoff) -> None:
     if isinstance(backoff, Constant):
         backoff = Exponential(first=backoff.delay, factor=1.0, limit=backoff.delay, jitter=backoff.jitter)
     if not isinstance(backoff, Exponential):
-        raise InvalidArgument(f"backoff: {backoff!r} is none; give Exponential(…) or Constant(…)", field="backoff")
-    if not 1 <= backoff.factor <= 1000:
+        raise _checks.wrong(backoff, "backoff", "Exponential(…) or Constant(…)")
+    if not 1 <= _checks.number(backoff.factor, "backoff.factor") <= 1000:
         raise InvalidArgument(f"backoff.factor: {backoff.factor} is not between 1 and 1,000", field="backoff.factor")
-    if not 0 <= backoff.jitter <= 1:
+    if not 0 <= _checks.number(backoff.jitter, "backoff.jitter") <= 1:
         raise InvalidArgument(f"backoff.jitter: {backoff.jitter} is not a share from 0 to 1", field="backoff.jitter")
     _set_duration(message.first, backoff.first, "backoff.first", zero=True)
     _set_duration(message.limit, backoff.limit, "backoff.limit", zero=True)
@@ -263,17 +294,11 @@ def _set_backoff(message: jobs_pb2.Backoff, backoff: Backoff) -> None:
     message.jitter = backoff.jitter
 
 
-def _whole(value: object, field: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidArgument(f"{field}: {value!r} is not a whole number from {low} to {high:,}", field=field)
-    return value
-
-
 def seconds(value: object, field: str, *, zero: bool = False) -> float:
     """A time span as seconds. InvalidArgument unless it is a number or timedelta above 0 (from 0, with `zero`)."""
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= _MAX_SECONDS:
-        raise InvalidArgument(f"{field}: {value!r} is not a number of seconds from 0 to ten years", field=field)
+        raise _checks.wrong(value, field, "a number of seconds from 0 to ten years")
     if not zero and number == 0:
         raise InvalidArgument(f"{field}: must be more than 0 seconds", field=field)
     return float(number)
@@ -283,11 +308,26 @@ def _set_duration(message: Duration, value: object, field: str, *, zero: bool = 
     message.FromMicroseconds(round(seconds(value, field, zero=zero) * 1e6))
 
 
-def _instant(value: object, field: str) -> datetime:
-    if not isinstance(value, datetime):
-        raise InvalidArgument(f"{field}: {value!r} is not a datetime", field=field)
-    if value.tzinfo is None:
+def _with_zone(value: object, field: str) -> object:
+    if isinstance(value, datetime) and value.tzinfo is None:
         raise InvalidArgument(
-            f"{field}: {value!r} has no time zone; use datetime.now(UTC), or .astimezone()", field=field
+            f"{field}: {_checks.shown(value)} has no time zone; use datetime.now(UTC), or .astimezone()", field=field
         )
     return value
+
+
+def instant_of(value: object, field: str) -> datetime:
+    """A datetime in UTC, which it is taken as without a zone. InvalidArgument for anything else, and out of range."""
+    if not isinstance(value, datetime):
+        raise InvalidArgument(f"{field}: {_checks.shown(value)} is not a datetime", field=field)
+    moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    if not is_instant(moment):
+        raise InvalidArgument(f"{field}: {_checks.shown(value)} {OUT_OF_RANGE}", field=field, reason="BAD_INSTANT")
+    return moment.astimezone(UTC)
+
+
+def stamp_of(value: object, field: str) -> Timestamp:
+    """The message of an instant, checked as `instant_of` does."""
+    stamp = Timestamp()
+    stamp.FromDatetime(instant_of(value, field))
+    return stamp

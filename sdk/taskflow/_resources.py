@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -104,6 +104,25 @@ class JobInfo:
     tags: tuple[str, ...] = ()
     requester: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
+    timeout: float | None = None
+    """Hard limit of one attempt, in seconds; None: without one."""
+    warnings: tuple[JobWarning, ...] = ()
+    """That nobody is there to run it. Lists leave it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobWarning:
+    """Why nobody is there to run what waits; a worker may still come. As text: the message.
+
+    `reason`: HANDLER_NOT_SEEN (no worker has ever had a handler for the task), NO_LIVE_WORKER (none has one now), or
+    QUEUE_NOT_SERVED (those that have one take no jobs from the queue).
+    """
+
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +153,16 @@ class LogInfo:
 
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """A queue and what waits in it. `ready` is counted up to a limit: `ready_capped` says that there are more."""
+    """A queue and what waits in it. `ready` is exact up to 10,000, and about right beyond: `ready_estimated`. There are
+    more than it says if `ready_capped`."""
 
     name: str
     namespace: str
     ready: int
     scheduled: int
     running: int
+    requested: int
+    """Prefetched jobs, beyond the slots of their workers."""
     oldest: float
     """Age in seconds of the job that has been ready longest."""
     workers: int
@@ -150,7 +172,14 @@ class QueueInfo:
     paused: bool
     """Nothing of it is handed out."""
     finished: Mapping[Outcome, int]
-    """Jobs that ended in the last hour, by the outcome of their last attempt."""
+    """Jobs that ended in the last hour, by the outcome of their last attempt. Approximate: a killed coordinator loses
+    the counts of its last 3 s."""
+    draining: bool = False
+    """It accepts no new jobs."""
+    ready_estimated: bool = False
+    """Over 10,000 are ready, so that `ready` is some seconds old and counts jobs that were just dispatched, too."""
+    warnings: tuple[JobWarning, ...] = ()
+    """One for each task whose jobs wait and that nobody is there to run. Lists leave them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +194,17 @@ class WorkerInfo:
     tasks: tuple[str, ...]
     concurrency: int
     running: int
+    requested: int
+    """Prefetched jobs, beyond its slots."""
     start_time: datetime | None
     coordinator: str
+    """The first of `coordinators`."""
     sdk: str
     draining: bool
+    coordinators: tuple[str, ...] = ()
+    """All that it is registered with: the owner of its queues, and standbys."""
+    overdue: int = 0
+    """Handlers that go on after the end of their attempts: each keeps one of its slots."""
 
 
 class _HasFields(Protocol):
@@ -195,6 +231,10 @@ def _error(owner: _HasFields) -> ErrorInfo | None:
         return None
     error: jobs_pb2.Error = owner.error  # type: ignore[attr-defined]
     return ErrorInfo(error.type, error.message, error.traceback, error.final)
+
+
+def warnings_of(messages: Iterable[jobs_pb2.Warning]) -> tuple[JobWarning, ...]:
+    return tuple(JobWarning(message.reason, message.message) for message in messages)
 
 
 def job_info(job: jobs_pb2.Job) -> JobInfo:
@@ -228,6 +268,8 @@ def job_info(job: jobs_pb2.Job) -> JobInfo:
         tags=tuple(job.options.tags),
         requester=_values.decode(job.options.requester, _values.JSON) or {},
         label=job.options.label,
+        timeout=job.options.timeout.ToMicroseconds() / 1e6 if job.options.HasField("timeout") else None,
+        warnings=warnings_of(job.warnings),
     )
 
 
@@ -260,13 +302,17 @@ def queue_info(queue: queues_pb2.Queue) -> QueueInfo:
         ready=queue.ready,
         scheduled=queue.scheduled,
         running=queue.running,
+        requested=queue.requested,
         oldest=queue.oldest.ToMicroseconds() / 1e6,
         workers=queue.workers,
         memory_bytes=queue.memory_bytes,
         create_time=_time(queue, "create_time"),
         ready_capped=queue.ready_capped,
         paused=queue.paused,
+        warnings=warnings_of(queue.warnings),
         finished={_OUTCOMES[count.outcome]: count.count for count in queue.finished if count.outcome in _OUTCOMES},
+        draining=queue.draining,
+        ready_estimated=queue.ready_estimated,
     )
 
 
@@ -281,8 +327,11 @@ def worker_info(worker: cluster_pb2.Worker) -> WorkerInfo:
         tasks=tuple(worker.tasks),
         concurrency=worker.concurrency,
         running=worker.running,
+        requested=worker.requested,
         start_time=_time(worker, "start_time"),
         coordinator=worker.coordinator,
+        coordinators=tuple(worker.coordinators),
         sdk=worker.sdk,
         draining=worker.draining,
+        overdue=worker.overdue,
     )

@@ -9,19 +9,31 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from taskflow import _forks, apps
 from taskflow._core import Core
 from taskflow._declared import declare
 from taskflow._executor_child import stop_if_importing
 from taskflow._io import new_event_loop
 from taskflow._worker import Worker
 from taskflow._worker_options import RunOptions
+from taskflow._worker_overdue import EXIT_STATUS
 from taskflow.errors import FailedPrecondition
 
 log = logging.getLogger("taskflow")
+
+
+def _refuse_while_loading() -> None:
+    """It would run inside of the import, and another beside it afterwards."""
+    if apps.importing:
+        raise FailedPrecondition(
+            "run was called while the module is imported by whoever runs its app; put the call under"
+            " `if __name__ == '__main__':`",
+            reason="IN_IMPORT",
+        )
 
 
 class Running:
@@ -43,13 +55,20 @@ class Running:
             await worker.run()
         finally:
             declaring.cancel()
+        if worker.overdue.replacing:
+            logging.shutdown()
+            os._exit(EXIT_STATUS)  # an exit in order would wait for the handlers' event loop
         if _failed(declaring):
             declaring.result()
 
     def stop(self) -> None:
         """From any thread, or from a signal's handler: drain."""
-        self._stopped = True
-        self._core.io.post(lambda: self.worker.stop() if self.worker is not None else None)
+        self._stopped = True  # before the look at `worker`: `serve` sets that first, and looks at this behind it
+        worker = self.worker
+        if worker is None:
+            return  # a signal may come while this thread starts the I/O thread, and holds the lock that posting takes
+        with suppress(FailedPrecondition):  # closed: it ends already
+            self._core.io.post(worker.stop)
 
     def kill(self) -> None:
         """From any thread: handler processes end with this one."""
@@ -64,6 +83,7 @@ def _failed(done: asyncio.Future[None]) -> bool:
 def run_blocking(core: Core, options: RunOptions, running: list[Running]) -> None:
     """For TaskFlow.run: an event loop of its own for async handlers, in this thread."""
     stop_if_importing()
+    _refuse_while_loading()
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -73,13 +93,37 @@ def run_blocking(core: Core, options: RunOptions, running: list[Running]) -> Non
             "run: an event loop runs in this thread already; use AsyncTaskFlow there, and await its run",
             reason="IN_EVENT_LOOP",
         )
+    main: asyncio.Task[None] | None = None
+
+    async def begin() -> None:
+        nonlocal main
+        main = asyncio.current_task()
+        await run_here(core, options, running)
+
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run_here(core, options, running))
+        try:
+            runner.run(begin())
+        except SystemExit:
+            if main is None or main.done():
+                raise
+            _go_on(runner.get_loop(), main)
+
+
+def _go_on(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
+    """After sys.exit() in a task that a handler made, which ends the loop's run. Its await tells the handler."""
+    while not main.done():
+        log.error("a task that a handler made has called sys.exit(); the worker goes on")
+        try:
+            loop.run_until_complete(main)
+        except SystemExit:
+            if main.done():
+                raise
 
 
 async def run_here(core: Core, options: RunOptions, running: list[Running]) -> None:
     """For AsyncTaskFlow.run: async handlers on the present loop. Its cancellation drains, too."""
     stop_if_importing()
+    _refuse_while_loading()
     control = Running(core)
     handler_loop = asyncio.get_running_loop()
     running.append(control)
@@ -119,11 +163,20 @@ def _signals(control: Running, options: RunOptions) -> Iterator[None]:
     before: dict[int, Callable[..., Any] | int | None] = {}
     for each in (signal.SIGTERM, signal.SIGINT):
         before[each] = signal.signal(each, heard)
+    forget = _forks.restore_in_forks({number: _of_a_fork(number, handler) for number, handler in before.items()})
     try:
         yield
     finally:
+        forget()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _of_a_fork(number: int, handler: Any) -> Any:
+    """What it was before; a fork has no use for what asyncio's runner does at a Ctrl-C, to cancel its main task."""
+    if getattr(getattr(handler, "func", None), "__name__", "") == "_on_sigint":
+        return signal.default_int_handler
+    return signal.SIG_DFL if handler is None else handler
 
 
 def _notice(core: Core, options: RunOptions) -> str:

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypedDict, TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from taskflow import _values
-from taskflow._resources import _time
+from taskflow import _checks, _values
+from taskflow._options import stamp_of
+from taskflow._resources import JobWarning, _time, warnings_of
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import schedules_pb2 as pb
 
@@ -67,6 +66,10 @@ class ScheduleInfo:
     """None: never again, or not while it is paused."""
     last_run_at: datetime | None
     create_time: datetime | None
+    error: str = ""
+    """Why it could not be fired when it was last due; empty when it could."""
+    warnings: tuple[JobWarning, ...] = ()
+    """That nobody is there to run its jobs. Lists leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +120,23 @@ FIELDS = {"start": "start_time", "end": "end_time"}
 
 
 def schedule_message(given: ScheduleOptions) -> pb.Schedule:
-    unknown = given.keys() - ScheduleOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"a schedule has no option {', '.join(sorted(unknown))}")
-    message = pb.Schedule(cron=given.get("cron") or "", time_zone=given.get("time_zone") or "")
-    message.metadata.update(given.get("metadata") or {})
+    _checks.options(given, ScheduleOptions.__annotations__, "a schedule")
+    message = pb.Schedule()
+    for name in ("cron", "time_zone"):
+        if (said := given.get(name)) is not None:
+            setattr(message, name, _checks.text(said, name))
+    if (metadata := given.get("metadata")) is not None:
+        message.metadata.update(_checks.pairs(metadata))
     for name in ("at", "start", "end"):
-        moment: datetime | None = given.get(name)  # type: ignore[assignment]
+        moment = given.get(name)
         if moment is not None:
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            getattr(message, FIELDS.get(name, name)).FromDatetime(moment)
+            getattr(message, FIELDS.get(name, name)).CopyFrom(stamp_of(moment, name))
     if given.get("payload") is not None:
         data, encoding = _values.encode(given["payload"])
         message.payload, message.encoding = data, encoding  # type: ignore[assignment]
-    if given.get("misfire"):
+    if given.get("misfire") is not None:
         message.misfire = pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{_one_of(Misfire, given['misfire'], 'misfire').name}")
-    if given.get("overlap"):
+    if given.get("overlap") is not None:
         message.overlap = pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{_one_of(Overlap, given['overlap'], 'overlap').name}")
     return message
 
@@ -140,10 +144,8 @@ def schedule_message(given: ScheduleOptions) -> pb.Schedule:
 def _one_of(kind: type[E], value: str, field: str) -> E:
     try:
         return kind(value)
-    except ValueError:
-        raise InvalidArgument(f"{field}: {value!r} is none of {', '.join(kind)}", field=field) from None
-
-
+    except Exception:  # the enum shows the value, whose own code may raise
+        raise InvalidArgument(f"{field}: {_checks.shown(value)} is none of {', '.join(kind)}", field=field) from None
 
 
 def schedule_info(message: pb.Schedule) -> ScheduleInfo:
@@ -165,13 +167,9 @@ def schedule_info(message: pb.Schedule) -> ScheduleInfo:
         next_run_at=_time(message, "next_run_time"),
         last_run_at=_time(message, "last_run_time"),
         create_time=_time(message, "create_time"),
+        error=message.error,
+        warnings=warnings_of(message.warnings),
     )
-
-
-def stamp_of(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    return stamp
 
 
 def firing_info(message: pb.Firing) -> FiringInfo:

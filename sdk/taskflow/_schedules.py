@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Unpack
 
-from taskflow import _ids
+from taskflow import _checks, _ids
 from taskflow._admin import _aeach, _each
 from taskflow._core import Core
 from taskflow._filters import PAGE_SIZE
+from taskflow._options import stamp_of
 from taskflow._schedule_values import (
     FIELDS,
     BackfillInfo,
@@ -19,10 +20,11 @@ from taskflow._schedule_values import (
     firing_info,
     schedule_info,
     schedule_message,
-    stamp_of,
 )
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import schedules_pb2 as pb
+
+MOST_PREVIEWED = 1_000
 
 
 class _Calls:
@@ -33,30 +35,31 @@ class _Calls:
 
     async def create(self, task: str, workflow: str, active: bool, given: ScheduleOptions) -> ScheduleInfo:
         message = schedule_message(given)
-        message.task, message.workflow = task, workflow
+        message.task, message.workflow = _checks.text(task, "task"), _checks.text(workflow, "workflow")
         message.id = _ids.show(_ids.new_id())  # the same in every try: a repeated call makes no second one
         t = self._core.transport
-        request = pb.CreateScheduleRequest(schedule=message, paused=not active)
+        request = pb.CreateScheduleRequest(schedule=message, paused=not _checks.flag(active, "active"))
         return schedule_info(await t.call(t.schedules.CreateSchedule, request))
 
     async def get(self, id: str) -> ScheduleInfo:
         t = self._core.transport
-        return schedule_info(await t.call(t.schedules.GetSchedule, pb.GetScheduleRequest(id=id)))
+        return schedule_info(await t.call(t.schedules.GetSchedule, pb.GetScheduleRequest(id=_ids.parse(id))))
 
     async def page(
-        self, task: str, workflow: str, metadata: Mapping[str, str], page_size: int, token: str
+        self, task: str, workflow: str, metadata: Mapping[str, str] | None, page_size: int, token: str
     ) -> tuple[list[ScheduleInfo], str]:
         t = self._core.transport
         request = pb.ListSchedulesRequest(
-            task=task, workflow=workflow, metadata=metadata, page_size=page_size, page_token=token
-        )
+            task=_checks.text(task, "task"), workflow=_checks.text(workflow, "workflow"),
+            metadata=_checks.pairs(metadata), page_size=_checks.page_size(page_size), page_token=token,
+        )  # fmt: skip
         page = await t.call(t.schedules.ListSchedules, request)
         return [schedule_info(message) for message in page.schedules], page.next_page_token
 
     async def update(self, id: str, given: ScheduleOptions) -> ScheduleInfo:
         t = self._core.transport
         message = schedule_message(given)
-        message.id = id
+        message.id = _ids.parse(id)
         request = pb.UpdateScheduleRequest(schedule=message)
         request.update_mask.paths.extend(FIELDS.get(name, name) for name in given)
         if "payload" in given:
@@ -66,44 +69,47 @@ class _Calls:
     async def switch(self, id: str, active: bool) -> ScheduleInfo:
         t = self._core.transport
         if active:
-            return schedule_info(await t.call(t.schedules.ResumeSchedule, pb.ResumeScheduleRequest(id=id)))
-        return schedule_info(await t.call(t.schedules.PauseSchedule, pb.PauseScheduleRequest(id=id)))
+            return schedule_info(await t.call(t.schedules.ResumeSchedule, pb.ResumeScheduleRequest(id=_ids.parse(id))))
+        return schedule_info(await t.call(t.schedules.PauseSchedule, pb.PauseScheduleRequest(id=_ids.parse(id))))
 
-    async def delete(self, id: str | None, metadata: Mapping[str, str]) -> list[str]:
+    async def delete(self, id: str | None, metadata: Mapping[str, str] | None) -> list[str]:
         t = self._core.transport
+        metadata = _checks.pairs(metadata)
         if (id is None) != bool(metadata):
             raise InvalidArgument("id: give either an id or metadata", field="id")
         if id is None:
             request = pb.DeleteSchedulesByMetadataRequest(metadata=metadata)
             return list((await t.call(t.schedules.DeleteSchedulesByMetadata, request)).ids)
-        await t.call(t.schedules.DeleteSchedule, pb.DeleteScheduleRequest(id=id))
+        await t.call(t.schedules.DeleteSchedule, pb.DeleteScheduleRequest(id=_ids.parse(id)))
         return [id]
 
     async def preview(
         self, id: str | None, count: int, after: datetime | None, given: ScheduleOptions
     ) -> list[datetime]:
         t = self._core.transport
-        request = pb.PreviewScheduleRequest(count=count)
+        request = pb.PreviewScheduleRequest(count=_checks.whole(count, "count", 0, MOST_PREVIEWED))
         if id is not None:
-            request.id = id
+            request.id = _ids.parse(id)
         else:
             request.schedule.CopyFrom(schedule_message(given))
         if after is not None:
-            request.after.CopyFrom(stamp_of(after))
+            request.after.CopyFrom(stamp_of(after, "after"))
         answer = await t.call(t.schedules.PreviewSchedule, request)
         return [moment.ToDatetime(tzinfo=UTC) for moment in answer.times]
 
     async def firings(self, id: str, page_size: int, token: str) -> tuple[list[FiringInfo], str]:
         t = self._core.transport
-        request = pb.ListFiringsRequest(schedule_id=id, page_size=page_size, page_token=token)
+        request = pb.ListFiringsRequest(
+            schedule_id=_ids.parse(id), page_size=_checks.page_size(page_size), page_token=token
+        )
         page = await t.call(t.schedules.ListFirings, request)
         return [firing_info(message) for message in page.firings], page.next_page_token
 
     async def backfill(self, id: str, start: datetime, end: datetime | None) -> BackfillInfo:
         t = self._core.transport
-        request = pb.BackfillScheduleRequest(id=id, start_time=stamp_of(start))
+        request = pb.BackfillScheduleRequest(id=_ids.parse(id), start_time=stamp_of(start, "start"))
         if end is not None:
-            request.end_time.CopyFrom(stamp_of(end))
+            request.end_time.CopyFrom(stamp_of(end, "end"))
         answer = await t.call(t.schedules.BackfillSchedule, request)
         return BackfillInfo(tuple(map(firing_info, answer.firings)), answer.existing)
 
@@ -137,7 +143,7 @@ class Schedules:
         page_size: int = PAGE_SIZE,
     ) -> Iterator[ScheduleInfo]:
         """Oldest first; of a task or a workflow, or those that have all of these entries."""
-        return _each(self._call, lambda token: self._calls.page(task, workflow, metadata or {}, page_size, token))
+        return _each(self._call, lambda token: self._calls.page(task, workflow, metadata, page_size, token))
 
     def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
         """Changes what is given. Another cron, time or zone counts from now."""
@@ -154,7 +160,7 @@ class Schedules:
     def delete(self, id: str | None = None, *, metadata: Mapping[str, str] | None = None) -> Iterable[str]:
         """One, or all that have all of these entries: then the waiting runs that have them are cancelled, too. The ids
         of what was ended."""
-        return self._call(lambda: self._calls.delete(id, metadata or {}))
+        return self._call(lambda: self._calls.delete(id, metadata))
 
     def preview(
         self,
@@ -203,7 +209,7 @@ class AsyncSchedules:
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[ScheduleInfo]:
         """As Schedules.list."""
-        return _aeach(self._call, lambda token: self._calls.page(task, workflow, metadata or {}, page_size, token))
+        return _aeach(self._call, lambda token: self._calls.page(task, workflow, metadata, page_size, token))
 
     async def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
         """As Schedules.update."""
@@ -219,7 +225,7 @@ class AsyncSchedules:
 
     async def delete(self, id: str | None = None, *, metadata: Mapping[str, str] | None = None) -> Iterable[str]:
         """As Schedules.delete."""
-        return await self._call(lambda: self._calls.delete(id, metadata or {}))
+        return await self._call(lambda: self._calls.delete(id, metadata))
 
     async def preview(
         self,

@@ -27,9 +27,9 @@ def _spec(job: JobLike, index: int) -> jobs_pb2.JobSpec:
     where = f"jobs[{index}]"
     if isinstance(job, tuple) and len(job) == 2:
         return build_spec(job[0], job[1], None, f"{where}.")
-    if isinstance(job, Mapping) and "queue" in job:
+    if isinstance(job, Mapping) and ("queue" in job or "task" in job):
         fields = dict(job)
-        queue, payload, options = fields.pop("queue"), fields.pop("payload", None), fields.pop("options", None)
+        queue, payload, options = fields.pop("queue", None), fields.pop("payload", None), fields.pop("options", None)
         return build_spec(queue, payload, _options_at(where, fields, cast("JobOptions | None", options)), f"{where}.")
     raise InvalidArgument(
         f"{where}: {type(job).__name__} is not a job; give NewJob(queue, payload, …), (queue, payload) or"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
-from taskflow._options import Backoff, Exponential, JobOptions, Seconds, _apply_extra
+from taskflow import _checks, _values
+from taskflow._options import MAX_RETRIES, Backoff, Exponential, JobOptions, Seconds, _apply_extra
 from taskflow._resources import ErrorInfo
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2
@@ -44,6 +45,8 @@ class TaskInfo:
     """None: the default."""
     metadata: Mapping[str, str]
     tags: tuple[str, ...]
+    payload: Any = None
+    """Of its jobs that bring none."""
     warnings: tuple[str, ...] = ()
     """`HANDLER_NOT_SEEN` when it was made and no worker had its handler."""
 
@@ -83,7 +86,8 @@ class TaskOptions(TypedDict, total=False):
     frequency: str
     """Another word for `schedule`."""
     time_zone: str
-    priority: int
+    priority: int | str
+    """0–9, or low, normal, high, critical; without it as the handler's task says, and so for queue and retries."""
     retries: int
     timeout: Seconds | None
     """None takes it away; so for what follows."""
@@ -95,8 +99,15 @@ class TaskOptions(TypedDict, total=False):
     metadata: Mapping[str, str] | None
     """Of its jobs."""
     tags: Iterable[str] | None
+    payload: Any
+    """Of its jobs that bring none: by `run` without one, by a schedule, or as a step of a workflow."""
 
 
+_CHECKS: Mapping[str, Callable[[object, str], Any]] = {
+    "active": _checks.flag,
+    "priority": _checks.priority,
+    "retries": lambda value, field: _checks.whole(value, field, 0, MAX_RETRIES),
+}
 _JOB_OPTIONS = (
     "timeout", "heartbeat_timeout", "requested_timeout", "in_progress_timeout", "backoff", "metadata", "tags",
 )  # fmt: skip
@@ -104,17 +115,20 @@ _JOB_OPTIONS = (
 
 def _message(given: TaskOptions) -> tuple[pb.Task, list[str]]:
     """The task and the paths that were given."""
-    unknown = given.keys() - TaskOptions.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"a task has no option {', '.join(sorted(unknown))}")
+    _checks.options(given, TaskOptions.__annotations__, "a task")
     if "schedule" in given and "frequency" in given:
         raise InvalidArgument("frequency: another word for schedule; give one of them", field="frequency")
     values: dict[str, Any] = {"schedule" if name == "frequency" else name: value for name, value in given.items()}
     message = pb.Task()
     paths = []
     for name, value in values.items():
-        if name not in _JOB_OPTIONS:
-            setattr(message, name, value)
+        if name == "payload":
+            if value is not None:
+                message.payload, message.encoding = _values.encode(value)  # type: ignore[assignment]
+            paths.append(name)
+        elif name not in _JOB_OPTIONS:
+            given_as = "frequency" if name == "schedule" and "frequency" in given else name
+            setattr(message, name, _CHECKS.get(name, _checks.text)(value, given_as))
             paths.append(name)
         else:
             paths.append(f"options.{name}")
@@ -153,6 +167,7 @@ def task_info(message: pb.Task, warnings: Sequence[str] = ()) -> TaskInfo:
         backoff=_backoff(message.options),
         metadata=dict(message.options.metadata),
         tags=tuple(message.options.tags),
+        payload=_values.decode(message.payload, message.encoding),
         warnings=tuple(warnings),
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
@@ -13,7 +15,7 @@ from taskflow._binding import Binding
 from taskflow._handles import AsyncJobHandle, JobHandle
 from taskflow._options import JobOptions, NewJob, check_name, seconds
 from taskflow.errors import AlreadyExists, InvalidArgument
-from taskflow.v1 import tasks_pb2
+from taskflow.v1 import tasks_pb2, worker_pb2
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -67,34 +69,45 @@ def _optional_seconds(value: Any, field: str) -> float | None:
 
 
 class Registry:
-    """The handlers of an app, and the named tasks that it declares."""
+    """The handlers of an app, the options of their jobs, and the named tasks that it declares."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, Handler] = {}
         self.declared: dict[str, tasks_pb2.Task] = {}
+        self.defaults: dict[str, worker_pb2.TaskDefaults] = {}
 
-    def add(self, handler: Handler, declared: tasks_pb2.Task | None = None) -> None:
+    def add(
+        self, handler: Handler, defaults: worker_pb2.TaskDefaults, declared: tasks_pb2.Task | None = None
+    ) -> None:
         known = self.tasks.get(handler.name)
         if known is not None and not _same_function(known.function, handler.function):
             raise AlreadyExists(
                 f"name: a task {handler.name!r} is registered already ({known.binding.name}); give one of them a name=…"
             )
         self.tasks[handler.name] = handler
+        self.defaults[handler.name] = defaults
         if declared is not None:
             self.declared[handler.name] = declared
 
 
 def _same_function(a: Callable[..., Any], b: Callable[..., Any]) -> bool:
-    """A module that is run and imported, or reloaded, registers its functions twice."""
+    """A module that is run and imported, or reloaded, registers its functions twice, and so does a notebook's cell,
+    which may have been edited."""
     return getattr(a, "__qualname__", a) == getattr(b, "__qualname__", b) and (
-        getattr(a, "__code__", a) == getattr(b, "__code__", b)
+        getattr(a, "__code__", a) == getattr(b, "__code__", b) or (_is_interactive(a) and _is_interactive(b))
     )
+
+
+def _is_interactive(function: Callable[..., Any]) -> bool:
+    """Whether it was typed into a notebook or an interpreter."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return getattr(function, "__module__", "") == "__main__" and not (file and os.path.exists(file))
 
 
 class Maker(Protocol):
     """The part of a client that makes jobs."""
 
-    def new_job(self, queue: str, payload: Any = None, *, options: JobOptions | None = None) -> Any: ...
+    def new_job(self, queue: str | None = None, payload: Any = None, *, options: JobOptions | None = None) -> Any: ...
 
     def new_jobs(self, jobs: Iterable[NewJob]) -> Any: ...
 
@@ -137,7 +150,8 @@ class Task(BaseTask[P, R]):
     def new_job(self, *args: Any, _options: JobOptions | None = None, **arguments: Any) -> JobHandle:
         """Makes a job that calls the handler with these arguments.
 
-        They are checked against its signature: InvalidArgument names the one at fault.
+        They are checked against its signature, their names and, where a parameter is annotated with plain types as
+        `int` or `str | None`, their types: InvalidArgument names the one at fault.
         """
         payload = self.handler.binding.payload(args, arguments)
         job: JobHandle = self._maker.new_job(self.queue, payload, options=self._options(_options))

@@ -12,9 +12,8 @@ from taskflow import errors
 from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
 from taskflow._client import AsyncTaskFlow, TaskFlow
 from taskflow._testing_core import MemoryCore
-from taskflow.v1 import jobs_pb2
+from taskflow.v1 import jobs_pb2, worker_pb2
 
-_MAX_KEY = 255  # the defaults of a scheduler
 _MAX_RETRIES = 1_000
 
 REPLACED = ("_core", "jobs", "queues", "workers", "run")
@@ -44,14 +43,23 @@ def _run(*args: object, **options: object) -> None:
 
 def check(spec: jobs_pb2.JobSpec, field: str) -> None:
     """What a scheduler refuses by its default settings, and the SDK lets pass."""
-    if len(spec.key) > _MAX_KEY:
-        raise errors.InvalidArgument(
-            f"{field}.key: must have 1 to {_MAX_KEY} characters, none of them NUL", field=f"{field}.key"
-        )
     if spec.retries > _MAX_RETRIES:
         raise errors.InvalidArgument(
             f"{field}.retries: {spec.retries} is not between 0 and {_MAX_RETRIES}", field=f"{field}.retries"
         )
+
+
+def fill(spec: jobs_pb2.JobSpec, said: worker_pb2.TaskDefaults | None) -> None:
+    """Adds what a job leaves to its task, as a scheduler does."""
+    if said is not None:
+        spec.queue = spec.queue or said.queue
+        for name in ("retries", "priority"):
+            if said.HasField(name) and not spec.HasField(name):
+                setattr(spec, name, getattr(said, name))
+        for name in ("timeout", "heartbeat_timeout", "backoff"):
+            if said.options.HasField(name) and not spec.options.HasField(name):  # type: ignore[arg-type]
+                getattr(spec.options, name).CopyFrom(getattr(said.options, name))
+    spec.queue = spec.queue or "default"
 
 
 def off_loop(work: Callable[[], None]) -> None:

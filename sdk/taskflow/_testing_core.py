@@ -194,6 +194,7 @@ class MemoryCore(Core):
                 tasks=tuple(sorted(self._cluster.tasks())),
                 concurrency=self._cluster.concurrency,
                 running=sum(job.under_way is not None for job in jobs),
+                requested=0,
                 start_time=None,
                 coordinator="",
                 sdk="",

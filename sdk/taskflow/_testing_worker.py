@@ -276,7 +276,7 @@ class MemoryWorker:
         """Its slot is free."""
         if not attempt.released:
             attempt.released = True
-            self._pool.release()
+            self._pool.release(attempt)
             self._pump_soon()
 
     def drop(self, attempt: Attempt) -> None:

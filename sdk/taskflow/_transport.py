@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import random
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
-
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else users' terminals are told of every connection that ends
 
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from taskflow import errors
-from taskflow._clock import SYSTEM
+from taskflow._clock import SYSTEM, is_faked
+from taskflow._io import was_closed
+from taskflow._policy import addresses
+from taskflow._policy.keepalive import client_options, reconnect_options
 from taskflow.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -30,21 +31,21 @@ from taskflow.v1 import (
 R = TypeVar("R")
 
 MAX_MESSAGE_BYTES = 8 << 20
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.05, 1.0
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 1.0  # seconds
+AT_ONCE = 100
+"""Calls to the scheduler that are under way at the same time; further ones wait. Servers drop calls that come by the
+thousand, as CANCELLED."""
+AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""Nothing was done, or the same call may be made again. Our own cancelling never shows as a status."""
 _STATUS_KEY = "grpc-status-details-bin"
 _HEALTH_CHECK, _SERVING, _HEALTH_TIMEOUT = "/grpc.health.v1.Health/Check", b"\x08\x01", 1.0
 
 
-def channel_options(address: str, max_backoff_ms: int) -> list[tuple[str, int]]:
-    """Measured: without http2.ping_timeout_ms a frozen peer goes unseen for over a minute."""
+def channel_options(address: str, max_backoff_ms: int, keepalive_interval: float) -> list[tuple[str, int]]:
+    """`keepalive_interval`: seconds between pings."""
     options = [
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.http2.ping_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", max_backoff_ms),
+        *client_options(keepalive_interval),
+        *reconnect_options(max_backoff_ms),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ]
@@ -55,7 +56,10 @@ def channel_options(address: str, max_backoff_ms: int) -> list[tuple[str, int]]:
 
 def _is_private(address: str) -> bool:
     """Loopback, private addresses and names without a dot are never behind a web proxy."""
-    host = address.rpartition(":")[0].strip("[]") or address
+    try:
+        host = addresses.parse(address)[0]
+    except ValueError:
+        return False
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
@@ -65,21 +69,39 @@ def _is_private(address: str) -> bool:
 
 def check_address(address: object, what: str) -> str:
     """`host:port`. InvalidArgument says what is wrong with anything else."""
-    host, colon, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-    if not host or not colon or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host or " " in host:
-        raise errors.InvalidArgument(
-            f"{what}: {address!r} is not host:port, as in 'localhost:9003'", field=what, reason="BAD_ADDRESS"
-        )
-    return str(address)
+    try:
+        return addresses.join(*addresses.parse(address))
+    except ValueError as fault:
+        raise errors.InvalidArgument(f"{what}: {fault}", field=what, reason="BAD_ADDRESS") from None
+
+
+async def ask(method: Callable[..., Awaitable[R]], request: object, seconds: float) -> R:
+    """One call; AioRpcError, DEADLINE_EXCEEDED, after so many seconds.
+
+    gRPC makes a timeout a deadline of the day: one of a faked day is over at once, or never. Then it is kept here.
+    """
+    if not is_faked():
+        return await method(request, timeout=seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            return await method(request)
+    except TimeoutError:
+        nothing = grpc.aio.Metadata()
+        late = grpc.StatusCode.DEADLINE_EXCEEDED
+        raise grpc.aio.AioRpcError(late, nothing, nothing, details="Deadline Exceeded") from None
 
 
 class Transport:
     """One channel per address; calls to the scheduler."""
 
-    def __init__(self, scheduler: str, timeout: float) -> None:
+    def __init__(self, scheduler: str, timeout: float, keepalive_interval: float) -> None:
         self.scheduler = scheduler
+        self._keepalive_interval = keepalive_interval
         self.timeout = timeout
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closed = False
+        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._answered_at = SYSTEM.monotonic()
         channel = self.channel(scheduler, max_backoff_ms=3_000)
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self.queues = queues_pb2_grpc.QueueAdminServiceStub(channel)
@@ -92,25 +114,28 @@ class Transport:
     def channel(self, address: str, max_backoff_ms: int = 500) -> grpc.aio.Channel:
         found = self._channels.get(address)
         if found is None:
-            found = grpc.aio.insecure_channel(address, options=channel_options(address, max_backoff_ms))
+            if self._closed:
+                raise was_closed()
+            options = channel_options(address, max_backoff_ms, self._keepalive_interval)
+            found = grpc.aio.insecure_channel(address, options=options)
             self._channels[address] = found
         return found
 
-    async def first_of(self, addresses: Sequence[str], incarnation: str) -> str:
+    async def first_of(self, known: Sequence[str], incarnation: str) -> str:
         """The first whose health answer bears the instance's id; with one address, that one, unasked.
 
         AioRpcError, UNAVAILABLE, when none does: what answers may be of another cluster, and is left alone.
         """
-        if len(addresses) == 1:
-            return addresses[0]
-        for address in addresses:
+        if len(known) == 1:
+            return known[0]
+        for address in known:
             if await self._is_instance(address, incarnation):
                 return address
         raise grpc.aio.AioRpcError(
             grpc.StatusCode.UNAVAILABLE,
             grpc.aio.Metadata(),
             grpc.aio.Metadata(),
-            details=f"none of {', '.join(addresses)} is instance {incarnation}",
+            details=f"none of {', '.join(known)} is instance {incarnation}",
         )
 
     async def _is_instance(self, address: str, incarnation: str) -> bool:
@@ -119,7 +144,7 @@ class Transport:
         # HealthCheckRequest{service = 1}, HealthCheckResponse{status = 1}: two fields are not worth a dependency.
         check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel(address).unary_unary(_HEALTH_CHECK)
         try:
-            answer = await check(b"\n" + bytes([len(service)]) + service, timeout=_HEALTH_TIMEOUT)
+            answer = await ask(check, b"\n" + bytes([len(service)]) + service, _HEALTH_TIMEOUT)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer == _SERVING)
@@ -127,28 +152,55 @@ class Transport:
     async def call(
         self, method: Callable[..., Awaitable[R]], request: object, *, timeout: float | None = None
     ) -> R:
-        """One call to the scheduler. UNAVAILABLE is repeated, with backoff, within the deadline (seconds)."""
+        """One call to the scheduler. UNAVAILABLE is repeated, with backoff, within the deadline (seconds).
+
+        The deadline counts from the call's turn, which comes as long as calls before it are answered.
+        """
         limit = self.timeout if timeout is None else timeout
+        await self._turn(limit)
+        try:
+            return await self._repeat(method, request, limit)
+        finally:
+            self._gate.release()
+
+    async def _turn(self, limit: float) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(limit):
+                    await self._gate.acquire()
+                return
+            except TimeoutError:
+                if SYSTEM.monotonic() - self._answered_at < limit:
+                    continue
+            raise errors.Unavailable(
+                f"no answer from TaskFlow's scheduler at {self.scheduler} to the calls before this one; it was not made"
+            )
+
+    async def _repeat(self, method: Callable[..., Awaitable[R]], request: object, limit: float) -> R:
         deadline = SYSTEM.monotonic() + limit
-        backoff = _FIRST_BACKOFF
+        backoff = FIRST_BACKOFF
         left = limit
         unreached: grpc.aio.AioRpcError | None = None
         while True:
             try:
-                return await method(request, timeout=max(left, 0.001))
+                answer = await ask(method, request, max(left, 0.001))
+                self._answered_at = SYSTEM.monotonic()
+                return answer
+            except grpc.aio.UsageError:  # its channel is closed
+                raise was_closed() from None
             except grpc.aio.AioRpcError as error:
                 failure = error
-            if failure.code() is grpc.StatusCode.UNAVAILABLE:
+            if failure.code() in AWAY:
                 unreached = failure
             elif unreached is not None and failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED and self._unconnected():
                 failure = unreached  # the last try was still connecting: nothing was sent
                 left = 0.0
             pause = backoff * random.uniform(0.5, 1.0)
             left = deadline - SYSTEM.monotonic() - pause
-            if failure.code() is not grpc.StatusCode.UNAVAILABLE or left <= 0:
-                raise to_error(failure, self.scheduler) from None
+            if failure.code() not in AWAY or left <= 0:
+                raise to_error(failure, self.scheduler, before=unreached) from None
             await SYSTEM.sleep(pause)
-            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
 
     def _unconnected(self) -> bool:
         state = self.channel(self.scheduler).get_state()
@@ -158,6 +210,7 @@ class Transport:
         return await self.call(self.cluster.GetTopology, cluster_pb2.GetTopologyRequest(), timeout=2.0)
 
     async def close(self) -> None:
+        self._closed = True
         channels, self._channels = list(self._channels.values()), {}
         await asyncio.gather(*(c.close() for c in channels), return_exceptions=True)
 
@@ -172,6 +225,7 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.TaskFlowError]] = {
     grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
     grpc.StatusCode.UNAUTHENTICATED: errors.PermissionDenied,
     grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.CANCELLED: errors.Unavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
 }
@@ -186,8 +240,10 @@ def by_code_number(code: int, message: str, field: str, reason: str) -> errors.T
     return kind(message, reason=reason)
 
 
-def to_error(error: grpc.aio.AioRpcError, address: str) -> errors.TaskFlowError:
-    """The error of the tree for a failed call to `address`."""
+def to_error(
+    error: grpc.aio.AioRpcError, address: str, *, before: grpc.aio.AioRpcError | None = None
+) -> errors.TaskFlowError:
+    """The error of the tree for a failed call to `address`. `before`: how a former try of the same call failed."""
     code, message = error.code(), error.details() or ""
     problems, reason, has_details = _details(error)
     if code is grpc.StatusCode.UNAVAILABLE and not has_details:
@@ -195,10 +251,17 @@ def to_error(error: grpc.aio.AioRpcError, address: str) -> errors.TaskFlowError:
             f"cannot reach TaskFlow's scheduler at {address} ({_cause(message)});"
             " is it running, and is this its address?"
         )
+    elif code is grpc.StatusCode.CANCELLED:
+        message = f"TaskFlow's scheduler at {address} has dropped the call: it has too many at once; call again later"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not has_details:
         message = f"no answer from TaskFlow's scheduler at {address} in time; it may yet do what was asked"
+        if before is not None and _details(before)[2]:
+            message += f" (before that: {before.details()})"
     elif code is grpc.StatusCode.UNIMPLEMENTED:
-        message = f"what answers at {address} is not a TaskFlow scheduler of this version ({message})"
+        message = (
+            f"what answers at {address} is not a TaskFlow scheduler of this version ({message});"
+            " the scheduler's port is 9003 by default"
+        )
     failed = by_code_number(code.value[0], message, problems[0][0] if problems else "", reason)
     if isinstance(failed, errors.InvalidArgument):
         failed.problems = problems
@@ -207,6 +270,8 @@ def to_error(error: grpc.aio.AioRpcError, address: str) -> errors.TaskFlowError:
 
 def _cause(message: str) -> str:
     """The end of gRPC's chain of words, which holds the reason."""
+    if re.search(r"parsing HTTP/2|http1\.x server", message):
+        return "what answers there speaks HTTP/1, as TaskFlow's gateway does; the scheduler's port is 9003 by default"
     for word in ("Connection refused", "Name or service not known", "Domain name not found", "Connection reset"):
         if word.lower() in message.lower():
             return word.lower()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from types import TracebackType
+from types import CoroutineType, TracebackType
 
 from taskflow import _values, errors
+from taskflow._texts import message_of, text, type_of
 from taskflow.v1 import jobs_pb2
 
 SUCCEEDED = jobs_pb2.OUTCOME_SUCCEEDED
@@ -19,6 +20,10 @@ RETURNED = jobs_pb2.OUTCOME_RETURNED
 
 MAX_TRACEBACK = 16 << 10
 MAX_MESSAGE = 4 << 10
+_NOT_AWAITED = (
+    "result: the handler returned a coroutine, which nobody awaits; a decorator around an `async def` handler must be"
+    " an `async def` itself, and await it"
+)
 _OWN_FILES = __file__.rpartition("_verdict")[0]
 
 
@@ -47,52 +52,64 @@ NOTHING_RETURNED = Verdict(SUCCEEDED, b"", _values.JSON)
 
 
 def of_value(value: object) -> Verdict:
-    """Of a handler that returned. What cannot be stored fails the attempt, clearly (R14)."""
+    """Of a handler that returned. A result that cannot be stored fails the attempt, whatever its own code raises (R14).
+
+    Never raises, as `of_exception`: an attempt without a verdict would keep its slot and its lease for ever.
+    """
     if value is None:
         return NOTHING_RETURNED
+    if type(value) is CoroutineType:
+        value.close()
+        return Verdict(FAILED, failure=Failure("InvalidResult", _NOT_AWAITED))
     try:
         data, encoding = _values.encode(value, field="result")
     except errors.InvalidArgument as error:
-        return Verdict(FAILED, failure=Failure("InvalidResult", text(error.message, MAX_MESSAGE)))
+        cause, message = error.__cause__, text(error.message, MAX_MESSAGE)
+        if cause is None:
+            return Verdict(FAILED, failure=Failure("InvalidResult", message))
+        return Verdict(FAILED, failure=Failure(type_of(cause), message, _trace(cause)))
+    except BaseException as error:  # SystemExit and its like, raised by the result's own code
+        return of_exception(error)
     return Verdict(SUCCEEDED, data, encoding)
 
 
 def of_exception(error: BaseException) -> Verdict:
-    """Of a handler that raised."""
-    if isinstance(error, errors.Snooze):
-        return Verdict(SNOOZED, delay_ms=round(error.delay * 1000))
-    if isinstance(error, errors.Cancelled):
-        return Verdict(CANCELLED, failure=Failure("Cancelled", _message(error)))
-    failure = Failure(type(error).__qualname__, _message(error), _trace(error))
-    if isinstance(error, errors.Fail):
-        failure.final = True
-    elif isinstance(error, errors.Retry):
-        return Verdict(FAILED, failure=failure, delay_ms=None if error.delay is None else round(error.delay * 1000))
-    return Verdict(FAILED, failure=failure)
+    """Of a handler that raised. The type is asked, for an exception may claim any `__class__`."""
+    kind = type(error)
+    if issubclass(kind, errors.Cancelled):
+        return Verdict(CANCELLED, failure=Failure("Cancelled", message_of(error, MAX_MESSAGE)))
+    if not issubclass(kind, (errors.Snooze, errors.Retry)):
+        return Verdict(FAILED, failure=_failure(error, final=issubclass(kind, errors.Fail)))
+    delay_ms, problem = _delay(error)
+    if issubclass(kind, errors.Snooze):
+        if delay_ms is not None:
+            return Verdict(SNOOZED, delay_ms=delay_ms)
+        problem = problem or "it has no delay: its __init__ does not call that of Snooze"
+    failure = _failure(error)
+    if problem:
+        failure.message = text(f"{failure.message} ({problem})", MAX_MESSAGE)
+    return Verdict(FAILED, failure=failure, delay_ms=delay_ms)
 
 
-def text(value: str, limit: int) -> str:
-    """What every store takes: valid UTF-8, without zero bytes, of bounded length (the middle is left out)."""
-    clean = value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-    if len(clean) <= limit:
-        return clean
-    head = limit // 4
-    return f"{clean[:head]}\n… {len(clean) - limit:,} characters left out …\n{clean[-(limit - head):]}"
+def _failure(error: BaseException, *, final: bool = False) -> Failure:
+    return Failure(type_of(error), message_of(error, MAX_MESSAGE), _trace(error), final)
 
 
-def _message(error: BaseException) -> str:
+def _delay(error: BaseException) -> tuple[int | None, str]:
+    """The milliseconds that a Retry or Snooze asks for; None where it asks for none, or why it cannot be read."""
     try:
-        return text(str(error), MAX_MESSAGE)
-    except Exception:
-        return "its message could not be written"
+        seconds = errors._seconds(getattr(error, "delay", None))
+        return (None if seconds is None else round(seconds * 1000)), ""
+    except BaseException as fault:  # its delay may have been set later, or be code of its own
+        return None, message_of(fault, MAX_MESSAGE)
 
 
 def _trace(error: BaseException) -> str:
     """Without the frames of this package at its top, which say nothing to the handler's author."""
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
-        trace = trace.tb_next
     try:
+        trace: TracebackType | None = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+            trace = trace.tb_next
         return text("".join(traceback.format_exception(type(error), error, trace)), MAX_TRACEBACK)
-    except Exception:
-        return ""
+    except BaseException as fault:  # the exception's own code runs here, and that of its causes
+        return f"its traceback could not be written ({type_of(fault)})"

@@ -11,23 +11,26 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import grpc.aio
 
 from taskflow import _ids
-from taskflow._clock import ClusterClock
+from taskflow._clock import SYSTEM, ClusterClock
 from taskflow._core import Core
+from taskflow._executor import Executor
 from taskflow._io import Mailbox
 from taskflow._verdict import Verdict
-from taskflow._worker_attempts import Attempt, Desk, Place
+from taskflow._worker_attempts import Attempt, Desk
 from taskflow._worker_cluster import Cluster
 from taskflow._worker_drain import drain
 from taskflow._worker_epochs import Epochs
 from taskflow._worker_leases import Leases
 from taskflow._worker_notes import Notifier
 from taskflow._worker_options import RunOptions
+from taskflow._worker_overdue import Overdue
 from taskflow._worker_places import Places
-from taskflow._worker_poll import Poller
+from taskflow._worker_poll import Poller, Pool
 from taskflow._worker_report import Reporter
 from taskflow._worker_session import Registration, Session
 from taskflow._worker_stops import Stops, merged
@@ -48,6 +51,7 @@ class Worker:
     def __init__(self, core: Core, options: RunOptions, handler_loop: asyncio.AbstractEventLoop) -> None:
         loop = asyncio.get_running_loop()
         self.core, self.io, self.clock, self.options = core, core.io, core.clock, options
+        self._loop = loop
         self._telling = False
         self.timers = Timers(core.clock)
         self.epochs = Epochs()
@@ -63,6 +67,7 @@ class Worker:
         self.reporter = Reporter(self)
         self.notifier = Notifier(self)
         self.stops = Stops(self)
+        self.overdue = Overdue(self)
         self.desk = Desk(
             core.clock,
             self.leases.may_start,
@@ -78,7 +83,8 @@ class Worker:
         """Until `stop`; then drains. FailedPrecondition when a handler's processes cannot import it."""
         watching: asyncio.Task[None] | None = None
         try:
-            await self.places.start()
+            if not await self._start_places():
+                return
             watching = self.io.spawn(self.cluster.watch())
             if self.places.has_async:
                 self._watch.tick()
@@ -94,6 +100,16 @@ class Worker:
                 poller.stop()
             await self.places.close()
             self.timers.close()
+
+    async def _start_places(self) -> bool:
+        """False when it was stopped first: a handler's process may take long to import the handler."""
+        starting, stopping = asyncio.ensure_future(self.places.start()), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return starting.done() and starting.result() is None
+        finally:
+            starting.cancel()
+            stopping.cancel()
 
     def stop(self) -> None:
         """Begins to drain."""
@@ -133,7 +149,7 @@ class Worker:
 
     def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """In so many seconds of the real clock: for pacing, not for what the protocol measures."""
-        return self.io.loop.call_later(seconds, callback)
+        return self._loop.call_later(seconds, callback)
 
     def pollers(self) -> list[Poller]:
         return [poller for pollers in self._pollers.values() for poller in pollers]
@@ -149,6 +165,12 @@ class Worker:
 
     def sessions_changed(self) -> None:
         self.standing.wake()
+
+    def session_broke(self) -> None:
+        """Polls under way could still draw jobs that this worker may not start: they are given up."""
+        for poller in self.pollers():
+            poller.give_up()
+        self.sessions_changed()
 
     def announce(self, coordinator: str, shards: Iterable[worker_pb2.ShardEpoch]) -> bool:
         """A coordinator said what it owns. Whether an epoch was raised, which it waits to hear confirmed."""
@@ -190,12 +212,12 @@ class Worker:
     def may_poll(self) -> bool:
         if self.draining or self.reporter.unacknowledged > self._most_unacknowledged:
             return False
-        return self.leases.stand(self.clock.monotonic())
+        return self.leases.may_poll(self.clock.monotonic())
 
     def receive(self, lanes: Iterable[queue_pb2.LaneTasks], registration: Registration) -> None:
         """A poll's answer."""
-        now = self.clock.monotonic()
-        by_place: dict[Place, list[Attempt]] = {}
+        now, arrived = self.clock.monotonic(), SYSTEM.monotonic()
+        received = []
         for lane in lanes:
             self.epochs.see(lane.shard, lane.epoch)
             place = self.places.find(lane.queue, lane.task)
@@ -209,29 +231,68 @@ class Worker:
                     continue
                 attempt = Attempt(self.desk, place, registration, lane, task)
                 self.held[attempt.exec_id] = attempt
-                place.pool.used += 1
-                by_place.setdefault(place, []).append(attempt)
-        for place, attempts in by_place.items():
-            if self.draining:
-                for attempt in attempts:
-                    self.stops.give_back(attempt)
-            else:
-                place.executor.submit(attempts)
-        if by_place and not self._telling:
-            self._telling = True
-            self.timers.after(_TELL_SECONDS, self._tell_started)
+                place.pool.receive(attempt, arrived)
+                received.append(attempt)
+        if self.draining:
+            for attempt in received:
+                self.stops.give_back(attempt)
+            return
+        for pool in {attempt.pool for attempt in received}:
+            self._start(pool)
+            if pool.prefetched and not pool.watched:
+                pool.watched = True
+                self.later(pool.prefetch.patience, partial(self._return_overdue, pool))
+        if received:
+            self.tell_soon()
 
-    def _tell_started(self) -> None:
-        """Jobs that are still here after a moment are told of at once: they show as running."""
+    def _start(self, pool: Pool) -> None:
+        """Starts prefetched attempts in the free slots, unless the worker drains."""
+        if self.draining:
+            return
+        by_executor: dict[Executor, list[Attempt]] = {}
+        for attempt in pool.startable():
+            by_executor.setdefault(attempt.executor, []).append(attempt)
+        for executor, attempts in by_executor.items():
+            executor.submit(attempts)
+
+    def _return_overdue(self, pool: Pool) -> None:
+        """The present handlers run for longer than the recent ones did: another worker may be free."""
+        now = SYSTEM.monotonic()
+        overdue = pool.overdue(now)
+        if overdue:
+            pool.prefetch.stalled()
+        for attempt in overdue:
+            self.stops.give_back(attempt)
+        pool.watched = pool.prefetched > 0
+        if pool.watched:
+            self.later(pool.patience_left(now), partial(self._return_overdue, pool))
+
+    def recall(self, queues: Iterable[str]) -> None:
+        """These queues are paused: attempts of theirs that have not started are returned."""
+        paused = set(queues)
+        waiting = [a for a in self.held.values() if a.queue in paused and a.verdict is None and not a.started]
+        for attempt in reversed(waiting):  # a slot that is freed first would start one of the later ones
+            self.stops.give_back(attempt)
+
+    def tell_soon(self) -> None:
+        """A heartbeat in a moment: jobs that are still here then show as running."""
+        if not self._telling:
+            self._telling = True
+            self.timers.after(_TELL_SECONDS, self._tell)
+
+    def _tell(self) -> None:
         self._telling = False
-        if self.held:
+        if self.held or self.overdue.changed:
             for session in self.sessions():
                 session.beat()
 
     def _finished(self, ended: deque[tuple[Attempt, Verdict | None, float]]) -> None:
         """From executors: handlers that have ended, and starts that were refused (no verdict)."""
+        runs: dict[Pool, list[float]] = {}
         while ended:
             attempt, verdict, at = ended.popleft()
+            if attempt.started:
+                runs.setdefault(attempt.pool, []).append(at - attempt.started)
             self.release(attempt)
             if attempt.verdict is not None:
                 continue
@@ -239,6 +300,8 @@ class Worker:
                 self.drop(attempt)
             else:
                 self.settle(attempt, merged(attempt.forced, verdict), at)
+        for pool, seconds in runs.items():
+            pool.prefetch.ended(seconds, SYSTEM.monotonic())
 
     def settle(self, attempt: Attempt, verdict: Verdict, at: float) -> None:
         """Its outcome is known, and is kept until it is acknowledged."""
@@ -248,6 +311,8 @@ class Worker:
         for timer in attempt.timers:
             timer.cancel()
         attempt.timers.clear()
+        if attempt.started and not attempt.released:
+            self.overdue.add(attempt)
         if attempt.has_notes:
             self.notifier.flush_ended(attempt, self.reporter.add)
         else:
@@ -255,10 +320,12 @@ class Worker:
         self.quiet.wake()
 
     def release(self, attempt: Attempt) -> None:
-        """Its slot is free."""
+        """Its slot is free for the next prefetched attempt."""
         if not attempt.released:
             attempt.released = True
-            attempt.pool.release()
+            self.overdue.discard(attempt)
+            attempt.pool.release(attempt)
+            self._start(attempt.pool)
             self.quiet.wake()
 
     def drop(self, attempt: Attempt) -> None:

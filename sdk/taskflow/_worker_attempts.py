@@ -7,17 +7,19 @@ interpreter.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from taskflow import _forks
 from taskflow._clock import Clock
 from taskflow._io import Mailbox
 from taskflow._job import Job
 from taskflow._tasks import Handler
-from taskflow._verdict import Verdict, text
+from taskflow._verdict import RETURNED, Failure, Verdict
 from taskflow._worker_timers import Timer
 from taskflow.v1 import queue_pb2
 
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
     from taskflow._worker_poll import Pool
     from taskflow._worker_session import Registration
 
+log = logging.getLogger("taskflow")
+
 MAX_LOG_LINES = 1_000  # of one attempt, not yet sent
-MAX_LOG_BYTES = 8 << 10
 
 Progress = tuple[float, float, str, str]
 Notes = tuple[Progress | None, list[tuple[float, str, str]]]
@@ -49,6 +52,8 @@ class Desk:
         self.finished = finished
         self.noted = noted
         self.limited = limited  # started, and has a timeout
+        self.forks = _forks.depth
+        self.waiting: set[str] = set()  # handlers that were warned of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Attempt:
         "logs_dropped",
         "number",
         "pool",
+        "prefetched",
         "progress_note",
         "queue",
         "registration",
@@ -130,6 +136,7 @@ class Attempt:
         self.beat_at = 0.0
         self.cancelled = False
         self.released = False  # its slot is free again
+        self.prefetched = False  # it was released before it had a slot
         self.forced: Verdict | None = None  # what it ends as, once stopped from outside
         self.verdict: Verdict | None = None  # once settled
         self.runner: Any = None  # what the executor stops it by
@@ -164,6 +171,13 @@ class Attempt:
         """For executors: the handler has ended."""
         self.desk.finished.put((self, verdict, self.desk.clock.monotonic()))
 
+    def give_back(self, failure: Failure) -> bool:
+        """For executors that cannot start it: uses no try. False: it is in other hands."""
+        if not self.claim():
+            return False
+        self.finish(Verdict(RETURNED, failure=failure))
+        return True
+
     def job(self) -> Job:
         """What the handler gets."""
         wire = self.wire
@@ -187,27 +201,42 @@ class Attempt:
         """The instant at which it times out, were it to start now."""
         return None if self.timeout is None else self.desk.clock.now() + timedelta(seconds=self.timeout)
 
-    # -- what a handler says: any thread -------------------------------------------------------------------------
+    # -- what a handler says, checked by its Job: any thread -------------------------------------------------------
 
     def progress(self, current: float, total: float, unit: str, message: str) -> None:
+        _forks.is_fork(self.desk.forks, "job.progress")
         self.beat_at = self.desk.clock.monotonic()
-        self.progress_note = (current, total, text(unit, 64), text(message, 1_024))
+        self.progress_note = (current, total, unit, message)
         self._note()
 
     def heartbeat(self) -> None:
+        _forks.is_fork(self.desk.forks, "job.heartbeat")
         self.beat_at = self.desk.clock.monotonic()
 
     def log(self, level: str, message: str) -> None:
+        _forks.is_fork(self.desk.forks, "job.log")
         if len(self.logs) >= MAX_LOG_LINES:
             self.logs_dropped += 1
             return
-        self.logs.append((self.desk.clock.monotonic(), text(level, 16), text(message, MAX_LOG_BYTES)))
+        self.logs.append((self.desk.clock.monotonic(), level, message))
         self._note()
 
     def _note(self) -> None:
         if not self._note_queued:
             self._note_queued = True
             self.desk.noted.put(self)
+
+    def waits(self) -> None:
+        """It waits for another job, which may need the very slot that it has."""
+        pool, name = self.pool, self.handler.binding.name
+        if pool.used >= pool.capacity and name not in self.desk.waiting:
+            self.desk.waiting.add(name)
+            log.warning(
+                "handler %s waits for another job while it has the last of this worker's %d slots: unless another"
+                " worker runs that job, both wait for ever. Raise `concurrency`, or make it a step of a workflow",
+                name,
+                pool.capacity,
+            )
 
     # -- and what the I/O thread takes ----------------------------------------------------------------------------
 

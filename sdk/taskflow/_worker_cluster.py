@@ -9,6 +9,7 @@ import grpc.aio
 
 from taskflow._clock import SYSTEM
 from taskflow._core import Core
+from taskflow._io import complain
 from taskflow._worker_timers import Timers, Wakeup
 from taskflow.errors import TaskFlowError
 from taskflow.v1 import cluster_pb2
@@ -46,7 +47,11 @@ class Cluster:
     async def watch(self) -> None:
         """Keeps the picture up to date, for ever."""
         while True:
-            complete = await self._ask()
+            try:
+                complete = await self._ask()
+            except Exception as error:  # whatever is wrong with this answer, the next may be better
+                complain("the topology could not be applied", error)
+                complete = False
             timer = self._timers.after(_EVERY if complete else _WHEN_INCOMPLETE, self._wanted.wake)
             await SYSTEM.sleep(_AT_MOST_EVERY)
             await self._wanted.wait()

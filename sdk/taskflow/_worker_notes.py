@@ -7,16 +7,21 @@ some seconds at most.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
+from taskflow import _ids
 from taskflow._clock import SYSTEM
+from taskflow._io import complain
+from taskflow._transport import ask
 from taskflow._worker_attempts import Attempt, Notes
 from taskflow._worker_report import NOT_TAKEN
+from taskflow._worker_session import is_cancelled
 from taskflow.v1 import jobs_pb2, worker_pb2, worker_pb2_grpc
 
 if TYPE_CHECKING:
@@ -99,31 +104,43 @@ class _Lane:
         try:
             if SYSTEM.monotonic() - self._last >= NOTE_SECONDS:
                 self._last = SYSTEM.monotonic()
-                await self._flush_running()
+                await self._guarded(self._flush_running())
             while self._ended:
-                await self._flush_ended()
+                await self._guarded(self._flush_ended())
         finally:
             self._busy = False
             self._schedule()
 
+    async def _guarded(self, flush: Coroutine[Any, Any, None]) -> None:
+        """What one flush raises must not end the next: outcomes wait for it."""
+        try:
+            await flush
+        except Exception as error:
+            complain("progress and log lines could not be sent", error)
+
     async def _flush_running(self) -> None:
         dirty, self._dirty = list(self._dirty.values()), {}
-        for first in range(0, len(dirty), _MOST):
-            part = [a for a in dirty[first : first + _MOST] if a.verdict is None and a.has_notes]
-            if part and not await self._send(part):
-                self._dirty |= {a.exec_id: a for a in part}
+        try:
+            for first in range(0, len(dirty), _MOST):
+                part = [a for a in dirty[first : first + _MOST] if a.verdict is None and a.has_notes]
+                if part:
+                    await self._send(part)
+        finally:
+            self._dirty |= {a.exec_id: a for a in dirty if a.verdict is None and a.has_notes}
 
     async def _flush_ended(self) -> None:
         ended, self._ended = self._ended[:_MOST], self._ended[_MOST:]
         attempts = [attempt for attempt, _ in ended if attempt.has_notes]
         until = SYSTEM.monotonic() + PATIENCE
-        while attempts and not await self._send(attempts):
-            if SYSTEM.monotonic() > until:
-                log.warning("the last progress and log lines of %d jobs could not be delivered", len(attempts))
-                break
-            await SYSTEM.sleep(_AGAIN)
-        for attempt, then in ended:
-            then(attempt)
+        try:
+            while attempts and not await self._send(attempts):
+                if SYSTEM.monotonic() > until:
+                    log.warning("the last progress and log lines of %d jobs could not be delivered", len(attempts))
+                    break
+                await SYSTEM.sleep(_AGAIN)
+        finally:
+            for attempt, then in ended:  # whatever becomes of the notes, the outcomes are reported
+                then(attempt)
 
     async def _send(self, attempts: list[Attempt]) -> bool:
         """False: they have their notes back, to be sent again."""
@@ -132,19 +149,37 @@ class _Lane:
         now = self._worker.clock.monotonic()
         taken = [(attempt, attempt.take_notes()) for attempt in attempts]
         request = worker_pb2.NotifyRequest(
-            worker_id=self._worker.registration.worker_id, notifications=[_message(a, n, now) for a, n in taken]
+            worker_id=self._worker.registration.worker_id, notifications=list(_messages(taken, now))
         )
         try:
             stub: Any = worker_pb2_grpc.WorkerServiceStub(await self._worker.channel_of(self._coordinator))
-            await stub.Notify(request, timeout=_CALL_SECONDS)
+            await ask(stub.Notify, request, _CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() in NOT_TAKEN:
                 log.warning("progress and log lines of %d jobs were refused: %s", len(attempts), error.details())
                 return True
-            for attempt, notes in taken:
-                attempt.give_back_notes(notes)
+            _give_back(taken)
             return False
+        except (Exception, asyncio.CancelledError) as error:
+            _give_back(taken)
+            if isinstance(error, Exception) or is_cancelled():
+                raise
+            return False  # a channel closed under the call ends it as cancelled
         return True
+
+
+def _give_back(taken: list[tuple[Attempt, Notes]]) -> None:
+    for attempt, notes in taken:
+        attempt.give_back_notes(notes)
+
+
+def _messages(taken: list[tuple[Attempt, Notes]], now: float) -> Iterator[worker_pb2.Notification]:
+    """Without those that cannot be encoded: one attempt's notes must not hold up the others'."""
+    for attempt, notes in taken:
+        try:
+            yield _message(attempt, notes, now)
+        except Exception as error:
+            complain(f"job {_ids.show(attempt.job_id)}: its progress and log lines cannot be encoded", error)
 
 
 def _message(attempt: Attempt, notes: Notes, now: float) -> worker_pb2.Notification:

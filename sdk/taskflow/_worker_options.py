@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 from taskflow._options import check_name, seconds
 from taskflow._tasks import Handler, Registry, make_handler
 from taskflow.errors import InvalidArgument
-from taskflow.v1 import tasks_pb2
+from taskflow.v1 import tasks_pb2, worker_pb2
 
 DEFAULT_CONCURRENCY = 20
 DEFAULT_GRACE = 30.0
+DEFAULT_START_TIMEOUT = 60.0
+DEFAULT_PREFETCH = 0.01
+DEFAULT_STRICT_AFTER = 60.0
 _MAX_CONCURRENCY = 10_000
 
 
@@ -23,13 +26,17 @@ class RunOptions:
     concurrency: int = DEFAULT_CONCURRENCY
     grace: float = DEFAULT_GRACE
     cancel_grace: float = 10.0
+    start_timeout: float = DEFAULT_START_TIMEOUT
+    prefetch: float = DEFAULT_PREFETCH
     name: str | None = None
     strict: bool = False
+    strict_after: float = DEFAULT_STRICT_AFTER
     signals: bool = True
     queues: list[str] = field(default_factory=list)
     tasks: dict[str, Handler] = field(default_factory=dict)
     queue_handlers: dict[str, Handler] = field(default_factory=dict)
     declared: list[tasks_pb2.Task] = field(default_factory=list)
+    defaults: list[worker_pb2.TaskDefaults] = field(default_factory=list)
 
     def bind(
         self, queue: str | None, handler: object, processes: int | None, queues: tuple[str, ...], registry: Registry
@@ -44,19 +51,26 @@ class RunOptions:
             )
         seconds(self.grace, "grace", zero=True)
         seconds(self.cancel_grace, "cancel_grace", zero=True)
+        seconds(self.start_timeout, "start_timeout")
+        seconds(self.prefetch, "prefetch", zero=True)
+        seconds(self.strict_after, "strict_after", zero=True)
         only = [check_name(name, "queues") for name in queues]
         name = self.name or os.environ.get("TASKFLOW_WORKER_NAME") or f"{socket.gethostname()}-{os.getpid()}"
         if queue is not None:
             queue = check_name(queue, "queue")
-            handlers = {queue: make_handler(queue, handler, processes)}
-            return replace(self, name=name, queues=only, queue_handlers=handlers)
+            made = make_handler(queue, handler, processes)
+            made.binding.check_queue_handler()
+            return replace(self, name=name, queues=only, queue_handlers={queue: made})
         if not registry.tasks:
             raise InvalidArgument(
                 "handler: there is nothing to run; register tasks with @tf.task, or give queue and handler",
                 field="handler",
             )
         declared = [task for task in registry.declared.values() if not only or task.queue in only]
-        return replace(self, name=name, queues=only, tasks=dict(registry.tasks), declared=declared)
+        defaults = list(registry.defaults.values())
+        return replace(
+            self, name=name, queues=only, tasks=dict(registry.tasks), declared=declared, defaults=defaults
+        )
 
     @property
     def handlers(self) -> list[Handler]:

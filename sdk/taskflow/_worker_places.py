@@ -32,15 +32,15 @@ class Places:
         self._processes: list[ProcessExecutor] = []
         self._by_task: dict[str, Place] = {}
         self._by_queue: dict[str, Place] = {}
-        shared = Pool(options.concurrency, [], [])
+        shared = Pool(options.concurrency, [], [], options.prefetch)
         self.pools = [shared]
         self.has_async = False
 
         def place(handler: Handler, tasks: list[str], queues: list[str]) -> Place:
             if handler.processes:
-                processes = ProcessExecutor(handler, io, timers, options.cancel_grace)
+                own = Pool(handler.processes, tasks, queues, options.prefetch)
+                processes = ProcessExecutor(handler, io, timers, own, options)
                 self._processes.append(processes)
-                own = Pool(handler.processes, tasks, queues)
                 self.pools.append(own)
                 return Place(handler, processes, own)
             shared.tasks.extend(tasks)

@@ -5,6 +5,7 @@ One call is under way per coordinator; what arrives meanwhile is the next.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections import deque
@@ -15,6 +16,9 @@ import grpc.aio
 
 from taskflow import _ids, _verdict
 from taskflow._clock import SYSTEM
+from taskflow._io import complain
+from taskflow._texts import named
+from taskflow._transport import ask
 from taskflow._verdict import Failure, Verdict
 from taskflow._worker_attempts import Attempt
 from taskflow._worker_session import is_cancelled
@@ -30,6 +34,8 @@ MAX_BYTES = 3 << 20
 _CALL_SECONDS = 10.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _LINES_A_SECOND = 20  # about attempts that failed
+_LINE_CHARACTERS = 500  # of an error, in such a line; the attempt has it whole
+_AGAIN = frozenset({"NOT_OWNER", "COMMIT_PENDING"})  # not recorded, and not refused for good: to be sent again
 _BROKEN = frozenset({_verdict.FAILED, _verdict.TIMED_OUT, _verdict.LOST})
 NOT_TAKEN = frozenset(
     {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}
@@ -49,9 +55,9 @@ class Reporter:
     def add(self, attempt: Attempt) -> None:
         """Once for each settled attempt."""
         self.unacknowledged += 1
+        self._route(attempt)  # first: an application's log filter may raise
         if attempt.verdict is not None and attempt.verdict.outcome in _BROKEN:
             self._tell(attempt, attempt.verdict.failure or Failure("Failed", ""))
-        self._route(attempt)
 
     def _tell(self, attempt: Attempt, failure: Failure) -> None:
         """A line for each failed attempt, up to a number a second; its trace is for those who debug."""
@@ -64,7 +70,7 @@ class Reporter:
         if self._lines > _LINES_A_SECOND:
             self._lines_left_out += 1
             return
-        said = failure.message.partition("\n")[0]
+        said = failure.message.partition("\n")[0][:_LINE_CHARACTERS]
         what = f"task {attempt.task}" if attempt.task else f"queue {attempt.queue}"
         log.warning(
             "job %s, attempt %d, %s: %s: %s",
@@ -130,7 +136,7 @@ class _Lane:
                 if self._backoff:
                     await SYSTEM.sleep(self._backoff * random.uniform(0.7, 1.0))
                 if batch := self._take():
-                    await self._send(batch)
+                    await self._send_or_keep(batch)
         finally:
             self._busy = False
 
@@ -146,30 +152,36 @@ class _Lane:
             batch.append(self._waiting.popleft())
         return batch
 
+    async def _send_or_keep(self, batch: list[Attempt]) -> None:
+        """An outcome outlives every exception: what was not acknowledged is sent again."""
+        try:
+            await self._send(batch)
+        except (Exception, asyncio.CancelledError) as error:
+            # A channel closed under a call ends it as cancelled, or otherwise.
+            self._keep([attempt for attempt in batch if attempt.exec_id in self._worker.held])
+            if is_cancelled():
+                raise
+            if isinstance(error, Exception):
+                complain(f"outcomes of {len(batch)} jobs could not be reported; retrying", error)
+
     async def _send(self, batch: list[Attempt]) -> None:
         now = self._worker.clock.monotonic()
         request = worker_pb2.ReportRequest(
-            worker_id=self._worker.registration.worker_id, outcomes=[outcome_message(a, now) for a in batch]
+            worker_id=self._worker.registration.worker_id, outcomes=[_reportable(a, now) for a in batch]
         )
         try:
             channel = await self._worker.channel_of(self._coordinator)
             stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
-            answer = await stub.Report(request, timeout=_CALL_SECONDS)
+            answer = await ask(stub.Report, request, _CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
             self._failed(batch, error)
-            return
-        except BaseException:
-            # A channel closed under a call ends it as cancelled, or otherwise: an outcome outlives that.
-            self._keep(batch)
-            if is_cancelled():
-                raise
             return
         self._backoff, self._most = 0.0, MAX_OUTCOMES
         refused = {r.exec_id: r.reason for r in answer.refused}
         again = []
         for attempt in batch:
             reason = refused.get(attempt.exec_id) if refused else None
-            if reason == "NOT_OWNER":
+            if reason in _AGAIN:
                 again.append(attempt)
                 continue
             if reason is not None:
@@ -222,6 +234,17 @@ def _named(attempt: Attempt) -> dict[str, object]:
     return named | {"task": attempt.task} if attempt.task else named
 
 
+def _reportable(attempt: Attempt, now: float) -> worker_pb2.AttemptOutcome:
+    """Its message, or one that says why there can be none: one outcome must not hold up the others."""
+    try:
+        return outcome_message(attempt, now)
+    except Exception as error:
+        complain(f"job {_ids.show(attempt.job_id)}: its outcome cannot be encoded", error)
+        failure = Failure("OutcomeNotEncodable", f"the outcome cannot be encoded: {named(error, 500)}")
+        attempt.verdict = Verdict(_verdict.FAILED, failure=failure)
+        return outcome_message(attempt, now)
+
+
 def outcome_message(attempt: Attempt, now: float) -> worker_pb2.AttemptOutcome:
     """An attempt's verdict, to be sent `now`."""
     verdict = attempt.verdict
@@ -236,6 +259,7 @@ def outcome_message(attempt: Attempt, now: float) -> worker_pb2.AttemptOutcome:
         result=verdict.result,
         encoding=verdict.encoding,  # type: ignore[arg-type]
         started=started,
+        prefetched=attempt.prefetched,
         run_us=int((attempt.ended - attempt.started) * 1e6) if started else 0,
         age_us=max(0, int((now - attempt.ended) * 1e6)),
     )

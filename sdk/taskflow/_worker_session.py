@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from taskflow._clock import SYSTEM
+from taskflow._policy import SOFT
 from taskflow._worker_timers import Wakeup
 from taskflow.v1 import worker_pb2, worker_pb2_grpc
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taskflow")
 
-SOFT = 2 / 3
+UNANSWERED = 1 / 3  # of the lease: heartbeats unacknowledged for so long make the worker look for another owner
 _FIRST_PAUSE, _NEXT_PAUSE = 0.1, 0.5
 _WELCOME_TIMEOUT = 5.0
 _GOODBYE_TIMEOUT = 1.0
@@ -70,12 +71,15 @@ class Session:
             if self.standing:
                 self.standing = False
                 pause = _FIRST_PAUSE
-                self._worker.sessions_changed()
+                self._worker.session_broke()
             if self._closing:
                 break
             self._worker.refresh_topology()
             await SYSTEM.sleep(pause)
             pause = _NEXT_PAUSE
+            if not self.welcomed and self.coordinator not in self._worker.cluster.coordinators:
+                self._registration.sessions.pop(self.coordinator, None)  # it owns nothing any more, and never knew us
+                break
         self._closed.set()
 
     async def _stand(self) -> None:
@@ -109,6 +113,7 @@ class Session:
         self._lease = welcome.lease_ms / 1000 or self._lease
         self._interval = welcome.heartbeat_interval_ms / 1000 or self._interval
         self.standing = self.welcomed = True
+        self._worker.leases.welcomed(self.coordinator)
         self._said_away = False
         before = self._worker.moved_us
         self._worker.clock_moved(welcome.clock_moved_us, keep_leases=True)
@@ -128,12 +133,15 @@ class Session:
             self.beat()
         elif kind == "cancel":
             self._worker.cancel(answer.cancel.exec_id, answer.cancel.reason)
+        elif kind == "revoke":
+            self._worker.leases.revoke(answer.revoke.exec_ids)
         elif kind == "clock_moved":
             self._worker.clock_moved(answer.clock_moved.moved_us, keep_leases=answer.clock_moved.keep_leases)
             self.beat()
+        elif kind == "recall":
+            self._worker.recall(answer.recall.queues)
         elif kind == "lease_lost":
-            log.warning("coordinator %s says that this worker's lease is over", self.coordinator)
-            self._worker.leases.over(self._registration, self)
+            self._worker.leases.over(self._registration, self, "coordinator %s says that this worker's lease is over")
         elif kind == "welcome":
             self._welcome(answer.welcome, begun)
 
@@ -143,7 +151,11 @@ class Session:
             self._sent.popitem(last=False)
         if sent is not None:
             self._renew(sent)
-        news = self._worker.announce(self.coordinator, ack.epochs) if ack.epochs else False
+        if ack.epochs:
+            news = self._worker.announce(self.coordinator, ack.epochs)
+        else:  # it cannot tell whether its shards are still its own: another coordinator may wait for our confirmation
+            news = False
+            self._worker.refresh_topology()
         for exec_id in ack.void:
             if self._worker.give_up(exec_id):
                 self._voided.append(exec_id)
@@ -173,8 +185,8 @@ class Session:
         if left > 0:
             self._worker.timers.after(left, self._watch)
             return
-        log.warning("no word from coordinator %s for two thirds of the lease: its jobs stop here", self.coordinator)
-        self._worker.leases.over(self._registration, self)
+        why = "no word from coordinator %s for two thirds of the lease: its jobs stop here"
+        self._worker.leases.over(self._registration, self, why)
 
     # -- heartbeats ------------------------------------------------------------------------------------------------
 
@@ -198,7 +210,10 @@ class Session:
 
     def _heartbeat(self) -> worker_pb2.Heartbeat:
         self._sequence += 1
-        self._sent[self._sequence] = self._worker.clock.monotonic()
+        now = self._worker.clock.monotonic()
+        if self._sent and now - next(iter(self._sent.values())) > self._lease * UNANSWERED:
+            self._worker.refresh_topology()  # it may have stopped, and a standby may wait for our confirmation
+        self._sent[self._sequence] = now
         voided, self._voided = self._voided, []
         return worker_pb2.Heartbeat(
             sequence=self._sequence,
@@ -207,6 +222,7 @@ class Session:
             voided=voided,
             draining=self._worker.draining or self._registration.retired,
             clock_moved_us=self._worker.moved_us,
+            overdue=len(self._worker.overdue),
         )
 
     def close(self, goodbye: bool) -> asyncio.Event:
@@ -224,7 +240,7 @@ class Session:
 
     def _say_away(self, error: Exception) -> None:
         if not self._said_away:
-            self._said_away = True
+            self._said_away = self._worker.leases.away = True
             detail = error.details() if isinstance(error, grpc.aio.AioRpcError) else error or type(error).__name__
             log.warning("no session with coordinator %s (%s); trying on", self.coordinator, str(detail)[:160])
 

@@ -7,6 +7,7 @@ What an attempt ends as when it was stopped:
 | its timeout   | timed out                      | timed out     |
 | a cancel      | as it returned                 | cancelled     |
 | a lost lease  | as it returned                 | lost          |
+| a revoke      | as it returned                 | lost          |
 | a drain       | as it returned                 | returned      |
 
 A thread cannot be ended. Past its timeout or the drain's grace it is reported at once, and keeps its slot until
@@ -15,15 +16,18 @@ it ends; after a cancel or a lost lease it is waited for.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from taskflow import _verdict
+from taskflow import _ids, _verdict
 from taskflow._verdict import Failure, Verdict
 from taskflow._worker_attempts import Attempt
 
 if TYPE_CHECKING:
     from taskflow._worker import Worker
+
+log = logging.getLogger("taskflow")
 
 _PATIENCE = 1.0  # from a handler's cancellation to its end
 
@@ -74,6 +78,14 @@ class Stops:
     def lose(self, attempt: Attempt) -> None:
         message = "the worker was cut off from its coordinator for two thirds of its lease"
         self.stop(attempt, Verdict(_verdict.LOST, failure=Failure("WorkerCutOff", message)))
+
+    def revoke(self, attempt: Attempt) -> None:
+        """Its job was started again elsewhere, or has ended."""
+        if attempt.forced is not None and attempt.forced.outcome == _verdict.LOST:
+            return  # it is being stopped already
+        message = "the coordinator no longer counts on this attempt: it was declared lost, or its job has ended"
+        log.warning("job %s, attempt %d: revoked; its handler is stopped", _ids.show(attempt.job_id), attempt.number)
+        self.stop(attempt, Verdict(_verdict.LOST, failure=Failure("AttemptRevoked", message)))
 
     def give_back(self, attempt: Attempt) -> None:
         self.stop(attempt, Verdict(_verdict.RETURNED))

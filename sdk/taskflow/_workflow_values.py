@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from taskflow._resources import ErrorInfo, JobState, _time
+from taskflow import _checks
+from taskflow._resources import ErrorInfo, JobState, JobWarning, _time, warnings_of
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import workflows_pb2 as pb
@@ -59,6 +60,8 @@ class WorkflowInfo:
     """Its own schedule's; empty without one."""
     next_run_at: datetime | None
     last_run_at: datetime | None
+    warnings: tuple[JobWarning, ...] = ()
+    """Why nobody runs jobs of its steps; at most 20, none in lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +138,18 @@ def run_state(state: RunState | str) -> pb.RunState.ValueType:
     """The message's number of a state, or of its name."""
     try:
         return pb.RunState.Value(f"RUN_STATE_{RunState(state).name}")
-    except ValueError:
-        raise InvalidArgument(f"states: {state!r} is none of {', '.join(RunState)}", field="states") from None
+    except Exception:  # the enum shows the value, whose own code may raise
+        raise _checks.wrong(state, "states", f"one of {', '.join(RunState)}") from None
 
 
 def document_text(document: str | Mapping[str, Any]) -> str:
     """A document as it is sent."""
     if isinstance(document, str):
-        return document
+        return _checks.text(document, "document")
+    if not isinstance(document, Mapping):
+        raise _checks.wrong(document, "document", "the text of a JSON document, nor a mapping")
     try:
-        return json.dumps(document, ensure_ascii=False)
+        return _checks.text(json.dumps(document, ensure_ascii=False), "document")
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"document: no JSON: {error}", field="document") from None
 
@@ -169,6 +174,7 @@ def workflow_info(message: pb.Workflow) -> WorkflowInfo:
         cron=message.cron,
         next_run_at=_time(message, "next_run_time"),
         last_run_at=_time(message, "last_run_time"),
+        warnings=warnings_of(message.warnings),
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
-from taskflow import _ids
+from taskflow import _checks, _ids
 from taskflow._admin import _aeach, _each
 from taskflow._clock import SYSTEM
 from taskflow._core import Core
 from taskflow._filters import PAGE_SIZE
-from taskflow._options import Seconds
+from taskflow._options import Seconds, check_label
 from taskflow._options import seconds as in_seconds
+from taskflow._who import actor
 from taskflow._workflow_values import (
     RunInfo,
     RunState,
@@ -25,10 +26,22 @@ from taskflow._workflow_values import (
 from taskflow.errors import DeadlineExceeded, RunCancelled, RunFailed
 from taskflow.v1 import workflows_pb2 as pb
 
-_ONE_WAIT = 60.0  # seconds of one call that waits
+_LOOK = 60.0  # seconds after which a wait looks by itself
 
 Document = str | Mapping[str, Any]
 States = Sequence[RunState | str]
+
+
+def _version(value: object) -> int:
+    return _checks.whole(value, "version", 0, 2**31 - 1)
+
+
+def _of(name: str, version: int) -> pb.GetWorkflowRequest:
+    return pb.GetWorkflowRequest(name=_checks.text(name, "name"), version=_version(version))
+
+
+def _known(if_version: int | None) -> int | None:
+    return None if if_version is None else _checks.whole(if_version, "if_version", 0, (1 << 31) - 1)
 
 
 class _Calls:
@@ -37,74 +50,89 @@ class _Calls:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def put(self, document: Document, validate_only: bool) -> WorkflowInfo:
+    async def put(self, document: Document, validate_only: bool, if_version: int | None) -> WorkflowInfo:
         t = self._core.transport
-        request = pb.PutWorkflowRequest(document=document_text(document), validate_only=validate_only)
+        request = pb.PutWorkflowRequest(
+            document=document_text(document),
+            validate_only=_checks.flag(validate_only, "validate_only"),
+            if_version=_known(if_version),
+        )
         return workflow_info(await t.call(t.workflows.PutWorkflow, request))
 
     async def get(self, name: str, version: int) -> WorkflowInfo:
         t = self._core.transport
-        return workflow_info(await t.call(t.workflows.GetWorkflow, pb.GetWorkflowRequest(name=name, version=version)))
+        return workflow_info(await t.call(t.workflows.GetWorkflow, _of(name, version)))
 
     async def page(self, name: str, page_size: int, token: str) -> tuple[list[WorkflowInfo], str]:
         t = self._core.transport
-        request = pb.ListWorkflowsRequest(name=name, page_size=page_size, page_token=token)
+        request = pb.ListWorkflowsRequest(
+            name=_checks.text(name, "name"), page_size=_checks.page_size(page_size), page_token=token
+        )
         page = await t.call(t.workflows.ListWorkflows, request)
         return [workflow_info(message) for message in page.workflows], page.next_page_token
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, if_version: int | None) -> None:
         t = self._core.transport
-        await t.call(t.workflows.DeleteWorkflow, pb.DeleteWorkflowRequest(name=name))
+        request = pb.DeleteWorkflowRequest(name=_checks.text(name, "name"), if_version=_known(if_version))
+        await t.call(t.workflows.DeleteWorkflow, request)
 
-    async def start(self, name: str, input: Any, metadata: Mapping[str, str], label: str, version: int) -> RunInfo:
+    async def start(
+        self, name: str, input: Any, metadata: Mapping[str, str] | None, label: str, version: int,
+        priority: int | str | None,
+    ) -> RunInfo:
         t = self._core.transport
         request = pb.StartRunRequest(
-            workflow=name, version=version, input=value_bytes(input, "input"), metadata=metadata, label=label,
+            workflow=_checks.text(name, "name"), version=_version(version), input=value_bytes(input, "input"),
+            metadata=_checks.pairs(metadata), label=check_label(label),
             id=_ids.new_id(),  # the same in every try: a repeated call starts no second run
         )  # fmt: skip
+        if priority is not None:
+            request.priority = _checks.priority(priority)
         return run_info(await t.call(t.workflows.StartRun, request))
 
     async def get_run(self, id: str) -> RunInfo:
         t = self._core.transport
-        return run_info(await t.call(t.workflows.GetRun, pb.GetRunRequest(id=id)))
+        return run_info(await t.call(t.workflows.GetRun, pb.GetRunRequest(id=_ids.parse(id))))
 
     async def wait(self, id: str, timeout: Seconds | None) -> RunInfo:
-        t, clock = self._core.transport, SYSTEM
-        deadline = None if timeout is None else clock.monotonic() + in_seconds(timeout, "timeout")
+        limit = None if timeout is None else in_seconds(timeout, "timeout")
+        deadline = None if limit is None else SYSTEM.monotonic() + limit
         while True:
-            left = _ONE_WAIT if deadline is None else min(_ONE_WAIT, max(0.0, deadline - clock.monotonic()))
-            request = pb.GetRunRequest(id=id)
-            request.wait.FromNanoseconds(int(left * 1e9))
-            run = run_info(await t.call(t.workflows.GetRun, request, timeout=left + self._core.timeout))
+            run = await self.get_run(id)
             if run.state.final:
                 return _success(run)
-            if deadline is not None and clock.monotonic() >= deadline:
-                said = f"run {id} of workflow {run.workflow} is {run.state} after {timeout} s; it goes on"
+            left = _LOOK if deadline is None else min(_LOOK, deadline - SYSTEM.monotonic())
+            if left <= 0:
+                said = f"run {id} of workflow {run.workflow} is {run.state} after {limit:g} s; it goes on"
                 raise DeadlineExceeded(said, reason="NOT_FINISHED")
+            await self._core.waits.run(run.id, left)
 
     async def runs(
-        self, workflow: str, states: States, metadata: Mapping[str, str], page_size: int, token: str
+        self, workflow: str, states: States, metadata: Mapping[str, str] | None, page_size: int, token: str
     ) -> tuple[list[RunInfo], str]:
         t = self._core.transport
         request = pb.ListRunsRequest(
-            workflow=workflow, states=map(run_state, states), metadata=metadata, page_size=page_size, page_token=token
-        )
+            workflow=_checks.text(workflow, "workflow"), metadata=_checks.pairs(metadata),
+            states=map(run_state, _checks.items(states, "states", f"some of {', '.join(RunState)}")),
+            page_size=_checks.page_size(page_size), page_token=token,
+        )  # fmt: skip
         page = await t.call(t.workflows.ListRuns, request)
         return [run_info(message) for message in page.runs], page.next_page_token
 
     async def cancel(self, id: str) -> RunInfo:
         t = self._core.transport
-        return run_info(await t.call(t.workflows.CancelRun, pb.CancelRunRequest(id=id)))
+        return run_info(await t.call(t.workflows.CancelRun, pb.CancelRunRequest(id=_ids.parse(id), actor=actor())))
 
     async def retry(self, id: str) -> RunInfo:
         t = self._core.transport
-        return run_info(await t.call(t.workflows.RetryRun, pb.RetryRunRequest(id=id)))
+        return run_info(await t.call(t.workflows.RetryRun, pb.RetryRunRequest(id=_ids.parse(id), actor=actor())))
 
     async def signal(self, id: str, name: str, payload: Any) -> None:
         t = self._core.transport
         request = pb.SignalRunRequest(
-            id=id, name=name, payload=value_bytes(payload, "payload"), signal_id=_ids.show(_ids.new_id())
-        )
+            id=_ids.parse(id), name=_checks.text(name, "name"), payload=value_bytes(payload, "payload"),
+            signal_id=_ids.show(_ids.new_id()),
+        )  # fmt: skip
         await t.call(t.workflows.SignalRun, request)
 
 
@@ -124,12 +152,14 @@ class Workflows:
         self._calls = _Calls(core)
         self._call = core.io.call
 
-    def put(self, document: Document, *, validate_only: bool = False) -> WorkflowInfo:
+    def put(self, document: Document, *, validate_only: bool = False, if_version: int | None = None) -> WorkflowInfo:
         """Stores a version of a workflow: JSON text, or what `json.load` gave. The same document again makes none.
 
-        InvalidArgument says every problem with its path in the document (`.problems`).
+        With `if_version` only over that version (0: only if there is no such workflow yet); FailedPrecondition,
+        reason WORKFLOW_CHANGED, when another is the latest. InvalidArgument says every problem with its path in the
+        document (`.problems`).
         """
-        return self._call(lambda: self._calls.put(document, validate_only))
+        return self._call(lambda: self._calls.put(document, validate_only, if_version))
 
     def get(self, name: str, version: int = 0) -> WorkflowInfo:
         """The latest version, or the one named. NotFound when there is none."""
@@ -139,9 +169,9 @@ class Workflows:
         """The latest version of each, by name, without documents; or all versions of one, newest first."""
         return _each(self._call, lambda token: self._calls.page(name, page_size, token))
 
-    def delete(self, name: str) -> None:
-        """With its own schedule. Its runs go on."""
-        self._call(lambda: self._calls.delete(name))
+    def delete(self, name: str, *, if_version: int | None = None) -> None:
+        """With its own schedule. Its runs go on. With `if_version` as `put`."""
+        self._call(lambda: self._calls.delete(name, if_version))
 
     def start(
         self,
@@ -151,10 +181,12 @@ class Workflows:
         metadata: Mapping[str, str] | None = None,
         label: str = "",
         version: int = 0,
+        priority: int | str | None = None,
     ) -> RunInfo:
         """Starts a run. `metadata` are attributes of your own: templates read them as `context.NAME`, the run's jobs
-        have them too, and `tf.schedules.delete(metadata=…)` ends waiting runs by them."""
-        return self._call(lambda: self._calls.start(name, input, metadata or {}, label, version))
+        have them too, and `tf.schedules.delete(metadata=…)` ends waiting runs by them. `priority`: of the jobs of
+        steps that have none, 0 to 9 or a name; by default that of their tasks."""
+        return self._call(lambda: self._calls.start(name, input, metadata, label, version, priority))
 
     def get_run(self, id: str) -> RunInfo:
         """A run with its steps. NotFound when there is none of that id."""
@@ -173,7 +205,7 @@ class Workflows:
         page_size: int = PAGE_SIZE,
     ) -> Iterator[RunInfo]:
         """Newest first, without inputs, outputs and steps."""
-        return _each(self._call, lambda token: self._calls.runs(workflow, states, metadata or {}, page_size, token))
+        return _each(self._call, lambda token: self._calls.runs(workflow, states, metadata, page_size, token))
 
     def cancel(self, id: str) -> RunInfo:
         """It is cancelled once all that is under way has ended. FailedPrecondition when it is final already."""
@@ -195,9 +227,11 @@ class AsyncWorkflows:
         self._calls = _Calls(core)
         self._call = core.io.acall
 
-    async def put(self, document: Document, *, validate_only: bool = False) -> WorkflowInfo:
+    async def put(
+        self, document: Document, *, validate_only: bool = False, if_version: int | None = None
+    ) -> WorkflowInfo:
         """As Workflows.put."""
-        return await self._call(lambda: self._calls.put(document, validate_only))
+        return await self._call(lambda: self._calls.put(document, validate_only, if_version))
 
     async def get(self, name: str, version: int = 0) -> WorkflowInfo:
         """As Workflows.get."""
@@ -207,9 +241,9 @@ class AsyncWorkflows:
         """As Workflows.list."""
         return _aeach(self._call, lambda token: self._calls.page(name, page_size, token))
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, if_version: int | None = None) -> None:
         """As Workflows.delete."""
-        await self._call(lambda: self._calls.delete(name))
+        await self._call(lambda: self._calls.delete(name, if_version))
 
     async def start(
         self,
@@ -219,9 +253,10 @@ class AsyncWorkflows:
         metadata: Mapping[str, str] | None = None,
         label: str = "",
         version: int = 0,
+        priority: int | str | None = None,
     ) -> RunInfo:
         """As Workflows.start."""
-        return await self._call(lambda: self._calls.start(name, input, metadata or {}, label, version))
+        return await self._call(lambda: self._calls.start(name, input, metadata, label, version, priority))
 
     async def get_run(self, id: str) -> RunInfo:
         """As Workflows.get_run."""
@@ -240,7 +275,7 @@ class AsyncWorkflows:
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[RunInfo]:
         """As Workflows.runs."""
-        return _aeach(self._call, lambda token: self._calls.runs(workflow, states, metadata or {}, page_size, token))
+        return _aeach(self._call, lambda token: self._calls.runs(workflow, states, metadata, page_size, token))
 
     async def cancel(self, id: str) -> RunInfo:
         """As Workflows.cancel."""

@@ -25,15 +25,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from taskflow._resources import JobInfo
     from taskflow._workflow_values import RunInfo
 
 
+def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error: BaseException = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def _reduce(error: BaseException) -> tuple[Any, ...]:
+    """For pickle and copy: by its state. Exception's own way calls `__init__` with `args`, which most classes here, and
+    subclasses with an `__init__` of their own, cannot take; a process pool then hangs on the error it should raise."""
+    return _rebuilt, (type(error), error.args, error.__dict__.copy())
+
+
 class TaskFlowError(Exception):
     """Base of the tree. `reason` is a stable word for programs, '' where there is none."""
+
+    __reduce__ = _reduce
 
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
@@ -120,9 +135,13 @@ class RunCancelled(RunUnsuccessful):
 class Signal(Exception):
     """Base of what a handler raises to say what becomes of its attempt."""
 
+    __reduce__ = _reduce
+
 
 class Retry(Signal):
     """The attempt failed; try again after `delay` (seconds), or by the job's backoff. Uses a try."""
+
+    delay: float | None = None  # of a subclass that does not call this __init__: the job's backoff
 
     def __init__(self, message: str = "the handler asked for another try", *, delay: float | timedelta | None = None):
         super().__init__(message)
@@ -151,9 +170,15 @@ class Cancelled(Signal):
         super().__init__(message)
 
 
-def _seconds(delay: float | timedelta | None) -> float | None:
-    if isinstance(delay, timedelta):
-        delay = delay.total_seconds()
-    if delay is not None and not 0 <= delay < 10 * 365 * 86_400:
-        raise InvalidArgument(f"delay: {delay} is not a number of seconds from 0 to ten years", field="delay")
-    return delay
+def _seconds(delay: object) -> float | None:
+    """A delay in seconds; InvalidArgument for anything that is not one."""
+    if delay is None:
+        return None
+    given = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    try:
+        seconds = -1.0 if isinstance(given, (str, bytes)) else float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1.0
+    if not 0 <= seconds < 10 * 365 * 86_400:
+        raise InvalidArgument(f"delay: {given} is not a number of seconds from 0 to ten years", field="delay")
+    return seconds

@@ -37,13 +37,13 @@ from taskflow._handles import _Handle
 from taskflow._options import check_name, seconds
 from taskflow._resources import JobInfo
 from taskflow._tasks import Handler, make_handler
-from taskflow._testing_apps import REPLACED, check, install, off_loop
+from taskflow._testing_apps import REPLACED, check, fill, install, off_loop
 from taskflow._testing_clock import MovedClock
 from taskflow._testing_core import MemoryCore, qualified
 from taskflow._testing_jobs import MemoryJob
 from taskflow._testing_worker import MemoryWorker
 from taskflow._worker_options import DEFAULT_CONCURRENCY
-from taskflow.v1 import jobs_pb2
+from taskflow.v1 import jobs_pb2, worker_pb2
 
 __all__ = ["MemoryCluster", "MemoryJob", "cluster"]
 
@@ -113,7 +113,9 @@ class MemoryCluster:
     def handle(self, queue: str, handler: Callable[..., Any]) -> None:
         """Runs the jobs of `queue` that have no task by `handler`, as `run(queue, handler=…)` does."""
         name = qualified(check_name(queue, "queue"))
-        self.queue_handlers[name] = make_handler(name, handler, None)
+        made = make_handler(name, handler, None)
+        made.binding.check_queue_handler()
+        self.queue_handlers[name] = made
 
     @property
     def jobs(self) -> list[MemoryJob]:
@@ -156,16 +158,20 @@ class MemoryCluster:
         if self._closed:
             raise errors.FailedPrecondition("this cluster of taskflow.testing is closed", reason="CLOSED")
         for index, spec in enumerate(specs, first):
+            fill(spec, self._defaults_of(qualified(spec.task)))
             check(spec, f"jobs[{index}]")
         with self._lock:
             return [self._admit(spec) for spec in specs]
+
+    def _defaults_of(self, task: str) -> worker_pb2.TaskDefaults | None:
+        return next((said for app in self._apps if (said := app._registry.defaults.get(task)) is not None), None)
 
     def _admit(self, spec: jobs_pb2.JobSpec) -> Created:
         spec.queue, spec.task = qualified(spec.queue), qualified(spec.task)
         if spec.key:
             key = (spec.queue.rpartition("/")[0], spec.key)
             if key in self._keys:
-                return self._keys[key].spec.id, True
+                return self._keys[key].spec.id, True, ()
         job = MemoryJob(spec, self.clock)
         if spec.HasField("run_at"):
             job.schedule(spec.run_at.ToDatetime(UTC))
@@ -175,7 +181,7 @@ class MemoryCluster:
             self._keys[key] = job
         self._jobs[job.id] = job
         self._worker.arrived(job)
-        return spec.id, False
+        return spec.id, False, ()
 
     def find(self, job_id: str) -> MemoryJob:
         try:

@@ -22,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     if arguments is None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is Python's end, which would show a trace
+        if code == 130:
+            # A call that was interrupted may still be at work in gRPC's threads, which Python's end would wait for.
+            sys.stderr.flush()
+            os._exit(code)
     sys.exit(code)
 
 

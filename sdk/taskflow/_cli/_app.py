@@ -22,9 +22,9 @@ Examples:
 Exit codes:
   0    ok
   1    the job failed or was cancelled, or there is no such job or queue
-  2    wrong use: an unknown option, bad input, a port in use
+  2    wrong usage: an unknown option, bad input, a port in use
   3    the cluster cannot be reached
-  4    the time given ran out
+  4    the timeout passed
   130  Ctrl-C
 
 \b
@@ -36,7 +36,7 @@ def command() -> Any:
     app = typer.Typer(
         name="taskflow",
         cls=PluginGroup,
-        help="TaskFlow: hand jobs to a cluster, run them, and see what became of them.",
+        help="TaskFlow: submit jobs to a cluster, run them, and inspect their outcomes.",
         epilog=_EPILOG,
         no_args_is_help=True,
         add_completion=False,

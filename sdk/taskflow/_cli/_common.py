@@ -20,7 +20,7 @@ Address = Annotated[
     typer.Option("--address", "-a", metavar="HOST:PORT", show_default=False,
                  help="The scheduler. [env: TASKFLOW_ADDRESS; default: localhost:9003]"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs: one JSON document, or one a line for lists.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON (lists: one object per line).")]
 
 
 @dataclass

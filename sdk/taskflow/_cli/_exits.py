@@ -45,7 +45,8 @@ def _usage(error: BaseException) -> tuple[int, str]:
     """A wrong call: what was wrong, and whose --help says what is right."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return USAGE, str(error)  # the whole help
-    message = one_line(error.format_message())  # type: ignore[attr-defined]
+    # «Value error» is a word of the library that checks the options.
+    message = one_line(error.format_message()).replace(": Value error, ", ": ")  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "taskflow"
     message = message[0].lower() + message[1:].rstrip(".")

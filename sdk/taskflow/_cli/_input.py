@@ -13,11 +13,12 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any, NoReturn
 
-from taskflow._policy import JobState
+from taskflow._policy import OUT_OF_RANGE, RANGE, JobState, is_instant
 
 STATES = tuple(state.name.lower() for state in JobState)
 PRIORITIES = {"low": 2, "normal": 5, "high": 7, "critical": 9}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NAME = re.compile(r"(?:[A-Za-z0-9_.-]{1,128}/)?[A-Za-z0-9_-]{1,128}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -81,6 +82,11 @@ class _Constant(ValueError):
 
 def _not_json(constant: str) -> NoReturn:
     raise _Constant(constant)
+
+
+def is_name(word: str) -> bool:
+    """Whether it can be the name of a queue or a task."""
+    return _NAME.fullmatch(word) is not None
 
 
 def states(values: Iterable[str]) -> list[str]:
@@ -152,8 +158,16 @@ def instant(value: str | None, option: str) -> datetime | None:
     try:
         parsed = datetime.fromisoformat(value)
     except ValueError:
-        raise BadInput(f"{option} {value}: give an instant like 2026-12-24T18:00:00Z (UTC without a zone)") from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+        raise BadInput(
+            f"{option} {value}: give an instant like 2026-12-24T18:00:00Z (UTC without a zone), {RANGE}"
+        ) from None
+    return _in_range(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC), value, option)
+
+
+def _in_range(found: datetime, value: str, option: str) -> datetime:
+    if not is_instant(found):
+        raise BadInput(f"{option} {value}: {OUT_OF_RANGE}")
+    return found.astimezone(UTC)
 
 
 def moment(value: str, option: str) -> datetime | None:
@@ -161,11 +175,13 @@ def moment(value: str, option: str) -> datetime | None:
     if not value:
         return None
     if _DURATION.fullmatch(value):
-        return datetime.now(UTC) - timedelta(seconds=seconds(value, option) or 0)
+        return _in_range(datetime.now(UTC) - timedelta(seconds=seconds(value, option) or 0), value, option)
     try:
         return instant(value, option)
     except BadInput:
-        raise BadInput(f"{option} {value}: give an instant like 2026-12-24T18:00:00Z, or a duration like 36h") from None
+        raise BadInput(
+            f"{option} {value}: give an instant like 2026-12-24T18:00:00Z, or a duration like 36h; {RANGE}"
+        ) from None
 
 
 def requester(content: str | None) -> dict[str, Any] | None:

@@ -14,67 +14,88 @@ from taskflow._cli._common import Address, Json, client, settle
 from taskflow._cli._exits import FAILED, Ended, one_line
 
 if TYPE_CHECKING:
-    from taskflow import TaskFlow
-    from taskflow._resources import AttemptInfo, ErrorInfo, JobInfo
+    from collections.abc import Iterable
 
-app = typer.Typer(help="Jobs: hand in, look at, wait for, cancel, retry.", no_args_is_help=True, rich_markup_mode=None)
+    from taskflow import TaskFlow
+    from taskflow._resources import AttemptInfo, ErrorInfo, JobInfo, JobWarning
+
+app = typer.Typer(help="Jobs: submit, inspect, wait for, cancel, retry.", no_args_is_help=True, rich_markup_mode=None)
 
 _TAKING_OUT = 3.0  # seconds that `cancel` waits for a job that does not run
 
 Id = Annotated[str, typer.Argument(help="The job's id.")]
-Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Wait no longer, like 30s or 5m; then exit 4.")]
+WaitTimeout = Annotated[str | None, typer.Option(
+    metavar="TIME", help="Maximum wait, like 30s or 5m; then exit 4, and the job continues.", show_default=False)]
+NoTimeout = Annotated[str | None, typer.Option("--timeout", hidden=True)]
 
 
 @app.command("new", epilog="""\b
 Examples:
   taskflow job new emails '{"to": "ada@example.org"}' --retries 5
-  taskflow job new emails @mail.json --at 2026-12-24T18:00:00Z
-  echo '[1, 2, 3]' | taskflow job new numbers - --task add --wait --json
+  taskflow job new emails @mail.json --run-at 2026-12-24T18:00:00Z
+  taskflow job new --task send_email '{"to": "ada@example.org"}'     # to the task's own queue, with its options
+  echo '[1, 2, 3]' | taskflow job new numbers - --task add --wait --wait-timeout 1m --json
   taskflow job new notes 'plain words' --text --key note-42""")
 def new(
     context: typer.Context,
-    queue: Annotated[str, typer.Argument(help="Made if there is none of this name.")],
+    queue: Annotated[str | None, typer.Argument(
+        help="The queue, made by its first job; with --task the task's own by default.", show_default=False)] = None,
     payload: Annotated[str | None, typer.Argument(
         help="JSON, @FILE, or - for standard input; null by default.", show_default=False)] = None,
     task: Annotated[str | None, typer.Option(metavar="NAME", help="The task; else the queue's own handler.")] = None,
-    retries: Annotated[int, typer.Option(metavar="N", help="Further tries after the first.")] = 0,
+    retries: Annotated[int | None, typer.Option(
+        metavar="N", help="Further tries after the first; by default the task's, or 0.", show_default=False)] = None,
     priority: Annotated[str | None, typer.Option(metavar="P", help="0 to 9, or low, normal, high, critical.")] = None,
-    delay: Annotated[str | None, typer.Option(metavar="TIME", help="Due after this, like 90s, 5m, 2h.")] = None,
-    at: Annotated[str | None, typer.Option(metavar="INSTANT", help="Due then; UTC unless it names a zone.")] = None,
-    key: Annotated[str | None, typer.Option(metavar="KEY", help="Idempotency key: a second job is not made.")] = None,
-    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Hard limit of one attempt.")] = None,
-    text: Annotated[bool, typer.Option("--text", help="The payload is text as it stands, not JSON.")] = False,
+    delay: Annotated[str | None, typer.Option(metavar="TIME", help="Due after this time, like 90s, 5m, 2h.")] = None,
+    at: Annotated[str | None, typer.Option(
+        "--run-at", "--at", metavar="INSTANT", help="An instant to be due; UTC without a zone.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Idempotency key: it makes one job only.")] = None,
+    timeout: Annotated[str | None, typer.Option(
+        metavar="TIME", help="Hard limit of one attempt, like 90s; not of --wait.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="The payload is plain text, not JSON.")] = False,
     requester: Annotated[str | None, typer.Option(
-        metavar="JSON", help="Attributes of whoever it is made for, which the handler sees.")] = None,
+        metavar="JSON", help="Attributes of the end user, for the handler.")] = None,
     label: Annotated[str | None, typer.Option(metavar="TEXT", help="A line for people.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(
+        metavar="KEY=VALUE", help="An attribute of your own, to find it by; repeat it.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag, to find it by; repeat it.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")] = False,
+    wait_timeout: WaitTimeout = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Hand in a job; prints its id once it is on disk."""
+    """Submit a job; prints its id once it is on disk."""
     options = settle(context, address, as_json)
     if delay is not None and at is not None:
-        raise _input.BadInput("give either --delay or --at, not both")
+        raise _input.BadInput("give either --delay or --run-at, not both")
+    patience = wait_time(wait_timeout, None, wait=wait)
+    queue, payload = _queue_and_payload(queue, payload, task)
     given: dict[str, Any] = {
         "task": task,
         "retries": retries,
         "priority": _input.priority(priority),
         "delay": _input.seconds(delay, "--delay"),
-        "run_at": _input.instant(at, "--at"),
+        "run_at": _input.instant(at, "--run-at"),
         "key": key,
         "timeout": _input.seconds(timeout, "--timeout"),
         "requester": _input.requester(requester),
         "label": label,
+        "metadata": _input.pairs(metadata or [], "--metadata"),
+        "tags": tag or [],
     }
     body = _input.payload(payload, text=text)
     with client(options.address) as tf:
         job = tf.new_job(queue, body, **given)
+        if not options.json:
+            warn(job.warnings)
         if wait:
             if not options.json:
                 _output.notice(f"job {job.id}")
-            finish(tf, job.id, None, options.json)
+            finish(tf, job.id, patience, options.json)
         elif options.json:
-            _output.document({"id": job.id, "queue": queue, "task": task or ""})
+            made = job.get()
+            warnings = [_plain(warning) for warning in job.warnings]
+            _output.document({"id": job.id, "queue": _queue(made), "task": made.task, "warnings": warnings})
         else:
             print(job.id)
 
@@ -83,6 +104,7 @@ def new(
 Examples:
   taskflow job list --queue emails --state failed --error ConnectionRefused --since 2h
   taskflow job list --tag nightly --metadata customer=c9
+  taskflow job list --running-longer 10m
   taskflow job list --state running --state retrying --json | jq -r .id""")
 def list_(
     context: typer.Context,
@@ -94,11 +116,15 @@ def list_(
     metadata: Annotated[list[str] | None, typer.Option(
         metavar="KEY=VALUE", help="Only with this entry of metadata; repeat it.")] = None,
     error: Annotated[str, typer.Option(
-        metavar="TEXT", help="Only whose last error has this type, or this text in its message.")] = "",
+        metavar="TEXT", help="Only with a last error of this type, or with this text in its message.")] = "",
     since: Annotated[str, typer.Option(
-        metavar="WHEN", help="Made since then: an ISO time, or 36h for so long ago. By default 7d.")] = "",
-    until: Annotated[str, typer.Option(metavar="WHEN", help="Made before then.")] = "",
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 50,
+        metavar="WHEN", help="Submitted since: an ISO time, or an age like 36h. By default 7d.")] = "",
+    until: Annotated[str, typer.Option(metavar="WHEN", help="Submitted before: likewise.")] = "",
+    worker: Annotated[str, typer.Option(
+        metavar="NAME", help="Only those that this worker has now; `taskflow workers list` shows the names.")] = "",
+    running_longer: Annotated[str | None, typer.Option(
+        metavar="DURATION", help="Only those that have been running for longer, like 10m.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of jobs.")] = 50,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -110,7 +136,8 @@ def list_(
             queue=queue, states=states, task=task, tags=tag or (), metadata=_input.pairs(metadata or [], "--metadata"),
             error=error, created_after=_input.moment(since, "--since"),
             created_before=_input.moment(until, "--until"),
-            page_size=min(limit + 1, 1000),
+            page_size=min(limit + 1, 1000), worker=worker,
+            running_longer_than=_input.seconds(running_longer, "--running-longer"),
         )  # fmt: skip
         jobs = list(islice(found, limit + 1))
     if options.json:
@@ -118,7 +145,7 @@ def list_(
     _output.table(
         ("id", "queue", "task", "state", "attempt", "created", "error"),
         (
-            (job.id, job.queue, job.task or "-", job.state, job.attempt, job.create_time, _short(job.error))
+            (job.id, _queue(job), job.task or "-", job.state, job.attempt, job.create_time, _short(job.error))
             for job in jobs[:limit]
         ),
         empty="no such jobs",
@@ -150,14 +177,19 @@ def show(context: typer.Context, id: Id, address: Address = None, as_json: Json 
 
 @app.command("wait", epilog="""\b
 Example:
-  taskflow job wait 01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c --timeout 5m && echo done""")
+  taskflow job wait 01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c --wait-timeout 5m && echo done""")
 def wait_(
-    context: typer.Context, id: Id, timeout: Timeout = None, address: Address = None, as_json: Json = False
+    context: typer.Context,
+    id: Id,
+    wait_timeout: WaitTimeout = None,
+    timeout: NoTimeout = None,
+    address: Address = None,
+    as_json: Json = False,
 ) -> None:
     """Wait until a job is final and print its result; exit 1 if it failed or was cancelled."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
-        finish(tf, id, _input.seconds(timeout, "--timeout"), options.json)
+        finish(tf, id, wait_time(wait_timeout, timeout), options.json)
 
 
 @app.command("cancel")
@@ -184,7 +216,7 @@ def cancel(
 
 @app.command("retry")
 def retry(context: typer.Context, id: Id, address: Address = None, as_json: Json = False) -> None:
-    """Run a finished job once more under the same id, with fresh tries."""
+    """Run a finished job again under the same id, with all its tries."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         job = tf.jobs.retry(id)
@@ -197,11 +229,11 @@ def retry(context: typer.Context, id: Id, address: Address = None, as_json: Json
 def logs(
     context: typer.Context,
     id: Id,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many lines.")] = 1000,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of lines.")] = 1000,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a job's handler logged, oldest first."""
+    """Print the log lines of a job, oldest first."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         lines = list(islice(tf.jobs.logs(id), limit))
@@ -213,6 +245,31 @@ def logs(
         return _output.notice("no log lines")
     for line in lines:
         print(f"{_output.cell(line.time)}  {line.level:7}  #{line.attempt}  {_output.cell(line.message)}")
+
+
+def warn(warnings: Iterable[JobWarning]) -> None:
+    """Says on standard error why nobody is there to run it."""
+    for warning in warnings:
+        _output.notice(f"warning: {_output.cell(warning.message)}")
+
+
+def wait_time(wait_timeout: str | None, timeout: str | None, *, wait: bool = True) -> float | None:
+    """Seconds of --wait-timeout. BadInput where nobody waits, and for --timeout, which limits an attempt elsewhere."""
+    if timeout is not None:
+        said = "--timeout is the hard limit of an attempt, given with the job; the limit of a wait is --wait-timeout"
+        raise _input.BadInput(said)
+    if wait_timeout is not None and not wait:
+        raise _input.BadInput("--wait-timeout is for --wait: give both")
+    return _input.seconds(wait_timeout, "--wait-timeout")
+
+
+def _queue_and_payload(queue: str | None, payload: str | None, task: str | None) -> tuple[str | None, str | None]:
+    """With --task the queue may be left out: then the first argument is the payload, unless it could be a queue."""
+    if queue is None and task is None:
+        raise _input.BadInput("missing argument QUEUE: give it, or --task for the queue of a task")
+    if task is not None and payload is None and queue is not None and (queue == "-" or not _input.is_name(queue)):
+        return None, queue
+    return queue, payload
 
 
 def finish(tf: TaskFlow, id: str, timeout: float | None, as_json: bool) -> None:
@@ -239,14 +296,16 @@ def finish(tf: TaskFlow, id: str, timeout: float | None, as_json: bool) -> None:
 def _print_job(job: JobInfo) -> None:
     _output.fields((
         ("id", job.id),
-        ("queue", job.queue),
+        ("queue", _queue(job)),
         ("task", job.task),
         ("state", f"{job.state.value}, being cancelled" if job.cancelling else job.state),
+        ("warning", "; ".join(map(str, job.warnings))),
         ("payload", job.payload),
         ("result", job.result),
         ("error", str(job.error) if job.error else None),
         ("attempt", f"{job.attempt} ({job.retries} retries allowed)"),
         ("priority", job.priority),
+        ("timeout", _output.duration(job.timeout) if job.timeout else None),
         ("key", job.key),
         ("progress", _progress(job)),
         ("created", job.create_time),
@@ -259,6 +318,11 @@ def _print_job(job: JobInfo) -> None:
         ("label", job.label),
         ("requester", dict(job.requester)),
     ))  # fmt: skip
+
+
+def _queue(job: JobInfo) -> str:
+    """As every command takes it."""
+    return job.queue if job.namespace in ("", "default") else f"{job.namespace}/{job.queue}"
 
 
 def _progress(job: JobInfo) -> str:

@@ -23,7 +23,7 @@ def list_namespaces(context: typer.Context, address: Address = None, as_json: Js
     _output.table(("namespace", "app url", "created"), ((s.name, s.app_url, s.create_time) for s in found), empty="")
 
 
-AppUrl = Annotated[str, typer.Option("--app-url", metavar="URL", help="What relative URLs of its calls are added to.")]
+AppUrl = Annotated[str, typer.Option("--app-url", metavar="URL", help="Base of relative URLs in its calls.")]
 
 
 @app.command("create")
@@ -33,7 +33,7 @@ def create_namespace(
     app_url: AppUrl = "",
     address: Address = None,
 ) -> None:
-    """Make a namespace."""
+    """Create a namespace."""
     options = settle(context, address, False)
     with client(options.address) as tf:
         tf.namespaces.create(name, app_url=app_url)

@@ -20,13 +20,22 @@ _COLOURS = {
 
 def document(value: Any) -> None:
     """One JSON document on a line; indented where a person reads it."""
-    print(json.dumps(value, default=_jsonable, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+    print(as_json(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def documents(values: Iterable[Any]) -> None:
     """One JSON document a line."""
     for value in values:
-        print(json.dumps(value, default=_jsonable, ensure_ascii=False))
+        print(as_json(value))
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON that any reader takes: a number that is none of JSON's, which an older version kept, is text."""
+    try:
+        return json.dumps(value, default=_jsonable, ensure_ascii=False, allow_nan=False, indent=indent)
+    except ValueError:
+        plain = json.loads(json.dumps(value, default=_jsonable), parse_constant=str)
+        return json.dumps(plain, ensure_ascii=False, indent=indent)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -96,7 +105,7 @@ def _text(value: Any) -> str:
         case list() | tuple() if all(isinstance(each, str) for each in value):
             return ", ".join(value) or "-"
         case Mapping() | list():
-            return json.dumps(value, default=_jsonable, ensure_ascii=False)
+            return as_json(value)
         case _:
             return str(value)
 

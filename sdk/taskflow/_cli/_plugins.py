@@ -49,7 +49,7 @@ def _absent(name: str) -> Any:
     @app.command(name=name, help=_SERVER[name] + " (needs taskflow-server)",
                  context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []})
     def absent() -> None:
-        raise BadInput(f"taskflow {name} is part of the server: pip install 'taskflow-server[embedded]'")
+        raise BadInput(f"taskflow {name} is part of the server; in a clone: pip install '.[embedded]'")
 
     return get_command(app)
 

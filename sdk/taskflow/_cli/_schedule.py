@@ -12,19 +12,21 @@ import typer
 
 from taskflow._cli import _input, _output
 from taskflow._cli._common import Address, Json, client, settle
+from taskflow._cli._job import warn
+from taskflow._texts import counted
 
 if TYPE_CHECKING:
     from taskflow import TaskFlow
     from taskflow._schedule_values import ScheduleInfo
 
 app = typer.Typer(
-    help="Schedules: make, preview, pause, look at the firings.", no_args_is_help=True, rich_markup_mode=None
+    help="Schedules: create, preview, pause, list the firings.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Id = Annotated[str, typer.Argument(help="The schedule's id.")]
-Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="Of the cron, like Europe/Berlin; UTC by default.")]
+Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="Zone of the cron, like Europe/Berlin; UTC by default.")]
 Metadata = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with this entry; repeat it.")]
-Limit = Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of lines.")]
 
 
 @app.command("create", epilog="""\b
@@ -36,26 +38,26 @@ Examples:
 def create(
     context: typer.Context,
     task: Annotated[str, typer.Argument(show_default=False,
-        help="The task to run: a handler's name, or a named task's. Left out with --workflow.")] = "",
+        help="The task to run: the name of a handler or of a named task. Not with --workflow.")] = "",
     cron: Annotated[str | None, typer.Argument(
-        help='Five fields, six with the seconds first, or @daily and the like.', show_default=False)] = None,
+        help='Five fields, six with the seconds first, or @daily and so on.', show_default=False)] = None,
     workflow: Annotated[str, typer.Option(
         metavar="NAME", help="Run this workflow instead of a task, with the payload as its input.")] = "",
     at: Annotated[str | None, typer.Option(
-        metavar="INSTANT", help="Once, instead of a cron; UTC unless it names a zone.")] = None,
+        metavar="INSTANT", help="Fire once, instead of a cron; UTC unless it names a zone.")] = None,
     zone: Zone = None,
-    start: Annotated[str | None, typer.Option(metavar="INSTANT", help="Not before.")] = None,
-    end: Annotated[str | None, typer.Option(metavar="INSTANT", help="Not after.")] = None,
+    start: Annotated[str | None, typer.Option(metavar="INSTANT", help="No firing before this.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="INSTANT", help="No firing after this.")] = None,
     payload: Annotated[str | None, typer.Option(
-        metavar="PAYLOAD", help="Of its jobs: JSON, @FILE, or - for standard input.")] = None,
+        metavar="PAYLOAD", help="Payload of its jobs: JSON, @FILE, or - for standard input.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(
-        metavar="KEY=VALUE", help="Your own, also on its jobs; repeat it.")] = None,
+        metavar="KEY=VALUE", help="Attributes of your own, also of its jobs; repeat it.")] = None,
     misfire: Annotated[str | None, typer.Option(
         metavar="POLICY", help="For missed firings: skip, fire_once, catch_up; fire_once by default.")] = None,
     overlap: Annotated[str | None, typer.Option(
         metavar="POLICY",
         help="While its last job is unfinished: skip, allow, queue, replace; skip by default.")] = None,
-    paused: Annotated[bool, typer.Option("--paused", help="It fires only after `resume`.")] = False,
+    paused: Annotated[bool, typer.Option("--paused", help="Create it paused: it fires after `resume`.")] = False,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -85,6 +87,7 @@ def create(
     if options.json:
         return _output.document(asdict(schedule))
     print(schedule.id)
+    warn(schedule.warnings)
 
 
 @app.command("list", epilog="""\b
@@ -169,12 +172,12 @@ def preview(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="CRON|ID", help="A cron expression, or a schedule's id.")],
     zone: Zone = None,
-    count: Annotated[int, typer.Option("--count", "-n", metavar="N", min=1, help="So many instants.")] = 10,
-    after: Annotated[str | None, typer.Option(metavar="INSTANT", help="Later than this; now by default.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", metavar="N", min=1, help="Number of instants.")] = 10,
+    after: Annotated[str | None, typer.Option(metavar="INSTANT", help="Instants after this; now by default.")] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Say when a schedule fires next, or a cron expression would. Nothing is made."""
+    """Print the next instants of a schedule or a cron expression. Creates nothing."""
     options = settle(context, address, as_json)
     since = _input.instant(after, "--after")
     if _is_id(what) and zone is not None:
@@ -194,7 +197,7 @@ Example:
 def firings(
     context: typer.Context, id: Id, limit: Limit = 50, address: Address = None, as_json: Json = False
 ) -> None:
-    """List what became of a schedule's instants, newest first."""
+    """List the instants of a schedule with their states, newest first."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         found = list(islice(tf.schedules.firings(id, page_size=min(limit + 1, 1000)), limit + 1))
@@ -217,13 +220,13 @@ Examples:
 def backfill(
     context: typer.Context,
     id: Id,
-    start: Annotated[str, typer.Option(metavar="INSTANT", help="The first that may fire; UTC unless it names a zone.")],
+    start: Annotated[str, typer.Option(metavar="INSTANT", help="The first instant; UTC unless it names a zone.")],
     end: Annotated[str | None, typer.Option(
-        metavar="INSTANT", help="Only before this; now by default.", show_default=False)] = None,
+        metavar="INSTANT", help="Instants before this; now by default.", show_default=False)] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Make the jobs of a span that have none yet; prints their ids. All at once: overlap does not apply."""
+    """Submit a job for each past instant without one; prints the ids. All at once: overlap does not apply."""
     options = settle(context, address, as_json)
     first, before = _input.instant(start, "--start"), _input.instant(end, "--end")
     assert first is not None
@@ -233,7 +236,8 @@ def backfill(
         return _output.documents(asdict(firing) for firing in found.firings)
     for firing in found.firings:
         print(firing.job_id)
-    _output.notice(f"{len(found.firings)} jobs made; {found.existing} instants had one")
+    made, there = counted(len(found.firings), "job"), counted(found.existing, "instant")
+    _output.notice(f"{made} made; {there} had one")
 
 
 @app.command("delete", epilog="""\b
@@ -244,11 +248,11 @@ def delete(
     context: typer.Context,
     id: Annotated[str | None, typer.Argument(metavar="ID", help="The schedule's id.", show_default=False)] = None,
     metadata: Annotated[list[str] | None, typer.Option(
-        metavar="KEY=VALUE", help="All that have this entry; repeat it: they have all of them.")] = None,
+        metavar="KEY=VALUE", help="All schedules with this entry; repeat it for several entries.")] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Delete a schedule, or all with these entries of metadata; prints the ids. Jobs that were made stay."""
+    """Delete a schedule, or all with these entries of metadata; prints the ids. Their jobs stay."""
     options = settle(context, address, as_json)
     wanted = _input.pairs(metadata or [], "--metadata")
     if (id is None) != bool(wanted):

@@ -6,7 +6,7 @@ import os
 
 
 def serve(
-    app: str, address: str | None, concurrency: int, queues: str, grace: float, name: str | None
+    app: str, address: str | None, concurrency: int, queues: str, grace: float, name: str | None, strict: bool
 ) -> None:
     """Loads the app and runs it; returns once it has drained.
 
@@ -19,6 +19,6 @@ def serve(
     if isinstance(loaded, AsyncTaskFlow):
         import asyncio  # takes as long as all of --help
 
-        asyncio.run(loaded.run(concurrency=concurrency, queues=wanted, grace=grace, name=name))
+        asyncio.run(loaded.run(concurrency=concurrency, queues=wanted, grace=grace, name=name, strict=strict))
     else:
-        loaded.run(concurrency=concurrency, queues=wanted, grace=grace, name=name)
+        loaded.run(concurrency=concurrency, queues=wanted, grace=grace, name=name, strict=strict)

@@ -9,32 +9,34 @@ import typer
 
 from taskflow._cli import _input, _output
 from taskflow._cli._common import Address, Json, client, settle
-from taskflow._cli._job import finish
+from taskflow._cli._job import NoTimeout, WaitTimeout, finish, wait_time
 
 if TYPE_CHECKING:
     from taskflow._task_values import TaskInfo, TaskLogInfo
 
-app = typer.Typer(help="Named tasks: make, run by name, change, remove.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Named tasks: create, run by name, update, remove.", no_args_is_help=True, rich_markup_mode=None)
 
 Task = Annotated[str, typer.Argument(metavar="TASK", help="The task's name or id.")]
 Target = Annotated[str | None, typer.Option(
-    metavar="NAME", help="The handler that runs it; by default the one of the task's name.", show_default=False)]
-Queue = Annotated[str | None, typer.Option(metavar="NAME", help="Where its jobs wait.")]
+    metavar="NAME", help="The handler that runs it; by default the one with the task's name.", show_default=False)]
+Queue = Annotated[str | None, typer.Option(metavar="NAME", help="Queue of its jobs.")]
 Cron = Annotated[str | None, typer.Option(
-    metavar="CRON", help='Run it by this, like "0 8 * * mon" or @daily.', show_default=False)]
-Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="The schedule's, like Europe/Berlin; UTC by default.")]
+    metavar="CRON", help='Its schedule, like "0 8 * * mon" or @daily.', show_default=False)]
+Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="Its zone, like Europe/Berlin; UTC by default.")]
 Retries = Annotated[int | None, typer.Option(metavar="N", help="Further tries after the first.")]
 Priority = Annotated[str | None, typer.Option(metavar="P", help="0 to 9, or low, normal, high, critical.")]
 Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Hard limit of one attempt, like 90s; or none.")]
 Beat = Annotated[str | None, typer.Option(
-    "--heartbeat-timeout", metavar="TIME", help="The handler must beat at least so often; or none.")]
+    "--heartbeat-timeout", metavar="TIME", help="Maximum time between heartbeats of the handler; or none.")]
 Backoff = Annotated[str | None, typer.Option(
     metavar="FIRST:FACTOR:LIMIT", help="Delay before further tries, like 1s:2:10m; or none for the default.")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Of its jobs; repeat it.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag of its jobs; repeat it.")]
 Metadata = Annotated[list[str] | None, typer.Option(
-    metavar="KEY=VALUE", help="Your own, on its jobs; repeat it.")]
+    metavar="KEY=VALUE", help="Attributes of its jobs; repeat it.")]
+Payload = Annotated[str | None, typer.Option(
+    metavar="JSON", help="Payload of its jobs that bring none: JSON, or @FILE.", show_default=False)]
 Title = Annotated[str | None, typer.Option(metavar="TEXT", help="A line for people.")]
-Description = Annotated[str | None, typer.Option(metavar="TEXT", help="More for people.")]
+Description = Annotated[str | None, typer.Option(metavar="TEXT", help="A description for people.")]
 
 
 @app.command("create", epilog="""\b
@@ -43,7 +45,7 @@ Examples:
   taskflow task create monday-report --target report --queue reports --schedule "0 8 * * mon" --zone Europe/Berlin""")
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Its name, which no other task has.")],
+    name: Annotated[str, typer.Argument(help="The task's name; it must be unique.")],
     target: Target = None,
     queue: Queue = None,
     schedule: Cron = None,
@@ -57,25 +59,28 @@ def create(
     metadata: Metadata = None,
     title: Title = None,
     description: Description = None,
-    inactive: Annotated[bool, typer.Option("--inactive", help="Its schedule does not fire yet.")] = False,
+    payload: Payload = None,
+    inactive: Annotated[bool, typer.Option("--inactive", help="The schedule does not fire yet.")] = False,
     require_handler: Annotated[bool, typer.Option(
-        "--require-handler", help="Refuse it where no worker has registered its handler.")] = False,
+        "--require-handler", help="Refuse a task whose handler no worker has registered.")] = False,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Make a named task; prints its id."""
+    """Create a named task; prints its id."""
     options = settle(context, address, as_json)
     given = _given(
         target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
         priority=_input.priority(priority), title=title, description=description, active=False if inactive else None,
     ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata)  # fmt: skip
+    if payload is not None:
+        given["payload"] = _input.payload(payload)
     with client(options.address) as tf:
         task = tf.tasks.create(name, require_handler=require_handler, **given)
     if options.json:
         return _output.document(asdict(task))
     print(task.id)
     if "HANDLER_NOT_SEEN" in task.warnings:
-        _output.notice(f"no worker has registered the handler {task.target} yet")
+        _output.notice(f"no worker has ever registered the handler {task.target}")
 
 
 @app.command("list", epilog="\b\nExample:\n  taskflow task list --json | jq -r 'select(.active) | .name'")
@@ -89,7 +94,8 @@ def list_(context: typer.Context, address: Address = None, as_json: Json = False
     _output.table(
         ("task", "queue", "active", "schedule", "zone", "last run", "next run", "title"),
         (
-            (t.name, t.queue, t.active, t.schedule or "-", t.time_zone or "-", t.last_run_at, t.next_run_at, t.title)
+            (_full_name(t), t.queue, t.active, t.schedule or "-", t.time_zone or "-", t.last_run_at, t.next_run_at,
+             t.title)
             for t in tasks
         ),
         empty="no tasks yet; make one with: taskflow task create NAME",
@@ -107,32 +113,36 @@ def show(context: typer.Context, task: Task, address: Address = None, as_json: J
 @app.command("run", epilog="""\b
 Examples:
   taskflow task run report '{"month": "2027-03"}'
-  taskflow task run report @month.json --wait --timeout 5m
+  taskflow task run report @month.json --wait --wait-timeout 5m
+  taskflow task run report --run-at 2027-03-01T06:00Z --priority high
   taskflow task run report --requester '{"user": "u1", "roles": ["editor"]}'
   taskflow task run report --result --json | jq .result""")
 def run(
     context: typer.Context,
     task: Task,
     payload: Annotated[str | None, typer.Argument(
-        help="JSON, @FILE, or - for standard input; null by default.", show_default=False)] = None,
-    text: Annotated[bool, typer.Option("--text", help="The payload is text as it stands, not JSON.")] = False,
+        help="JSON, @FILE, or - for standard input; the task's own by default.", show_default=False)] = None,
+    text: Annotated[bool, typer.Option("--text", help="The payload is plain text, not JSON.")] = False,
     requester: Annotated[str | None, typer.Option(
-        metavar="JSON", help="Attributes of whoever it is made for, which the handler sees.")] = None,
+        metavar="JSON", help="Attributes of the end user, for the handler.")] = None,
+    run_at: Annotated[str | None, typer.Option(
+        "--run-at", metavar="TIME", help="When it is due, in ISO 8601; at once by default.",
+        show_default=False)] = None,
+    priority: Priority = None,
     wait: Annotated[bool, typer.Option("--wait", "--result", help="Wait for the end and print the result.")] = False,
-    timeout: Annotated[str | None, typer.Option(
-        metavar="TIME", help="With --wait: no longer, like 30s or 5m; then exit 4, and the job goes on.")] = None,
+    wait_timeout: WaitTimeout = None,
+    timeout: NoTimeout = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Make a job of a task, also of an inactive one; prints the job's id."""
+    """Submit a job of a task, also of an inactive one; prints the job's id."""
     options = settle(context, address, as_json)
-    patience = _input.seconds(timeout, "--timeout")
-    if patience is not None and not wait:
-        raise _input.BadInput("--timeout is for --wait: give both")
+    patience = wait_time(wait_timeout, timeout, wait=wait)
     body = _input.payload(payload, text=text)
     attributes = _input.requester(requester)
+    due, rank = _input.instant(run_at, "--run-at"), _input.priority(priority)
     with client(options.address) as tf:
-        job = tf.tasks.run(task, body, requester=attributes)
+        job = tf.tasks.run(task, body, requester=attributes, run_at=due, priority=rank)
         if wait:
             if not options.json:
                 _output.notice(f"job {job.id}")
@@ -148,11 +158,11 @@ Examples:
   taskflow task update report --schedule "30 7 * * *" --zone Europe/Berlin
   taskflow task update report --schedule ""                # no schedule any more
   taskflow task update report --timeout none --backoff 10s:2:1h
-  taskflow task update report --inactive                   # its schedule fires no more; run still works""")
+  taskflow task update report --inactive                   # stops its schedule; run still works""")
 def update(
     context: typer.Context,
     task: Task,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Another name.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
     target: Target = None,
     queue: Queue = None,
     schedule: Cron = None,
@@ -166,17 +176,20 @@ def update(
     metadata: Metadata = None,
     title: Title = None,
     description: Description = None,
+    payload: Payload = None,
     active: Annotated[bool | None, typer.Option(
         "--active/--inactive", help="Whether its schedule fires.", show_default=False)] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Change what is given. Another schedule counts from now."""
+    """Change the given fields. A new schedule counts from now."""
     options = settle(context, address, as_json)
     given = _given(
         name=name, target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
         priority=_input.priority(priority), title=title, description=description, active=active,
     ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata)  # fmt: skip
+    if payload is not None:
+        given["payload"] = _input.payload(payload)
     if not given:
         raise _input.BadInput("nothing to change: give an option, like --queue; see `taskflow task update --help`")
     with client(options.address) as tf:
@@ -185,7 +198,7 @@ def update(
 
 @app.command("remove")
 def remove(context: typer.Context, task: Task, address: Address = None, as_json: Json = False) -> None:
-    """Remove a task with its own schedule; jobs that were made stay."""
+    """Remove a task with its own schedule; its jobs stay."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         tf.tasks.remove(task)
@@ -200,13 +213,13 @@ Examples:
   taskflow task logs --json | jq -r .job_id                # of all tasks""")
 def logs(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A name or id; all tasks without it.")] = "",
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A name or id; by default all tasks.")] = "",
     type: Annotated[str, typer.Option(metavar="TYPE", help="Only completed, or only failed.")] = "",
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Maximum number of runs.")] = 50,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """List the runs that ended, newest first, with what they gave."""
+    """List the runs that ended with their results, newest first."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         found = tf.tasks.logs(task, limit=limit, type=type)
@@ -219,6 +232,11 @@ def logs(
     )
     if found.count > len(found.logs):
         _output.notice(f"{found.count:,} in all")
+
+
+def _full_name(task: TaskInfo) -> str:
+    """As every command takes it."""
+    return task.name if task.namespace in ("", "default") else f"{task.namespace}/{task.name}"
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -247,7 +265,7 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
     if as_json:
         return _output.document(asdict(task))
     _output.fields((
-        ("task", task.name),
+        ("task", _full_name(task)),
         ("id", task.id),
         ("title", task.title),
         ("description", task.description),
@@ -261,6 +279,7 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
         ("backoff", _delays(task)),
         ("tags", list(task.tags)),
         ("metadata", task.metadata),
+        ("payload", "" if task.payload is None else _output.shorten(_output.cell(task.payload))),
         ("schedule", task.schedule),
         ("zone", task.time_zone),
         ("last run", task.last_run_at),
@@ -276,6 +295,8 @@ def _length(seconds: float | None) -> str:
 def _delays(task: TaskInfo) -> str:
     if (delays := task.backoff) is None:
         return ""
+    if delays.factor == 1 or delays.first >= delays.limit:
+        return f"{min(delays.first, delays.limit):g} s"
     return f"{delays.first:g} s, times {delays.factor:g}, at most {delays.limit:g} s"
 
 

@@ -16,6 +16,7 @@ from taskflow._cli import _input, _output
 from taskflow._cli._common import Address, Json, client, settle
 from taskflow._cli._exits import DEADLINE, FAILED, USAGE, Ended
 from taskflow._cli._graph import mermaid
+from taskflow._cli._job import NoTimeout, WaitTimeout, wait_time, warn
 
 if TYPE_CHECKING:
     from taskflow import RunInfo, WorkflowInfo
@@ -25,42 +26,51 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The workflow's name.")]
+IfVersion = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, help="Only while N is its latest version; 0: while there is none.", show_default=False
+    ),
+]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
-Limit = Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of lines.")]
 
 
 @app.command("put", epilog="""\b
 Examples:
   taskflow workflow put campaign.json
-  taskflow workflow put campaign.json --check""")
+  taskflow workflow put campaign.json --check
+  taskflow workflow put campaign.json --if-version 3""")
 def put(
     context: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A JSON document, or - for standard input.")],
-    check: Annotated[bool, typer.Option("--check", help="Say what is wrong with it, and store nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Report its errors, and store nothing.")] = False,
+    if_version: IfVersion = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Store a version of a workflow; the same document again makes none."""
+    """Store a version of a workflow; an unchanged document makes none."""
     from taskflow.errors import InvalidArgument
 
     options = settle(context, address, as_json)
     text = _read(file)
     try:
         with client(options.address) as tf:
-            workflow = tf.workflows.put(text, validate_only=check)
+            workflow = tf.workflows.put(text, validate_only=check, if_version=if_version)
     except InvalidArgument as wrong:
         if len(wrong.problems) < 2:
             raise
         raise Ended(USAGE, "\n  ".join(["the document is wrong:", *map(": ".join, wrong.problems)])) from None
     if options.json:
         return _output.document(asdict(workflow))
+    warn(workflow.warnings)
     print(f"{workflow.name} is well" if check else f"{workflow.name}, version {workflow.version}")
 
 
 @app.command("list")
 def list_(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The versions of this one, newest first.", show_default=False)] = "",
+    name: Annotated[str, typer.Argument(help="List its versions, newest first.", show_default=False)] = "",
     limit: Limit = 100,
     address: Address = None,
     as_json: Json = False,
@@ -85,7 +95,7 @@ Examples:
 def show(
     context: typer.Context,
     what: Annotated[str, typer.Argument(metavar="NAME|RUN", help="A workflow's name, or a run's id.")],
-    version: Annotated[int, typer.Option(metavar="N", min=0, help="Of the workflow; the latest by default.")] = 0,
+    version: Annotated[int, typer.Option(metavar="N", min=0, help="Its version; the latest by default.")] = 0,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -130,7 +140,9 @@ def runs(
 @app.command("run", epilog="""\b
 Examples:
   taskflow workflow run win-back '{"gift": "tea"}' --metadata user=u1 --metadata campaign=c9
-  taskflow workflow run nightly --wait --timeout 10m""")
+  taskflow workflow run nightly --wait --wait-timeout 10m
+  taskflow workflow run nightly --priority high
+  taskflow workflow run nightly --run-at 2027-03-01T06:00Z    # makes a schedule that fires once""")
 def run(
     context: typer.Context,
     name: Name,
@@ -140,12 +152,16 @@ def run(
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An attribute of the run; repeat it.")
     ] = None,
-    label: Annotated[str, typer.Option(help="For people.")] = "",
-    version: Annotated[int, typer.Option(metavar="N", min=0, help="The latest by default.")] = 0,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it is final; then print its output.")] = False,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long to wait, like 90s or 10m; for ever by default.")
-    ] = None,
+    label: Annotated[str, typer.Option(help="A line for people.")] = "",
+    version: Annotated[int, typer.Option(metavar="N", min=0, help="The version; the latest by default.")] = 0,
+    priority: Annotated[str | None, typer.Option(
+        metavar="P", help="Of the jobs of steps that have none: 0 to 9, or low, normal, high, critical.")] = None,
+    run_at: Annotated[str | None, typer.Option(
+        "--run-at", metavar="TIME", help="Start it then (ISO 8601): makes a schedule that fires once, prints its id.",
+        show_default=False)] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is final, and print its output.")] = False,
+    wait_timeout: WaitTimeout = None,
+    timeout: NoTimeout = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -154,10 +170,16 @@ def run(
 
     options = settle(context, address, as_json)
     attributes = _input.pairs(metadata or [], "--metadata")
-    patience = _input.seconds(timeout, "--timeout") if timeout is not None else None
+    patience = wait_time(wait_timeout, timeout, wait=wait)
+    due, rank = _input.instant(run_at, "--run-at"), _input.priority(priority)
+    if due is not None and (wait or label or version or rank is not None):
+        raise _input.BadInput("--run-at makes a schedule: give it without --wait, --label, --version and --priority")
     with client(options.address) as tf:
+        if due is not None:
+            once = tf.schedules.create(workflow=name, at=due, payload=_input.payload(input), metadata=attributes)
+            return _output.document(asdict(once)) if options.json else print(once.id)
         started = tf.workflows.start(
-            name, _input.payload(input), metadata=attributes, label=label, version=version
+            name, _input.payload(input), metadata=attributes, label=label, version=version, priority=rank
         )
         if not wait:
             return _output.document(asdict(started)) if options.json else print(started.id)
@@ -207,7 +229,7 @@ def signal(
 
 @app.command("cancel")
 def cancel(context: typer.Context, id: RunId, address: Address = None, as_json: Json = False) -> None:
-    """Cancel a run: what is under way is cancelled first."""
+    """Cancel a run, and first its unfinished jobs."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         run = tf.workflows.cancel(id)
@@ -216,7 +238,7 @@ def cancel(context: typer.Context, id: RunId, address: Address = None, as_json: 
 
 @app.command("retry")
 def retry(context: typer.Context, id: RunId, address: Address = None, as_json: Json = False) -> None:
-    """Let a failed or cancelled run go on from what failed."""
+    """Resume a failed or cancelled run from the failed steps."""
     options = settle(context, address, as_json)
     with client(options.address) as tf:
         run = tf.workflows.retry(id)
@@ -224,11 +246,11 @@ def retry(context: typer.Context, id: RunId, address: Address = None, as_json: J
 
 
 @app.command("delete")
-def delete(context: typer.Context, name: Name, address: Address = None) -> None:
-    """Delete a workflow with its own schedule. Its runs go on."""
+def delete(context: typer.Context, name: Name, if_version: IfVersion = None, address: Address = None) -> None:
+    """Delete a workflow with its own schedule. Its runs continue."""
     options = settle(context, address, False)
     with client(options.address) as tf:
-        tf.workflows.delete(name)
+        tf.workflows.delete(name, if_version=if_version)
 
 
 def _read(file: str) -> str:
@@ -258,6 +280,7 @@ def _show(shown: RunInfo | WorkflowInfo) -> None:
         fields = (
             ("workflow", shown.name), ("version", shown.version), ("title", shown.title), ("schedule", shown.cron),
             ("next run", shown.next_run_at), ("created", shown.create_time),
+            ("warning", "; ".join(map(str, shown.warnings))),
         )  # fmt: skip
         _output.fields(fields)
         steps = (shown.document or {}).get("steps", ())

@@ -3,5 +3,11 @@
 RUN_OF_JOB, STEP_OF_JOB = "taskflow.run", "taskflow.step"
 """In the metadata of a job that a step of a workflow's run has made."""
 
+MAX_KEY = 255
+"""Characters of an idempotency key."""
+
+PRIORITY_OF_RUN = "taskflow.priority"
+"""In the metadata of a run: the priority of its jobs, where their steps have none."""
+
 BUILTIN_TASKS = frozenset({"http.call", "shell.run"})
 """The tasks of the packaged worker. They stand in no namespace: from every one they are called by these words."""

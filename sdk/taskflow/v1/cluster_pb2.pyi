@@ -217,21 +217,34 @@ class Worker(_message.Message):
     COORDINATOR_FIELD_NUMBER: _builtins.int
     SDK_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    COORDINATORS_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     host: _builtins.str
     pid: _builtins.int
     concurrency: _builtins.int
     running: _builtins.int
+    """without `requested`"""
     coordinator: _builtins.str
+    """the first of `coordinators`"""
     sdk: _builtins.str
     draining: _builtins.bool
+    requested: _builtins.int
+    """prefetched: jobs that it has beyond its slots"""
+    overdue: _builtins.int
+    """handlers that go on after the end of their attempts: each keeps one of its slots"""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def coordinators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all that it is registered with: the owner, and standbys"""
+
     def __init__(
         self,
         *,
@@ -247,10 +260,13 @@ class Worker(_message.Message):
         coordinator: _builtins.str = ...,
         sdk: _builtins.str = ...,
         draining: _builtins.bool = ...,
+        coordinators: _abc.Iterable[_builtins.str] | None = ...,
+        requested: _builtins.int = ...,
+        overdue: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "coordinator", b"coordinator", "draining", b"draining", "host", b"host", "id", b"id", "name", b"name", "pid", b"pid", "queues", b"queues", "running", b"running", "sdk", b"sdk", "start_time", b"start_time", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "coordinator", b"coordinator", "coordinators", b"coordinators", "draining", b"draining", "host", b"host", "id", b"id", "name", b"name", "overdue", b"overdue", "pid", b"pid", "queues", b"queues", "requested", b"requested", "running", b"running", "sdk", b"sdk", "start_time", b"start_time", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

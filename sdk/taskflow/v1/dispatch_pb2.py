@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from taskflow.v1 import jobs_pb2 as taskflow_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ataskflow/v1/dispatch.proto\x12\x0btaskflow.v1\x1a\x16taskflow/v1/jobs.proto\"4\n\x0cOfferRequest\x12$\n\x05lanes\x18\x01 \x03(\x0b\x32\x15.taskflow.v1.LaneJobs\"x\n\x08LaneJobs\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\n\n\x02tx\x18\x04 \x01(\x03\x12\r\n\x05shard\x18\x05 \x01(\x05\x12\"\n\x04jobs\x18\x06 \x03(\x0b\x32\x14.taskflow.v1.JobSpec\"\x0f\n\rOfferResponse\"+\n\x0cWatchRequest\x12\x0b\n\x03\x61\x64\x64\x18\x01 \x03(\x0c\x12\x0e\n\x06remove\x18\x02 \x03(\x0c\"\x1e\n\rWatchResponse\x12\r\n\x05\x66inal\x18\x01 \x03(\x0c\",\n\x0bWakeRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\x0c\x12\x0c\n\x04runs\x18\x02 \x01(\x08\"\x0e\n\x0cWakeResponse\"$\n\x10MoveClockRequest\x12\x10\n\x08moved_us\x18\x01 \x01(\x03\"\x13\n\x11MoveClockResponse\"1\n\x0f\x44\x65scribeRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\x0c\x12\r\n\x05queue\x18\x02 \x01(\t\"6\n\x10\x44\x65scribeResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.taskflow.v1.LiveJob\"\xc2\x01\n\x07LiveJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.taskflow.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x12\n\nrunning_us\x18\x05 \x01(\x03\x12\'\n\x08progress\x18\x06 \x01(\x0b\x32\x15.taskflow.v1.Progress\x12\x12\n\ncancelling\x18\x07 \x01(\x08\x12\x0f\n\x07\x65xec_id\x18\x08 \x01(\x0c\"\x17\n\x15\x44\x65scribeQueuesRequest\"@\n\x16\x44\x65scribeQueuesResponse\x12&\n\x06queues\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.LiveQueue\"U\n\tLiveQueue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x12\n\nhanded_out\x18\x02 \x01(\x03\x12\x0f\n\x07workers\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x32\xc6\x03\n\x0f\x44ispatchService\x12\x42\n\x05Offer\x12\x19.taskflow.v1.OfferRequest\x1a\x1a.taskflow.v1.OfferResponse(\x01\x30\x01\x12\x42\n\x05Watch\x12\x19.taskflow.v1.WatchRequest\x1a\x1a.taskflow.v1.WatchResponse(\x01\x30\x01\x12;\n\x04Wake\x12\x18.taskflow.v1.WakeRequest\x1a\x19.taskflow.v1.WakeResponse\x12J\n\tMoveClock\x12\x1d.taskflow.v1.MoveClockRequest\x1a\x1e.taskflow.v1.MoveClockResponse\x12G\n\x08\x44\x65scribe\x12\x1c.taskflow.v1.DescribeRequest\x1a\x1d.taskflow.v1.DescribeResponse\x12Y\n\x0e\x44\x65scribeQueues\x12\".taskflow.v1.DescribeQueuesRequest\x1a#.taskflow.v1.DescribeQueuesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ataskflow/v1/dispatch.proto\x12\x0btaskflow.v1\x1a\x16taskflow/v1/jobs.proto\"4\n\x0cOfferRequest\x12$\n\x05lanes\x18\x01 \x03(\x0b\x32\x15.taskflow.v1.LaneJobs\"x\n\x08LaneJobs\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\n\n\x02tx\x18\x04 \x01(\x03\x12\r\n\x05shard\x18\x05 \x01(\x05\x12\"\n\x04jobs\x18\x06 \x03(\x0b\x32\x14.taskflow.v1.JobSpec\"\x0f\n\rOfferResponse\"+\n\x0cWatchRequest\x12\x0b\n\x03\x61\x64\x64\x18\x01 \x03(\x0c\x12\x0e\n\x06remove\x18\x02 \x03(\x0c\"\x1e\n\rWatchResponse\x12\r\n\x05\x66inal\x18\x01 \x03(\x0c\",\n\x0bWakeRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\x0c\x12\x0c\n\x04runs\x18\x02 \x01(\x08\"\x0e\n\x0cWakeResponse\"$\n\x10MoveClockRequest\x12\x10\n\x08moved_us\x18\x01 \x01(\x03\"\x13\n\x11MoveClockResponse\"1\n\x0f\x44\x65scribeRequest\x12\x0f\n\x07job_ids\x18\x01 \x03(\x0c\x12\r\n\x05queue\x18\x02 \x01(\t\"`\n\x10\x44\x65scribeResponse\x12\"\n\x04jobs\x18\x01 \x03(\x0b\x32\x14.taskflow.v1.LiveJob\x12(\n\x07workers\x18\x02 \x03(\x0b\x32\x17.taskflow.v1.LiveWorker\"0\n\nLiveWorker\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\x0f\n\x07overdue\x18\x02 \x01(\x05\"\xc2\x01\n\x07LiveJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x0c\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.taskflow.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12\x12\n\nrunning_us\x18\x05 \x01(\x03\x12\'\n\x08progress\x18\x06 \x01(\x0b\x32\x15.taskflow.v1.Progress\x12\x12\n\ncancelling\x18\x07 \x01(\x08\x12\x0f\n\x07\x65xec_id\x18\x08 \x01(\x0c\"\x17\n\x15\x44\x65scribeQueuesRequest\"@\n\x16\x44\x65scribeQueuesResponse\x12&\n\x06queues\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.LiveQueue\"i\n\tLiveQueue\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x12\n\nhanded_out\x18\x02 \x01(\x03\x12\x0f\n\x07workers\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x12\n\nprefetched\x18\x05 \x01(\x03\x32\xc6\x03\n\x0f\x44ispatchService\x12\x42\n\x05Offer\x12\x19.taskflow.v1.OfferRequest\x1a\x1a.taskflow.v1.OfferResponse(\x01\x30\x01\x12\x42\n\x05Watch\x12\x19.taskflow.v1.WatchRequest\x1a\x1a.taskflow.v1.WatchResponse(\x01\x30\x01\x12;\n\x04Wake\x12\x18.taskflow.v1.WakeRequest\x1a\x19.taskflow.v1.WakeResponse\x12J\n\tMoveClock\x12\x1d.taskflow.v1.MoveClockRequest\x1a\x1e.taskflow.v1.MoveClockResponse\x12G\n\x08\x44\x65scribe\x12\x1c.taskflow.v1.DescribeRequest\x1a\x1d.taskflow.v1.DescribeResponse\x12Y\n\x0e\x44\x65scribeQueues\x12\".taskflow.v1.DescribeQueuesRequest\x1a#.taskflow.v1.DescribeQueuesResponseB*\n\x0eio.taskflow.v1P\x01Z\x16taskflow/v1;taskflowv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'taskflow.v1.dispatch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.taskflow.v1P\001Z\026taskflow/v1;taskflowv1'
   _globals['_OFFERREQUEST']._serialized_start=67
   _globals['_OFFERREQUEST']._serialized_end=119
   _globals['_LANEJOBS']._serialized_start=121
@@ -53,15 +54,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBEREQUEST']._serialized_start=458
   _globals['_DESCRIBEREQUEST']._serialized_end=507
   _globals['_DESCRIBERESPONSE']._serialized_start=509
-  _globals['_DESCRIBERESPONSE']._serialized_end=563
-  _globals['_LIVEJOB']._serialized_start=566
-  _globals['_LIVEJOB']._serialized_end=760
-  _globals['_DESCRIBEQUEUESREQUEST']._serialized_start=762
-  _globals['_DESCRIBEQUEUESREQUEST']._serialized_end=785
-  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_start=787
-  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_end=851
-  _globals['_LIVEQUEUE']._serialized_start=853
-  _globals['_LIVEQUEUE']._serialized_end=938
-  _globals['_DISPATCHSERVICE']._serialized_start=941
-  _globals['_DISPATCHSERVICE']._serialized_end=1395
+  _globals['_DESCRIBERESPONSE']._serialized_end=605
+  _globals['_LIVEWORKER']._serialized_start=607
+  _globals['_LIVEWORKER']._serialized_end=655
+  _globals['_LIVEJOB']._serialized_start=658
+  _globals['_LIVEJOB']._serialized_end=852
+  _globals['_DESCRIBEQUEUESREQUEST']._serialized_start=854
+  _globals['_DESCRIBEQUEUESREQUEST']._serialized_end=877
+  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_start=879
+  _globals['_DESCRIBEQUEUESRESPONSE']._serialized_end=943
+  _globals['_LIVEQUEUE']._serialized_start=945
+  _globals['_LIVEQUEUE']._serialized_end=1050
+  _globals['_DISPATCHSERVICE']._serialized_start=1053
+  _globals['_DISPATCHSERVICE']._serialized_end=1507
 # @@protoc_insertion_point(module_scope)

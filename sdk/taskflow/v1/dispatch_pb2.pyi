@@ -239,22 +239,50 @@ class DescribeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveJob]:
         """those in memory"""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveWorker]:
+        """those with overdue handlers; none where jobs were asked for"""
 
     def __init__(
         self,
         *,
         jobs: _abc.Iterable[Global___LiveJob] | None = ...,
+        workers: _abc.Iterable[Global___LiveWorker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DescribeResponse: _TypeAlias = DescribeResponse  # noqa: Y015
+
+@_typing.final
+class LiveWorker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.bytes
+    overdue: _builtins.int
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.bytes = ...,
+        overdue: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overdue", b"overdue", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveWorker: _TypeAlias = LiveWorker  # noqa: Y015
 
 @_typing.final
 class LiveJob(_message.Message):
@@ -340,10 +368,13 @@ class LiveQueue(_message.Message):
     HANDED_OUT_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PREFETCHED_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     handed_out: _builtins.int
     workers: _builtins.int
     memory_bytes: _builtins.int
+    prefetched: _builtins.int
+    """of `handed_out`: beyond the slots of their workers"""
     def __init__(
         self,
         *,
@@ -351,10 +382,11 @@ class LiveQueue(_message.Message):
         handed_out: _builtins.int = ...,
         workers: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
+        prefetched: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_out", b"handed_out", "memory_bytes", b"memory_bytes", "queue", b"queue", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_out", b"handed_out", "memory_bytes", b"memory_bytes", "prefetched", b"prefetched", "queue", b"queue", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -137,19 +137,27 @@ class JobSpec(_message.Message):
     Refused when its time is more than an hour from the database's.
     """
     queue: _builtins.str
+    """Empty, with a task: as the task says, or `default`."""
     task: _builtins.str
-    """Empty: the job goes to a handler registered for its whole queue."""
+    """Empty: the job goes to a handler registered for its whole queue. Otherwise what is absent here of `queue`, `retries`,
+    `priority`, `options.timeout`, `options.heartbeat_timeout` and `options.backoff` is as the workers that have the task
+    have registered it (worker.proto, TaskDefaults), within a second of their registration.
+    """
     payload: _builtins.bytes
     encoding: Global___Encoding.ValueType
     retries: _builtins.int
-    """Further tries after the first."""
+    """Further tries after the first. Absent: the task's, or 0."""
     priority: _builtins.int
-    """0–9, higher first; 5 when absent."""
+    """0–9, higher first. Absent: the task's, or 5."""
     key: _builtins.str
-    """Idempotency key, unique in its namespace: a second job with it is not made, the first is answered."""
+    """Idempotency key of at most 255 characters, unique in its namespace: a second job with it is not made, the first is
+    answered.
+    """
     @_builtins.property
     def run_at(self) -> _timestamp_pb2.Timestamp:
-        """When it is due: an instant, or a delay from now by the database's clock. At most one of them."""
+        """When it is due: an instant, or a delay from now by the database's clock. At most one of them. Every instant of a
+        request lies between 1970-01-01 and 9999-01-01 (UTC).
+        """
 
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration: ...
@@ -163,20 +171,25 @@ class JobSpec(_message.Message):
         task: _builtins.str = ...,
         payload: _builtins.bytes = ...,
         encoding: Global___Encoding.ValueType = ...,
-        retries: _builtins.int = ...,
+        retries: _builtins.int | None = ...,
         priority: _builtins.int | None = ...,
         run_at: _timestamp_pb2.Timestamp | None = ...,
         delay: _duration_pb2.Duration | None = ...,
         key: _builtins.str = ...,
         options: Global___JobOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "delay", b"delay", "options", b"options", "priority", b"priority", "run_at", b"run_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "delay", b"delay", "options", b"options", "priority", b"priority", "retries", b"retries", "run_at", b"run_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "delay", b"delay", "encoding", b"encoding", "id", b"id", "key", b"key", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "run_at", b"run_at", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "delay", b"delay", "encoding", b"encoding", "id", b"id", "key", b"key", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "run_at", b"run_at", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
+    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
 
 Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
 
@@ -405,6 +418,7 @@ class Job(_message.Message):
     WORKER_FIELD_NUMBER: _builtins.int
     LAST_OUTCOME_FIELD_NUMBER: _builtins.int
     EXEC_ID_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     queue: _builtins.str
@@ -445,6 +459,10 @@ class Job(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___Progress: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Warning]:
+        """of a job that waits; of one job, not of lists"""
+
     def __init__(
         self,
         *,
@@ -472,14 +490,43 @@ class Job(_message.Message):
         worker: _builtins.str = ...,
         last_outcome: Global___Outcome.ValueType = ...,
         exec_id: _builtins.str = ...,
+        warnings: _abc.Iterable[Global___Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "options", b"options", "progress", b"progress", "run_time", b"run_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelling", b"cancelling", "create_time", b"create_time", "encoding", b"encoding", "error", b"error", "exec_id", b"exec_id", "finish_time", b"finish_time", "id", b"id", "key", b"key", "last_outcome", b"last_outcome", "namespace", b"namespace", "options", b"options", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_encoding", b"result_encoding", "retries", b"retries", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "task", b"task", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelling", b"cancelling", "create_time", b"create_time", "encoding", b"encoding", "error", b"error", "exec_id", b"exec_id", "finish_time", b"finish_time", "id", b"id", "key", b"key", "last_outcome", b"last_outcome", "namespace", b"namespace", "options", b"options", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_encoding", b"result_encoding", "retries", b"retries", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "task", b"task", "warnings", b"warnings", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Warning(_message.Message):
+    """Why nobody runs what waits. A worker may still come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """HANDLER_NOT_SEEN: no worker has ever had a handler for the task. NO_LIVE_WORKER: none has one now for the task, or for
+    jobs without a task in the queue. QUEUE_NOT_SERVED: those that have one take no jobs from the queue.
+    """
+    message: _builtins.str
+    """a line for people, with names that are near"""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
 class CreateJobRequest(_message.Message):
@@ -534,6 +581,7 @@ class CreateJobsResponse(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     EXISTING_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """one for each job asked for, in order"""
@@ -546,20 +594,51 @@ class CreateJobsResponse(_message.Message):
     def existing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """places of those whose key named a job that was there already"""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemWarning]:
+        """of jobs that nobody is there to run"""
+
     def __init__(
         self,
         *,
         ids: _abc.Iterable[_builtins.bytes] | None = ...,
         errors: _abc.Iterable[Global___ItemError] | None = ...,
         existing: _abc.Iterable[_builtins.int] | None = ...,
+        warnings: _abc.Iterable[Global___ItemWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "existing", b"existing", "ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "existing", b"existing", "ids", b"ids", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateJobsResponse: _TypeAlias = CreateJobsResponse  # noqa: Y015
+
+@_typing.final
+class ItemWarning(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEXES_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """places of the jobs that it is about"""
+
+    @_builtins.property
+    def warning(self) -> Global___Warning: ...
+    def __init__(
+        self,
+        *,
+        indexes: _abc.Iterable[_builtins.int] | None = ...,
+        warning: Global___Warning | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["warning", b"warning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indexes", b"indexes", "warning", b"warning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemWarning: _TypeAlias = ItemWarning  # noqa: Y015
 
 @_typing.final
 class ItemError(_message.Message):
@@ -650,6 +729,8 @@ class ListJobsRequest(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    RUNNING_LONGER_THAN_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """empty: all"""
     task: _builtins.str
@@ -660,6 +741,8 @@ class ListJobsRequest(_message.Message):
     """Whose last attempt's error has this type, or this text in its message, in whatever case. Without `states`: of those
     that failed or were cancelled.
     """
+    worker: _builtins.str
+    """That the live worker or executor of this name has now. Without `states`: requested and running ones."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
         """empty: all"""
@@ -680,6 +763,10 @@ class ListJobsRequest(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """that have all of these entries"""
 
+    @_builtins.property
+    def running_longer_than(self) -> _duration_pb2.Duration:
+        """That have been running for longer than this. Without `states`: running ones."""
+
     def __init__(
         self,
         *,
@@ -693,10 +780,12 @@ class ListJobsRequest(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         error: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        running_longer_than: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_after", b"create_after", "create_before", b"create_before"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_after", b"create_after", "create_before", b"create_before", "running_longer_than", b"running_longer_than"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_after", b"create_after", "create_before", b"create_before", "error", b"error", "metadata", b"metadata", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "states", b"states", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_after", b"create_after", "create_before", b"create_before", "error", b"error", "metadata", b"metadata", "page_size", b"page_size", "page_token", b"page_token", "queue", b"queue", "running_longer_than", b"running_longer_than", "states", b"states", "tags", b"tags", "task", b"task", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -737,17 +826,21 @@ class CancelJobRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     reason: _builtins.str
+    actor: _builtins.str
+    """Who asks, for the view `taskflow.events`; cut at 200 characters. The caller's address when empty."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "id", b"id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -778,15 +871,19 @@ class RetryJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    actor: _builtins.str
+    """as in CancelJobRequest"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -801,7 +898,7 @@ class AwaitJobRequest(_message.Message):
     id: _builtins.str
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """60 s by default, 300 s at most"""
+        """60 s by default. INVALID_ARGUMENT over the limit, 300 s by default (TASKFLOW_MAX_WAIT): wait again."""
 
     def __init__(
         self,
@@ -816,6 +913,84 @@ class AwaitJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AwaitJobRequest: _TypeAlias = AwaitJobRequest  # noqa: Y015
+
+@_typing.final
+class StreamAwaitJobsRequest(_message.Message):
+    """All ids are 16 bytes. RESOURCE_EXHAUSTED when the stream has more waits than TASKFLOW_MAX_STREAM_WAITS."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADD_FIELD_NUMBER: _builtins.int
+    ADD_RUNS_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    LOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """jobs: each is answered when it is final"""
+
+    @_builtins.property
+    def add_runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """runs of workflows, likewise"""
+
+    @_builtins.property
+    def remove(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """jobs and runs that are no longer waited for"""
+
+    @_builtins.property
+    def look(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """jobs to be answered now, with their present state; what is waited for stays so"""
+
+    def __init__(
+        self,
+        *,
+        add: _abc.Iterable[_builtins.bytes] | None = ...,
+        add_runs: _abc.Iterable[_builtins.bytes] | None = ...,
+        remove: _abc.Iterable[_builtins.bytes] | None = ...,
+        look: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "add_runs", b"add_runs", "look", b"look", "remove", b"remove"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAwaitJobsRequest: _TypeAlias = StreamAwaitJobsRequest  # noqa: Y015
+
+@_typing.final
+class StreamAwaitJobsResponse(_message.Message):
+    """An empty one follows the first request, when what it asks was read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    FINAL_RUNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
+        """final, or looked at"""
+
+    @_builtins.property
+    def unknown(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """added or looked at, and there is no such job"""
+
+    @_builtins.property
+    def final_runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """ids; GetRun has the rest. A run that does not exist is waited for in vain"""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[Global___Job] | None = ...,
+        unknown: _abc.Iterable[_builtins.bytes] | None = ...,
+        final_runs: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final_runs", b"final_runs", "jobs", b"jobs", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAwaitJobsResponse: _TypeAlias = StreamAwaitJobsResponse  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):

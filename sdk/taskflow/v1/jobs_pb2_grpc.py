@@ -75,6 +75,11 @@ class JobServiceStub:
                 request_serializer=taskflow_dot_v1_dot_jobs__pb2.AwaitJobRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_jobs__pb2.Job.FromString,
                 _registered_method=True)
+        self.StreamAwaitJobs = channel.stream_stream(
+                '/taskflow.v1.JobService/StreamAwaitJobs',
+                request_serializer=taskflow_dot_v1_dot_jobs__pb2.StreamAwaitJobsRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_jobs__pb2.StreamAwaitJobsResponse.FromString,
+                _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/taskflow.v1.JobService/ListAttempts',
                 request_serializer=taskflow_dot_v1_dot_jobs__pb2.ListAttemptsRequest.SerializeToString,
@@ -153,6 +158,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamAwaitJobs(self, request_iterator, context):
+        """AwaitJob for a client with many waits, runs of workflows among them: all on one stream. UNAVAILABLE, or its end, says
+        nothing about the jobs: open another and add again what is still waited for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAttempts(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -207,6 +220,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.AwaitJob,
                     request_deserializer=taskflow_dot_v1_dot_jobs__pb2.AwaitJobRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_jobs__pb2.Job.SerializeToString,
+            ),
+            'StreamAwaitJobs': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamAwaitJobs,
+                    request_deserializer=taskflow_dot_v1_dot_jobs__pb2.StreamAwaitJobsRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_jobs__pb2.StreamAwaitJobsResponse.SerializeToString,
             ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
@@ -436,6 +454,33 @@ class JobService:
             '/taskflow.v1.JobService/AwaitJob',
             taskflow_dot_v1_dot_jobs__pb2.AwaitJobRequest.SerializeToString,
             taskflow_dot_v1_dot_jobs__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamAwaitJobs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/taskflow.v1.JobService/StreamAwaitJobs',
+            taskflow_dot_v1_dot_jobs__pb2.StreamAwaitJobsRequest.SerializeToString,
+            taskflow_dot_v1_dot_jobs__pb2.StreamAwaitJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class JobServiceStub:
     """
     AwaitJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.AwaitJobRequest, _jobs_pb2.Job]
     """Answers when the job is final, or with its present state when `timeout` has passed."""
+    StreamAwaitJobs: _grpc.StreamStreamMultiCallable[_jobs_pb2.StreamAwaitJobsRequest, _jobs_pb2.StreamAwaitJobsResponse]
+    """AwaitJob for a client with many waits, runs of workflows among them: all on one stream. UNAVAILABLE, or its end, says
+    nothing about the jobs: open another and add again what is still waited for.
+    """
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListAttemptsRequest, _jobs_pb2.ListAttemptsResponse]
     ListJobLogs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobLogsRequest, _jobs_pb2.ListJobLogsResponse]
 
@@ -93,6 +97,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     AwaitJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.AwaitJobRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Answers when the job is final, or with its present state when `timeout` has passed."""
+    StreamAwaitJobs: _aio.StreamStreamMultiCallable[_jobs_pb2.StreamAwaitJobsRequest, _jobs_pb2.StreamAwaitJobsResponse]  # type: ignore[assignment]
+    """AwaitJob for a client with many waits, runs of workflows among them: all on one stream. UNAVAILABLE, or its end, says
+    nothing about the jobs: open another and add again what is still waited for.
+    """
     ListAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListAttemptsRequest, _jobs_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     ListJobLogs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobLogsRequest, _jobs_pb2.ListJobLogsResponse]  # type: ignore[assignment]
 
@@ -172,6 +180,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.Job, _abc.Awaitable[_jobs_pb2.Job]]:
         """Answers when the job is final, or with its present state when `timeout` has passed."""
+
+    @_abc_1.abstractmethod
+    def StreamAwaitJobs(
+        self,
+        request_iterator: _MaybeAsyncIterator[_jobs_pb2.StreamAwaitJobsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_pb2.StreamAwaitJobsResponse], _abc.AsyncIterator[_jobs_pb2.StreamAwaitJobsResponse]]:
+        """AwaitJob for a client with many waits, runs of workflows among them: all on one stream. UNAVAILABLE, or its end, says
+        nothing about the jobs: open another and add again what is still waited for.
+        """
 
     @_abc_1.abstractmethod
     def ListAttempts(

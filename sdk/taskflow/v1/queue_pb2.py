@@ -26,39 +26,42 @@ from taskflow.v1 import jobs_pb2 as taskflow_dot_v1_dot_jobs__pb2
 from taskflow.v1 import worker_pb2 as taskflow_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17taskflow/v1/queue.proto\x12\x0btaskflow.v1\x1a\x16taskflow/v1/jobs.proto\x1a\x18taskflow/v1/worker.proto\"\xa1\x01\n\x0bPollRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\r\n\x05tasks\x18\x02 \x03(\t\x12\x16\n\x0equeue_handlers\x18\x03 \x03(\t\x12\x0e\n\x06queues\x18\x04 \x03(\t\x12\x0b\n\x03max\x18\x05 \x01(\x05\x12\x12\n\ntimeout_ms\x18\x06 \x01(\x05\x12\'\n\x08\x65xecutor\x18\x07 \x01(\x0b\x32\x15.taskflow.v1.Executor\"5\n\x0cPollResponse\x12%\n\x05lanes\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.LaneTasks\"\x80\x01\n\tLaneTasks\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\r\n\x05shard\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12&\n\x05tasks\x18\x06 \x03(\x0b\x32\x17.taskflow.v1.Assignment\"\xc2\x01\n\nAssignment\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\x0c\x12\x0e\n\x06job_id\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x05 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12\x0f\n\x07retries\x18\x06 \x01(\x05\x12\r\n\x05tries\x18\x07 \x01(\x05\x12(\n\x07options\x18\x08 \x01(\x0b\x32\x17.taskflow.v1.JobOptions\"\x0e\n\x0cStatsRequest\"c\n\rStatsResponse\x12%\n\x05lanes\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.LaneStats\x12\x15\n\rwaiting_polls\x18\x02 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\"a\n\tLaneStats\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0f\n\x07pending\x18\x04 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\"\x95\x01\n\x0b\x46\x65\x65\x64Request\x12*\n\x06shards\x18\x01 \x03(\x0b\x32\x1a.taskflow.v1.ShardValidity\x12%\n\x05lanes\x18\x02 \x03(\x0b\x32\x16.taskflow.v1.LaneTasks\x12\x0e\n\x06remove\x18\x03 \x03(\x0c\x12#\n\x06paused\x18\x04 \x01(\x0b\x32\x13.taskflow.v1.Paused\"\x18\n\x06Paused\x12\x0e\n\x06queues\x18\x01 \x03(\t\"?\n\rShardValidity\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08valid_ms\x18\x03 \x01(\x03\"\x90\x01\n\x0c\x46\x65\x65\x64Response\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x12.taskflow.v1.Hello\x12\x1f\n\x04took\x18\x02 \x03(\x0b\x32\x11.taskflow.v1.Took\x12\x0f\n\x07removed\x18\x03 \x03(\x0c\x12+\n\nsuperseded\x18\x04 \x03(\x0b\x32\x17.taskflow.v1.ShardEpoch\"E\n\x05Hello\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\'\n\x06\x65pochs\x18\x02 \x03(\x0b\x32\x17.taskflow.v1.ShardEpoch\"T\n\x04Took\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x65xec_ids\x18\x02 \x03(\x0c\x12\'\n\x08\x65xecutor\x18\x03 \x01(\x0b\x32\x15.taskflow.v1.Executor2\xcc\x01\n\x0cQueueService\x12;\n\x04Poll\x12\x18.taskflow.v1.PollRequest\x1a\x19.taskflow.v1.PollResponse\x12>\n\x05Stats\x12\x19.taskflow.v1.StatsRequest\x1a\x1a.taskflow.v1.StatsResponse\x12?\n\x04\x46\x65\x65\x64\x12\x18.taskflow.v1.FeedRequest\x1a\x19.taskflow.v1.FeedResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17taskflow/v1/queue.proto\x12\x0btaskflow.v1\x1a\x16taskflow/v1/jobs.proto\x1a\x18taskflow/v1/worker.proto\"\xb3\x01\n\x0bPollRequest\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\r\n\x05tasks\x18\x02 \x03(\t\x12\x16\n\x0equeue_handlers\x18\x03 \x03(\t\x12\x0e\n\x06queues\x18\x04 \x03(\t\x12\x0b\n\x03max\x18\x05 \x01(\x05\x12\x12\n\ntimeout_ms\x18\x06 \x01(\x05\x12\'\n\x08\x65xecutor\x18\x07 \x01(\x0b\x32\x15.taskflow.v1.Executor\x12\x10\n\x08prefetch\x18\x08 \x01(\x05\"5\n\x0cPollResponse\x12%\n\x05lanes\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.LaneTasks\"\x8f\x01\n\tLaneTasks\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\r\n\x05shard\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12&\n\x05tasks\x18\x06 \x03(\x0b\x32\x17.taskflow.v1.Assignment\x12\r\n\x05\x66irst\x18\x07 \x01(\x08\"\xe1\x01\n\nAssignment\x12\x0f\n\x07\x65xec_id\x18\x01 \x01(\x0c\x12\x0e\n\x06job_id\x18\x02 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x05 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12\x0f\n\x07retries\x18\x06 \x01(\x05\x12\r\n\x05tries\x18\x07 \x01(\x05\x12(\n\x07options\x18\x08 \x01(\x0b\x32\x17.taskflow.v1.JobOptions\x12\r\n\x05\x66\x61ult\x18\t \x01(\t\x12\x0e\n\x06\x64ue_us\x18\n \x01(\x03\"\x0e\n\x0cStatsRequest\"\x8a\x01\n\rStatsResponse\x12%\n\x05lanes\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.LaneStats\x12\x15\n\rwaiting_polls\x18\x02 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\x12%\n\texecutors\x18\x04 \x03(\x0b\x32\x12.taskflow.v1.Taker\">\n\x05Taker\x12\r\n\x05tasks\x18\x01 \x03(\t\x12\x16\n\x0equeue_handlers\x18\x02 \x03(\t\x12\x0e\n\x06queues\x18\x03 \x03(\t\"a\n\tLaneStats\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0f\n\x07pending\x18\x04 \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x03\"\x95\x01\n\x0b\x46\x65\x65\x64Request\x12*\n\x06shards\x18\x01 \x03(\x0b\x32\x1a.taskflow.v1.ShardValidity\x12%\n\x05lanes\x18\x02 \x03(\x0b\x32\x16.taskflow.v1.LaneTasks\x12\x0e\n\x06remove\x18\x03 \x03(\x0c\x12#\n\x06paused\x18\x04 \x01(\x0b\x32\x13.taskflow.v1.Paused\"\x18\n\x06Paused\x12\x0e\n\x06queues\x18\x01 \x03(\t\"?\n\rShardValidity\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x10\n\x08valid_ms\x18\x03 \x01(\x03\"\x90\x01\n\x0c\x46\x65\x65\x64Response\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x12.taskflow.v1.Hello\x12\x1f\n\x04took\x18\x02 \x03(\x0b\x32\x11.taskflow.v1.Took\x12\x0f\n\x07removed\x18\x03 \x03(\x0c\x12+\n\nsuperseded\x18\x04 \x03(\x0b\x32\x17.taskflow.v1.ShardEpoch\"[\n\x05Hello\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\'\n\x06\x65pochs\x18\x02 \x03(\x0b\x32\x17.taskflow.v1.ShardEpoch\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x03\"T\n\x04Took\x12\x11\n\tworker_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x65xec_ids\x18\x02 \x03(\x0c\x12\'\n\x08\x65xecutor\x18\x03 \x01(\x0b\x32\x15.taskflow.v1.Executor2\xcc\x01\n\x0cQueueService\x12;\n\x04Poll\x12\x18.taskflow.v1.PollRequest\x1a\x19.taskflow.v1.PollResponse\x12>\n\x05Stats\x12\x19.taskflow.v1.StatsRequest\x1a\x1a.taskflow.v1.StatsResponse\x12?\n\x04\x46\x65\x65\x64\x12\x18.taskflow.v1.FeedRequest\x1a\x19.taskflow.v1.FeedResponse(\x01\x30\x01\x42*\n\x0eio.taskflow.v1P\x01Z\x16taskflow/v1;taskflowv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'taskflow.v1.queue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.taskflow.v1P\001Z\026taskflow/v1;taskflowv1'
   _globals['_POLLREQUEST']._serialized_start=91
-  _globals['_POLLREQUEST']._serialized_end=252
-  _globals['_POLLRESPONSE']._serialized_start=254
-  _globals['_POLLRESPONSE']._serialized_end=307
-  _globals['_LANETASKS']._serialized_start=310
-  _globals['_LANETASKS']._serialized_end=438
-  _globals['_ASSIGNMENT']._serialized_start=441
-  _globals['_ASSIGNMENT']._serialized_end=635
-  _globals['_STATSREQUEST']._serialized_start=637
-  _globals['_STATSREQUEST']._serialized_end=651
-  _globals['_STATSRESPONSE']._serialized_start=653
-  _globals['_STATSRESPONSE']._serialized_end=752
-  _globals['_LANESTATS']._serialized_start=754
-  _globals['_LANESTATS']._serialized_end=851
-  _globals['_FEEDREQUEST']._serialized_start=854
-  _globals['_FEEDREQUEST']._serialized_end=1003
-  _globals['_PAUSED']._serialized_start=1005
-  _globals['_PAUSED']._serialized_end=1029
-  _globals['_SHARDVALIDITY']._serialized_start=1031
-  _globals['_SHARDVALIDITY']._serialized_end=1094
-  _globals['_FEEDRESPONSE']._serialized_start=1097
-  _globals['_FEEDRESPONSE']._serialized_end=1241
-  _globals['_HELLO']._serialized_start=1243
-  _globals['_HELLO']._serialized_end=1312
-  _globals['_TOOK']._serialized_start=1314
-  _globals['_TOOK']._serialized_end=1398
-  _globals['_QUEUESERVICE']._serialized_start=1401
-  _globals['_QUEUESERVICE']._serialized_end=1605
+  _globals['_POLLREQUEST']._serialized_end=270
+  _globals['_POLLRESPONSE']._serialized_start=272
+  _globals['_POLLRESPONSE']._serialized_end=325
+  _globals['_LANETASKS']._serialized_start=328
+  _globals['_LANETASKS']._serialized_end=471
+  _globals['_ASSIGNMENT']._serialized_start=474
+  _globals['_ASSIGNMENT']._serialized_end=699
+  _globals['_STATSREQUEST']._serialized_start=701
+  _globals['_STATSREQUEST']._serialized_end=715
+  _globals['_STATSRESPONSE']._serialized_start=718
+  _globals['_STATSRESPONSE']._serialized_end=856
+  _globals['_TAKER']._serialized_start=858
+  _globals['_TAKER']._serialized_end=920
+  _globals['_LANESTATS']._serialized_start=922
+  _globals['_LANESTATS']._serialized_end=1019
+  _globals['_FEEDREQUEST']._serialized_start=1022
+  _globals['_FEEDREQUEST']._serialized_end=1171
+  _globals['_PAUSED']._serialized_start=1173
+  _globals['_PAUSED']._serialized_end=1197
+  _globals['_SHARDVALIDITY']._serialized_start=1199
+  _globals['_SHARDVALIDITY']._serialized_end=1262
+  _globals['_FEEDRESPONSE']._serialized_start=1265
+  _globals['_FEEDRESPONSE']._serialized_end=1409
+  _globals['_HELLO']._serialized_start=1411
+  _globals['_HELLO']._serialized_end=1502
+  _globals['_TOOK']._serialized_start=1504
+  _globals['_TOOK']._serialized_end=1588
+  _globals['_QUEUESERVICE']._serialized_start=1591
+  _globals['_QUEUESERVICE']._serialized_end=1795
 # @@protoc_insertion_point(module_scope)

@@ -31,12 +31,17 @@ class PollRequest(_message.Message):
     MAX_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
     """empty for an executor"""
     max: _builtins.int
     """1 by default, 1,000 at most"""
     timeout_ms: _builtins.int
     """0: at once; 60,000 at most"""
+    prefetch: _builtins.int
+    """So many of `max` are prefetched, beyond the worker's free slots. They are handed out at once or not at all: an answer
+    after a wait has at most `max` - `prefetch` tasks.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """tasks that it has a handler for"""
@@ -63,10 +68,11 @@ class PollRequest(_message.Message):
         max: _builtins.int = ...,
         timeout_ms: _builtins.int = ...,
         executor: _worker_pb2.Executor | None = ...,
+        prefetch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "max", b"max", "queue_handlers", b"queue_handlers", "queues", b"queues", "tasks", b"tasks", "timeout_ms", b"timeout_ms", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "max", b"max", "prefetch", b"prefetch", "queue_handlers", b"queue_handlers", "queues", b"queues", "tasks", b"tasks", "timeout_ms", b"timeout_ms", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -104,11 +110,14 @@ class LaneTasks(_message.Message):
     SHARD_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     TASKS_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     task: _builtins.str
     priority: _builtins.int
     shard: _builtins.int
     epoch: _builtins.int
+    first: _builtins.bool
+    """before those that wait there: a worker had prefetched these, and returned them"""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]: ...
     def __init__(
@@ -120,10 +129,11 @@ class LaneTasks(_message.Message):
         shard: _builtins.int = ...,
         epoch: _builtins.int = ...,
         tasks: _abc.Iterable[Global___Assignment] | None = ...,
+        first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "priority", b"priority", "queue", b"queue", "shard", b"shard", "task", b"task", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "first", b"first", "priority", b"priority", "queue", b"queue", "shard", b"shard", "task", b"task", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,6 +153,8 @@ class Assignment(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     TRIES_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    DUE_US_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.bytes
     """the fencing token of this attempt; opaque"""
     job_id: _builtins.bytes
@@ -152,6 +164,10 @@ class Assignment(_message.Message):
     retries: _builtins.int
     tries: _builtins.int
     """used before this attempt"""
+    fault: _builtins.str
+    """why its row cannot be decoded; such a job is failed, and never handed out"""
+    due_us: _builtins.int
+    """of a deferred attempt: since when it may run, in microseconds since 1970; else 0"""
     @_builtins.property
     def options(self) -> _jobs_pb2.JobOptions: ...
     def __init__(
@@ -165,10 +181,12 @@ class Assignment(_message.Message):
         retries: _builtins.int = ...,
         tries: _builtins.int = ...,
         options: _jobs_pb2.JobOptions | None = ...,
+        fault: _builtins.str = ...,
+        due_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "encoding", b"encoding", "exec_id", b"exec_id", "job_id", b"job_id", "options", b"options", "payload", b"payload", "retries", b"retries", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "due_us", b"due_us", "encoding", b"encoding", "exec_id", b"exec_id", "fault", b"fault", "job_id", b"job_id", "options", b"options", "payload", b"payload", "retries", b"retries", "tries", b"tries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,24 +214,62 @@ class StatsResponse(_message.Message):
     LANES_FIELD_NUMBER: _builtins.int
     WAITING_POLLS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    EXECUTORS_FIELD_NUMBER: _builtins.int
     waiting_polls: _builtins.int
     memory_bytes: _builtins.int
     @_builtins.property
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneStats]: ...
+    @_builtins.property
+    def executors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taker]:
+        """whoever has polled without a session in the last minute (TASKFLOW_EXECUTOR_SEEN)"""
+
     def __init__(
         self,
         *,
         lanes: _abc.Iterable[Global___LaneStats] | None = ...,
         waiting_polls: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
+        executors: _abc.Iterable[Global___Taker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes", "memory_bytes", b"memory_bytes", "waiting_polls", b"waiting_polls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executors", b"executors", "lanes", b"lanes", "memory_bytes", b"memory_bytes", "waiting_polls", b"waiting_polls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatsResponse: _TypeAlias = StatsResponse  # noqa: Y015
+
+@_typing.final
+class Taker(_message.Message):
+    """What a poll asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    QUEUE_HANDLERS_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def queue_handlers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """empty: all"""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[_builtins.str] | None = ...,
+        queue_handlers: _abc.Iterable[_builtins.str] | None = ...,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_handlers", b"queue_handlers", "queues", b"queues", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taker: _TypeAlias = Taker  # noqa: Y015
 
 @_typing.final
 class LaneStats(_message.Message):
@@ -373,7 +429,10 @@ class Hello(_message.Message):
 
     INCARNATION_FIELD_NUMBER: _builtins.int
     EPOCHS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
+    memory_bytes: _builtins.int
+    """for tasks that wait, those of all lanes; 0: the feeder decides"""
     @_builtins.property
     def epochs(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.ShardEpoch]:
         """highest seen"""
@@ -383,10 +442,11 @@ class Hello(_message.Message):
         *,
         incarnation: _builtins.str = ...,
         epochs: _abc.Iterable[_worker_pb2.ShardEpoch] | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "incarnation", b"incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epochs", b"epochs", "incarnation", b"incarnation", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,27 +27,30 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from taskflow.v1 import jobs_pb2 as taskflow_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18taskflow/v1/queues.proto\x12\x0btaskflow.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16taskflow/v1/jobs.proto\"\xb1\x02\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x03\x12\x11\n\tscheduled\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x03\x12)\n\x06oldest\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07workers\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cready_capped\x18\n \x01(\x08\x12+\n\x08\x66inished\x18\x0b \x03(\x0b\x32\x19.taskflow.v1.OutcomeCount\x12\x0e\n\x06paused\x18\x0c \x01(\x08\"!\n\x11PauseQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12ResumeQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x0cOutcomeCount\x12%\n\x07outcome\x18\x01 \x01(\x0e\x32\x14.taskflow.v1.Outcome\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\":\n\x11ListQueuesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListQueuesResponse\x12\"\n\x06queues\x18\x01 \x03(\x0b\x32\x12.taskflow.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xa6\x02\n\x11QueueAdminService\x12M\n\nListQueues\x12\x1e.taskflow.v1.ListQueuesRequest\x1a\x1f.taskflow.v1.ListQueuesResponse\x12<\n\x08GetQueue\x12\x1c.taskflow.v1.GetQueueRequest\x1a\x12.taskflow.v1.Queue\x12@\n\nPauseQueue\x12\x1e.taskflow.v1.PauseQueueRequest\x1a\x12.taskflow.v1.Queue\x12\x42\n\x0bResumeQueue\x12\x1f.taskflow.v1.ResumeQueueRequest\x1a\x12.taskflow.v1.Queueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18taskflow/v1/queues.proto\x12\x0btaskflow.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16taskflow/v1/jobs.proto\"\x97\x03\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\r\n\x05ready\x18\x03 \x01(\x03\x12\x11\n\tscheduled\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x03\x12)\n\x06oldest\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07workers\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cready_capped\x18\n \x01(\x08\x12+\n\x08\x66inished\x18\x0b \x03(\x0b\x32\x19.taskflow.v1.OutcomeCount\x12\x0e\n\x06paused\x18\x0c \x01(\x08\x12\x11\n\trequested\x18\r \x01(\x03\x12\x10\n\x08\x64raining\x18\x0e \x01(\x08\x12\x17\n\x0fready_estimated\x18\x0f \x01(\x08\x12&\n\x08warnings\x18\x10 \x03(\x0b\x32\x14.taskflow.v1.Warning\"!\n\x11\x44rainQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"!\n\x11PauseQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12ResumeQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x0cOutcomeCount\x12%\n\x07outcome\x18\x01 \x01(\x0e\x32\x14.taskflow.v1.Outcome\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\":\n\x11ListQueuesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x12ListQueuesResponse\x12\"\n\x06queues\x18\x01 \x03(\x0b\x32\x12.taskflow.v1.Queue\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetQueueRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\xe8\x02\n\x11QueueAdminService\x12M\n\nListQueues\x12\x1e.taskflow.v1.ListQueuesRequest\x1a\x1f.taskflow.v1.ListQueuesResponse\x12<\n\x08GetQueue\x12\x1c.taskflow.v1.GetQueueRequest\x1a\x12.taskflow.v1.Queue\x12@\n\nPauseQueue\x12\x1e.taskflow.v1.PauseQueueRequest\x1a\x12.taskflow.v1.Queue\x12\x42\n\x0bResumeQueue\x12\x1f.taskflow.v1.ResumeQueueRequest\x1a\x12.taskflow.v1.Queue\x12@\n\nDrainQueue\x12\x1e.taskflow.v1.DrainQueueRequest\x1a\x12.taskflow.v1.QueueB*\n\x0eio.taskflow.v1P\x01Z\x16taskflow/v1;taskflowv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'taskflow.v1.queues_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\016io.taskflow.v1P\001Z\026taskflow/v1;taskflowv1'
   _globals['_QUEUE']._serialized_start=131
-  _globals['_QUEUE']._serialized_end=436
-  _globals['_PAUSEQUEUEREQUEST']._serialized_start=438
-  _globals['_PAUSEQUEUEREQUEST']._serialized_end=471
-  _globals['_RESUMEQUEUEREQUEST']._serialized_start=473
-  _globals['_RESUMEQUEUEREQUEST']._serialized_end=507
-  _globals['_OUTCOMECOUNT']._serialized_start=509
-  _globals['_OUTCOMECOUNT']._serialized_end=577
-  _globals['_LISTQUEUESREQUEST']._serialized_start=579
-  _globals['_LISTQUEUESREQUEST']._serialized_end=637
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=639
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=720
-  _globals['_GETQUEUEREQUEST']._serialized_start=722
-  _globals['_GETQUEUEREQUEST']._serialized_end=753
-  _globals['_QUEUEADMINSERVICE']._serialized_start=756
-  _globals['_QUEUEADMINSERVICE']._serialized_end=1050
+  _globals['_QUEUE']._serialized_end=538
+  _globals['_DRAINQUEUEREQUEST']._serialized_start=540
+  _globals['_DRAINQUEUEREQUEST']._serialized_end=573
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=575
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=608
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=610
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=644
+  _globals['_OUTCOMECOUNT']._serialized_start=646
+  _globals['_OUTCOMECOUNT']._serialized_end=714
+  _globals['_LISTQUEUESREQUEST']._serialized_start=716
+  _globals['_LISTQUEUESREQUEST']._serialized_end=774
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=776
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=857
+  _globals['_GETQUEUEREQUEST']._serialized_start=859
+  _globals['_GETQUEUEREQUEST']._serialized_end=890
+  _globals['_QUEUEADMINSERVICE']._serialized_start=893
+  _globals['_QUEUEADMINSERVICE']._serialized_end=1253
 # @@protoc_insertion_point(module_scope)

@@ -37,21 +37,31 @@ class Queue(_message.Message):
     READY_CAPPED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    REQUESTED_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    READY_ESTIMATED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     namespace: _builtins.str
     ready: _builtins.int
-    """counted up to 10,000"""
+    """exact up to 10,000; beyond, see `ready_estimated`"""
     scheduled: _builtins.int
     """due later, or waiting for a backoff"""
     running: _builtins.int
-    """handed to workers"""
+    """handed to workers, without `requested`"""
     workers: _builtins.int
     """live ones that serve it"""
     memory_bytes: _builtins.int
     """of its jobs in the queue service"""
     ready_capped: _builtins.bool
-    """there are more than `ready` says"""
+    """there are more than `ready` says: over 5,000,000, or they cannot be counted now"""
     paused: _builtins.bool
+    requested: _builtins.int
+    """prefetched: handed to workers beyond their slots"""
+    draining: _builtins.bool
+    """no new jobs are accepted"""
+    ready_estimated: _builtins.bool
+    """Over 10,000 are ready: `ready` counts jobs that were dispatched in the last seconds, too, and may be some seconds old."""
     @_builtins.property
     def oldest(self) -> _duration_pb2.Duration:
         """age of the job that has been ready longest"""
@@ -61,6 +71,10 @@ class Queue(_message.Message):
     @_builtins.property
     def finished(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
         """jobs that ended in the last hour"""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_jobs_pb2.Warning]:
+        """of GetQueue: one for each task whose jobs wait and that nobody is there to run"""
 
     def __init__(
         self,
@@ -77,14 +91,37 @@ class Queue(_message.Message):
         ready_capped: _builtins.bool = ...,
         finished: _abc.Iterable[Global___OutcomeCount] | None = ...,
         paused: _builtins.bool = ...,
+        requested: _builtins.int = ...,
+        draining: _builtins.bool = ...,
+        ready_estimated: _builtins.bool = ...,
+        warnings: _abc.Iterable[_jobs_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "oldest", b"oldest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "finished", b"finished", "memory_bytes", b"memory_bytes", "name", b"name", "namespace", b"namespace", "oldest", b"oldest", "paused", b"paused", "ready", b"ready", "ready_capped", b"ready_capped", "running", b"running", "scheduled", b"scheduled", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "draining", b"draining", "finished", b"finished", "memory_bytes", b"memory_bytes", "name", b"name", "namespace", b"namespace", "oldest", b"oldest", "paused", b"paused", "ready", b"ready", "ready_capped", b"ready_capped", "ready_estimated", b"ready_estimated", "requested", b"requested", "running", b"running", "scheduled", b"scheduled", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Queue: _TypeAlias = Queue  # noqa: Y015
+
+@_typing.final
+class DrainQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainQueueRequest: _TypeAlias = DrainQueueRequest  # noqa: Y015
 
 @_typing.final
 class PauseQueueRequest(_message.Message):
@@ -133,7 +170,9 @@ class OutcomeCount(_message.Message):
     outcome: _jobs_pb2.Outcome.ValueType
     """of the last attempt"""
     count: _builtins.int
-    """a coordinator that is killed takes the counts of its last seconds along"""
+    """Approximate: never too many; a coordinator that is killed loses what it had not written yet, up to its mark interval
+    (3 s). Exact numbers come from the attempts.
+    """
     def __init__(
         self,
         *,

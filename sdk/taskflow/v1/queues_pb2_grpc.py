@@ -55,6 +55,11 @@ class QueueAdminServiceStub:
                 request_serializer=taskflow_dot_v1_dot_queues__pb2.ResumeQueueRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
                 _registered_method=True)
+        self.DrainQueue = channel.unary_unary(
+                '/taskflow.v1.QueueAdminService/DrainQueue',
+                request_serializer=taskflow_dot_v1_dot_queues__pb2.DrainQueueRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
+                _registered_method=True)
 
 
 class QueueAdminServiceServicer:
@@ -82,7 +87,16 @@ class QueueAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeQueue(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Takes back PauseQueue and DrainQueue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainQueue(self, request, context):
+        """No new jobs are accepted: submitting one is FAILED_PRECONDITION, QUEUE_DRAINING, and schedules skip their instants.
+        Jobs that are there run, with their retries, and so do the steps of runs. Holds until ResumeQueue.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -108,6 +122,11 @@ def add_QueueAdminServiceServicer_to_server(servicer, server):
             'ResumeQueue': grpc.unary_unary_rpc_method_handler(
                     servicer.ResumeQueue,
                     request_deserializer=taskflow_dot_v1_dot_queues__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_queues__pb2.Queue.SerializeToString,
+            ),
+            'DrainQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainQueue,
+                    request_deserializer=taskflow_dot_v1_dot_queues__pb2.DrainQueueRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_queues__pb2.Queue.SerializeToString,
             ),
     }
@@ -219,6 +238,33 @@ class QueueAdminService:
             target,
             '/taskflow.v1.QueueAdminService/ResumeQueue',
             taskflow_dot_v1_dot_queues__pb2.ResumeQueueRequest.SerializeToString,
+            taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.QueueAdminService/DrainQueue',
+            taskflow_dot_v1_dot_queues__pb2.DrainQueueRequest.SerializeToString,
             taskflow_dot_v1_dot_queues__pb2.Queue.FromString,
             options,
             channel_credentials,

@@ -39,6 +39,11 @@ class QueueAdminServiceStub:
     PauseQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.PauseQueueRequest, _queues_pb2.Queue]
     """Nothing more of it is handed out; what runs goes on, and jobs can still be made. Holds until ResumeQueue."""
     ResumeQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.ResumeQueueRequest, _queues_pb2.Queue]
+    """Takes back PauseQueue and DrainQueue."""
+    DrainQueue: _grpc.UnaryUnaryMultiCallable[_queues_pb2.DrainQueueRequest, _queues_pb2.Queue]
+    """No new jobs are accepted: submitting one is FAILED_PRECONDITION, QUEUE_DRAINING, and schedules skip their instants.
+    Jobs that are there run, with their retries, and so do the steps of runs. Holds until ResumeQueue.
+    """
 
 @_typing.type_check_only
 class QueueAdminServiceAsyncStub(QueueAdminServiceStub):
@@ -51,6 +56,11 @@ class QueueAdminServiceAsyncStub(QueueAdminServiceStub):
     PauseQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.PauseQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
     """Nothing more of it is handed out; what runs goes on, and jobs can still be made. Holds until ResumeQueue."""
     ResumeQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.ResumeQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
+    """Takes back PauseQueue and DrainQueue."""
+    DrainQueue: _aio.UnaryUnaryMultiCallable[_queues_pb2.DrainQueueRequest, _queues_pb2.Queue]  # type: ignore[assignment]
+    """No new jobs are accepted: submitting one is FAILED_PRECONDITION, QUEUE_DRAINING, and schedules skip their instants.
+    Jobs that are there run, with their retries, and so do the steps of runs. Holds until ResumeQueue.
+    """
 
 class QueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by the scheduler."""
@@ -83,6 +93,17 @@ class QueueAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _queues_pb2.ResumeQueueRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]: ...
+    ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]:
+        """Takes back PauseQueue and DrainQueue."""
+
+    @_abc_1.abstractmethod
+    def DrainQueue(
+        self,
+        request: _queues_pb2.DrainQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queues_pb2.Queue, _abc.Awaitable[_queues_pb2.Queue]]:
+        """No new jobs are accepted: submitting one is FAILED_PRECONDITION, QUEUE_DRAINING, and schedules skip their instants.
+        Jobs that are there run, with their retries, and so do the steps of runs. Holds until ResumeQueue.
+        """
 
 def add_QueueAdminServiceServicer_to_server(servicer: QueueAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -142,6 +142,8 @@ class Schedule(_message.Message):
     NEXT_RUN_TIME_FIELD_NUMBER: _builtins.int
     LAST_RUN_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     task: _builtins.str
     """what it runs; or"""
@@ -156,6 +158,8 @@ class Schedule(_message.Message):
     misfire: Global___MisfirePolicy.ValueType
     overlap: Global___OverlapPolicy.ValueType
     active: _builtins.bool
+    error: _builtins.str
+    """why it could not be fired when it was last due; empty when it could"""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """instead of a cron: once"""
@@ -176,6 +180,10 @@ class Schedule(_message.Message):
     def last_run_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_jobs_pb2.Warning]:
+        """nobody is there to run its jobs; of one schedule, not of lists"""
+
     def __init__(
         self,
         *,
@@ -196,10 +204,12 @@ class Schedule(_message.Message):
         next_run_time: _timestamp_pb2.Timestamp | None = ...,
         last_run_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        error: _builtins.str = ...,
+        warnings: _abc.Iterable[_jobs_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "create_time", b"create_time", "end_time", b"end_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "at", b"at", "create_time", b"create_time", "cron", b"cron", "encoding", b"encoding", "end_time", b"end_time", "id", b"id", "last_run_time", b"last_run_time", "metadata", b"metadata", "misfire", b"misfire", "next_run_time", b"next_run_time", "overlap", b"overlap", "payload", b"payload", "start_time", b"start_time", "task", b"task", "time_zone", b"time_zone", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "at", b"at", "create_time", b"create_time", "cron", b"cron", "encoding", b"encoding", "end_time", b"end_time", "error", b"error", "id", b"id", "last_run_time", b"last_run_time", "metadata", b"metadata", "misfire", b"misfire", "next_run_time", b"next_run_time", "overlap", b"overlap", "payload", b"payload", "start_time", b"start_time", "task", b"task", "time_zone", b"time_zone", "warnings", b"warnings", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,6 +42,8 @@ class Task(_message.Message):
     LAST_RUN_TIME_FIELD_NUMBER: _builtins.int
     NEXT_RUN_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     namespace: _builtins.str
@@ -52,14 +54,21 @@ class Task(_message.Message):
     target: _builtins.str
     """the registered handler; its own name by default"""
     queue: _builtins.str
-    """`default` by default"""
+    """Of its jobs. What is absent in a request is as the workers that have the handler say (worker.proto, TaskDefaults);
+    answers show what holds now.
+    `default`, if they say nothing either
+    """
     priority: _builtins.int
-    """0 to 9; 5 by default"""
+    """0 to 9; 5"""
     retries: _builtins.int
+    """0"""
     schedule: _builtins.str
     """a cron expression: its own schedule; none by default"""
     time_zone: _builtins.str
     """of that schedule"""
+    payload: _builtins.bytes
+    """Of its jobs that bring none: by RunTask, by a schedule, or as a step of a workflow. Absent: JSON null."""
+    encoding: _jobs_pb2.Encoding.ValueType
     @_builtins.property
     def options(self) -> _jobs_pb2.JobOptions: ...
     @_builtins.property
@@ -84,21 +93,28 @@ class Task(_message.Message):
         target: _builtins.str = ...,
         queue: _builtins.str = ...,
         priority: _builtins.int | None = ...,
-        retries: _builtins.int = ...,
+        retries: _builtins.int | None = ...,
         options: _jobs_pb2.JobOptions | None = ...,
         schedule: _builtins.str = ...,
         time_zone: _builtins.str = ...,
         last_run_time: _timestamp_pb2.Timestamp | None = ...,
         next_run_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        payload: _builtins.bytes = ...,
+        encoding: _jobs_pb2.Encoding.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "create_time", b"create_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "create_time", b"create_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "active", b"active", "create_time", b"create_time", "description", b"description", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "target", b"target", "time_zone", b"time_zone", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "active", b"active", "create_time", b"create_time", "description", b"description", "encoding", b"encoding", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "target", b"target", "time_zone", b"time_zone", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
+    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
@@ -109,9 +125,14 @@ class CreateTaskRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     INACTIVE_FIELD_NUMBER: _builtins.int
     REQUIRE_HANDLER_FIELD_NUMBER: _builtins.int
+    FIRST_SEEN_FIELD_NUMBER: _builtins.int
     inactive: _builtins.bool
     require_handler: _builtins.bool
-    """refuse a task whose handler no worker has registered"""
+    """refuse a task whose handler no worker has ever registered"""
+    first_seen: _builtins.bool
+    """With the name alone: as a definition that a program over /rpc is the first to name. It has two retries, 10 s apart,
+    save where workers with a handler of it say something else.
+    """
     @_builtins.property
     def task(self) -> Global___Task: ...
     def __init__(
@@ -120,10 +141,11 @@ class CreateTaskRequest(_message.Message):
         task: Global___Task | None = ...,
         inactive: _builtins.bool = ...,
         require_handler: _builtins.bool = ...,
+        first_seen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inactive", b"inactive", "require_handler", b"require_handler", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_seen", b"first_seen", "inactive", b"inactive", "require_handler", b"require_handler", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,6 +340,7 @@ class RunTaskRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     payload: _builtins.bytes
     encoding: _jobs_pb2.Encoding.ValueType
@@ -327,6 +350,8 @@ class RunTaskRequest(_message.Message):
     """as JobOptions.requester; the task's own when absent"""
     key: _builtins.str
     label: _builtins.str
+    priority: _builtins.int
+    """as JobSpec.priority; the task's own when absent"""
     @_builtins.property
     def run_at(self) -> _timestamp_pb2.Timestamp:
         """As JobSpec's and JobOptions', for this job alone; metadata besides the task's."""
@@ -345,12 +370,15 @@ class RunTaskRequest(_message.Message):
         key: _builtins.str = ...,
         label: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        priority: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run_at", b"run_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "run_at", b"run_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "job_id", b"job_id", "key", b"key", "label", b"label", "metadata", b"metadata", "payload", b"payload", "requester", b"requester", "run_at", b"run_at", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "encoding", b"encoding", "job_id", b"job_id", "key", b"key", "label", b"label", "metadata", b"metadata", "payload", b"payload", "priority", b"priority", "requester", b"requester", "run_at", b"run_at", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___RunTaskRequest: _TypeAlias = RunTaskRequest  # noqa: Y015
 
@@ -373,7 +401,7 @@ class RunTaskWithResultRequest(_message.Message):
     """as JobOptions.requester"""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """60 s by default"""
+        """60 s by default. INVALID_ARGUMENT, and no job, over the limit of AwaitJob; AwaitJob also waits on."""
 
     def __init__(
         self,
@@ -401,7 +429,7 @@ class ListTaskLogsRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     task: _builtins.str
-    """empty: of all tasks"""
+    """also one that was removed; empty: of all tasks, those included"""
     type: _builtins.str
     """`completed` or `failed`, also with the prefix `app.task.`; empty: both"""
     limit: _builtins.int

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class TaskServiceStub:
-    """Served by the scheduler. A task is named by its name or by its id.
+    """Served by the scheduler. A task is named by its name or by its id; by its name, where both are the same.
     """
 
     def __init__(self, channel):
@@ -79,7 +79,7 @@ class TaskServiceStub:
 
 
 class TaskServiceServicer:
-    """Served by the scheduler. A task is named by its name or by its id.
+    """Served by the scheduler. A task is named by its name or by its id; by its name, where both are the same.
     """
 
     def CreateTask(self, request, context):
@@ -108,7 +108,7 @@ class TaskServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTask(self, request, context):
-        """With its own schedule. Jobs that were made stay.
+        """With its own schedule. Jobs that were made stay, and the logs of its runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,7 +186,7 @@ def add_TaskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskService:
-    """Served by the scheduler. A task is named by its name or by its id.
+    """Served by the scheduler. A task is named by its name or by its id; by its name, where both are the same.
     """
 
     @staticmethod

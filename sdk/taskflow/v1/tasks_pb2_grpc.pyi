@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TaskServiceStub:
-    """Served by the scheduler. A task is named by its name or by its id."""
+    """Served by the scheduler. A task is named by its name or by its id; by its name, where both are the same."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -40,7 +40,7 @@ class TaskServiceStub:
     ListTasks: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]
     UpdateTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.UpdateTaskRequest, _tasks_pb2.Task]
     DeleteTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]
-    """With its own schedule. Jobs that were made stay."""
+    """With its own schedule. Jobs that were made stay, and the logs of its runs."""
     RunTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.RunTaskRequest, _jobs_pb2.Job]
     RunTaskWithResult: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.RunTaskWithResultRequest, _jobs_pb2.Job]
     """Answers with the finished job, or with its present state when the time is over: it goes on then."""
@@ -49,7 +49,7 @@ class TaskServiceStub:
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
-    """Served by the scheduler. A task is named by its name or by its id."""
+    """Served by the scheduler. A task is named by its name or by its id; by its name, where both are the same."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]  # type: ignore[assignment]
@@ -58,7 +58,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     ListTasks: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]  # type: ignore[assignment]
     UpdateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.UpdateTaskRequest, _tasks_pb2.Task]  # type: ignore[assignment]
     DeleteTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.DeleteTaskRequest, _tasks_pb2.DeleteTaskResponse]  # type: ignore[assignment]
-    """With its own schedule. Jobs that were made stay."""
+    """With its own schedule. Jobs that were made stay, and the logs of its runs."""
     RunTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RunTaskRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     RunTaskWithResult: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RunTaskWithResultRequest, _jobs_pb2.Job]  # type: ignore[assignment]
     """Answers with the finished job, or with its present state when the time is over: it goes on then."""
@@ -66,7 +66,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """What ended, newest first."""
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Served by the scheduler. A task is named by its name or by its id."""
+    """Served by the scheduler. A task is named by its name or by its id; by its name, where both are the same."""
 
     @_abc_1.abstractmethod
     def CreateTask(
@@ -103,7 +103,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tasks_pb2.DeleteTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.DeleteTaskResponse, _abc.Awaitable[_tasks_pb2.DeleteTaskResponse]]:
-        """With its own schedule. Jobs that were made stay."""
+        """With its own schedule. Jobs that were made stay, and the logs of its runs."""
 
     @_abc_1.abstractmethod
     def RunTask(

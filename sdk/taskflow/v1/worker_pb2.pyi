@@ -61,6 +61,10 @@ class Register(_message.Message):
     TASKS_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     SDK_FIELD_NUMBER: _builtins.int
+    PID_NAMESPACE_FIELD_NUMBER: _builtins.int
+    PID_STARTED_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    ONLY_QUEUES_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
     """16 bytes, made anew for every run of a worker and whenever its lease was lost"""
     name: _builtins.str
@@ -70,12 +74,28 @@ class Register(_message.Message):
     concurrency: _builtins.int
     sdk: _builtins.str
     """e.g. python/0.1.0"""
+    pid_namespace: _builtins.str
+    """With `pid`, which process it is: a coordinator of the same pid namespace can prove that it has ended, and need not
+    wait. Empty: unknown.
+    """
+    pid_started: _builtins.int
+    """clock ticks since the machine's boot"""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """queues for which it has a handler for the whole queue"""
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def defaults(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskDefaults]:
+        """The options of its tasks' jobs. They count for what is submitted later by the task's name and says nothing else; of
+        several workers, those of the one that registered last.
+        """
+
+    @_builtins.property
+    def only_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the queues that it takes jobs of tasks from; empty: all"""
+
     def __init__(
         self,
         *,
@@ -87,14 +107,65 @@ class Register(_message.Message):
         tasks: _abc.Iterable[_builtins.str] | None = ...,
         concurrency: _builtins.int = ...,
         sdk: _builtins.str = ...,
+        pid_namespace: _builtins.str = ...,
+        pid_started: _builtins.int = ...,
+        defaults: _abc.Iterable[Global___TaskDefaults] | None = ...,
+        only_queues: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "host", b"host", "name", b"name", "pid", b"pid", "queues", b"queues", "sdk", b"sdk", "tasks", b"tasks", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "defaults", b"defaults", "host", b"host", "name", b"name", "only_queues", b"only_queues", "pid", b"pid", "pid_namespace", b"pid_namespace", "pid_started", b"pid_started", "queues", b"queues", "sdk", b"sdk", "tasks", b"tasks", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Register: _TypeAlias = Register  # noqa: Y015
+
+@_typing.final
+class TaskDefaults(_message.Message):
+    """What a task says of its jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    """one of `tasks` of Register"""
+    queue: _builtins.str
+    """empty: `default`"""
+    retries: _builtins.int
+    """0 by default"""
+    priority: _builtins.int
+    """5 by default"""
+    @_builtins.property
+    def options(self) -> _jobs_pb2.JobOptions:
+        """of these `timeout`, `heartbeat_timeout` and `backoff`"""
+
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        retries: _builtins.int | None = ...,
+        priority: _builtins.int | None = ...,
+        options: _jobs_pb2.JobOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "options", b"options", "priority", b"priority", "retries", b"retries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "options", b"options", "priority", b"priority", "queue", b"queue", "retries", b"retries", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__retries: _TypeAlias = _typing.Literal["retries"]  # noqa: Y015
+    _WhichOneofArgType__retries: _TypeAlias = _typing.Literal["_retries", b"_retries"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retries) -> _WhichOneofReturnType__retries | None: ...
+
+Global___TaskDefaults: _TypeAlias = TaskDefaults  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -106,11 +177,14 @@ class Heartbeat(_message.Message):
     VOIDED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     CLOCK_MOVED_US_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """from 1, by 1"""
     draining: _builtins.bool
     clock_moved_us: _builtins.int
     """as it has followed"""
+    overdue: _builtins.int
+    """handlers that go on after the end of their attempts, and keep their slots"""
     @_builtins.property
     def confirmed(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardEpoch]:
         """The highest epoch that the worker has heard for each shard. From then on it starts no task of an older one."""
@@ -132,10 +206,11 @@ class Heartbeat(_message.Message):
         voided: _abc.Iterable[_builtins.bytes] | None = ...,
         draining: _builtins.bool = ...,
         clock_moved_us: _builtins.int = ...,
+        overdue: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_moved_us", b"clock_moved_us", "confirmed", b"confirmed", "draining", b"draining", "held", b"held", "sequence", b"sequence", "voided", b"voided"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_moved_us", b"clock_moved_us", "confirmed", b"confirmed", "draining", b"draining", "held", b"held", "overdue", b"overdue", "sequence", b"sequence", "voided", b"voided"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -229,6 +304,8 @@ class SessionResponse(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     LEASE_LOST_FIELD_NUMBER: _builtins.int
     CLOCK_MOVED_FIELD_NUMBER: _builtins.int
+    REVOKE_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -241,6 +318,10 @@ class SessionResponse(_message.Message):
     def lease_lost(self) -> Global___LeaseLost: ...
     @_builtins.property
     def clock_moved(self) -> Global___ClockMoved: ...
+    @_builtins.property
+    def revoke(self) -> Global___Revoke: ...
+    @_builtins.property
+    def recall(self) -> Global___Recall: ...
     def __init__(
         self,
         *,
@@ -250,12 +331,14 @@ class SessionResponse(_message.Message):
         cancel: Global___Cancel | None = ...,
         lease_lost: Global___LeaseLost | None = ...,
         clock_moved: Global___ClockMoved | None = ...,
+        revoke: Global___Revoke | None = ...,
+        recall: Global___Recall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clock_moved", b"clock_moved", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clock_moved", b"clock_moved", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "recall", b"recall", "revoke", b"revoke", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clock_moved", b"clock_moved", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel", b"cancel", "clock_moved", b"clock_moved", "epochs", b"epochs", "lease_lost", b"lease_lost", "message", b"message", "recall", b"recall", "revoke", b"revoke", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "epochs", "cancel", "lease_lost", "clock_moved"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "ack", "epochs", "cancel", "lease_lost", "clock_moved", "revoke", "recall"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -367,6 +450,52 @@ class Cancel(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cancel: _TypeAlias = Cancel  # noqa: Y015
+
+@_typing.final
+class Recall(_message.Message):
+    """These queues were paused: the worker returns their attempts that have not started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queues", b"queues"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recall: _TypeAlias = Recall  # noqa: Y015
+
+@_typing.final
+class Revoke(_message.Message):
+    """Claimed by the last heartbeat as unfinished, and not the present attempts of their jobs: they were declared lost, or
+    their jobs have ended. Stop them at once; an outcome that one still reports is most likely refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXEC_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def exec_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        exec_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_ids", b"exec_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revoke: _TypeAlias = Revoke  # noqa: Y015
 
 @_typing.final
 class ClockMoved(_message.Message):
@@ -683,6 +812,7 @@ class AttemptOutcome(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     RUN_US_FIELD_NUMBER: _builtins.int
     AGE_US_FIELD_NUMBER: _builtins.int
+    PREFETCHED_FIELD_NUMBER: _builtins.int
     exec_id: _builtins.bytes
     job_id: _builtins.bytes
     attempt: _builtins.int
@@ -697,6 +827,8 @@ class AttemptOutcome(_message.Message):
     """how long it ran"""
     age_us: _builtins.int
     """since its end, at the sending of this report"""
+    prefetched: _builtins.bool
+    """With RETURNED: the attempt was prefetched and had no slot yet. It does not count as a hand-out without a start."""
     @_builtins.property
     def error(self) -> _jobs_pb2.Error: ...
     def __init__(
@@ -714,10 +846,11 @@ class AttemptOutcome(_message.Message):
         started: _builtins.bool = ...,
         run_us: _builtins.int = ...,
         age_us: _builtins.int = ...,
+        prefetched: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms", "delay_ms", b"delay_ms", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms", "age_us", b"age_us", "attempt", b"attempt", "delay_ms", b"delay_ms", "encoding", b"encoding", "error", b"error", "exec_id", b"exec_id", "job_id", b"job_id", "outcome", b"outcome", "result", b"result", "run_us", b"run_us", "shard", b"shard", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms", "age_us", b"age_us", "attempt", b"attempt", "delay_ms", b"delay_ms", "encoding", b"encoding", "error", b"error", "exec_id", b"exec_id", "job_id", b"job_id", "outcome", b"outcome", "prefetched", b"prefetched", "result", b"result", "run_us", b"run_us", "shard", b"shard", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delay_ms: _TypeAlias = _typing.Literal["delay_ms"]  # noqa: Y015
     _WhichOneofArgType__delay_ms: _TypeAlias = _typing.Literal["_delay_ms", b"_delay_ms"]  # noqa: Y015

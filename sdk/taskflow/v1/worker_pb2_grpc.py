@@ -64,7 +64,9 @@ class WorkerServiceServicer:
     def Session(self, request_iterator, context):
         """One stream per worker and coordinator, open as long as the worker lives. First message up: Register; then a
         Heartbeat at every interval that Welcome names, at once when new epochs or voids arrive, and at the start and
-        end of draining. A broken stream leaves the worker 5 s to come back with the same worker_id.
+        end of draining. A broken stream leaves the worker a grace to come back with the same worker_id: longer than the
+        two thirds of the lease after which it stops its handlers itself. UNAVAILABLE, reason NOT_OWNER: another coordinator
+        owns the shards; ask for the topology.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class WorkerServiceStub:
     Session: _grpc.StreamStreamMultiCallable[_worker_pb2.SessionRequest, _worker_pb2.SessionResponse]
     """One stream per worker and coordinator, open as long as the worker lives. First message up: Register; then a
     Heartbeat at every interval that Welcome names, at once when new epochs or voids arrive, and at the start and
-    end of draining. A broken stream leaves the worker 5 s to come back with the same worker_id.
+    end of draining. A broken stream leaves the worker a grace to come back with the same worker_id: longer than the
+    two thirds of the lease after which it stops its handlers itself. UNAVAILABLE, reason NOT_OWNER: another coordinator
+    owns the shards; ask for the topology.
     """
     Start: _grpc.UnaryUnaryMultiCallable[_worker_pb2.StartRequest, _worker_pb2.StartResponse]
     """Says that an attempt starts, and waits for the answer. A worker with a session need not; an executor must, and may
@@ -60,7 +62,9 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Session: _aio.StreamStreamMultiCallable[_worker_pb2.SessionRequest, _worker_pb2.SessionResponse]  # type: ignore[assignment]
     """One stream per worker and coordinator, open as long as the worker lives. First message up: Register; then a
     Heartbeat at every interval that Welcome names, at once when new epochs or voids arrive, and at the start and
-    end of draining. A broken stream leaves the worker 5 s to come back with the same worker_id.
+    end of draining. A broken stream leaves the worker a grace to come back with the same worker_id: longer than the
+    two thirds of the lease after which it stops its handlers itself. UNAVAILABLE, reason NOT_OWNER: another coordinator
+    owns the shards; ask for the topology.
     """
     Start: _aio.UnaryUnaryMultiCallable[_worker_pb2.StartRequest, _worker_pb2.StartResponse]  # type: ignore[assignment]
     """Says that an attempt starts, and waits for the answer. A worker with a session need not; an executor must, and may
@@ -87,7 +91,9 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.SessionResponse], _abc.AsyncIterator[_worker_pb2.SessionResponse]]:
         """One stream per worker and coordinator, open as long as the worker lives. First message up: Register; then a
         Heartbeat at every interval that Welcome names, at once when new epochs or voids arrive, and at the start and
-        end of draining. A broken stream leaves the worker 5 s to come back with the same worker_id.
+        end of draining. A broken stream leaves the worker a grace to come back with the same worker_id: longer than the
+        two thirds of the lease after which it stops its handlers itself. UNAVAILABLE, reason NOT_OWNER: another coordinator
+        owns the shards; ask for the topology.
         """
 
     @_abc_1.abstractmethod

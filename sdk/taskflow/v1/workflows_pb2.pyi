@@ -105,6 +105,7 @@ class Workflow(_message.Message):
     CRON_FIELD_NUMBER: _builtins.int
     NEXT_RUN_TIME_FIELD_NUMBER: _builtins.int
     LAST_RUN_TIME_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     """from 1"""
@@ -121,7 +122,13 @@ class Workflow(_message.Message):
     @_builtins.property
     def next_run_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def last_run_time(self) -> _timestamp_pb2.Timestamp: ...
+    def last_run_time(self) -> _timestamp_pb2.Timestamp:
+        """last start of a run, by any trigger"""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_jobs_pb2.Warning]:
+        """nobody is there to run jobs of its steps; of one workflow, not of lists; 20 at most"""
+
     def __init__(
         self,
         *,
@@ -134,10 +141,11 @@ class Workflow(_message.Message):
         cron: _builtins.str = ...,
         next_run_time: _timestamp_pb2.Timestamp | None = ...,
         last_run_time: _timestamp_pb2.Timestamp | None = ...,
+        warnings: _abc.Iterable[_jobs_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cron", b"cron", "digest", b"digest", "document", b"document", "last_run_time", b"last_run_time", "name", b"name", "next_run_time", b"next_run_time", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cron", b"cron", "digest", b"digest", "document", b"document", "last_run_time", b"last_run_time", "name", b"name", "next_run_time", b"next_run_time", "title", b"title", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -149,21 +157,27 @@ class PutWorkflowRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    IF_VERSION_FIELD_NUMBER: _builtins.int
     document: _builtins.str
     """JSON, 1 MiB at most"""
     validate_only: _builtins.bool
     """check it, store nothing: the answer has version 0"""
+    if_version: _builtins.int
+    """The latest version, as the caller knows it; 0: there is no workflow of this name yet. Absent: store it over any."""
     def __init__(
         self,
         *,
         document: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        if_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "if_version", b"if_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "document", b"document", "if_version", b"if_version", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__if_version: _TypeAlias = _typing.Literal["if_version"]  # noqa: Y015
+    _WhichOneofArgType__if_version: _TypeAlias = _typing.Literal["_if_version", b"_if_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_version) -> _WhichOneofReturnType__if_version | None: ...
 
 Global___PutWorkflowRequest: _TypeAlias = PutWorkflowRequest  # noqa: Y015
 
@@ -247,17 +261,23 @@ class DeleteWorkflowRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    IF_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    if_version: _builtins.int
+    """the latest version, as the caller knows it; absent: delete any"""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        if_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "if_version", b"if_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_version", b"_if_version", "if_version", b"if_version", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__if_version: _TypeAlias = _typing.Literal["if_version"]  # noqa: Y015
+    _WhichOneofArgType__if_version: _TypeAlias = _typing.Literal["_if_version", b"_if_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__if_version) -> _WhichOneofReturnType__if_version | None: ...
 
 Global___DeleteWorkflowRequest: _TypeAlias = DeleteWorkflowRequest  # noqa: Y015
 
@@ -275,6 +295,41 @@ class DeleteWorkflowResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteWorkflowResponse: _TypeAlias = DeleteWorkflowResponse  # noqa: Y015
+
+@_typing.final
+class GetWorkflowSchemaRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWorkflowSchemaRequest: _TypeAlias = GetWorkflowSchemaRequest  # noqa: Y015
+
+@_typing.final
+class GetWorkflowSchemaResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    schema: _builtins.str
+    """JSON Schema 2020-12, as JSON"""
+    def __init__(
+        self,
+        *,
+        schema: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWorkflowSchemaResponse: _TypeAlias = GetWorkflowSchemaResponse  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -545,6 +600,7 @@ class StartRunRequest(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     workflow: _builtins.str
     version: _builtins.int
@@ -552,6 +608,8 @@ class StartRunRequest(_message.Message):
     input: _builtins.bytes
     """JSON, 1 MiB at most; null when empty"""
     label: _builtins.str
+    priority: _builtins.int
+    """0–9: of the jobs of its steps that have none of their own; the tasks' own when absent."""
     id: _builtins.bytes
     """16 bytes, a UUIDv7 made by the caller and the same in every try; empty: the server makes one"""
     @_builtins.property
@@ -564,13 +622,16 @@ class StartRunRequest(_message.Message):
         input: _builtins.bytes = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         label: _builtins.str = ...,
+        priority: _builtins.int | None = ...,
         id: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "input", b"input", "label", b"label", "metadata", b"metadata", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "id", b"id", "input", b"input", "label", b"label", "metadata", b"metadata", "priority", b"priority", "version", b"version", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___StartRunRequest: _TypeAlias = StartRunRequest  # noqa: Y015
 
@@ -583,7 +644,7 @@ class GetRunRequest(_message.Message):
     id: _builtins.str
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """answers when the run is final, or when so much time has passed; 300 s at most"""
+        """Answers when the run is final, or when so much time has passed. INVALID_ARGUMENT over the limit of AwaitJob."""
 
     def __init__(
         self,
@@ -688,15 +749,19 @@ class CancelRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    actor: _builtins.str
+    """as in CancelJobRequest"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -707,15 +772,19 @@ class RetryRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    actor: _builtins.str
+    """as in CancelJobRequest"""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "id", b"id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -55,6 +55,11 @@ class WorkflowServiceStub:
                 request_serializer=taskflow_dot_v1_dot_workflows__pb2.DeleteWorkflowRequest.SerializeToString,
                 response_deserializer=taskflow_dot_v1_dot_workflows__pb2.DeleteWorkflowResponse.FromString,
                 _registered_method=True)
+        self.GetWorkflowSchema = channel.unary_unary(
+                '/taskflow.v1.WorkflowService/GetWorkflowSchema',
+                request_serializer=taskflow_dot_v1_dot_workflows__pb2.GetWorkflowSchemaRequest.SerializeToString,
+                response_deserializer=taskflow_dot_v1_dot_workflows__pb2.GetWorkflowSchemaResponse.FromString,
+                _registered_method=True)
         self.StartRun = channel.unary_unary(
                 '/taskflow.v1.WorkflowService/StartRun',
                 request_serializer=taskflow_dot_v1_dot_workflows__pb2.StartRunRequest.SerializeToString,
@@ -93,7 +98,8 @@ class WorkflowServiceServicer:
 
     def PutWorkflow(self, request, context):
         """Stores a version of a workflow; the same document again is the version that is there. INVALID_ARGUMENT has a
-        violation for each problem, with its path in the document.
+        violation for each problem, with its path in the document. FAILED_PRECONDITION, reason WORKFLOW_CHANGED, when the
+        latest version is not `if_version`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +118,15 @@ class WorkflowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteWorkflow(self, request, context):
-        """Its own schedule goes with it. Runs go on, with the version that they began with.
+        """Its own schedule goes with it. Runs go on, with the version that they began with. FAILED_PRECONDITION, reason
+        WORKFLOW_CHANGED, when the latest version is not `if_version`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWorkflowSchema(self, request, context):
+        """The JSON Schema of a document, with every kind of step that this scheduler knows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +194,11 @@ def add_WorkflowServiceServicer_to_server(servicer, server):
                     servicer.DeleteWorkflow,
                     request_deserializer=taskflow_dot_v1_dot_workflows__pb2.DeleteWorkflowRequest.FromString,
                     response_serializer=taskflow_dot_v1_dot_workflows__pb2.DeleteWorkflowResponse.SerializeToString,
+            ),
+            'GetWorkflowSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkflowSchema,
+                    request_deserializer=taskflow_dot_v1_dot_workflows__pb2.GetWorkflowSchemaRequest.FromString,
+                    response_serializer=taskflow_dot_v1_dot_workflows__pb2.GetWorkflowSchemaResponse.SerializeToString,
             ),
             'StartRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRun,
@@ -321,6 +340,33 @@ class WorkflowService:
             '/taskflow.v1.WorkflowService/DeleteWorkflow',
             taskflow_dot_v1_dot_workflows__pb2.DeleteWorkflowRequest.SerializeToString,
             taskflow_dot_v1_dot_workflows__pb2.DeleteWorkflowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWorkflowSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskflow.v1.WorkflowService/GetWorkflowSchema',
+            taskflow_dot_v1_dot_workflows__pb2.GetWorkflowSchemaRequest.SerializeToString,
+            taskflow_dot_v1_dot_workflows__pb2.GetWorkflowSchemaResponse.FromString,
             options,
             channel_credentials,
             insecure,

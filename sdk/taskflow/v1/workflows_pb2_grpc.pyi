@@ -35,12 +35,17 @@ class WorkflowServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WorkflowServiceAsyncStub: ...
     PutWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.PutWorkflowRequest, _workflows_pb2.Workflow]
     """Stores a version of a workflow; the same document again is the version that is there. INVALID_ARGUMENT has a
-    violation for each problem, with its path in the document.
+    violation for each problem, with its path in the document. FAILED_PRECONDITION, reason WORKFLOW_CHANGED, when the
+    latest version is not `if_version`.
     """
     GetWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowRequest, _workflows_pb2.Workflow]
     ListWorkflows: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.ListWorkflowsRequest, _workflows_pb2.ListWorkflowsResponse]
     DeleteWorkflow: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.DeleteWorkflowRequest, _workflows_pb2.DeleteWorkflowResponse]
-    """Its own schedule goes with it. Runs go on, with the version that they began with."""
+    """Its own schedule goes with it. Runs go on, with the version that they began with. FAILED_PRECONDITION, reason
+    WORKFLOW_CHANGED, when the latest version is not `if_version`.
+    """
+    GetWorkflowSchema: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowSchemaRequest, _workflows_pb2.GetWorkflowSchemaResponse]
+    """The JSON Schema of a document, with every kind of step that this scheduler knows."""
     StartRun: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.StartRunRequest, _workflows_pb2.Run]
     """With an id that exists: ALREADY_EXISTS, unless it is the same run, started again."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_workflows_pb2.GetRunRequest, _workflows_pb2.Run]
@@ -59,12 +64,17 @@ class WorkflowServiceAsyncStub(WorkflowServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.PutWorkflowRequest, _workflows_pb2.Workflow]  # type: ignore[assignment]
     """Stores a version of a workflow; the same document again is the version that is there. INVALID_ARGUMENT has a
-    violation for each problem, with its path in the document.
+    violation for each problem, with its path in the document. FAILED_PRECONDITION, reason WORKFLOW_CHANGED, when the
+    latest version is not `if_version`.
     """
     GetWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowRequest, _workflows_pb2.Workflow]  # type: ignore[assignment]
     ListWorkflows: _aio.UnaryUnaryMultiCallable[_workflows_pb2.ListWorkflowsRequest, _workflows_pb2.ListWorkflowsResponse]  # type: ignore[assignment]
     DeleteWorkflow: _aio.UnaryUnaryMultiCallable[_workflows_pb2.DeleteWorkflowRequest, _workflows_pb2.DeleteWorkflowResponse]  # type: ignore[assignment]
-    """Its own schedule goes with it. Runs go on, with the version that they began with."""
+    """Its own schedule goes with it. Runs go on, with the version that they began with. FAILED_PRECONDITION, reason
+    WORKFLOW_CHANGED, when the latest version is not `if_version`.
+    """
+    GetWorkflowSchema: _aio.UnaryUnaryMultiCallable[_workflows_pb2.GetWorkflowSchemaRequest, _workflows_pb2.GetWorkflowSchemaResponse]  # type: ignore[assignment]
+    """The JSON Schema of a document, with every kind of step that this scheduler knows."""
     StartRun: _aio.UnaryUnaryMultiCallable[_workflows_pb2.StartRunRequest, _workflows_pb2.Run]  # type: ignore[assignment]
     """With an id that exists: ALREADY_EXISTS, unless it is the same run, started again."""
     GetRun: _aio.UnaryUnaryMultiCallable[_workflows_pb2.GetRunRequest, _workflows_pb2.Run]  # type: ignore[assignment]
@@ -86,7 +96,8 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workflows_pb2.Workflow, _abc.Awaitable[_workflows_pb2.Workflow]]:
         """Stores a version of a workflow; the same document again is the version that is there. INVALID_ARGUMENT has a
-        violation for each problem, with its path in the document.
+        violation for each problem, with its path in the document. FAILED_PRECONDITION, reason WORKFLOW_CHANGED, when the
+        latest version is not `if_version`.
         """
 
     @_abc_1.abstractmethod
@@ -109,7 +120,17 @@ class WorkflowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workflows_pb2.DeleteWorkflowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workflows_pb2.DeleteWorkflowResponse, _abc.Awaitable[_workflows_pb2.DeleteWorkflowResponse]]:
-        """Its own schedule goes with it. Runs go on, with the version that they began with."""
+        """Its own schedule goes with it. Runs go on, with the version that they began with. FAILED_PRECONDITION, reason
+        WORKFLOW_CHANGED, when the latest version is not `if_version`.
+        """
+
+    @_abc_1.abstractmethod
+    def GetWorkflowSchema(
+        self,
+        request: _workflows_pb2.GetWorkflowSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workflows_pb2.GetWorkflowSchemaResponse, _abc.Awaitable[_workflows_pb2.GetWorkflowSchemaResponse]]:
+        """The JSON Schema of a document, with every kind of step that this scheduler knows."""
 
     @_abc_1.abstractmethod
     def StartRun(

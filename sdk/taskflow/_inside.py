@@ -1,0 +1,16 @@
+"""What a call knows of the handler that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+waits: ContextVar[Callable[[], None] | None] = ContextVar("taskflow_waits", default=None)
+"""In a handler: to be called when it waits for another job."""
+
+
+def will_wait() -> None:
+    """Before a wait for a job."""
+    tell = waits.get()
+    if tell is not None:
+        tell()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from services.worker.push.destination import (
+from taskflow_server.worker.push.destination import (
     Away,
     Destination,
     DestinationSettings,
@@ -27,6 +27,7 @@ from services.worker.push.destination import (
     exec_id_of,
     name_of,
 )
+from taskflow_server.worker.push.orders import check_given, check_template, over, parameters, said_by
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -83,21 +84,13 @@ class AwsBatchSettings(DestinationSettings):
 
     @model_validator(mode="after")
     def _defined(self) -> AwsBatchSettings:
-        """An order without a job definition would be refused, one by one."""
-        without = [name for name, task in self.tasks.items() if not task.job_definition]
-        if (without or not self.tasks) and not self.job_definition and "job_definition" not in self.overrides:
-            of = f", or one for {', '.join(without)}" if without else ""
-            raise ValueError(f"it needs a job_definition{of}")
+        check_given(self, "job_definition", "a job_definition")
         return self
 
     @field_validator("log_url")
     @classmethod
     def _template(cls, value: str) -> str:
-        try:
-            value.format(region="", stream="", id="")
-        except (LookupError, ValueError) as error:
-            raise ValueError(f"{value!r} is no template over {{region}}, {{stream}} and {{id}}: {error}") from None
-        return value
+        return check_template(value, "region", "stream", "id")
 
 
 class AwsBatch(Destination):
@@ -111,7 +104,7 @@ class AwsBatch(Destination):
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
         except ImportError:
-            raise ValueError("AWS Batch needs boto3: pip install 'taskflow-server[aws]'") from None
+            raise ValueError("AWS Batch needs boto3: pip install boto3") from None
         self._settings = settings
         self._errors = (BotoCoreError, ClientError)
         once = {"total_max_attempts": 1, "mode": "standard"}  # see above
@@ -138,24 +131,7 @@ class AwsBatch(Destination):
     def _what(self, order: Order) -> BatchTask:
         """What the operator wrote for the task, and over it what the job says and may say."""
         assert isinstance(order.options, BatchTask)
-        said = order.payload.get("push") if isinstance(order.payload, dict) else None
-        if said is None:
-            return order.options
-        may = ", ".join(sorted(self._settings.overrides)) or "nothing"
-        if not isinstance(said, dict):
-            raise Refused(f"payload.push: give an object; a job may say {may} there")
-        for field in said:
-            if field not in self._settings.overrides:
-                raise Refused(f"payload.push.{field}: destination {self.name} lets a job say {may}")
-        try:
-            own = BatchTask.model_validate(said)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise Refused(f"payload.push.{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-        environment = order.options.environment | own.environment
-        given = own.model_dump(include=own.model_fields_set) | {"environment": environment}
-        return order.options.model_copy(update=given)
+        return over(order.options, said_by(order, BatchTask, self._settings.overrides, self.name))
 
     def _request(self, order: Order, what: BatchTask) -> dict[str, Any]:
         definition = what.job_definition or self._settings.job_definition
@@ -174,7 +150,7 @@ class AwsBatch(Destination):
         request: dict[str, Any] = {
             "jobDefinition": definition,
             "containerOverrides": overrides,
-            "parameters": _parameters(order.payload),
+            "parameters": parameters(order.payload),
             "retryStrategy": {"attempts": 1},  # over the job definition's own
         }
         if order.timeout is not None:  # TaskFlow ends it, too: this is for the time in which no pusher runs
@@ -267,18 +243,6 @@ class AwsBatch(Destination):
         if method == "submit_job" and code in _REFUSED:
             return Refused(f"{code}: {message}")
         return Away(f"{code}: {message}")
-
-
-def _parameters(payload: Any) -> dict[str, str]:
-    """The payload's simple members, which a job definition's command can name as Ref::member."""
-    if not isinstance(payload, dict):
-        return {}
-    texts = {True: "true", False: "false"}
-    return {
-        name: texts[value] if isinstance(value, bool) else str(value)
-        for name, value in payload.items()
-        if isinstance(value, str | int | float)
-    }
 
 
 def _for_console(name: str) -> str:

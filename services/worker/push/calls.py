@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from services.runtime import logs
-from services.runtime.clock import RealClock
-from services.worker.push.destination import Away, Destination, Refused
+from taskflow_server.runtime import logs
+from taskflow_server.runtime.clock import RealClock
+from taskflow_server.worker.push.destination import MOST_AFTER, Away, Destination, Refused
 
 log = logs.get("push")
 
@@ -60,7 +60,8 @@ class Calls:
         self._outage.failed(error)
         pause = FIRST_PAUSE * 2.0 ** min(self._failures, 20)
         self._failures += 1
-        self._not_before = self._clock.monotonic() + min(self._longest_pause, pause) * random.uniform(0.8, 1.0)
+        pause = max(min(self._longest_pause, pause) * random.uniform(0.8, 1.0), min(error.after, MOST_AFTER))
+        self._not_before = self._clock.monotonic() + pause
 
     def worked(self) -> None:
         self.usable, self._failures = True, 0

@@ -11,27 +11,26 @@ What holds for every destination:
 - It runs once: a destination's own retries are off. TaskFlow decides on another attempt, which has another name.
 - `terminate` and `forget` may be called again, and for what is gone.
 
-How the interface maps, for the kind that there is and two that are to come:
+How the interface maps:
 
 | | AWS Batch | Kubernetes Jobs | Marathon apps (Mesos) |
 |---|---|---|---|
 | name | job name; several may bear it | `metadata.name`, unique: 409 says that it exists | app id, unique: 409 |
 | ticket | environment of the container | labels | labels |
 | `submit` | SubmitJob, one attempt | POST Job, `backoffLimit: 0`, `restartPolicy: Never` | POST app, 1 instance |
-| `find` | ListJobs by name | GET by name | GET by id |
+| `find` | ListJobs by name | LIST by the label of the exec_id | by the label of the exec_id |
 | `unfinished` | ListJobs by status, by the name's prefix | by the owner's label | by the owner's label |
-| queued | SUBMITTED, PENDING, RUNNABLE | no pod, or a Pending one | staged, or its deployment waits |
-| running | STARTING, RUNNING | a Running pod | TASK_RUNNING |
-| succeeded | SUCCEEDED | condition Complete | TASK_FINISHED |
-| failed | FAILED | condition Failed | TASK_FAILED, TASK_KILLED, TASK_LOST |
+| queued | SUBMITTED, PENDING, RUNNABLE | no pod, or a Pending one | no task, or a staged one |
+| running | STARTING, RUNNING | a container that runs | TASK_RUNNING, TASK_UNREACHABLE |
+| succeeded | SUCCEEDED | condition Complete | `lastTaskFailure` with the shell's code of success |
+| failed | FAILED | condition Failed | any other `lastTaskFailure`; no instances |
 | reason, exit code | `statusReason`, `container` | the condition, the container's `terminated` | `lastTaskFailure` |
 | log link | stream in CloudWatch | template over namespace and pod | template over agent and sandbox |
-| `terminate` | TerminateJob | DELETE in the background | DELETE |
-| `forget` | nothing: a week later it is gone | DELETE, or `ttlSecondsAfterFinished` | DELETE |
+| last lines | none | the pod's log | /files/read of the agent |
+| `terminate` | TerminateJob | DELETE in the foreground | PUT, 0 instances |
+| `forget` | nothing: a week later it is gone | DELETE | DELETE |
 
-Marathon keeps apps running and starts again what ends: a destination of that kind has to hold it back (a launch delay
-longer than `look`'s interval) and to delete the app when it has seen the end. Kubernetes names are at most 63
-characters, which bounds OWNER.
+Kubernetes names are at most 63 characters, which bounds OWNER.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MOST_AFTER = 300.0  # seconds: the longest pause that a destination can ask for
 OWNER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?\Z")
 _NAME = re.compile(r"taskflow-(?P<owner>[a-z0-9-]+)-(?P<exec>[0-9a-f]{32})\Z")
 
@@ -54,8 +54,13 @@ _NAME = re.compile(r"taskflow-(?P<owner>[a-z0-9-]+)-(?P<exec>[0-9a-f]{32})\Z")
 class Away(Exception):
     """The destination cannot be used now: out of reach, too busy, or it does not let us in. Asked again later.
 
-    A call that changes something may have had its effect.
+    A call that changes something may have had its effect. `after`: seconds for which the destination asks to be left
+    alone, as by Retry-After; calls to it pause for at least so long, but at most `MOST_AFTER`.
     """
+
+    def __init__(self, why: str, after: float = 0.0) -> None:
+        super().__init__(why)
+        self.after = after
 
 
 class Refused(Exception):
@@ -127,6 +132,7 @@ class External:
     reason: str = ""
     exit_code: int | None = None
     log_url: str = ""
+    tail: str = ""  # the last lines that the program wrote, once it has ended and where the destination shows them
 
 
 class DestinationSettings(BaseModel):

@@ -19,8 +19,6 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.rpc.server import channel
-from services.worker.push.destination import Order, TaskOptions, Ticket
 from taskflow.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -31,12 +29,14 @@ from taskflow.v1 import (
     worker_pb2,
     worker_pb2_grpc,
 )
+from taskflow_server.rpc.server import channel
+from taskflow_server.worker.push.destination import Order, TaskOptions, Ticket
 
 CALL_TIMEOUT = 10.0  # seconds of one call
 HEALTH_TIMEOUT = 2.0  # seconds in which an instance must answer at one of its addresses
 PAGE = 1000  # jobs of one page
 MOST = 1000  # notifications or outcomes of one call
-NOT_OWNER = "NOT_OWNER"
+AGAIN = ("NOT_OWNER", "COMMIT_PENDING")  # not known there, or not recorded yet: to be sent again
 _STALE = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
 
 
@@ -154,7 +154,7 @@ class Executor:
             try:
                 for start in range(0, len(left), MOST):
                     answers = await ask(stub, left[start : start + MOST])
-                    found.update({exec_id: why for exec_id, why in answers.items() if why != NOT_OWNER})
+                    found.update({exec_id: why for exec_id, why in answers.items() if why not in AGAIN})
             except Unreachable as error:
                 failed = error
         if failed is not None or len(found) < len(messages):

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.worker.push.destination import External, Order, Phase, Ticket
 from taskflow.v1 import jobs_pb2, worker_pb2
+from taskflow_server.worker.push.destination import External, Order, Phase, Ticket
 
 MISSING = 3  # looks in a row that do not find an external job: it was deleted, or the destination has forgotten it
 MOST_WORDS = 1000  # characters of a destination's reason
+MOST_REASONS = 10  # of an external job that waits or runs, that are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Held:
     missing: int = 0
     told: Phase | None = None
     told_log: bool = False
+    told_reasons: set[str] = field(default_factory=set)  # their first words: what follows may change at each look
     lines: list[tuple[str, str]] = field(default_factory=list)  # for the job's log
     progress: str = ""
     verdict: Verdict | None = None
@@ -68,10 +70,17 @@ def learn(held: Held, seen: External | None, destination: str) -> None:
     if held.told is not seen.phase:
         held.told = seen.phase
         held.progress = f"{seen.phase} at {destination}"
+        held.told_reasons = {_sort(seen)}
         held.say("info" if seen.phase is not Phase.FAILED else "warning", _words(seen, destination))
+    elif seen.reason and _sort(seen) not in held.told_reasons and len(held.told_reasons) < MOST_REASONS:
+        held.told_reasons.add(_sort(seen))
+        held.progress = f"{seen.phase} at {destination}: {_sort(seen)}"
+        held.say("warning", _words(seen, destination))
     if seen.log_url and not held.told_log:
         held.told_log = True
         held.say("info", f"log: {seen.log_url}")
+    if seen.phase.over and seen.tail:
+        held.say("info", f"its last lines:\n{seen.tail}")
     if seen.phase is Phase.SUCCEEDED:
         held.verdict = Verdict(_facts(seen, destination))
     elif seen.phase is Phase.FAILED:
@@ -85,6 +94,11 @@ def refused(destination: str, why: str) -> Verdict:
 
 def returned(destination: str) -> Verdict:
     return Verdict({"destination": destination}, returned=True)
+
+
+def _sort(seen: External) -> str:
+    """What sort of reason it is."""
+    return seen.reason.partition(":")[0][:MOST_WORDS]
 
 
 def _words(seen: External, destination: str) -> str:

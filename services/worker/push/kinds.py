@@ -13,10 +13,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from services.worker.push.aws_batch import AwsBatch
-from services.worker.push.destination import OWNER, Destination, DestinationSettings
+from taskflow_server.worker.push.aws_batch import AwsBatch
+from taskflow_server.worker.push.destination import OWNER, Destination, DestinationSettings
+from taskflow_server.worker.push.kubernetes_jobs import KubernetesJobs
+from taskflow_server.worker.push.marathon import Marathon
+from taskflow_server.worker.push.ray_jobs import RayJobs
 
-KINDS: Mapping[str, type[Destination]] = {each.kind: each for each in (AwsBatch,)}
+KINDS: Mapping[str, type[Destination]] = {each.kind: each for each in (AwsBatch, KubernetesJobs, Marathon, RayJobs)}
+_PATH = re.compile(r"[A-Za-z0-9 ._/~-]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 
 
@@ -27,11 +31,14 @@ def read(text: str) -> dict[str, DestinationSettings]:
     if not text.lstrip().startswith("{"):
         try:
             text = Path(text.strip()).read_text()
+        except UnicodeDecodeError:
+            raise ValueError("the file is not text in UTF-8") from None
         except OSError as error:
-            raise ValueError(f"{text.strip()!r} is neither a JSON object nor a file: {error.strerror}") from None
+            shown = f"{text.strip()!r} is" if _PATH.fullmatch(text.strip()) else "it is"  # else it may hold a secret
+            raise ValueError(f"{shown} neither a JSON object nor a file: {error.strerror}") from None
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(found, dict):
         raise ValueError('give an object, as {"etl": {"kind": "aws-batch", …}}')
@@ -63,8 +70,8 @@ def _kind(name: str, kind: object) -> type[Destination]:
         raise ValueError(f"{name}.kind: {kind!r} is none of {', '.join(KINDS)}, and no module:Class")
     try:
         found = getattr(importlib.import_module(module), member, None)
-    except ImportError as error:
-        raise ValueError(f"{name}.kind: {error}") from None
+    except Exception as error:  # the code of a module that an operator names can raise anything
+        raise ValueError(f"{name}.kind: {module} cannot be imported: {type(error).__name__}: {error}") from None
     if not (isinstance(found, type) and issubclass(found, Destination)):
         raise ValueError(f"{name}.kind: {member!r} of {module} is no Destination")
     return found

@@ -14,14 +14,14 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from services.runtime import failpoints, logs
-from services.runtime.clock import RealClock
-from services.worker.push import held as verdicts
-from services.worker.push.destination import Destination, Order, TaskOptions
-from services.worker.push.executor import Executor, Note, Unreachable
-from services.worker.push.held import Held
-from services.worker.push.rules import Rules
-from services.worker.push.tending import Tending
+from taskflow_server.runtime import failpoints, logs
+from taskflow_server.runtime.clock import RealClock
+from taskflow_server.worker.push import held as verdicts
+from taskflow_server.worker.push.destination import Destination, Order, TaskOptions
+from taskflow_server.worker.push.executor import Executor, Note, Unreachable
+from taskflow_server.worker.push.held import Held
+from taskflow_server.worker.push.rules import Rules
+from taskflow_server.worker.push.tending import Tending
 
 log = logs.get("push")
 

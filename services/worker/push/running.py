@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from services.runtime import logs
-from services.runtime.clock import RealClock
-from services.worker.push import kinds
-from services.worker.push.destination import Destination
-from services.worker.push.executor import Executor
-from services.worker.push.pusher import Pusher
-from services.worker.push.rules import Rules
-from services.worker.settings import WorkerSettings
+from taskflow_server.runtime import logs
+from taskflow_server.runtime.clock import RealClock
+from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push.destination import Destination
+from taskflow_server.worker.push.executor import Executor
+from taskflow_server.worker.push.pusher import Pusher
+from taskflow_server.worker.push.rules import Rules
+from taskflow_server.worker.settings import WorkerSettings
 
 log = logs.get("push")
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 from itertools import islice
 
-from services.runtime import failpoints, logs
-from services.runtime.clock import RealClock
-from services.worker.push import held as verdicts
-from services.worker.push.calls import Calls
-from services.worker.push.destination import Away, Destination, External, Refused, sort_out
-from services.worker.push.executor import Executor, Note, Unreachable
-from services.worker.push.held import Held, learn
-from services.worker.push.rules import Rules
+from taskflow_server.runtime import failpoints, logs
+from taskflow_server.runtime.clock import RealClock
+from taskflow_server.worker.push import held as verdicts
+from taskflow_server.worker.push.calls import Calls
+from taskflow_server.worker.push.destination import Away, Destination, External, Refused, sort_out
+from taskflow_server.worker.push.executor import Executor, Note, Unreachable
+from taskflow_server.worker.push.held import Held, learn
+from taskflow_server.worker.push.rules import Rules
 
 log = logs.get("push")
 

@@ -3,7 +3,7 @@
 What a command needs is imported when it runs, so that `--help` stays quick.
 """
 
-from services.cli.db import db
-from services.cli.up import up
+from taskflow_server.cli.db import db
+from taskflow_server.cli.up import up
 
 __all__ = ["db", "up"]

@@ -2,8 +2,8 @@
 
 import typer
 
-from services.cli import db, up
-from services.cli.health import health
+from taskflow_server.cli import db, services, up
+from taskflow_server.cli.health import health
 
 
 def main() -> None:
@@ -16,6 +16,8 @@ def main() -> None:
         pretty_exceptions_enable=False,
     )
     app.command(name="up")(up)
+    for service in (services.scheduler, services.coordinator, services.queue, services.gateway, services.worker):
+        app.command()(service)
     app.command(name="health")(health)
     app.add_typer(db, name="db")
     app()

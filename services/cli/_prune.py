@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from services.core.retention import Action, DayReport, PruneReport
 from taskflow._cli import _output
 from taskflow._cli._input import BadInput, seconds
+from taskflow_server.core.retention import Action, DayReport, PruneReport
 
 DEFAULT_DAYS = "30"
+LARGEST_DAYS = 36_500  # of TASKFLOW_RETENTION
 _COLUMNS = ("day", "jobs", "expired", "unfinished", "newest finish", "action", "why")
 _DONE = {Action.KEEP: "keep", Action.EMPTY: "emptied", Action.DROP: "dropped"}
 
@@ -19,8 +20,11 @@ def retention(older_than: str, environ: Mapping[str, str]) -> timedelta:
     """How long finished jobs are kept. BadInput says what would be right."""
     option, given = "--older-than", older_than
     if not given:
-        option, given = "TASKFLOW_RETENTION", environ.get("TASKFLOW_RETENTION", DEFAULT_DAYS) + "d"
-        if given == "0d":
+        days = environ.get("TASKFLOW_RETENTION", DEFAULT_DAYS)
+        if not (days.isascii() and days.isdigit() and len(days) <= 5 and int(days) <= LARGEST_DAYS):
+            raise BadInput(f"TASKFLOW_RETENTION: {days[:100]!r} is not a whole number of days from 0 to {LARGEST_DAYS}")
+        option, given = "TASKFLOW_RETENTION", days + "d"
+        if int(days) == 0:
             raise BadInput("TASKFLOW_RETENTION=0 keeps jobs for ever: give --older-than to delete some all the same")
     return timedelta(seconds=seconds(given, option) or 0.0)
 

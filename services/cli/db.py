@@ -21,40 +21,50 @@ db = typer.Typer(
 
 DatabaseUrl = Annotated[
     str,
-    typer.Option(envvar="TASKFLOW_DATABASE_URL", help="Without it: the Postgres that `taskflow up` runs here."),
+    typer.Option(envvar="TASKFLOW_DATABASE_URL", help="By default the Postgres that `taskflow up` runs here."),
 ]
 DataDir = Annotated[Path, typer.Option(help="The data folder of that `taskflow up`.")]
-Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @db.command()
 def migrate(database_url: DatabaseUrl = "", data_dir: DataDir = Path(".taskflow"), as_json: Json = False) -> None:
-    """Apply the migrations that are pending, and make the partitions of the coming days."""
-    from services.cluster.prepare import DatabaseError, prepare
+    """Apply pending migrations, make the partitions of the coming days, and mend a restored dump."""
+    from taskflow_server.cluster.prepare import DatabaseError, prepare
 
     try:
-        applied = prepare(_dsn(database_url, data_dir), patience=0)
+        done = prepare(_dsn(database_url, data_dir), patience=0)
     except DatabaseError as error:
-        _fail(UNAVAILABLE if error.absent else FAILED, "migrate", str(error))
+        _fail(USAGE if error.usage else UNAVAILABLE if error.absent else FAILED, "migrate", str(error))
     if as_json:
-        print(json.dumps({"applied": applied}))
+        mended = str(done.mended) if done.mended else None
+        print(json.dumps({"applied": done.applied, "mended": mended, "to_do": done.to_do or None}))
     else:
-        print("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+        lines = [f"applied {name}" for name in done.applied] + ([f"mended: {done.mended}"] if done.mended else [])
+        print("\n".join(lines) or "nothing to do")
+        if done.to_do:
+            print(
+                "taskflow db migrate: this user may not make roles: history has no reader yet. To have one, let an"
+                f" administrator run `{done.to_do};`, then run `taskflow db migrate` again",
+                file=sys.stderr,
+            )
 
 
 @db.command()
 def status(database_url: DatabaseUrl = "", data_dir: DataDir = Path(".taskflow"), as_json: Json = False) -> None:
-    """Show every migration and whether it is applied. Exit code 1 when one is pending or does not fit."""
+    """Show every migration and its state. Exit code 1 if one is pending or does not match."""
     import psycopg
 
-    from services.cluster.prepare import first_line, shown
-    from services.store.migrate import status as read
+    from taskflow_server.store.migrate import MigrationError
+    from taskflow_server.store.migrate import status as read
 
     dsn = _dsn(database_url, data_dir)
     try:
         rows = asyncio.run(read(dsn))
-    except psycopg.Error as error:
-        _fail(UNAVAILABLE, "status", f"no database at {shown(dsn)}: {first_line(error)}")
+    except MigrationError as error:
+        _fail(FAILED, "status", str(error))
+    except (psycopg.Error, TimeoutError) as error:
+        _unreachable("status", error, dsn)
     if as_json:
         items = [
             {"name": row.name, "state": row.state, "applied_at": row.applied_at.isoformat() if row.applied_at else None}
@@ -62,11 +72,42 @@ def status(database_url: DatabaseUrl = "", data_dir: DataDir = Path(".taskflow")
         ]
         print(json.dumps({"migrations": items}))
     else:
+        width = max((len(row.name) for row in rows), default=0)
         for row in rows:
-            print(
-                f"{row.name:<32} {row.applied_at.isoformat(' ', 'seconds') if row.applied_at else '':<26} {row.state}"
-            )
+            applied = row.applied_at.isoformat(" ", "seconds") if row.applied_at else ""
+            print(f"{row.name:<{width}}  {applied:<25}  {row.state}")
     if any(row.state != "applied" for row in rows):
+        raise typer.Exit(FAILED)
+
+
+@db.command()
+def doctor(
+    database_url: DatabaseUrl = "",
+    data_dir: DataDir = Path(".taskflow"),
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Report what keeps a database from serving, as pending migrations or a restored dump.
+
+    Exit code 1 when a fault is left.
+    """
+    import psycopg
+
+    from taskflow_server.cli import _doctor
+    from taskflow_server.store.migrate import MigrationError
+    from taskflow_server.store.reasons import words
+
+    dsn = _dsn(database_url, data_dir)
+    try:
+        findings = asyncio.run(_doctor.examine(dsn, fix=fix))
+    except MigrationError as error:
+        _fail(FAILED, "doctor", str(error))
+    except psycopg.errors.LockNotAvailable as error:
+        _fail(FAILED, "doctor", f"a table is locked by others: {words(error)}; try again")
+    except (psycopg.Error, TimeoutError) as error:
+        _unreachable("doctor", error, dsn)
+    _doctor.show(findings, as_json=as_json)
+    if not all(finding.well for finding in findings):
         raise typer.Exit(FAILED)
 
 
@@ -75,24 +116,24 @@ def prune(
     database_url: DatabaseUrl = "",
     data_dir: DataDir = Path(".taskflow"),
     older_than: Annotated[
-        str, typer.Option(metavar="TIME", help="Like 30d; without it, the days of TASKFLOW_RETENTION, or 30d.")
+        str, typer.Option(metavar="TIME", help="Minimum age, like 30d; by default TASKFLOW_RETENTION, or 30d.")
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, and tell what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete jobs that finished longer ago than a time: whole days, or out of a day in which others stay. Runs, firings
-    of schedules and counts of that age go, too.
+    """Delete jobs that finished before a time: whole days, or single jobs of a day in which others stay. Also deletes
+    runs, firings of schedules and counts of that age.
 
-    Exit code 1 when something was put off, because others held locks; the next run completes it.
+    Exit code 1 if something was put off because others held locks; the next prune completes it.
     """
     import psycopg
 
-    from services.cli import _prune
-    from services.cluster.prepare import first_line
-    from services.core.errors import InvalidArgument, Unavailable
-    from services.store.prune import PruneBusy
-    from services.store.prune import prune as delete
     from taskflow._cli._input import BadInput
+    from taskflow_server.cli import _prune
+    from taskflow_server.core.errors import InvalidArgument, Unavailable
+    from taskflow_server.store.prune import PruneBusy
+    from taskflow_server.store.prune import prune as delete
+    from taskflow_server.store.reasons import missing_right, words
 
     dsn = _dsn(database_url, data_dir)
     try:
@@ -105,7 +146,8 @@ def prune(
     except Unavailable as error:
         _fail(UNAVAILABLE, "prune", str(error))
     except psycopg.Error as error:
-        _fail(FAILED, "prune", f"{first_line(error)}; is the schema up to date? `taskflow db status` tells")
+        said = missing_right(error) or f"{words(error)}; is the schema up to date? `taskflow db status` tells"
+        _fail(FAILED, "prune", said)
     _prune.show(report, dry_run=dry_run, as_json=as_json)
     if any(day.put_off for day in report.days):
         raise typer.Exit(FAILED)
@@ -113,15 +155,21 @@ def prune(
 
 @db.command()
 def url(database_url: DatabaseUrl = "", data_dir: DataDir = Path(".taskflow")) -> None:
-    """Print the database's URL, password included: psql "$(taskflow db url)"."""
+    """Print the URL of the database, with its password: psql "$(taskflow db url)"."""
     print(_dsn(database_url, data_dir))
 
 
 def _dsn(database_url: str, data_dir: Path) -> str:
     if database_url:
+        from taskflow_server.store.reasons import BadUrl, place
+
+        try:
+            place(database_url)
+        except BadUrl as fault:
+            _fail(USAGE, "", f"TASKFLOW_DATABASE_URL: {fault}")
         return database_url
-    from services.cluster.embedded import attach
-    from services.cluster.home import HomeError
+    from taskflow_server.cluster.embedded import attach
+    from taskflow_server.cluster.home import HomeError
 
     try:
         found = attach(data_dir)
@@ -134,6 +182,12 @@ def _dsn(database_url: str, data_dir: Path) -> str:
             f"none runs with {data_dir}: start `taskflow up`, give --database-url, or set TASKFLOW_DATABASE_URL",
         )
     return found
+
+
+def _unreachable(command: str, error: BaseException, dsn: str) -> NoReturn:
+    from taskflow_server.store.reasons import why
+
+    _fail(UNAVAILABLE, command, f"TASKFLOW_DATABASE_URL: {why(error, dsn).text}")
 
 
 def _fail(code: int, command: str, text: str) -> NoReturn:

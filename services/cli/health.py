@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from taskflow._policy import addresses
+
 FAILED, USAGE = 1, 2
 
 
@@ -12,20 +14,21 @@ def health(
     address: Annotated[
         str, typer.Argument(help="host:port of any service of TaskFlow, or the URL of a gateway's health.")
     ],
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3.0,
+    wait_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an answer.")] = 3.0,
 ) -> None:
     """Ask a service whether it is ready: exit code 0 if it is, 1 if it is not or does not answer."""
-    host, _, port = address.removeprefix("http://").partition("/")[0].rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    try:
+        addresses.parse(address.removeprefix("http://").partition("/")[0])
+    except ValueError:
         print(
             f"taskflow-server health: {address!r} is neither host:port, as in 127.0.0.1:9003, nor"
             " http://host:port/path",
             file=sys.stderr,
         )
-        raise typer.Exit(USAGE)
-    from services.cluster.health import is_serving  # grpc takes its time to import
+        raise typer.Exit(USAGE) from None
+    from taskflow_server.cluster.health import is_serving  # grpc takes its time to import
 
-    if not is_serving(address, timeout):
+    if not is_serving(address, wait_timeout):
         print(f"taskflow-server health: {address} is not serving", file=sys.stderr)
         raise typer.Exit(FAILED)
     print("serving")

@@ -9,18 +9,21 @@ import typer
 def up(
     app: Annotated[
         str | None,
-        typer.Argument(help="Your app as module:attribute, for the worker; without it, the built-in handlers alone."),
+        typer.Argument(
+            help="Your app as module:attribute, for the worker; TASKFLOW_BUILTINS=http adds built-in handlers."
+        ),
     ] = None,
     database_url: Annotated[
         str, typer.Option(envvar="TASKFLOW_DATABASE_URL", help="Your own Postgres, instead of the embedded one.")
     ] = "",
-    data_dir: Annotated[Path, typer.Option(help="Where logs and data are kept.")] = Path(".taskflow"),
+    data_dir: Annotated[Path, typer.Option(help="Folder of logs and data.")] = Path(".taskflow"),
     port_base: Annotated[
         int,
         typer.Option(
             min=2000,
             max=64000,
-            help="Coordinator's port; queue, scheduler and worker have the next three, the gateway 921 less.",
+            help="The first of ten ports: coordinator, queue, scheduler, worker, gateway, then their metrics. "
+            "Clusters whose bases are ten apart share none. The default has 9001 to 9004, 8080, 9101 to 9104 and 9180.",
         ),
     ] = 9001,
     free_ports: Annotated[
@@ -35,7 +38,7 @@ def up(
 
     Examples: taskflow up; taskflow up shop.tasks:app; taskflow up --database-url postgresql://me@db/taskflow
     """
-    from services.cluster.up import Options, run
+    from taskflow_server.cluster.up import Options, run
 
     raise typer.Exit(
         run(

@@ -29,15 +29,16 @@ def main() -> int:
     """0: everything adds up; 1: something does not; 2: it could not start; 130: interrupted."""
     arguments = _arguments()
     with _signals() as stop:
-        from services.cluster.binaries import NoPostgresError
-        from services.cluster.embedded import PostgresError
-        from services.cluster.home import HomeError
-        from services.cluster.prepare import DatabaseError
-        from services.cluster.process import Interrupted
-        from services.cluster.service import ServiceError
+        from taskflow_server.cluster.binaries import NoPostgresError
+        from taskflow_server.cluster.embedded import PostgresError
+        from taskflow_server.cluster.home import HomeError
+        from taskflow_server.cluster.others import RunsAlreadyError
+        from taskflow_server.cluster.prepare import DatabaseError
+        from taskflow_server.cluster.process import Interrupted
+        from taskflow_server.cluster.service import ServiceError
 
         try:
-            from services.cluster.demo_run import demo
+            from taskflow_server.cluster.demo_run import demo
 
             return demo(arguments.orders, arguments.pictures, arguments.rows, stop)
         except Interrupted:
@@ -45,7 +46,15 @@ def main() -> int:
             return 130
         except ImportError as error:
             print(f"demo: {error}; run it by `make demo`, or: pip install pillow", file=sys.stderr)
-        except (NoPostgresError, PostgresError, HomeError, DatabaseError, ServiceError, OSError) as error:
+        except (
+            NoPostgresError,
+            PostgresError,
+            HomeError,
+            DatabaseError,
+            RunsAlreadyError,
+            ServiceError,
+            OSError,
+        ) as error:
             print(f"demo: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

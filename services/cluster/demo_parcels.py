@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.cluster.process import spawn
+from taskflow_server.cluster.process import spawn
 
 if TYPE_CHECKING:
     from taskflow import FiringInfo, JobInfo, RunInfo, TaskFlow

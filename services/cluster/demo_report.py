@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.store.database import Database
+from taskflow_server.store.database import Database
 
 if TYPE_CHECKING:
     from examples.shop.data import Totals
@@ -24,7 +24,7 @@ EDGE = 256  # pixels of a thumbnail's longer side
 
 @dataclass
 class Plan:
-    """The work. `ids` are those of its jobs, by queue, once they are handed in."""
+    """The work. `ids` are those of its jobs, by queue, once they are submitted."""
 
     folder: Path
     orders: list[dict[str, Any]]
@@ -97,7 +97,7 @@ def progress(jobs: list[JobInfo], plan: Plan, mailbox: Mailbox) -> str:
     done = Counter(job.queue for job in jobs if job.state.final)
     parts = [f"{queue} {done[queue]}/{len(plan.ids[queue])}" for queue in QUEUES[:2]]
     retrying = sum(job.state == "retrying" for job in jobs)
-    parts[0] += f" ({mailbox.put_off.total()} put off, {retrying} wait for their next try)"
+    parts[0] += f" ({mailbox.put_off.total()} refused for now, {retrying} wait for their next try)"
     at = next((job.progress for job in jobs if job.queue == "imports"), None)
     rows = f"{at.current:,.0f}/{at.total:,.0f} rows" if at else f"{done['imports']}/1"
     return "   ".join([*parts, f"import {rows}"])
@@ -125,7 +125,7 @@ def check(facts: Facts, plan: Plan, mailbox: Mailbox) -> list[str]:
     faults = []
     jobs = facts.jobs
     if len(jobs) != plan.count:
-        faults.append(f"{plan.count} jobs were handed in, and {len(jobs)} are there")
+        faults.append(f"{plan.count} jobs were submitted, and {len(jobs)} are there")
     lost = [job for job in jobs if job.queue == "mails" and job.payload["to"].endswith("@nowhere.invalid")]
     for job in jobs:
         if (expected := "failed" if job in lost else "succeeded") != job.state:

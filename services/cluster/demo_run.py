@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.cluster import demo_report
-from services.cluster.demo_parcels import Parcels
-from services.cluster.demo_report import Plan
-from services.cluster.local import local_cluster
-from services.cluster.process import Interrupted
+from taskflow_server.cluster import demo_report
+from taskflow_server.cluster.demo_parcels import Parcels
+from taskflow_server.cluster.demo_report import Plan
+from taskflow_server.cluster.local import local_cluster
+from taskflow_server.cluster.process import Interrupted
 
 if TYPE_CHECKING:
     from examples.shop.smtp import FlakyReceiver
-    from services.cluster.cluster import Cluster
-    from services.cluster.demo import Stop
     from taskflow import JobInfo, TaskFlow
+    from taskflow_server.cluster.cluster import Cluster
+    from taskflow_server.cluster.demo import Stop
 
 APP = "examples.shop:app"
 SHARE = 0.25  # of the deliveries that the mail server puts off
@@ -51,9 +51,7 @@ def demo(orders: int, pictures: int, rows: int, stop: Stop) -> int:
     return 1 if faults else 0
 
 
-def _work(
-    cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop
-) -> tuple[demo_report.Facts, Parcels]:
+def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> tuple[demo_report.Facts, Parcels]:
     """Hands the jobs in, waits for their end, and gathers the facts while there is a cluster to ask."""
     import examples.shop as shop
     from taskflow import TaskFlow, apps
@@ -68,7 +66,7 @@ def _work(
             "thumbnails": [job.id for job in shop.make_thumbnail.new_jobs(plan.thumbnails())],
             "imports": [shop.import_sales.new_job(path=str(plan.csv), database=str(plan.database)).id],
         }
-        _say(f"handed in {plan.count} jobs in {(time.monotonic() - started) * 1000:.0f} ms; watch:")
+        _say(f"submitted {plan.count} jobs in {(time.monotonic() - started) * 1000:.0f} ms; watch:")
         jobs = _watch(tf, plan, receiver, parcels, stop)
         seconds = time.monotonic() - started
         parcels.end()

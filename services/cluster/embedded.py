@@ -15,11 +15,11 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from services.cluster import binaries as pg_binaries
-from services.cluster import home as pg_home
-from services.cluster import pidfile
-from services.cluster.ports import PortInUseError, free_ports, is_free
-from services.cluster.process import spawn, stop, tail, take_lock, wait_until
+from taskflow_server.cluster import binaries as pg_binaries
+from taskflow_server.cluster import home as pg_home
+from taskflow_server.cluster import pidfile
+from taskflow_server.cluster.ports import PortInUseError, free_ports, is_free
+from taskflow_server.cluster.process import spawn, stop, tail, take_lock, wait_until
 
 USER = "postgres"  # not "taskflow": the schema of that name would be on its search path, and hide unqualified names
 DATABASE = "taskflow"

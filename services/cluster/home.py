@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.cluster.binaries import Binaries
-from services.cluster.process import Identity
+from taskflow_server.cluster.binaries import Binaries
+from taskflow_server.cluster.process import Identity
 
 ROOT_BASE = Path("/var/lib/taskflow")
 _CURE = "start as an ordinary user, or use a database of your own, by TASKFLOW_DATABASE_URL"

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.cluster.cluster import SERVICES, Cluster
-from services.cluster.embedded import EmbeddedPostgres
-from services.cluster.prepare import prepare
+from taskflow_server.cluster.cluster import SERVICES, Cluster, names
+from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.others import refuse_others, suffix
+from taskflow_server.cluster.prepare import prepare
 
 
 @contextmanager
@@ -34,7 +35,12 @@ def local_cluster(
             postgres = EmbeddedPostgres(directory, environ=environ)
             dsn = postgres.start(stopping)
         prepare(dsn, stopping)
-        with Cluster(dsn, directory, services=services, app=app, environ=environ, metrics=metrics) as cluster:
+        end = "1" if postgres else suffix(directory)
+        if postgres is None:
+            refuse_others(dsn, names(end), stopping)
+        with Cluster(
+            dsn, directory, services=services, app=app, environ=environ, metrics=metrics, suffix=end
+        ) as cluster:
             cluster.start(stopping=stopping)
             yield cluster
     finally:

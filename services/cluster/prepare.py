@@ -2,41 +2,47 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from urllib.parse import urlsplit
+from dataclasses import dataclass
 
 import psycopg
 
-from services.cluster.process import Interrupted
-from services.store.migrate import MigrationError, migrate
+from taskflow_server.cluster.process import Interrupted
+from taskflow_server.store.migrate import MigrationError, let_read, migrate
+from taskflow_server.store.reasons import BadUrl, place, why, words
+from taskflow_server.store.restored import Mended, mend
 
 _PATIENCE = 5.0  # seconds that a database which starts beside us may take
 _PAUSE = 0.25
 _LOOK = 0.05
+URL = "TASKFLOW_DATABASE_URL"  # what --database-url stands for
 
 
 class DatabaseError(Exception):
     """The database cannot be used; the text says why, in one line and without its password."""
 
-    def __init__(self, message: str, *, absent: bool) -> None:
+    def __init__(self, message: str, *, absent: bool, usage: bool = False) -> None:
+        """`absent`: it cannot be had; `usage`: its URL is none."""
         super().__init__(message)
         self.absent = absent
+        self.usage = usage
 
 
-def prepare(dsn: str, stopping: Callable[[], bool] = lambda: False, patience: float = _PATIENCE) -> list[str]:
-    """Wait, then migrate; returns the migrations applied. Raises DatabaseError, process.Interrupted."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The migrations that were applied, what was mended after a restore, if anything, and the statement that an
+    administrator must run before a role can read history, if one must."""
+
+    applied: list[str]
+    mended: Mended | None
+    to_do: str = ""
+
+
+def prepare(dsn: str, stopping: Callable[[], bool] = lambda: False, patience: float = _PATIENCE) -> Prepared:
+    """Wait, then migrate and mend what a restored dump needs. Raises DatabaseError, process.Interrupted."""
     return asyncio.run(_unless(stopping, _prepare(dsn, patience)))
 
 
-def shown(dsn: str) -> str:
-    """host:port/database of a URL, for people: never the password."""
-    try:
-        parts = urlsplit(dsn)
-        return f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
-    except ValueError:
-        return "the database"
-
-
-async def _unless(stopping: Callable[[], bool], work: Coroutine[None, None, list[str]]) -> list[str]:
+async def _unless(stopping: Callable[[], bool], work: Coroutine[None, None, Prepared]) -> Prepared:
     task = asyncio.create_task(work)
     while not task.done():
         await asyncio.wait({task}, timeout=_LOOK)
@@ -47,25 +53,24 @@ async def _unless(stopping: Callable[[], bool], work: Coroutine[None, None, list
     return task.result()
 
 
-async def _prepare(dsn: str, patience: float) -> list[str]:
+async def _prepare(dsn: str, patience: float) -> Prepared:
     deadline = asyncio.get_running_loop().time() + patience
+    try:
+        place(dsn)
+    except BadUrl as fault:
+        raise DatabaseError(f"{URL}: {fault}", absent=False, usage=True) from None
     while True:
         try:
-            return await migrate(dsn)
+            return Prepared(await migrate(dsn), await mend(dsn), await let_read(dsn))
         except MigrationError as error:
             raise DatabaseError(f"the database cannot be migrated: {error}", absent=False) from error
-        except psycopg.ProgrammingError as error:
-            raise DatabaseError(f"not a usable database URL: {first_line(error)}", absent=False) from error
-        except psycopg.OperationalError as error:
-            # With a code the server has answered, and will answer the same again; 57P03: it is starting.
-            answered = error.sqlstate is not None and error.sqlstate != "57P03"
-            refused = "password authentication failed" in str(error) or "does not exist" in str(error)
-            if answered or refused or asyncio.get_running_loop().time() > deadline:
-                raise DatabaseError(f"no database at {shown(dsn)}: {first_line(error)}", absent=True) from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise DatabaseError(f"a table is locked by others: {words(error)}; try again", absent=False) from error
+        except psycopg.ProgrammingError as error:  # the server's answer, as of a role that may not create a schema
+            text = f"the database cannot be migrated: {why(error, dsn).text}"
+            raise DatabaseError(text, absent=False) from error
+        except (psycopg.Error, TimeoutError) as error:
+            reason = why(error, dsn)
+            if reason.answered or asyncio.get_running_loop().time() > deadline:
+                raise DatabaseError(f"{URL}: {reason.text}", absent=True) from error
         await asyncio.sleep(_PAUSE)
-
-
-def first_line(error: psycopg.Error) -> str:
-    """What the error says, without the hints that follow."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -7,6 +7,7 @@ that started the child ends, so all children are started by one thread that last
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,13 +106,32 @@ def stop(
 
 def tail(log: Path, offset: int = 0) -> str:
     """The last line with words in it after `offset`, for a notice; empty when there is none."""
+    return next(reversed(last_lines(log, offset)), "")
+
+
+def last_lines(log: Path, offset: int = 0) -> list[str]:
+    """The lines with words in them at the end of a log, after `offset`: those of 4 KiB."""
     try:
         with log.open("rb") as file:
             file.seek(max(offset, log.stat().st_size - 4096))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     except OSError:
-        return ""
-    return next((line for line in reversed(lines) if line), "")
+        return []
+    return [line for line in lines if line]
+
+
+def rotate(log: Path, limit: int) -> bool:
+    """Whether a log of more than `limit` bytes was moved to `.log.1`. Its program goes on writing to it: it is copied
+    and cut, as it was opened for appending; lines written between the two are lost."""
+    try:
+        if log.stat().st_size <= limit:
+            return False
+        with log.open("rb") as source, log.with_suffix(".log.1").open("wb") as target:
+            shutil.copyfileobj(source, target)
+        os.truncate(log, 0)
+    except OSError:
+        return False  # without room for a copy, a log that grows is better than none
+    return True
 
 
 def take_lock(path: Path) -> int:

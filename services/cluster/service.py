@@ -1,6 +1,7 @@
 """One service as a child process at a fixed address: started, watched, stopped and started again."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,11 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.cluster.process import spawn, stop, tail, wait_until
+from taskflow_server.cluster.process import last_lines, rotate, spawn, stop, wait_until
 
 HOST = "127.0.0.1"
-CODE = Path(__file__).resolve().parents[2]  # the folder that holds `services`
-_LOG_LIMIT = 10 * 1024 * 1024
+CODE = Path(__file__).absolute().parents[2]  # the folder that holds `taskflow_server`, which may be a link
+LOG_LIMIT = 10 * 1024 * 1024  # bytes of a log, above which it becomes `.log.1`
+
+
+_STOPPING = re.compile(r"\bstopping\b")  # in the log of a service that stops because it was told to
+_SIGNALLED = "somebody sent it a signal to stop"
+_SILENT = "its log does not say why; os._exit(0) and exec in the code of an app end a process so"
 
 
 class ServiceError(Exception):
@@ -39,6 +45,7 @@ class Service:
     metrics_port: int = 0
     env: dict[str, str] = field(default_factory=dict)
     grace: float = 10.0  # seconds between SIGTERM and SIGKILL
+    spawn: Callable[..., "subprocess.Popen[bytes]"] = spawn
     process: "subprocess.Popen[bytes] | None" = None
     log_start: int = 0  # where the log of the present process begins
 
@@ -66,15 +73,17 @@ class Service:
         if status < 0:
             return f"was ended by {signal.Signals(-status).name}"
         how = f"ended with exit status {status}"
-        said = tail(self.log, self.log_start)
-        return f"{how}: {said}" if said else how
+        said = last_lines(self.log, self.log_start)
+        if status == 0:  # no service ends so by itself
+            was_told = any(_STOPPING.search(line) for line in said)
+            return f"{how}: {_SIGNALLED if was_told else _SILENT}"
+        return f"{how}: {said[-1]}" if said else how
 
     def start(self, extra_env: Mapping[str, str] | None = None) -> None:
         """Start the process; does not wait. `extra_env` holds for this time only."""
         if self.alive:
             raise RuntimeError(f"{self.name} runs already")
-        if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        self.rotate()
         self.log_start = self.log.stat().st_size if self.log.exists() else 0
         where = {
             "TASKFLOW_HOST": HOST,
@@ -83,11 +92,16 @@ class Service:
             "TASKFLOW_NAME": self.name,
         }
         env = {**self.env, **where, **(extra_env or {})}
-        self.process = spawn(self.command, env=env, cwd=self.cwd, log=self.log)
+        self.process = self.spawn(self.command, env=env, cwd=self.cwd, log=self.log)
+
+    def rotate(self) -> None:
+        """Move a log that has become too large out of the way, whether the program runs or not."""
+        if rotate(self.log, LOG_LIMIT):
+            self.log_start = 0
 
     def wait_healthy(self, timeout: float = 30.0, stopping: Callable[[], bool] = lambda: False) -> None:
         """Until its health answers SERVING. Raises ServiceError, process.Interrupted."""
-        from services.cluster.health import is_serving  # grpc takes its time to import
+        from taskflow_server.cluster.health import is_serving  # grpc takes its time to import
 
         if not wait_until(lambda: not self.alive or is_serving(self.health), timeout, stopping):
             raise ServiceError(f"{self.name} does not answer on {self.address} (its log: {self.log})", None)
@@ -113,11 +127,11 @@ class Service:
 
 
 def python(*words: str) -> list[str]:
-    """The command that runs one of our modules, whatever folder named `services` the current one may hold."""
+    """The command that runs one of our modules, whatever the current folder may hold under its name."""
     return [sys.executable, "-P", "-m", *words]
 
 
-def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What a service inherits: the environment, with our code on its path."""
-    path = os.pathsep.join(filter(None, [str(CODE), environ.get("PYTHONPATH", "")]))
+def environment(environ: Mapping[str, str] = os.environ, *folders: Path) -> dict[str, str]:
+    """What a service inherits: the environment, with our code and these folders on its path."""
+    path = os.pathsep.join(filter(None, [str(CODE), *map(str, folders), environ.get("PYTHONPATH", "")]))
     return {**environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.cluster import binaries as pg_binaries
-from services.cluster import home as pg_home
-from services.cluster.cluster import Cluster, fixed_ports, metrics_ports
-from services.cluster.embedded import EmbeddedPostgres, LockedError, PostgresError
-from services.cluster.ports import PortInUseError, require_free
-from services.cluster.prepare import DatabaseError, prepare
-from services.cluster.process import Interrupted, take_lock, wait_until
-from services.cluster.service import ServiceError
-from services.cluster.watch import Watch
+from taskflow_server.cluster import binaries as pg_binaries
+from taskflow_server.cluster import home as pg_home
+from taskflow_server.cluster.cluster import Cluster, fixed_ports, metrics_ports, names
+from taskflow_server.cluster.embedded import EmbeddedPostgres, LockedError, PostgresError
+from taskflow_server.cluster.others import RunsAlreadyError, refuse_others, suffix
+from taskflow_server.cluster.ports import PortInUseError, require_free
+from taskflow_server.cluster.prepare import DatabaseError, prepare
+from taskflow_server.cluster.process import Interrupted, take_lock, wait_until
+from taskflow_server.cluster.service import ServiceError
+from taskflow_server.cluster.watch import Watch
 
 OK, FAILED, USAGE, UNAVAILABLE = 0, 1, 2, 3
 DATA_DIR = Path(".taskflow")
@@ -69,10 +70,10 @@ def run(options: Options, environ: Mapping[str, str] = os.environ) -> int:
         return OK
     except (PortInUseError, pg_home.HomeError) as error:
         return _fail(USAGE, str(error))
-    except (PostgresError, pg_binaries.NoPostgresError) as error:
+    except (PostgresError, pg_binaries.NoPostgresError, RunsAlreadyError) as error:
         return _fail(FAILED, str(error))
     except DatabaseError as error:
-        return _fail(UNAVAILABLE if error.absent else FAILED, str(error))
+        return _fail(USAGE if error.usage else UNAVAILABLE if error.absent else FAILED, str(error))
     except ServiceError as error:
         return _fail(USAGE if error.status == USAGE else FAILED, str(error))
 
@@ -88,16 +89,32 @@ def _run(options: Options, environ: Mapping[str, str], signals: _Signals) -> int
     except OSError as error:
         return _fail(USAGE, f"--data-dir {options.data_dir}: {error.strerror}")
     environ = {**environ, "TASKFLOW_CLOCK": options.clock} if options.clock != "system" else environ
+    # Only where they were allowed: a job of `http.call` that waits for a worker with other rights would fail here.
+    environ = {"TASKFLOW_BUILTINS": "", **environ}
     postgres = None if options.database_url else EmbeddedPostgres(data_dir, environ=environ)
     try:
         _write(state, {"pid": os.getpid()})
         if not options.free_ports:
             _check_ports(options.port_base, signals.stopping)
         dsn = postgres.start(signals.stopping) if postgres else options.database_url
-        prepare(dsn, signals.stopping)
+        mended = prepare(dsn, signals.stopping).mended
+        if mended is not None:
+            _say(f"mended: {mended}")
+        # Nobody else has a Postgres of ours, so there the names may be short.
+        end = "1" if postgres else suffix(data_dir)
+        if postgres is None:
+            refuse_others(dsn, names(end), signals.stopping)
         ports = None if options.free_ports else fixed_ports(options.port_base)
-        cluster = Cluster(dsn, data_dir, ports=ports, metrics=not options.free_ports, app=options.app, environ=environ)
-        cluster.start(stopping=signals.stopping)
+        metrics = None if options.free_ports else metrics_ports(options.port_base)
+        cluster = Cluster(
+            dsn, data_dir, ports=ports, metrics=metrics or False, app=options.app, environ=environ, suffix=end
+        )
+        try:
+            cluster.start(stopping=signals.stopping)
+        except ServiceError:
+            if postgres is None:  # another one that started at the same moment is the better reason
+                refuse_others(dsn, names(end), signals.stopping)
+            raise
         _write(state, {"pid": os.getpid(), "addresses": {name: s.address for name, s in cluster.services.items()}})
         _say(_table(cluster, postgres, data_dir))
         try:
@@ -119,7 +136,7 @@ def _run(options: Options, environ: Mapping[str, str], signals: _Signals) -> int
 def _check_ports(base: int, stopping: Callable[[], bool]) -> None:
     """Before anything starts. Waits a moment: the services of a supervisor that was killed may be just going."""
     ports = fixed_ports(base)
-    users = dict(ports) | {f"{name} (metrics)": port for name, port in metrics_ports(ports).items()}
+    users = dict(ports) | {f"{name} (metrics)": port for name, port in metrics_ports(base).items()}
 
     def all_free() -> bool:
         try:
@@ -129,7 +146,7 @@ def _check_ports(base: int, stopping: Callable[[], bool]) -> None:
         return True
 
     if not wait_until(all_free, 1.0, stopping):
-        require_free(users)
+        require_free(users, cure="take other ports with --port-base N or --free-ports")
 
 
 def _running_already(state: Path, data_dir: Path) -> str:

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.cluster.cluster import Cluster
-from services.cluster.embedded import EmbeddedPostgres, PostgresError
-from services.cluster.ports import PortInUseError
-from services.cluster.process import wait_until
+from taskflow_server.cluster.cluster import Cluster
+from taskflow_server.cluster.embedded import EmbeddedPostgres, PostgresError
+from taskflow_server.cluster.ports import PortInUseError
+from taskflow_server.cluster.process import rotate, wait_until
+from taskflow_server.cluster.service import LOG_LIMIT
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 EVERY = 0.1  # seconds between looks
+ROTATE_EVERY = 1.0  # seconds between looks at the sizes of the logs
 STEADY = 30.0  # seconds after which a child's earlier deaths are forgotten
 
 
@@ -24,6 +26,8 @@ class _Startable(Protocol):
     def ending(self) -> str: ...
 
     def start(self) -> None: ...
+
+    def rotate(self) -> None: ...
 
 
 class _Server:
@@ -42,6 +46,9 @@ class _Server:
     def start(self) -> None:
         self._postgres.start(self._stopping)
 
+    def rotate(self) -> None:
+        rotate(self._postgres.log, LOG_LIMIT)
+
 
 @dataclass
 class _Child:
@@ -58,6 +65,7 @@ class Watch:
     def __init__(self, cluster: Cluster, postgres: EmbeddedPostgres | None, say: Callable[[str], None]) -> None:
         self._say = say
         self._stopping: Callable[[], bool] = lambda: False
+        self._look_at_logs = 0.0
         self._children = [_Child(name, service) for name, service in cluster.services.items()]
         if postgres is not None:
             self._children.insert(0, _Child("postgres", _Server(postgres, lambda: self._stopping())))
@@ -69,9 +77,16 @@ class Watch:
         def look() -> bool:
             for child in self._children:
                 self._tend(child, time.monotonic())
+            self._rotate(time.monotonic())
             return stopping()
 
         wait_until(look, float("inf"), every=EVERY)
+
+    def _rotate(self, now: float) -> None:
+        if now >= self._look_at_logs:
+            self._look_at_logs = now + ROTATE_EVERY
+            for child in self._children:
+                child.program.rotate()
 
     def _tend(self, child: _Child, now: float) -> None:
         if child.program.alive:

@@ -1,17 +1,17 @@
-"""`python -m services.coordinator`: assigns work, on port 9001."""
+"""`taskflow-server coordinator`: assigns work, on port 9001."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack
 
-from services.coordinator.service import start
-from services.coordinator.settings import CoordinatorSettings
-from services.rpc.server import Server
-from services.runtime import logs, metrics
-from services.runtime.clock import SystemClock
-from services.runtime.lifecycle import Background, run
-from services.runtime.settings import load
+from taskflow_server.coordinator.service import start
+from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.rpc.server import Server
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.lifecycle import Background, run
+from taskflow_server.runtime.settings import load
 
 
 def main() -> int:

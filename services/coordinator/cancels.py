@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
 
-from services.coordinator.ledger import Ledger
-from services.coordinator.owner import Owner
-from services.coordinator.recovery import Recovery, spec_of
-from services.coordinator.sessions import Sessions
-from services.coordinator.state import State
-from services.core.book import Entry, Phase
-from services.core.errors import NotOwner, Unavailable
-from services.core.lanes import LaneKey
-from services.runtime import logs
-from services.store.dispatch import Changes
 from taskflow._policy import Outcome
+from taskflow_server.coordinator.ledger import Ledger
+from taskflow_server.coordinator.owner import Owner
+from taskflow_server.coordinator.recovery import Recovery
+from taskflow_server.coordinator.sessions import Sessions
+from taskflow_server.coordinator.state import State
+from taskflow_server.coordinator.unread import FACTS_A_QUERY, committed, unread_entry
+from taskflow_server.core.book import Entry, Phase
+from taskflow_server.runtime import logs
+from taskflow_server.store.database import Row
+from taskflow_server.store.dispatch import Changes
+from taskflow_server.store.errors import FAULTS
 
 log = logs.get("cancels")
 
+WISHES = 500  # of one shard, read at a time
+_FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 SWEEP = 5.0  # seconds between readings of open wishes, beside the scheduler's hints
 
 
@@ -29,10 +33,10 @@ class Cancels:
         self._ledger = ledger
         self._sessions = sessions
         self._recovery = recovery
-        self._outage = logs.Outage(log, "cannot cancel now")
+        self._outage = state.readiness.outage(log, "jobs cannot be cancelled")
         self._deadlines: dict[bytes, float] = {}  # running attempts that were told: when their grace is over
+        self._queued: list[Entry] = []  # waiting in the queue service, to be taken out
         self.owner: Owner | None = None  # set by whoever puts the parts together
-        self.expiring: set[bytes] = set()
 
     async def run(self) -> None:
         state = self._state
@@ -46,7 +50,7 @@ class Cancels:
             try:
                 await self._sweep()
                 self._outage.over()
-            except (Unavailable, NotOwner) as error:
+            except FAULTS as error:
                 self._outage.failed(error)
                 await state.clock.sleep(1.0)
 
@@ -55,45 +59,65 @@ class Cancels:
         if not state.book.shards:
             return
         self._end_graces()
-        rows = await state.db.rows("open_cancels", shards=list(state.book.shards))
+        after = dict.fromkeys(state.book.shards, _FIRST)
+        while after:
+            sinces, ids = zip(*after.values(), strict=True)
+            rows = await state.db.rows(
+                "open_cancels", shards=list(after), sinces=list(sinces), ids=list(ids), limit=WISHES
+            )
+            await self._apply(rows)
+            read: dict[int, list[tuple[datetime, UUID]]] = {}
+            for row in rows:
+                read.setdefault(row["shard"], []).append((row["requested_at"], row["job_id"]))
+            after = {shard: places[-1] for shard, places in read.items() if len(places) == WISHES}
+
+    async def _apply(self, rows: Sequence[Row]) -> None:
+        """One page of open wishes. What can be ended at once is ended before the next page is read."""
         unknown = []
         for row in rows:
-            entry = state.book.by_job.get(row["job_id"].bytes)
+            entry = self._state.book.by_job.get(row["job_id"].bytes)
             if entry is None:
                 unknown.append(row)
             else:
                 self._cancel(entry, row["reason"])
-        if unknown:
-            await self._cancel_unknown(unknown)
+        self._take_out_queued()
+        for start in range(0, len(unknown), FACTS_A_QUERY):
+            await self._cancel_unknown(unknown[start : start + FACTS_A_QUERY])
 
     def _cancel(self, entry: Entry, reason: str) -> None:
         if entry.phase is Phase.ENDING:
-            entry.cancelling = True  # its outcome closes the wish, if it is not too late; else the next sweep does
+            # Its outcome heeds the cancel and closes it, if it is not too late; else the next sweep finds it waiting.
+            entry.cancelling, entry.cancel_reason = True, reason
             return
         entry.cancelling, entry.cancel_reason = True, reason
         if entry.phase is Phase.HELD:
             return  # a worker may have it: once that is known, one of the other ways
         if entry.phase is Phase.QUEUED:
-            self._take_out([entry])
+            self._queued.append(entry)
         elif entry.hold is not None:  # an executor cannot be told, nor confirm: its next word is refused as stale
             self._ledger.end([entry], Outcome.CANCELLED, "cancelled_running" if entry.started else "cancelled")
         elif entry.exec_id not in self._deadlines:
             self._sessions.tell_cancel(entry)
             self._deadlines[entry.exec_id] = self._state.clock.monotonic() + self._state.settings.cancel_grace
 
-    def _take_out(self, entries: list[Entry]) -> None:
+    def _take_out_queued(self) -> None:
+        queued, self._queued = self._queued, []
+        self._take_out(queued)
+
+    def _take_out(self, entries: Sequence[Entry]) -> None:
         """Asks the queue service; it answers `removed`, or has said or says who took it."""
-        waiting = [e for e in entries if e in self._state.book.outbox]
-        self.removed(waiting)
+        if not entries:
+            return
+        unfed = {id(e) for e in self._state.book.outbox}
+        self.removed([e for e in entries if id(e) in unfed])
         feed = self.owner.feed if self.owner is not None else None
         if feed is not None:
-            feed.remove([e.exec_id for e in entries if e not in waiting])
+            feed.remove([e.exec_id for e in entries if id(e) not in unfed])
 
     def removed(self, entries: Sequence[Entry]) -> None:
         """Out of the queue: final."""
         for entry in entries:
-            if entry.job_id in self.expiring:
-                self.expiring.discard(entry.job_id)
+            if entry.expiring:
                 self._ledger.end([entry], Outcome.CANCELLED, "expired")
             elif entry.cancelling:
                 self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
@@ -101,10 +125,11 @@ class Cancels:
                 self._state.book.hand_out(entry)  # a wish that was revoked meanwhile
                 self._state.fed.set()
 
-    def expire(self, entry: Entry) -> None:
-        """Its `start_by` has passed (R7)."""
-        self.expiring.add(entry.job_id)
-        self._take_out([entry])
+    def expire(self, entries: Sequence[Entry]) -> None:
+        """Their `start_by` has passed (R7)."""
+        for entry in entries:
+            entry.expiring = True
+        self._take_out(entries)
 
     def _end_graces(self) -> None:
         now = self._state.clock.monotonic()
@@ -114,31 +139,31 @@ class Cancels:
             if entry is not None and entry.cancelling and entry.phase is Phase.TAKEN:
                 self._ledger.end([entry], Outcome.CANCELLED, "cancel_grace")
 
-    async def _cancel_unknown(self, rows: list[dict[str, Any]]) -> None:
+    async def _cancel_unknown(self, rows: Sequence[Row]) -> None:
         """Not in memory: final already, deferred, or waiting in Postgres for room in its lane."""
-        state = self._state
-        facts = await self._recovery.facts([row["job_id"].bytes for row in rows])
+        book = self._state.book
+        facts = await self._recovery.facts([row["job_id"].bytes for row in rows], payloads=False)
+        final: dict[bytes, int] = {}
+        endings = []
         for row in rows:
             job_id = row["job_id"].bytes
             known = facts.get(job_id)
-            if known is None or job_id in state.book.by_job or known["shard"] not in state.book.shards:
+            if known is None or known["shard"] not in book.shards:
                 continue
-            key = LaneKey(known["queue"], known["task"], known["priority"])
-            entry = Entry(job_id, key, known["shard"], 1, 0, spec_of(job_id, known))
+            if (here := book.by_job.get(job_id)) is not None:  # its lane has read it meanwhile
+                self._cancel(here, row["reason"])
+                continue
+            if known["due_attempt"] is None and known["last_final"]:
+                final[job_id] = known["shard"]
+                continue
+            entry = unread_entry(self._state, job_id, known)
             entry.cancelling, entry.cancel_reason = True, row["reason"]
-            if known["due_attempt"] is not None:
-                entry.due, entry.attempt, entry.tries = True, known["due_attempt"], known["due_tries"]
-            elif known["last_final"]:
-                await self._close_wish(job_id, known["shard"])
-                continue
-            else:
-                lane = state.book.lanes.get(key)
-                if lane is not None:
-                    lane.drop(job_id)
-            state.book.by_job[job_id] = entry
-            state.book.waiting[key] += 1
-            self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
+            endings.append(self._ledger.end([entry], Outcome.CANCELLED, "cancelled"))
+        self._take_out_queued()
+        await committed(endings)
+        if final:
+            await self._close_wishes(final)
 
-    async def _close_wish(self, job_id: bytes, shard: int) -> None:
+    async def _close_wishes(self, final: Mapping[bytes, int]) -> None:
         async with self._ledger.exclusive:
-            await self._ledger.write(Changes(cancelled=[job_id]), {shard})
+            await self._ledger.write(Changes(cancelled=list(final)), set(final.values()))

@@ -9,34 +9,41 @@ from typing import Any
 
 import grpc
 
-from services.coordinator.moving import Moving
-from services.coordinator.owner import Owner
-from services.coordinator.pager import Pager
-from services.coordinator.sessions import Sessions
-from services.coordinator.state import State
-from services.core.book import Entry, Phase
-from services.runtime.failpoints import reach
 from taskflow._policy import JobState
 from taskflow.v1 import dispatch_pb2 as pb
 from taskflow.v1 import dispatch_pb2_grpc, queue_pb2
+from taskflow_server.coordinator.due import Due
+from taskflow_server.coordinator.moving import Moving
+from taskflow_server.coordinator.owner import Owner
+from taskflow_server.coordinator.pager import Pager
+from taskflow_server.coordinator.sessions import Sessions
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry, Phase, Seat
+from taskflow_server.runtime.failpoints import reach
 
 STATS_TIMEOUT = 1.0
 
 
 class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
     def __init__(
-        self, state: State, owner: Owner, pager: Pager, sessions: Sessions, moving: Moving, closing: asyncio.Event
+        self,
+        state: State,
+        owner: Owner,
+        pager: Pager,
+        due: Due,
+        sessions: Sessions,
+        moving: Moving,
+        closing: asyncio.Event,
     ) -> None:
         self._state = state
         self._owner = owner
         self._pager = pager
+        self._due = due
         self._sessions = sessions
         self._moving = moving
         self._closing = closing
 
-    async def Offer(
-        self, requests: AsyncIterator[pb.OfferRequest], context: Any
-    ) -> AsyncIterator[pb.OfferResponse]:
+    async def Offer(self, requests: AsyncIterator[pb.OfferRequest], context: Any) -> AsyncIterator[pb.OfferResponse]:
         self._pager.search()
         reader = asyncio.ensure_future(self._read_offers(requests))
         closing = asyncio.ensure_future(self._closing.wait())
@@ -54,9 +61,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
             for group in request.lanes:
                 self._pager.offer(group)
 
-    async def Watch(
-        self, requests: AsyncIterator[pb.WatchRequest], context: Any
-    ) -> AsyncIterator[pb.WatchResponse]:
+    async def Watch(self, requests: AsyncIterator[pb.WatchRequest], context: Any) -> AsyncIterator[pb.WatchResponse]:
         finals: asyncio.Queue[bytes] = asyncio.Queue()
         watched: set[bytes] = set()
         reader = asyncio.ensure_future(self._read_watches(requests, finals, watched))
@@ -96,7 +101,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
         if request.runs:
             self._state.runs_wanted.set()
             return pb.WakeResponse()
-        self._pager.rescan_due()
+        self._due.rescan()
         self._state.cancels_wanted.set()
         self._state.due_wanted.set()
         if not request.job_ids:
@@ -109,9 +114,12 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
         book = self._state.book
+        workers: list[pb.LiveWorker] = []
         if request.job_ids:
             entries: Iterable[Entry] = filter(None, map(book.by_job.get, request.job_ids))
         else:
+            sessions = self._sessions.open.values()
+            workers = [pb.LiveWorker(worker_id=s.worker, overdue=s.overdue) for s in sessions if s.overdue]
             entries = [
                 e
                 for seat in book.seats.values()
@@ -119,7 +127,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
                 if not request.queue or e.key.queue == request.queue
             ]
         now = self._state.clock.monotonic()
-        return pb.DescribeResponse(jobs=[self._live(entry, now) for entry in entries])
+        return pb.DescribeResponse(jobs=[self._live(entry, now) for entry in entries], workers=workers)
 
     def _live(self, entry: Entry, now: float) -> pb.LiveJob:
         seat = self._state.book.seats.get(entry.worker)
@@ -142,9 +150,12 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
     async def DescribeQueues(self, request: pb.DescribeQueuesRequest, context: Any) -> pb.DescribeQueuesResponse:
         book = self._state.book
         handed_out: defaultdict[str, int] = defaultdict(int)
+        prefetched: defaultdict[str, int] = defaultdict(int)
         for seat in book.seats.values():
             for entry in seat.entries.values():
                 handed_out[entry.key.queue] += 1
+            for entry in self._prefetched(seat):
+                prefetched[entry.key.queue] += 1
         memory: defaultdict[str, int] = defaultdict(int)
         if self._owner.feed is not None:
             try:
@@ -153,22 +164,39 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
                     memory[lane.queue] += lane.memory_bytes
             except grpc.RpcError:
                 pass  # told as 0, for as long as it does not answer
-        workers = self._workers()
-        queues = {lane.queue for lane in book.lanes} | handed_out.keys() | workers.keys()
+        workers = await self._workers()
+        queues = {lane.queue for lane in book.lanes} | handed_out.keys() | workers.keys() | memory.keys()
         return pb.DescribeQueuesResponse(
             queues=[
-                pb.LiveQueue(queue=q, handed_out=handed_out[q], workers=len(workers.get(q, ())), memory_bytes=memory[q])
+                pb.LiveQueue(
+                    queue=q,
+                    handed_out=handed_out[q],
+                    prefetched=prefetched[q],
+                    workers=len(workers.get(q, ())),
+                    memory_bytes=memory[q],
+                )
                 for q in queues
             ]
         )
 
-    def _workers(self) -> dict[str, set[bytes]]:
-        """Live workers that serve each queue: by a handler for it, or for a task that it has a lane of."""
+    def _prefetched(self, seat: Seat) -> list[Entry]:
+        """The attempts of a worker beyond its slots, as far as is known: heartbeats report starts a moment later."""
+        register = self._sessions.known.get(seat.worker)
+        if register is None:
+            return []
+        taken = [entry for entry in seat.entries.values() if entry.phase is Phase.TAKEN]
+        requested = [entry for entry in taken if not entry.started]
+        return requested[max(0, register.concurrency - (len(taken) - len(requested))) :]
+
+    async def _workers(self) -> dict[str, set[bytes]]:
+        """Live workers that serve each queue: by a handler for it, or for a task that it has had jobs of."""
         serving: defaultdict[str, set[bytes]] = defaultdict(set)
         queues_of: defaultdict[str, set[str]] = defaultdict(set)
-        for lane in self._state.book.lanes:
-            if lane.task:
-                queues_of[lane.task].add(lane.queue)
+        tasks = {task for session in self._sessions.open.values() for task in session.register.tasks}
+        if tasks:
+            shards = list(self._state.book.shards)
+            for row in await self._state.db.rows("queues_of_tasks", tasks=sorted(tasks), shards=shards):
+                queues_of[row["task"]].add(row["queue"])
         for worker, session in self._sessions.open.items():
             for queue in session.register.queues:
                 serving[queue].add(worker)

@@ -10,25 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from services.coordinator.holding import requested
-from services.coordinator.ledger import Ledger
-from services.coordinator.notes import Notes
-from services.coordinator.recovery import lease_row
-from services.coordinator.sessions import Sessions
-from services.coordinator.state import State
-from services.core.book import Entry, Phase
-from services.core.errors import FailedPrecondition, NotOwner, Unavailable
-from services.core.ids import shard_and_epoch
-from services.core.names import SHARDS
-from services.runtime import metrics
-from services.runtime.batcher import Batcher
-from services.runtime.failpoints import reach
-from services.store.dispatch import Changes, recorded_executions
 from taskflow._policy import Outcome
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import worker_pb2 as pb
+from taskflow_server.coordinator.holding import requested
+from taskflow_server.coordinator.ledger import Ledger
+from taskflow_server.coordinator.notes import Notes
+from taskflow_server.coordinator.recovery import lease_row
+from taskflow_server.coordinator.sessions import Sessions
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry, Phase
+from taskflow_server.core.errors import FailedPrecondition, NotOwner, Unavailable
+from taskflow_server.core.ids import shard_and_epoch
+from taskflow_server.core.names import SHARDS
+from taskflow_server.runtime import metrics
+from taskflow_server.runtime.batcher import Batcher
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.store.dispatch import Changes, recorded_executions
+from taskflow_server.store.errors import FAULTS
 
 CHECK = 0.25  # seconds between looks at time-outs
+PENDING = "COMMIT_PENDING"  # an outcome of the attempt is not recorded yet: its report is to be sent again
 GAP = 1.0  # seconds; a longer one between two looks was a stop of this process
 
 Own = list[tuple[Entry, pb.AttemptOutcome]]
@@ -70,14 +72,14 @@ class Executors:
             for entry in good.values():
                 if not entry.started:
                     state.holds.start(entry, now)
-                entry.leased = True
+                entry.lease_tried = True
                 began = now_us - int((now - entry.taken_at) * 1e6)
                 rows.append(lease_row(entry, started_at=began, worker=book.seats[entry.worker].name))
             try:
                 if rows:
                     await self._ledger.write(Changes(leases=rows), {e.shard for e in good.values()})
                     await reach("coordinator.started")
-            except (Unavailable, NotOwner):
+            except FAULTS:
                 for entry in fresh:
                     state.holds.not_started(entry, state.clock.monotonic())
                 raise
@@ -139,7 +141,8 @@ class Executors:
     def _refuse(self, told: pb.AttemptOutcome, reason: str, known: dict[bytes, int], answer: pb.ReportResponse) -> None:
         """Unless it is what was recorded (R1)."""
         if told.exec_id in self._state.book.by_exec and self._state.book.by_exec[told.exec_id].phase is Phase.ENDING:
-            raise Unavailable("an outcome of this attempt is being written; send yours again", "COMMIT_PENDING")
+            answer.refused.add(exec_id=told.exec_id, reason=PENDING)
+            return
         recorded = known.get(told.exec_id)
         if recorded == told.outcome:
             return

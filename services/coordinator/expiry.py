@@ -1,37 +1,116 @@
-"""Jobs with a `start_by`: not started by then, they are cancelled, reason `expired` (R7)."""
+"""Jobs with a `start_by`: not started by then, they are cancelled, reason `expired` (R7).
+
+Each has a row in `start_bys` from its making to that time, wherever it waits: nothing of it is kept in memory. The row
+goes once its job has begun, or has ended. A job with a `run_at` beyond its `start_by` expires when it is due.
+"""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from uuid import UUID
 
-from services.coordinator.state import State
-from services.core.book import Entry, Phase
-from services.rpc.values import timestamp_us
+from taskflow._policy import Outcome
+from taskflow_server.coordinator.due import BEGINNING
+from taskflow_server.coordinator.ledger import Ledger
+from taskflow_server.coordinator.recovery import Recovery
+from taskflow_server.coordinator.state import State
+from taskflow_server.coordinator.unread import FACTS_A_QUERY, committed, unread_entry
+from taskflow_server.core.book import Entry, Phase
+from taskflow_server.runtime import logs
+from taskflow_server.store.database import Row
+from taskflow_server.store.dispatch import Changes
+from taskflow_server.store.errors import FAULTS
+from taskflow_server.store.lane_reader import DuePlace, LaneReader
+
+log = logs.get("expiry")
+
+ROWS_A_SHARD = 200  # of one look; what is left comes with the next page of it
 
 
 class Expiry:
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, ledger: Ledger, recovery: Recovery, reader: LaneReader) -> None:
         self._state = state
-        self._heap: list[tuple[int, bytes]] = []
+        self._ledger = ledger
+        self._recovery = recovery
+        self._reader = reader
+        self._outage = state.readiness.outage(log, "expired jobs cannot be read")
 
-    def consider(self, entry: Entry) -> None:
-        """Only before its first start: a retry has met the condition."""
-        if entry.attempt == 1 and entry.spec.HasField("options") and entry.spec.options.HasField("start_by"):
-            heapq.heappush(self._heap, (timestamp_us(entry.spec.options.start_by, "start_by"), entry.job_id))
-
-    async def run(self, expire: Callable[[Entry], None]) -> None:
+    async def run(self, expire: Callable[[Sequence[Entry]], None]) -> None:
+        """`expire` takes jobs out of the queue service, and ends those that are found there."""
         state = self._state
         while True:
-            await state.clock.sleep(0.25)
-            now = state.clock.now_us()
-            while self._heap and self._heap[0][0] <= now:
-                _, job_id = heapq.heappop(self._heap)
-                entry = state.book.by_job.get(job_id)
-                if entry is None or entry.attempt != 1:
-                    continue
-                if entry.phase is Phase.QUEUED:
-                    expire(entry)
-                elif entry.phase is Phase.HELD or (entry.phase is Phase.TAKEN and not entry.started):
-                    # It may have started, which is known as soon as its shard is settled; or may come back unstarted.
-                    heapq.heappush(self._heap, (now + 1_000_000, job_id))
+            await state.clock.sleep(state.settings.due_interval)
+            try:
+                await self._look(expire)
+                self._outage.over()
+            except FAULTS as error:
+                self._outage.failed(error)
+                await state.clock.sleep(state.settings.sweep_interval)
+
+    async def _look(self, expire: Callable[[Sequence[Entry]], None]) -> None:
+        since = dict.fromkeys(self._state.book.shards, BEGINNING)
+        while since:
+            rows = await self._reader.late_starts(since, ROWS_A_SHARD)
+            begun, queued, unknown = self._sort(rows)
+            expire(queued)
+            for start in range(0, len(unknown), FACTS_A_QUERY):
+                begun += await self._end_unknown(unknown[start : start + FACTS_A_QUERY])
+            if begun:
+                await self._forget(begun)
+            read: dict[int, list[DuePlace]] = {}
+            for row in rows:
+                read.setdefault(row["shard"], []).append(DuePlace(row["start_by"], row["job_id"]))
+            since = {shard: places[-1] for shard, places in read.items() if len(places) == ROWS_A_SHARD}
+
+    def _sort(self, rows: Sequence[Row]) -> tuple[list[Row], list[Entry], list[Row]]:
+        """Those that have begun, those that wait in the queue service, and those that are not in memory. Of the others
+        it is not known yet whether they have begun: a later look sees."""
+        book = self._state.book
+        begun, queued, unknown = [], [], []
+        for row in rows:
+            shard = book.shards.get(row["shard"])
+            entry = book.by_job.get(row["job_id"])
+            if shard is None:
+                continue
+            if row["begun"] or (entry is not None and _has_begun(entry)):
+                begun.append(row)
+            elif entry is not None and entry.phase is Phase.QUEUED:
+                queued.append(entry)
+            elif entry is None and shard.settled:  # else a worker that has not come back yet may run it
+                unknown.append(row)
+        return begun, queued, unknown
+
+    async def _end_unknown(self, rows: Sequence[Row]) -> list[Row]:
+        """Deferred, or waiting in Postgres. Returns those for which there is nothing to end."""
+        book = self._state.book
+        facts = await self._recovery.facts([row["job_id"] for row in rows], payloads=False)
+        begun, endings = [], []
+        for row in rows:
+            job_id = row["job_id"]
+            known = facts.get(job_id)
+            if known is None or known["last_attempt"] is not None:
+                begun.append(row)
+            elif job_id not in book.by_job and known["shard"] in book.shards and known["lease_attempt"] is None:
+                entry = unread_entry(self._state, job_id, known)
+                endings.append(self._ledger.end([entry], Outcome.CANCELLED, "expired"))
+        await committed(endings)
+        return begun
+
+    async def _forget(self, rows: Sequence[Row]) -> None:
+        """The next look finds those that are left here by a failure."""
+        shards = self._state.book.shards
+        mine = [row for row in rows if row["shard"] in shards]
+        if not mine:
+            return
+        columns = {
+            "shard": [row["shard"] for row in mine],
+            "start_by": [row["start_by"] for row in mine],
+            "job_id": [UUID(bytes=row["job_id"]) for row in mine],
+        }
+        async with self._ledger.exclusive:
+            await self._ledger.write(Changes(other=[("forget_start_bys", columns)]), {row["shard"] for row in mine})
+
+
+def _has_begun(entry: Entry) -> bool:
+    """A retry has met the condition, too."""
+    return entry.attempt > 1 or (entry.phase is Phase.TAKEN and entry.started)

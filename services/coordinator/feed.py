@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import grpc
 
-from services.coordinator.holding import requested
-from services.coordinator.state import State
-from services.core.book import Entry, Phase
-from services.core.lanes import LaneKey
-from services.rpc.server import channel
-from services.runtime import logs
-from services.runtime.failpoints import reach
 from taskflow.v1 import queue_pb2 as pb
 from taskflow.v1 import queue_pb2_grpc
+from taskflow_server.coordinator.holding import requested
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry, Phase
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.rpc.server import channel
+from taskflow_server.runtime import logs
+from taskflow_server.runtime.failpoints import reach
 
 log = logs.get("feed")
 
 MESSAGE_BYTES = 2 << 20
+REMOVED_AT_ONCE = 50_000  # exec_ids of one message that takes tasks back
 HELLO_TIMEOUT = 3.0
 
 Orphaned = Callable[[list[Entry]], None]
@@ -39,12 +41,14 @@ class Feed:
         self._call: grpc.aio.StreamStreamCall[pb.FeedRequest, pb.FeedResponse] | None = None
         self._answers: AsyncIterator[pb.FeedResponse]
         self._remove: list[bytes] = []
+        self._recalls: dict[bytes, asyncio.Future[bool]] = {}
         self._validity_due = self._opened = False
         self._paused_due = True
         self._closed = False
         self.queue_incarnation = ""  # of the queue service, from its hello on
         # Of this life alone: gRPC may leave a broken stream's request iterator waiting, and it must not eat our news.
         self._news = state.fed = asyncio.Event()
+        state.take_back = self.remove
 
     async def open(self) -> dict[int, int]:
         """Connects; the highest epochs that the queue service has seen."""
@@ -55,11 +59,17 @@ class Feed:
         if first is None or not first.HasField("hello"):
             raise ConnectionError("the queue service said no hello")
         self.queue_incarnation = first.hello.incarnation
+        if first.hello.memory_bytes:
+            self._state.queue_memory = first.hello.memory_bytes
         return {e.shard: e.epoch for e in first.hello.epochs}
 
     async def close(self) -> None:
         self._closed = True
         self._news.set()  # ends the request iterator
+        for future in self._recalls.values():
+            if not future.done():
+                future.set_exception(Unavailable("the queue service went away; try again", "COMMIT_PENDING"))
+        self._recalls.clear()
         if self._call is not None:
             self._call.cancel()
         await self._channel.close()
@@ -78,20 +88,42 @@ class Feed:
         self._remove.extend(exec_ids)
         self._news.set()
 
+    async def recall(self, exec_id: bytes) -> bool:
+        """Takes a task out for its caller alone: True once it is removed, False when it was taken before."""
+        future = self._recalls.get(exec_id)
+        if future is None:
+            future = self._recalls[exec_id] = asyncio.get_running_loop().create_future()
+            self.remove([exec_id])
+        return await asyncio.shield(future)
+
+    def _answer_recalls(self, exec_ids: Iterable[bytes], *, removed: bool) -> None:
+        for exec_id in exec_ids:
+            future = self._recalls.pop(exec_id, None)
+            if future is not None and not future.done():
+                future.set_result(removed)
+
     async def run(self) -> None:
         """Hears who took what, until the stream ends."""
         async for answer in self._answers:
             now = self._state.clock.monotonic()
             book = self._state.book
             for took in answer.took:
+                if self._recalls:
+                    self._answer_recalls(took.exec_ids, removed=False)
                 if not took.worker_id:
                     requested(self._state, took.executor, took.exec_ids)
                     continue
                 orphans = book.took(took.worker_id, took.exec_ids, now)
                 if orphans:
                     self._orphaned(orphans)
+            if book.cancel_taken:
+                # A cancel found it in the queue and it was taken first: it is not removed, and ends now (A13).
+                book.cancel_taken = False
+                self._state.cancels_wanted.set()
             if answer.removed:
-                entries = [book.by_exec[e] for e in answer.removed if e in book.by_exec]
+                # A recalled task is its caller's, who also looks whether it is to be cancelled.
+                entries = [book.by_exec[e] for e in answer.removed if e in book.by_exec and e not in self._recalls]
+                self._answer_recalls(answer.removed, removed=True)
                 self._on_removed([e for e in entries if e.phase is Phase.QUEUED])
             if answer.took and self._state.hungry:
                 self._state.page_wanted.set()
@@ -118,18 +150,28 @@ class Feed:
                 self._paused_due = False
                 request.paused.queues.extend(sorted(state.paused))
             if self._remove:
-                request.remove.extend(self._remove)
-                self._remove = []
+                request.remove.extend(self._remove[:REMOVED_AT_ONCE])
+                del self._remove[:REMOVED_AT_ONCE]
+                if self._remove:
+                    self._news.set()
             entries, state.book.outbox = state.book.outbox, []
             size = 0
-            groups: defaultdict[tuple[LaneKey, int], list[pb.Assignment]] = defaultdict(list)
+            groups: defaultdict[tuple[LaneKey, int, bool], list[Entry]] = defaultdict(list)
             for entry in entries:
                 if entry.phase is not Phase.QUEUED:
                     continue  # ended, cancelled or forgotten before it was fed
                 task = entry.spec
+                if task.fault:
+                    state.fail_unreadable([entry])
+                    continue
+                if entry.fed:  # once, and its payload was not kept
+                    state.without_payload.append(entry)
+                    state.payloads_wanted.set()
+                    continue
                 task.exec_id, task.attempt, task.tries = entry.exec_id, entry.attempt, entry.tries
-                groups[entry.key, entry.shard].append(task)
-                size += task.ByteSize()
+                task.due_us = entry.due_us
+                groups[entry.key, entry.shard, entry.first].append(entry)
+                size += entry.size
                 if size > MESSAGE_BYTES:
                     self._fill(request, groups)
                     yield request
@@ -140,12 +182,22 @@ class Feed:
             if request.lanes or request.shards or request.remove or request.HasField("paused"):
                 yield request
 
-    def _fill(self, request: pb.FeedRequest, groups: dict[tuple[LaneKey, int], list[pb.Assignment]]) -> None:
-        for (key, number), tasks in groups.items():
+    def _fill(self, request: pb.FeedRequest, groups: dict[tuple[LaneKey, int, bool], list[Entry]]) -> None:
+        """The queue service has the payloads from here on; they are read again should it need one once more."""
+        for (key, number, first), entries in groups.items():
             shard = self._state.book.shards.get(number)
             if shard is not None:
+                tasks = [entry.spec for entry in entries]
                 request.lanes.add(
-                    queue=key.queue, task=key.task, priority=key.priority, shard=number, epoch=shard.epoch, tasks=tasks
+                    queue=key.queue,
+                    task=key.task,
+                    priority=key.priority,
+                    shard=number,
+                    epoch=shard.epoch,
+                    tasks=tasks,
+                    first=first,
                 )
-
-
+                for entry in entries:
+                    entry.first = False
+                    entry.fed = bool(entry.spec.payload)
+                    entry.spec.ClearField("payload")

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.state import State
-from services.core.book import Entry
-from services.core.holds import Hold
-from services.rpc.values import MAX_SECONDS, clean
 from taskflow.v1 import worker_pb2 as pb
+from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry
+from taskflow_server.core.holds import Hold
+from taskflow_server.rpc.values import MAX_SECONDS, clean
 
 MAX_NAME = 200  # characters
 LEAST = 0.001  # seconds

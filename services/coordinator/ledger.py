@@ -1,7 +1,8 @@
 """Outcomes: decided purely, appended in batches, acknowledged after the commit (protocol A8).
 
 What holds: one transaction of this coordinator at a time; each ends with the fence of its shards; an attempt leaves
-memory after its commit, never before; a commit of unknown fate is run again by keys until its fate is known.
+memory after its commit, never before; a commit of unknown fate is run again by keys until its fate is known; an outage
+of Postgres is waited out, and an outcome that Postgres refuses by itself is set aside and holds up no other.
 """
 
 from __future__ import annotations
@@ -9,39 +10,33 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from uuid import UUID
 
-from services.coordinator.state import State
-from services.coordinator.tally import Tally
-from services.coordinator.telling import Telling
-from services.core.book import Entry
-from services.core.errors import NotOwner, Unavailable
-from services.core.ids import show
-from services.rpc.values import MAX_SECONDS, backoff_of, error_to_json, unfit
-from services.runtime import logs, metrics
-from services.runtime.batcher import Batcher
-from services.store import dispatch as store
-from services.store.database import Writer
-from services.store.dispatch import AttemptRow, Changes, DeferredRow, TaskLogRow
-from services.store.errors import DatabaseError, UniqueViolation
-from taskflow._policy import RUN_OF_JOB, Change, Outcome, decide
+from taskflow._policy import Change, Outcome, decide
 from taskflow.v1 import jobs_pb2
 from taskflow.v1.worker_pb2 import AttemptOutcome
+from taskflow_server.coordinator.endings import Ending, changes_of
+from taskflow_server.coordinator.state import State
+from taskflow_server.coordinator.tally import Tally
+from taskflow_server.coordinator.telling import Telling
+from taskflow_server.core.book import Entry
+from taskflow_server.core.errors import NotOwner, Unavailable
+from taskflow_server.core.ids import show
+from taskflow_server.rpc.values import MAX_SECONDS, backoff_of, error_to_json, unfit
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.batcher import Batcher
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.store import dispatch as store
+from taskflow_server.store.database import Writer
+from taskflow_server.store.dispatch import AttemptRow, Changes
+from taskflow_server.store.errors import NO_PARTITION, DatabaseError, UniqueViolation, short
 
 log = logs.get("ledger")
 
 RETRY_DELAY = 0.2  # seconds between tries of a write while Postgres is away
 
 
-@dataclass(slots=True)
-class Ending:
-    """An attempt that ends, and what is written for it."""
-
-    entry: Entry
-    change: Change
-    row: AttemptRow
-    epoch: int  # under which it was decided: a later one of ours must not write it
+# Of each outcome: None when it is recorded, else why it is not; the ledger then keeps it.
+Written = asyncio.Future[Sequence[Unavailable | None]]
 
 
 class Ledger:
@@ -49,30 +44,30 @@ class Ledger:
         self._state = state
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
         self._lock = asyncio.Lock()
-        self._batches: Batcher[Ending, None] = Batcher(self._flush, limit=2000, weigh=_weigh)
+        self._batches: Batcher[Ending, Unavailable | None] = Batcher(self._flush, limit=2000, weigh=_weigh)
         self.tally = Tally(state)
         self._telling = Telling(state)
-        self._outage = logs.Outage(log, "outcomes cannot be written")
+        self._outage = state.readiness.outage(log, "outcomes cannot be written")
         self._doubtful = False  # the last commit's fate is unknown
 
     async def close(self) -> None:
         await self._writer.reset()
 
     # -- endings -----------------------------------------------------------------------------
-    def report(self, outcomes: Sequence[tuple[Entry, AttemptOutcome]]) -> asyncio.Future[Sequence[None]]:
-        """What a worker reported of attempts that are its own; done when it is on disk."""
+    def report(self, outcomes: Sequence[tuple[Entry, AttemptOutcome]]) -> Written:
+        """Records what a worker reported of its own attempts; done when it is on disk, or set aside."""
         now = self._state.clock.now_us()
         return self._submit([self._from_report(entry, outcome, now) for entry, outcome in outcomes])
 
-    def end(
-        self, entries: Sequence[Entry], outcome: Outcome, reason: str, *, final: bool = False
-    ) -> asyncio.Future[Sequence[None]]:
+    def end(self, entries: Sequence[Entry], outcome: Outcome, reason: str, *, final: bool = False) -> Written:
         """Ends attempts by our own decision: lost, cancelled, expired, never started."""
         now = self._state.clock.now_us()
         endings = []
         for entry in entries:
-            wish = f": {entry.cancel_reason}" if entry.cancelling and entry.cancel_reason else ""
-            error = jobs_pb2.Error(type=reason, message=_SENTENCES.get(reason, reason) + wish)
+            why = entry.cancel_reason if entry.cancelling else entry.spec.fault if entry.spec is not None else ""
+            said = _SENTENCES.get(reason, reason).format(worker=self._state.book.worker_of(entry)).replace("  ", " ")
+            said += f": {why}" if why else ""
+            error = jobs_pb2.Error(type=reason, message=said)
             change = self._decide(entry, outcome, final_error=final)
             handed_out = entry.exec_id if entry.worker or entry.started else None
             row = self._row(entry, change, now, self._began(entry, now), handed_out, error=error)
@@ -85,7 +80,7 @@ class Ledger:
             return None
         return now - int((self._state.clock.monotonic() - entry.taken_at) * 1e6) if entry.taken_at else now
 
-    def _submit(self, endings: list[Ending]) -> asyncio.Future[Sequence[None]]:
+    def _submit(self, endings: list[Ending]) -> Written:
         future = self._batches.submit(endings)
         future.add_done_callback(_seen)
         for ending in endings:
@@ -94,18 +89,22 @@ class Ledger:
         return future
 
     def _from_report(self, entry: Entry, told: AttemptOutcome, now: int) -> Ending:
-        outcome, error, result = Outcome(told.outcome), told.error, told.result
+        outcome, result = _OUTCOMES[told.outcome], told.result
+        error = told.error if told.HasField("error") else None
         encoding = told.encoding or jobs_pb2.ENCODING_JSON
         if outcome is Outcome.SUCCEEDED and result:
             refused = _refused(result, encoding, self._state.settings.max_payload_bytes)
             if refused is not None:
                 outcome, error = Outcome.FAILED, refused
-        change = self._decide(
-            entry,
-            outcome,
-            final_error=error.final,
-            delay=min(told.delay_ms / 1000, MAX_SECONDS) if told.HasField("delay_ms") else None,
-        )
+        if outcome is Outcome.SUCCEEDED:
+            change = _success(entry.tries)
+        else:
+            change = self._decide(
+                entry,
+                outcome,
+                final_error=error is not None and error.final,
+                delay=min(told.delay_ms / 1000, MAX_SECONDS) if told.HasField("delay_ms") else None,
+            )
         finished = now - _span(told.age_us)
         started = finished - _span(told.run_us) if told.started else None
         row = self._row(
@@ -114,7 +113,7 @@ class Ledger:
             finished,
             started,
             told.exec_id,
-            error=error if error.ByteSize() else None,
+            error=error if error is not None and error.ByteSize() else None,
             result=result or None if outcome is Outcome.SUCCEEDED else None,
             encoding=encoding if outcome is Outcome.SUCCEEDED else jobs_pb2.ENCODING_JSON,
         )
@@ -155,7 +154,6 @@ class Ledger:
         result: bytes | None = None,
         encoding: int = 1,
     ) -> AttemptRow:
-        seat = self._state.book.seats.get(entry.worker)
         return AttemptRow(
             entry.job_id,
             started,
@@ -166,108 +164,152 @@ class Ledger:
             int(change.outcome),
             change.final,
             encoding,
-            seat.name if seat is not None else None,
+            self._state.book.worker_of(entry) or None,
             result,
             error_to_json(error) if error is not None else None,
         )
 
     # -- commits -----------------------------------------------------------------------------
-    async def _flush(self, endings: list[Ending]) -> Sequence[None]:
-        async with self._lock:
-            with metrics.commit_seconds.labels("attempts").time():
-                await self._commit(endings)
+    async def _flush(self, endings: list[Ending]) -> Sequence[Unavailable | None]:
+        try:
+            async with self._lock:
+                with metrics.commit_seconds.labels("attempts").time():
+                    await self._commit(endings)
+        except NotOwner:
+            self._outage.over()  # it is the next owner's, if there is one
+            raise
         metrics.commit_rows.labels("attempts").observe(len(endings))
-        self._close(endings)
-        return [None] * len(endings)
+        await self._close([ending for ending in endings if ending.refused is None])
+        return [ending.refused for ending in endings]
 
-    async def _commit(self, endings: list[Ending]) -> None:
-        """Until it is written, or the shards are not ours. The caller's patience is its own affair."""
+    async def _commit(self, endings: Sequence[Ending]) -> None:
+        """Until each is written or set aside, or the shards are not ours. The caller's patience is its own affair."""
         while True:
-            epochs = self._state.epochs({e.entry.shard for e in endings})
-            if any(epochs[e.entry.shard] != e.epoch for e in endings):
-                raise NotOwner("a takeover came between")
+            fault: Exception
             try:
-                changes = self._changes(endings)
-                await store.write(self._writer, changes, epochs, slow=self._doubtful)
-                if changes.told:
-                    self._state.runs_wanted.set()
-                self._doubtful = False
-                self._outage.over()
+                await self._write(endings)
                 return
             except NotOwner:
-                self._state.lost.set()
                 raise
-            except UniqueViolation:
-                self._doubtful = True  # somebody has written one of them: by keys, then
             except Unavailable as error:
-                self._outage.failed(error)
-                self._doubtful = True
-                await self._state.clock.sleep(RETRY_DELAY)
-            except DatabaseError as error:
-                if len(endings) == 1 or not (error.sqlstate or "").startswith(("22", "23")):
-                    jobs = [show(e.entry.job_id) for e in endings[: logs.FEW]]
-                    log.error("outcomes cannot be written", jobs=jobs, attempts=len(endings), exc_info=error)
-                    self._spoil(endings, error)
+                if error.reason != NO_PARTITION:
+                    # An outage is no outcome's fault: waited out, however long. The commit may have happened all the
+                    # same, so that the next try goes by keys.
+                    self._outage.failed(error)
+                    self._doubtful = True
                     await self._state.clock.sleep(RETRY_DELAY)
                     continue
-                middle = len(endings) // 2
-                await self._commit(endings[:middle])
-                await self._commit(endings[middle:])
+                fault = error
+            except UniqueViolation as error:
+                if not self._doubtful:  # an outcome of one of these attempts is recorded already: by keys, then
+                    self._doubtful = True
+                    continue
+                fault = error
+            except Exception as error:
+                fault = error
+            if await self._isolated(endings, fault):
                 return
 
-    def _spoil(self, endings: list[Ending], error: DatabaseError) -> None:
-        """What the database refuses is left out, and said so in the attempt: it never wedges the job (R14)."""
+    async def _write(self, endings: Sequence[Ending]) -> None:
+        epochs = self._state.epochs({e.entry.shard for e in endings})
+        if any(epochs[e.entry.shard] != e.epoch for e in endings):
+            raise NotOwner("a takeover came between")
+        changes = changes_of(endings, self._state.clock.now_us())
+        try:
+            beaten = await store.write(self._writer, changes, epochs, slow=self._doubtful)
+        except NotOwner:
+            self._state.lost.set()
+            raise
         for ending in endings:
-            said = jobs_pb2.Error(type="OutcomeRefused", message=f"the database refuses it: {error.sqlstate}")
-            ending.row = ending.row._replace(result=None, error=error_to_json(said), worker=None)
+            ending.beaten = ending.entry.job_id in beaten
+        if changes.told:
+            self._state.runs_wanted.set()
+        self._doubtful = False
+        self._outage.over()
 
-    def _changes(self, endings: Sequence[Ending]) -> Changes:
-        changes = Changes()
-        for ending in endings:
-            entry, change = ending.entry, ending.change
-            changes.attempts.append(ending.row)
-            if entry.spec is None or entry.spec.HasField("options"):
-                _log_of_task(ending, changes)
-            if change.then is not None:
-                key = entry.key
-                changes.defer.append(
-                    DeferredRow(
-                        entry.job_id, change.then.delay, entry.shard, key.priority, entry.attempt + 1, change.tries,
-                        int(change.then.reason), key.queue, key.task,
-                    )
-                )  # fmt: skip
-            elif entry.due:
-                changes.undefer.append(entry.job_id)
-            if entry.leased:
-                changes.unlease.append(entry.job_id)
-            if entry.cancelling:
-                changes.cancelled.append(entry.job_id)
-            if change.final and _of_a_run(entry):
-                changes.told.append((entry.job_id, entry.attempt))
-        return changes
+    async def _isolated(self, endings: Sequence[Ending], fault: Exception) -> bool:
+        """One of these endings is at fault: halves until it stands alone. That one is written without what its worker
+        said, and where this is refused as well, set aside. False: to be tried again, as it is now."""
+        self._outage.over()  # Postgres answers
+        if len(endings) > 1:
+            middle = len(endings) // 2
+            await self._commit(endings[:middle])
+            await self._commit(endings[middle:])
+            return True
+        (ending,) = endings
+        # The refusal that its reduced row met before is no fault of what its worker said: the whole row is kept for it.
+        if not ending.reduced and not isinstance(fault, Unavailable) and short(fault) != ending.refusal:
+            known = isinstance(fault, DatabaseError)
+            job = show(ending.entry.job_id)
+            log.error("an outcome cannot be written as it is", job=job, why=short(fault), exc_info=not known)
+            ending.reduced = (fault.sqlstate if isinstance(fault, DatabaseError) else None) or type(fault).__name__
+            return False
+        self._set_aside(ending, fault)
+        return True
 
-    def _close(self, endings: Sequence[Ending]) -> None:
-        state = self._state
-        due = False
-        self.tally.ended(endings)
-        self._telling.ended(endings)
+    def _set_aside(self, ending: Ending, fault: Exception) -> None:
+        """Its worker keeps it, too, and is answered that it is not recorded yet."""
+        seconds = self._state.settings.refused_retry
+        job = show(ending.entry.job_id)
+        log.error("an outcome is refused, and will be written again", job=job, seconds=seconds, why=short(fault))
+        metrics.outcomes_set_aside.inc()
+        ending.reduced, ending.refusal = "", short(fault)
+        said = f"the database refuses the outcome of job {job} ({ending.refusal}); it will be written again"
+        ending.refused = Unavailable(said, "OUTCOME_SET_ASIDE", retry_after=seconds)
+        asyncio.get_running_loop().call_later(seconds, self._write_again, ending)
+
+    def _write_again(self, ending: Ending) -> None:
+        """Submits an outcome that was set aside; after a takeover, its worker reports it again instead."""
+        book, entry = self._state.book, ending.entry
+        shard = book.shards.get(entry.shard)
+        if shard is not None and shard.epoch == ending.epoch and book.by_job.get(entry.job_id) is entry:
+            ending.refused = None
+            self._submit([ending])
+
+    async def _close(self, endings: Sequence[Ending]) -> None:
+        """These are on disk. Memory follows first, ending by ending; what counts and tells can then fail alone."""
         for ending in endings:
-            state.book.finish(ending.entry)
-            then = ending.change.then
-            if then is None:
-                state.announce_final(ending.entry.job_id)
-            elif then.delay < state.settings.due_interval:
-                due = True
-        if due:
+            try:
+                self._leave(ending)
+            except Exception as error:
+                # Memory is not what it should be: a takeover of our own reads it again.
+                log.error("a recorded outcome cannot leave memory", job=show(ending.entry.job_id), exc_info=error)
+                self._state.lost.set()
+        recorded = [ending for ending in endings if not ending.beaten]
+        try:
+            await reach("coordinator.counting")
+            self.tally.ended(recorded)
+            self._telling.ended(recorded)
+        except Exception as error:
+            log.error("outcomes are recorded, but not counted", attempts=len(recorded), exc_info=error)
+
+    def _leave(self, ending: Ending) -> None:
+        state, entry, then = self._state, ending.entry, ending.change.then
+        state.book.finish(entry)
+        if ending.beaten:
+            # The recorded outcome decided what follows: its job may wait in Postgres, and have an open cancel.
             state.due_wanted.set()
+            state.cancels_wanted.set()
+        elif then is None:
+            state.announce_final(entry.job_id)
+        elif then.delay < state.settings.due_interval:
+            state.due_wanted.set()
+        if entry.cancelling and then is not None:
+            state.cancels_wanted.set()  # the cancel arrived while this was being written: the job waits, and can be
 
     async def write(self, changes: Changes, shards: set[int]) -> None:
-        """A fenced write besides outcomes. The caller computes it under `exclusive`, or needs no such care."""
+        """A fenced write besides outcomes. The caller computes it under `exclusive`, or needs no such care.
+
+        NotOwner; Unavailable, also when a row of it is refused: nothing is written then.
+        """
         try:
             await store.write(self._writer, changes, self._state.epochs(shards))
         except NotOwner:
             self._state.lost.set()
             raise
+        except DatabaseError as error:
+            said = f"the database refuses a row ({short(error)})"
+            raise Unavailable(said, "ROW_REFUSED") from error
 
     @property
     def exclusive(self) -> asyncio.Lock:
@@ -279,20 +321,8 @@ class Ledger:
         await self._batches.idle()
 
 
-def _log_of_task(ending: Ending, changes: Changes) -> None:
-    """Of a run of a named task, and of what memory does not know: a takeover may end a job before it is loaded."""
-    spec, row = ending.entry.spec, ending.row
-    task_id = None
-    if spec is not None:
-        if not (given := spec.options.task_id):
-            return
-        try:
-            task_id = UUID(given)
-        except ValueError:  # written by SQL
-            return
-    changes.task_logs.append(
-        TaskLogRow(task_id, row.job_id, row.attempt, row.started_at, row.finished_at, row.outcome, row.final)
-    )
+_OUTCOMES = {int(outcome): outcome for outcome in Outcome}
+_LONGEST_US = int(MAX_SECONDS * 1e6)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -301,17 +331,11 @@ def _success(tries: int) -> Change:
     return decide(Outcome.SUCCEEDED, tries=tries, retries=0, rng=float)
 
 
-def _of_a_run(entry: Entry) -> bool:
-    """A run may have to hear of its end: whether one has made it, the database knows."""
-    spec = entry.spec
-    return spec is None or (spec.HasField("options") and RUN_OF_JOB in spec.options.metadata)
-
-
 def _weigh(ending: Ending) -> int:
     return len(ending.row.result or b"")
 
 
-def _seen(future: asyncio.Future[Sequence[None]]) -> None:
+def _seen(future: Written) -> None:
     """Nobody may be waiting for an ending of our own: its failure is `lost`, which is acted upon."""
     if not future.cancelled():
         future.exception()
@@ -328,16 +352,17 @@ def _refused(result: bytes, encoding: int, most: int) -> jobs_pb2.Error | None:
 
 def _span(microseconds: int) -> int:
     """A time span that a worker told, within reason."""
-    return min(max(0, microseconds), int(MAX_SECONDS * 1e6))
+    return 0 if microseconds < 0 else microseconds if microseconds < _LONGEST_US else _LONGEST_US
 
 
 _SENTENCES = {
-    "lost": "its worker died, or was cut off for longer than its lease",
+    "lost": "its worker {worker} died, or was cut off for longer than its lease",
     "expired": "it was not started by the time that start_by gave",
     "cancelled": "cancelled before its start",
     "cancel_grace": "cancelled; its worker did not confirm within the grace",
     "cancelled_running": "cancelled while an executor had it",
     "in_progress_timeout": "its executor was silent for longer than its in-progress time-out",
     "timeout": "it ran for longer than its timeout",
+    "unreadable": "its row cannot be read",
     "never_started": "handed out too often without being started",
 }

@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from services.coordinator.pager import Pager
-from services.coordinator.runs import Runs
-from services.coordinator.sessions import Sessions
-from services.coordinator.state import State
-from services.runtime.failpoints import reach
 from taskflow.v1 import worker_pb2 as pb
+from taskflow_server.coordinator.due import Due
+from taskflow_server.coordinator.runs import Runs
+from taskflow_server.coordinator.sessions import Sessions
+from taskflow_server.coordinator.state import State
+from taskflow_server.runtime.failpoints import reach
 
 PATIENCE = 1.0  # seconds of real time for workers to follow; who does not is stopped, or gone
 
 
 class Moving:
-    def __init__(self, state: State, sessions: Sessions, pager: Pager, runs: Runs) -> None:
+    def __init__(self, state: State, sessions: Sessions, due: Due, runs: Runs) -> None:
         self._state = state
         self._sessions = sessions
-        self._pager = pager
+        self._due = due
         self._runs = runs
 
     def follow(self, moved_us: int) -> None:
@@ -53,4 +53,4 @@ class Moving:
                 while any(session.moved_us < moved_us for session in self._sessions.open.values()):
                     await self._sessions.heard.wait()
         await self._runs.caught_up(PATIENCE)
-        await self._pager.due_now()
+        await self._due.due_now()

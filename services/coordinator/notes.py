@@ -7,13 +7,15 @@ import math
 from collections import deque
 from uuid import UUID
 
-from services.coordinator.state import State
-from services.core.book import Entry
-from services.core.errors import Unavailable
-from services.rpc.values import clean
-from services.runtime import logs
-from services.store.times import to_datetime
 from taskflow.v1 import worker_pb2 as pb
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry
+from taskflow_server.core.errors import InternalFault, Unavailable
+from taskflow_server.core.ids import show
+from taskflow_server.rpc.values import clean
+from taskflow_server.runtime import logs
+from taskflow_server.store.errors import DatabaseError, short
+from taskflow_server.store.times import to_datetime
 
 log = logs.get("notes")
 
@@ -29,7 +31,7 @@ class Notes:
         self._state = state
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
         self._news = asyncio.Event()
-        self._outage = logs.Outage(log, "log lines wait")
+        self._outage = state.readiness.outage(log, "log lines cannot be written")
 
     async def take(self, request: pb.NotifyRequest) -> list[bytes]:
         """Keeps what running attempts say; returns the exec_ids that are not current."""
@@ -73,18 +75,28 @@ class Notes:
             while self._lines:
                 batch = [self._lines.popleft() for _ in range(min(BATCH, len(self._lines)))]
                 try:
-                    await state.db.run(
-                        "append_logs",
-                        job_id=[UUID(bytes=line[0]) for line in batch],
-                        attempt=[line[1] for line in batch],
-                        logged_at=[to_datetime(line[2]) for line in batch],
-                        level=[line[3] for line in batch],
-                        message=[line[4] for line in batch],
-                    )
+                    await self._write(batch)
                     self._outage.over()
                 except Unavailable as error:
                     self._outage.failed(error)
                     self._lines.extendleft(reversed(batch[: MAX_LINES - len(self._lines)]))
                     await state.clock.sleep(1.0)
 
-
+    async def _write(self, batch: list[Line]) -> None:
+        try:
+            await self._state.db.run(
+                "append_logs",
+                job_id=[UUID(bytes=line[0]) for line in batch],
+                attempt=[line[1] for line in batch],
+                logged_at=[to_datetime(line[2]) for line in batch],
+                level=[line[3] for line in batch],
+                message=[line[4] for line in batch],
+            )
+        except (InternalFault, DatabaseError) as error:
+            # One of the lines is at fault: halves, until it stands alone and is left out.
+            if len(batch) == 1:
+                log.error("a log line is refused", job=show(batch[0][0]), why=short(error))
+                return
+            middle = len(batch) // 2
+            await self._write(batch[:middle])
+            await self._write(batch[middle:])

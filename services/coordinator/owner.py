@@ -11,24 +11,24 @@ from uuid import UUID, uuid4
 
 import grpc
 
-from services.coordinator.feed import Feed
-from services.coordinator.ledger import Ledger
-from services.coordinator.pager import Pager
-from services.coordinator.recovery import Recovery
-from services.coordinator.state import State
-from services.core.book import Entry, Shard
-from services.core.errors import NotOwner, Unavailable
-from services.core.lanes import LaneKey
-from services.runtime import logs, metrics
-from services.runtime.lifecycle import Fatal
-from services.store import dispatch as store
-from services.store.database import Writer
-from services.store.dispatch import Changes
-from services.store.times import to_datetime
+from taskflow_server.coordinator.feed import Feed
+from taskflow_server.coordinator.ledger import Ledger
+from taskflow_server.coordinator.membership import Beats, take_name
+from taskflow_server.coordinator.pager import Pager
+from taskflow_server.coordinator.recovery import Recovery
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry, Shard
+from taskflow_server.core.errors import InternalFault, NotOwner, Unavailable
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.lifecycle import Fatal
+from taskflow_server.store import dispatch as store
+from taskflow_server.store.database import CommitUnknown, Writer
+from taskflow_server.store.dispatch import Changes
+from taskflow_server.store.errors import FAULTS, DatabaseError
+from taskflow_server.store.times import to_datetime
 
 log = logs.get("owner")
 
-STANDBY_READS = 3  # good reads of an unchanged beat before an owner counts as dead (protocol B1)
 RETRY = 0.25
 PAUSED_EVERY = 2.0  # seconds between looks at which queues are paused, beside the hints
 
@@ -44,6 +44,8 @@ class Owner:
         orphaned: Callable[[list[Entry]], None],
         removed: Callable[[list[Entry]], None],
         clock_moved: Callable[[int], None],
+        recall: Callable[[frozenset[str]], None],
+        dismiss: Callable[[], None],
     ) -> None:
         self._state = state
         self._ledger = ledger
@@ -53,27 +55,26 @@ class Owner:
         self._orphaned = orphaned
         self._removed = removed
         self._clock_moved = clock_moved
+        self._recall = recall
+        self._dismiss = dismiss
         self.incarnation = uuid4()
-        self._outage = logs.Outage(log, "Postgres does not answer")
+        self._outage = state.readiness.outage(log, "this process cannot renew its claim")
+        self._taking_outage = state.readiness.outage(log, "shards cannot be taken over")
+        self._paused_outage = state.readiness.outage(log, "paused queues cannot be read")
         self._queue_outage = logs.Outage(log, "the queue service does not answer")
         self.feed: Feed | None = None
         self.took_over = asyncio.Event()  # since the process began
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
-        self._seen_beats: dict[str, tuple[int, float, int]] = {}  # name -> beat, since when, good reads
+        self._beats = Beats(state.clock.real.monotonic, state.settings.owner_timeout)
 
     async def join(self) -> None:
         """Our row in `members`, under a new incarnation. The clock is the cluster's before anything is timed by it."""
         settings = self._state.settings
+        asked_at = self._state.clock.real.monotonic()
         now = await self._state.db.rows("database_time")
-        self._state.clock.set_now_us(now[0]["now_us"], self._state.clock.real.monotonic() - 0.0005)
+        self._state.clock.set_now_us(now[0]["now_us"], asked_at)
         self._state.clock.move(now[0]["moved_us"])
-        await self._state.db.run(
-            "join_members",
-            name=settings.name,
-            kind="coordinator",
-            incarnation=self.incarnation,
-            addresses=settings.addresses,
-        )
+        await take_name(self._state, self._beats, self.incarnation)
         self._state.valid_until = self._state.clock.real.monotonic() + settings.owner_timeout
 
     async def beat(self) -> None:
@@ -84,18 +85,28 @@ class Owner:
             sent_at = state.clock.real.monotonic()
             try:
                 alive = await state.db.rows("beat", name=state.settings.name, incarnation=self.incarnation)
+                asked_at = state.clock.real.monotonic()
                 now = await state.db.rows("database_time")
-            except Unavailable as error:
+                state.clock.set_now_us(now[0]["now_us"], asked_at)
+                shards = await state.db.rows("list_shards")
+            except (Unavailable, InternalFault, DatabaseError) as error:
                 self._outage.failed(error)
                 continue
             if not alive:
                 raise Fatal(f"another process runs under the name {state.settings.name}; this one ends")
-            state.clock.set_now_us(now[0]["now_us"], state.clock.real.monotonic() - 0.0005)
             self._clock_moved(now[0]["moved_us"])
             self._outage.over()
+            if self._superseded(shards):  # stopped for longer than the owner timeout: a beat alone proves nothing (B2)
+                state.lost.set()
+                continue
             state.valid_until = sent_at + state.settings.owner_timeout
             if self.feed is not None:
                 self.feed.prolong()
+
+    def _superseded(self, rows: list[dict[str, Any]]) -> bool:
+        """Whether a shard that this process thinks its own has a higher epoch."""
+        book = self._state.book
+        return any(row["epoch"] > book.shards[row["shard"]].epoch for row in rows if row["shard"] in book.shards)
 
     async def run(self) -> None:
         """Owns what can be owned; whenever that ends, begins anew."""
@@ -104,13 +115,19 @@ class Owner:
                 await self._reign()
             except (grpc.RpcError, ConnectionError, TimeoutError) as error:
                 self._queue_outage.failed(ConnectionError(_first_line(error)))
-            except (Unavailable, NotOwner) as error:
-                self._outage.failed(error)
+            except FAULTS as error:
+                self._taking_outage.failed(error)
             await self._state.clock.real.sleep(RETRY)
 
     async def _reign(self) -> None:
         state = self._state
-        if not await self._may_take():
+        before, state.standby = state.standby, not await self._may_take()
+        if state.standby:
+            self._taking_outage.over()
+            if not before:
+                log.info("standby: another coordinator owns the shards")
+                self._shut()
+                self._dismiss()
             return
         feed = Feed(state, self._orphaned, self._removed)
         try:
@@ -121,6 +138,7 @@ class Owner:
             feed.prolong()
             self._announce()
             self.took_over.set()
+            self._taking_outage.over()
             self._queue_outage.over()
             streaming = asyncio.ensure_future(feed.run())
             losing = asyncio.ensure_future(state.lost.wait())
@@ -141,23 +159,12 @@ class Owner:
             await feed.close()
 
     async def _may_take(self) -> bool:
-        """All shards are free, ours, or their owner's beat has stopped."""
+        """All shards are free, ours, or of an owner that has stopped."""
         state = self._state
         members = {m["name"]: m for m in await state.db.rows("list_members")}
-        now = state.clock.real.monotonic()
-        for row in await state.db.rows("list_shards"):
-            owner = row["owner"]
-            if owner is None or owner == state.settings.name or owner not in members:
-                continue
-            beat = members[owner]["beat"]
-            known, since, reads = self._seen_beats.get(owner, (-1, now, 0))
-            if known != beat:
-                self._seen_beats[owner] = (beat, now, 1)
-                return False
-            self._seen_beats[owner] = (beat, since, reads + 1)
-            if now - since < state.settings.owner_timeout or reads + 1 < STANDBY_READS:
-                return False
-        return True
+        owners = {row["owner"] for row in await state.db.rows("list_shards")} - {None, state.settings.name}
+        stopped = [self._beats.has_stopped(members[owner]) for owner in owners if owner in members]
+        return all(stopped)
 
     async def _take_over(self, seen: dict[int, int]) -> None:
         """Raises the epochs, reads what must be known, opens the shards (protocol A1: reads after its commit)."""
@@ -166,7 +173,6 @@ class Owner:
         self._shut()
         await self._ledger.drained()
         floors = {row["shard"]: seen.get(row["shard"], 0) for row in await state.db.rows("list_shards")}
-        previous = {row["owner"] for row in await state.db.rows("list_shards")} - {None}
         epochs = await store.take_shards(
             self._writer,
             floors,
@@ -177,24 +183,24 @@ class Owner:
             queue_address=",".join(settings.queue_addresses),
         )
         snapshot = (await state.db.rows("snapshot_now"))[0]
-        registered = await self._recovery.seats(previous | {settings.name})
+        await self._recovery.seats()
         leases = await self._recovery.read_leases(list(epochs))
-        lanes = await state.db.rows("list_lanes", shards=list(epochs))
         state.paused = await self._read_paused(list(epochs))
-        # From here on nothing waits: whoever finds a shard open finds its lanes and leases there, too.
+        # From here on nothing waits: whoever finds a shard open finds its leases there, too. Its lanes come into memory
+        # as far as something stands beyond their marks.
         state.lost.clear()
         self._pager.forget()
         state.book.outbox.clear()
         for number, (epoch, clean) in epochs.items():
             shard = Shard(number, epoch, snapshot["xmax"], clean)
             shard.opened_at = snapshot["now"]
-            state.book.open(shard, registered)
-        self._pager.add_lanes(lanes, taking_over=True)
+            state.book.open(shard)
         self._recovery.restore(leases)
         for wanted in (state.page_wanted, state.settle_wanted, state.due_wanted, state.cancels_wanted):
             wanted.set()
         metrics.takeovers.inc(len(epochs))
-        log.info("took over", shards=len(epochs), epoch=max(e for e, _ in epochs.values()), workers=len(registered))
+        awaited = len(set().union(*(shard.unconfirmed for shard in state.book.shards.values())))
+        log.info("took over", shards=len(epochs), epoch=max(e for e, _ in epochs.values()), workers=awaited)
 
     async def _join_queue(self, incarnation: str) -> None:
         """The queue service's row in `members`, which it cannot write: so the topology can say which process it is."""
@@ -218,40 +224,51 @@ class Owner:
                 async with asyncio.timeout(PAUSED_EVERY):
                     await state.paused_wanted.wait()
             state.paused_wanted.clear()
-            with suppress(Unavailable):
+            try:
                 await self.read_paused()
+                self._paused_outage.over()
+            except FAULTS as error:
+                self._paused_outage.failed(error)
 
     async def read_paused(self) -> None:
-        """Tells the queue service at once."""
+        """Sends a changed set to the queue service at once; workers return attempts that have not started."""
         state = self._state
-        paused = await self._read_paused(list(state.book.shards))
-        if paused != state.paused:
+        before, paused = state.paused, await self._read_paused(list(state.book.shards))
+        if paused != before:
             state.paused = paused
             if self.feed is not None:
                 self.feed.pause()
+            if paused - before:
+                self._recall(paused - before)
 
     def _shut(self) -> None:
         for number in list(self._state.book.shards):
             self._state.book.shut(number)
 
     async def write_marks(self) -> None:
-        """Every few seconds, the marks that have moved."""
+        """Every few seconds, the marks of lanes whose jobs have moved on. An idle lane's position moves with every
+        transaction of others; its written mark is as good, for nothing stands beyond it."""
         state = self._state
-        written: dict[LaneKey, object] = {}
         while True:
             await state.clock.real.sleep(state.settings.mark_interval)
             with suppress(Unavailable, NotOwner):
                 async with self._ledger.exclusive:
-                    marks = [(lane.key, lane.mark()) for lane in state.book.lanes.values()]
-                    moved = [(key, mark) for key, mark in marks if written.get(key) != mark]
+                    moved = [(lane, lane.passed) for lane in state.book.lanes.values() if lane.passed != lane.marked]
                     if not (moved or state.finished) or not state.healthy:
                         continue
-                    shards = {state.book.lanes[key].shard for key, _ in moved}
+                    shards = {lane.shard for lane, _ in moved}
                     counted, finished = self._counts()
                     shards.update(shard for _, shard, _, _ in finished)
-                    await self._ledger.write(Changes(marks=moved, other=counted), shards)
+                    marks = [(lane.key, lane.mark()) for lane, _ in moved]
+                    try:
+                        await self._ledger.write(Changes(marks=marks, other=counted), shards)
+                    except CommitUnknown:
+                        # They may be written. A count that misses some is allowed, one that has some twice is not.
+                        state.finished -= finished
+                        raise
                     state.finished -= finished
-                written.update(moved)
+                    for lane, passed in moved:
+                        lane.marked = passed
 
     def _counts(self) -> tuple[list[tuple[str, dict[str, Any]]], Counter[tuple[str, int, int, int]]]:
         """What ended on our shards since the last writing, as a statement, and what it counts."""
@@ -270,12 +287,13 @@ class Owner:
     async def hand_over(self) -> None:
         """SIGTERM: feed nothing more, write what is known, release the shards in order (B13)."""
         state = self._state
-        with suppress(Unavailable, NotOwner, TimeoutError):
+        with suppress(*FAULTS, TimeoutError):
             async with asyncio.timeout(state.settings.stop_grace):
                 await self._ledger.drained()
                 shards = set(state.book.shards)
                 if shards:
-                    marks = [(lane.key, lane.mark()) for lane in state.book.lanes.values()]
+                    lanes = [lane for lane in state.book.lanes.values() if lane.passed != lane.marked]
+                    marks = [(lane.key, lane.mark()) for lane in lanes]
                     release = ("release_shards", {"shards": sorted(shards), "owner": state.settings.name})
                     async with self._ledger.exclusive:
                         # The fence locks what the release has updated: both are ours, in one transaction.

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from services.coordinator.holding import restored
-from services.coordinator.ledger import Ledger
-from services.coordinator.pager import task_of
-from services.coordinator.state import State
-from services.core.book import Entry, Phase, Seat
-from services.core.errors import NotOwner, Unavailable
-from services.core.lanes import LaneKey
-from services.rpc.values import clean
-from services.runtime import logs
-from services.store.dispatch import Changes, LeaseRow, Spec
-from services.store.times import to_us
 from taskflow._policy import Outcome
+from taskflow._process_identity import Process
+from taskflow_server.coordinator.holding import restored
+from taskflow_server.coordinator.ledger import Ledger
+from taskflow_server.coordinator.pager import task_of
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry, Phase, Seat
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.rpc.values import clean
+from taskflow_server.runtime import logs
+from taskflow_server.store.dispatch import Changes, LeaseRow
+from taskflow_server.store.errors import FAULTS
+from taskflow_server.store.lane_reader import Spec
+from taskflow_server.store.times import to_us
 
 log = logs.get("recovery")
 
@@ -27,18 +29,23 @@ class Recovery:
     def __init__(self, state: State, ledger: Ledger) -> None:
         self._state = state
         self._ledger = ledger
-        self._outage = logs.Outage(log, "leases cannot be written")
+        self._outage = state.readiness.outage(log, "what a takeover left open cannot be settled")
+        self._leases_outage = state.readiness.outage(log, "leases cannot be written")
 
-    async def seats(self, coordinators: Iterable[str]) -> list[bytes]:
-        """The workers that were registered with the former owners; each has a lease's time to come back."""
+    async def seats(self) -> None:
+        """Gives every registered worker a seat, and a lease's time to confirm (A5).
+
+        The former owner's name does not narrow them: after a clean hand-over there is none, and an owner that died
+        before its own takeover had settled may never have met workers that still run its predecessor's jobs.
+        """
         state = self._state
-        rows = await state.db.rows("registered_workers", coordinators=list(coordinators))
+        rows = await state.db.rows("registered_workers")
         deadline = state.clock.monotonic() + state.settings.lease
         for row in rows:
             worker = row["worker_id"].bytes
             if worker not in state.book.seats:
-                state.book.seats[worker] = Seat(worker, deadline, row["name"])
-        return [row["worker_id"].bytes for row in rows]
+                process = Process(row["pid_namespace"] or "", row["pid"], row["pid_started"] or 0)
+                state.book.seats[worker] = Seat(worker, deadline, row["name"], process=process)
 
     async def read_leases(self, shards: list[int]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The rows of these shards' leases, each with its job's facts."""
@@ -53,15 +60,16 @@ class Recovery:
             key = LaneKey(row["queue"], row["task"], row["priority"])
             entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], spec_of(job_id, facts))
             entry.exec_id, entry.started, entry.handouts = row["exec_id"].bytes, row["started"], row["handouts"]
+            entry.leased_to = row["worker"] or ""
             note_due(entry, facts)
             entry.counted = entry.started  # by its former owner
             if not restored(self._state, entry, row):
                 self._state.book.restore(entry)
 
-    async def facts(self, job_ids: Sequence[bytes]) -> dict[bytes, dict[str, Any]]:
+    async def facts(self, job_ids: Sequence[bytes], *, payloads: bool = True) -> dict[bytes, dict[str, Any]]:
         if not job_ids:
             return {}
-        rows = await self._state.db.rows("load_facts", ids=[UUID(bytes=i) for i in job_ids])
+        rows = await self._state.db.rows("load_facts", ids=[UUID(bytes=i) for i in job_ids], payloads=payloads)
         return {row["id"].bytes: row for row in rows}
 
     async def complete(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -71,7 +79,9 @@ class Recovery:
         void = []
         for entry in wanting:
             row = facts.get(entry.job_id)
-            if row is None or _ended(row, entry):
+            # By a claim of a later attempt. One with a spec was completed and ended by another report meanwhile.
+            replaced = entry.spec is None and self._state.book.by_job.get(entry.job_id) is not entry
+            if row is None or replaced or _ended(row, entry):
                 void.append(entry)
                 continue
             if entry.spec is not None:
@@ -103,7 +113,7 @@ class Recovery:
                 if entries:
                     await self._settle(entries)
                 self._outage.over()
-            except (Unavailable, NotOwner) as error:
+            except FAULTS as error:
                 self._outage.failed(error)
                 state.book.adopted.extend(e for e in adopted if e.spec is None)
                 await state.clock.sleep(1.0)
@@ -115,40 +125,57 @@ class Recovery:
         lost = [e for e in entries if e.leased and e.started]
         if lost:
             self._ledger.end(lost, Outcome.LOST, "lost")
-        again = []
+        first = []
         for entry in entries:
             if entry.phase is not Phase.HELD:
                 continue
-            entry.handouts += entry.leased
             if entry.cancelling:
                 self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
-            elif entry.handouts >= state.settings.max_handouts:
+            elif entry.handouts + entry.leased >= state.settings.max_handouts:
                 self._ledger.end([entry], Outcome.FAILED, "never_started", final=True)
+            elif entry.leased or entry.lease_first:
+                first.append(entry)
             else:
-                again.append(entry)
-        first = [e for e in again if e.leased or e.lease_first]
-        if first:
-            await self._lease_first(first)
-        for entry in again:
-            if entry.phase is Phase.HELD:
                 state.book.hand_out(entry)
         state.fed.set()
+        if first:
+            await self._lease_first(first)
 
     async def _lease_first(self, entries: list[Entry]) -> None:
         """Poison that takes the machine down leaves a trace: its row is written before it is handed out (A12)."""
-        async with self._ledger.exclusive:
-            rows = [lease_row(e, started_at=None, worker=None) for e in entries if e.phase is Phase.HELD]
+        state = self._state
+        counted = [entry for entry in entries if entry.leased]
+        for entry in counted:
+            entry.handouts += 1
+        try:
+            async with self._ledger.exclusive:
+                held = [e for e in entries if e.phase is Phase.HELD]
+                await self._put_leases(held, [lease_row(e, started_at=None, worker=None) for e in held])
+        except BaseException:
+            # They stay held, to be settled again.
+            for entry in counted:
+                entry.handouts -= 1
             for entry in entries:
-                entry.leased = True
-            try:
-                await self._ledger.write(Changes(leases=rows), {e.shard for e in entries})
-            except Unavailable:
-                for entry in entries:  # they stay held, to be settled again
-                    shard = self._state.book.shards.get(entry.shard)
-                    if shard is not None and entry.phase is Phase.HELD:
-                        shard.held[entry.job_id] = entry
-                raise
+                shard = state.book.shards.get(entry.shard)
+                if shard is not None and entry.phase is Phase.HELD and state.book.by_job.get(entry.job_id) is entry:
+                    shard.held[entry.job_id] = entry
+            raise
+        for entry in held:
+            if entry.phase is Phase.HELD and state.book.by_job.get(entry.job_id) is entry:
+                state.book.hand_out(entry)
+        state.fed.set()
+
+    async def _put_leases(self, entries: Sequence[Entry], rows: list[LeaseRow]) -> None:
+        """Writes rows of `leases`. An entry counts as leased once its row is committed; whose commit is in doubt has
+        its row written again by the next look, and deleted by its outcome."""
+        if not entries:
+            return
+        progress = [entry.progress for entry in entries]
         for entry in entries:
+            entry.lease_tried = True
+        await self._ledger.write(Changes(leases=rows), {e.shard for e in entries})
+        for entry, written in zip(entries, progress, strict=True):
+            entry.lease_written = written
             self._state.book.leased(entry)
 
     async def lease_long(self) -> None:
@@ -161,21 +188,13 @@ class Recovery:
             try:
                 async with self._ledger.exclusive:
                     long = self._long()
-                    if not long:
-                        continue
                     now_us, now = state.clock.now_us(), state.clock.monotonic()
-                    rows = []
-                    for entry in long:
-                        entry.leased = True
-                        started_at = now_us - int((now - entry.taken_at) * 1e6)
-                        rows.append(lease_row(entry, started_at=started_at, worker=self._name(entry)))
-                    await self._ledger.write(Changes(leases=rows), {e.shard for e in long})
-                self._outage.over()
-                for entry in long:
-                    entry.lease_written = entry.progress
-                    state.book.leased(entry)
-            except (Unavailable, NotOwner) as error:
-                self._outage.failed(error)
+                    began = [now_us - int((now - entry.taken_at) * 1e6) for entry in long]
+                    rows = [lease_row(e, started_at=b, worker=self._name(e)) for e, b in zip(long, began, strict=True)]
+                    await self._put_leases(long, rows)
+                self._leases_outage.over()
+            except FAULTS as error:
+                self._leases_outage.failed(error)
 
     def _name(self, entry: Entry) -> str | None:
         seat = self._state.book.seats.get(entry.worker)

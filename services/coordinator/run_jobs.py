@@ -8,22 +8,30 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from services.coordinator.pager import Pager
-from services.coordinator.run_turns import Heard, Worked, array
-from services.coordinator.state import State
-from services.core.errors import InvalidArgument
-from services.core.lanes import LaneKey
-from services.core.names import namespace_of, qualify
-from services.core.workflow import CreateJob, JobFinished, StartRun, decision_task
-from services.rpc.values import duration, options_from_json, options_to_json
-from services.runtime import metrics
-from services.store.jobs import NewJob
-from services.store.lanes import KnownLanes
-from services.store.runs import RunChanges, RunJobRow, new_run
-from services.store.tags import words
-from taskflow._policy import RUN_OF_JOB, STEP_OF_JOB, Outcome
+from taskflow._policy import PRIORITY_OF_RUN, RUN_OF_JOB, STEP_OF_JOB, Outcome
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.dispatch_pb2 import LaneJobs
+from taskflow_server.coordinator.pager import Pager
+from taskflow_server.coordinator.run_inputs import Heard
+from taskflow_server.coordinator.run_turns import Worked, array
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.core.names import namespace_of, qualify
+from taskflow_server.core.workflow import CreateJob, Definition, JobFinished, StartRun, decision_task
+from taskflow_server.core.workflow.changes import decided_document
+from taskflow_server.rpc.defaults import NOTHING, defaults_of
+from taskflow_server.rpc.first_seen import first_seen
+from taskflow_server.rpc.values import duration, options_from_json, options_to_json
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.store import tasks as store_tasks
+from taskflow_server.store import workflows
+from taskflow_server.store.jobs import NewJob
+from taskflow_server.store.lanes import KnownLanes
+from taskflow_server.store.runs import RunChanges, RunJobRow, new_run
+from taskflow_server.store.tags import words
+
+log = logs.get("runs")
 
 MAX_DEPTH = 20  # of runs that runs have started
 OFFER_BYTES = 1 << 20  # of jobs offered as one group
@@ -44,6 +52,11 @@ class RunJobs:
         """Adds the rows of jobs and child runs to `changes`; what is to be offered once they are written."""
         wanted = [(run.heard, change) for run in worked for change in run.changes if isinstance(change, CreateJob)]
         tasks = await self._tasks({full for run, change in wanted if (full := _full(run, change.task))})
+        decided = {_full(run, change.task) for run, change in wanted if _decided(run) and change.workflow is None}
+        if unknown := {name for name in decided & tasks.keys() if not tasks[name]["known"]}:
+            for name in sorted(unknown):
+                await self._register_task(name, tasks[name])
+            tasks |= await self._tasks(unknown)
         offers = [made for run, change in wanted if (made := self._job(run, change, tasks, changes)) is not None]
         await self._lanes.learn({LaneKey(job.queue, job.task, job.priority) for job, _ in offers})
         changes.jobs += [job for job, _ in offers]
@@ -61,6 +74,10 @@ class RunJobs:
         except InvalidArgument as fault:
             _unmade(run, change, str(fault), changes)
             return None
+        except Exception as fault:  # a row of its task that cannot be read: it fails this step, and no other
+            log.error("the job of a step cannot be made", run=str(run.id), step=change.step, exc_info=fault)
+            _unmade(run, change, f"its task's row cannot be read ({type(fault).__name__}: {fault})"[:300], changes)
+            return None
         found_by = tuple(words(spec.options.tags, spec.options.metadata))
         job = NewJob(
             spec.id, spec.priority, pb.ENCODING_JSON, spec.retries, False, spec.queue, spec.task, spec.payload, None,
@@ -70,21 +87,23 @@ class RunJobs:
         return job, spec
 
     def _spec(self, run: Heard, change: CreateJob, tasks: dict[str, Row]) -> pb.JobSpec:
-        """As the step says; what it leaves out, as its task says."""
+        """As the step says; what it leaves out, as its task says, or the workers that have its handler."""
         space = namespace_of(run.workflow)
         if change.workflow is not None:
             name, row = decision_task(change.workflow), Row()
         else:
             name = qualify(change.task, field="task", namespace=space) if change.task else ""
             row = tasks.get(name, Row())
-        queue = qualify(change.queue, field="queue", namespace=space) if change.queue else row.get("queue", "default")
+        queue = qualify(change.queue, field="queue", namespace=space) if change.queue else row.get("queue") or ""
         spec = pb.JobSpec(
             id=self._state.clock.new_id(), queue=queue, task=row.get("target", name),
             payload=json.dumps(change.payload, ensure_ascii=False, separators=(",", ":")).encode(),
             encoding=pb.ENCODING_JSON,
-            retries=row.get("retries", 0) if change.retries is None else change.retries,
-            priority=row.get("priority", _PRIORITY) if change.priority is None else change.priority,
+            retries=row.get("retries") if change.retries is None else change.retries,
+            priority=_priority(run, change, row),
         )  # fmt: skip
+        if change.payload is None and row.get("payload"):
+            spec.payload, spec.encoding = row["payload"], row["encoding"]
         options = options_from_json(row.get("options"))
         if options is not None:
             spec.options.CopyFrom(options)
@@ -100,6 +119,8 @@ class RunJobs:
             )  # fmt: skip
         if change.label:
             spec.options.label = change.label
+        (defaults_of(row) if row else NOTHING).fill(spec)
+        spec.priority = spec.priority if spec.HasField("priority") else _PRIORITY
         spec.options.metadata.update(run.metadata)
         spec.options.metadata.update({RUN_OF_JOB: str(run.id), STEP_OF_JOB: change.step})
         return spec
@@ -109,6 +130,12 @@ class RunJobs:
         names = {full for run, change in wanted if (full := _full(run, change.workflow))}
         rows = await self._state.db.rows("latest_versions", names=sorted(names)) if names else []
         versions = {row["name"]: row["version"] for row in rows}
+        unknown = {_full(run, change.workflow) for run, change in wanted if _decided(run)}
+        if unknown := unknown - versions.keys() - {""}:
+            for name in sorted(unknown):
+                await self._register_workflow(name)
+            rows = await self._state.db.rows("latest_versions", names=sorted(unknown))
+            versions |= {row["name"]: row["version"] for row in rows}
         children = []
         for run, change in wanted:
             name = _full(run, change.workflow)
@@ -126,6 +153,22 @@ class RunJobs:
             changes.run_jobs.append(_row(run, change, child_id=child.id))
         changes.begin(children)
 
+    async def _register_task(self, name: str, row: Row) -> None:
+        task = first_seen(name, defaults_of(row))
+        options = options_to_json(task.options.SerializeToString(deterministic=True), "options")
+        made = {
+            "id": UUID(bytes=self._state.clock.new_id()), "name": name, "title": "", "description": "", "active": True,
+            "target": name, "queue": None, "priority": None,
+            "retries": task.retries if task.HasField("retries") else None,
+            "options": options.decode() if options else None, "payload": None, "encoding": None,
+        }  # fmt: skip
+        await store_tasks.create(self._state.db, made, None)
+
+    async def _register_workflow(self, name: str) -> None:
+        """A workflow that nobody has stored, as its first create-and-execute or poll would: its executor decides."""
+        document = decided_document(name)
+        await workflows.put(self._state.db, name, document, Definition.parse(document).digest, None)
+
     def offer(self, offers: Sequence[Offer], tx: int) -> None:
         """They are on disk: the pager takes those of our own lanes; others' owners find theirs by themselves."""
         lanes: defaultdict[tuple[str, str, int], list[pb.JobSpec]] = defaultdict(list)
@@ -135,6 +178,20 @@ class RunJobs:
         for (queue, task, priority), specs in lanes.items():
             shard = self._lanes.shard(queue)
             self._pager.offer(LaneJobs(queue=queue, task=task, priority=priority, tx=tx, shard=shard, jobs=specs))
+
+
+def _priority(run: Heard, change: CreateJob, row: Row) -> int | None:
+    """The step's own, else the run's, else the task's; None leaves it to the handler's options."""
+    if change.priority is not None:
+        return change.priority
+    if (of_run := run.metadata.get(PRIORITY_OF_RUN, "")).isdecimal():
+        return min(int(of_run), 9)
+    found: int | None = row.get("priority")
+    return found
+
+
+def _decided(run: Heard) -> bool:
+    return isinstance(run.definition, Definition) and run.definition.decider is not None
 
 
 def _full(run: Heard, name: str | None) -> str:
@@ -161,4 +218,6 @@ def _unmade(run: Heard, change: CreateJob | StartRun, why: str, changes: RunChan
     row = _row(run, change)
     changes.run_jobs.append(row)
     error = {"type": "bad_job", "message": why}
+    if _decided(run):
+        error["definition"] = (change.workflow if isinstance(change, StartRun) else change.task) or ""
     changes.told.append((run.id, JobFinished(row.step, row.iteration, row.place, Outcome.FAILED, error=error)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
-from uuid import UUID
 
-from services.core.workflow import (
+from taskflow._policy import Outcome
+from taskflow_server.coordinator.run_inputs import Heard
+from taskflow_server.core.workflow import (
     FINAL_RUNS,
     FINAL_STEPS,
     CancelJob,
@@ -21,9 +20,7 @@ from services.core.workflow import (
     Definition,
     Event,
     JobFinished,
-    Limits,
     Note,
-    Run,
     RunFinished,
     RunState,
     RunStatus,
@@ -32,15 +29,11 @@ from services.core.workflow import (
     StartRun,
     StepChanged,
     StepStatus,
-    TimerDue,
     advance,
     broken,
 )
-from services.core.workflow import events as workflow_events
-from services.runtime import logs
-from services.store.runs import RunChanges, RunJobKey, RunRow, StepRow, TimerKey, TimerRow
-from taskflow._policy import Outcome
-from taskflow.v1 import jobs_pb2
+from taskflow_server.runtime import logs
+from taskflow_server.store.runs import RunChanges, RunJobKey, RunRow, StepRow, TimerKey, TimerRow
 
 log = logs.get("runs")
 
@@ -50,45 +43,6 @@ _OUTCOMES = {
     RunStatus.CANCELLED: Outcome.CANCELLED,
 }
 _NOT_BEGUN = (StepStatus.PENDING, StepStatus.SKIPPED)
-
-
-class Heard:
-    """A run as it stands, and what it has to hear."""
-
-    def __init__(self, row: dict[str, Any], limits: Limits) -> None:
-        self.id: UUID = row["id"]
-        self.workflow: str = row["workflow"]
-        self.version: int = row["version"]
-        self.shard: int = row["shard"]
-        self.held: bool = row["held"]
-        self.sla_missed: bool = row["sla_missed"]
-        self.metadata: dict[str, str] = row["metadata"]
-        self.depth: int = row["depth"]
-        self.now: datetime = row["now"]
-        self.age: float = (row["now"] - row["created_at"]).total_seconds()
-        self.parent: tuple[UUID, str, int] | None = None
-        if row["parent_id"] is not None:
-            self.parent = (row["parent_id"], row["parent_step"], row["parent_iteration"])
-        own = {"app_url": row["app_url"]} if row["app_url"] else {}
-        self.run = Run(str(row["id"]), row["input"], {**own, **row["context"]})
-        self.state = RunState.from_json(row["state"])
-        self.limits = limits
-        self.definition: Definition | str = ""  # or why it cannot be read
-        self.rows: list[dict[str, Any]] = []  # of the inbox
-        self.timers: list[TimerDue] = []
-
-    @property
-    def concurrency(self) -> int | None:
-        return self.definition.concurrency if isinstance(self.definition, Definition) else None
-
-    def events(self) -> Iterator[Event]:
-        """In order: what the inbox holds, then the timers that are due."""
-        for row in self.rows:
-            if row["event"] is not None:
-                yield workflow_events.from_json(row["event"])
-            elif row["step"] is not None and row["outcome"] is not None:
-                yield _finished(row)
-        yield from self.timers
 
 
 @dataclass(slots=True)
@@ -134,9 +88,9 @@ def _under_way(state: RunState) -> int:
     return state.status is not RunStatus.NEW and state.status not in FINAL_RUNS
 
 
-def _applied(run: Heard, state: RunState, event: Event) -> tuple[RunState, Sequence[Change]]:
-    if isinstance(run.definition, str):
-        found = broken(state, run.definition)
+def _applied(run: Heard, state: RunState, event: Event | str) -> tuple[RunState, Sequence[Change]]:
+    if run.fault or isinstance(event, str) or isinstance(run.definition, str):
+        found = broken(state, run.fault or str(event))
     else:
         try:
             found = advance(run.definition, run.run, state, event, run.now, run.limits)
@@ -150,7 +104,10 @@ def changes_of(worked: Sequence[Worked]) -> RunChanges:
     """All rows but those of new jobs and new runs."""
     found = RunChanges()
     for run in worked:
+        found.turns[run.heard.id] = run.heard.turn
         found.heard += [row["seq"] for row in run.heard.rows]
+        if run.heard.unreadable and run.state is not run.heard.state:
+            found.abandoned.append(run.heard.id)
         _row(run, found)
         _parts(run, found)
     return found
@@ -163,9 +120,10 @@ def _row(run: Worked, found: RunChanges) -> None:
     end = next((c for c in reversed(run.changes) if isinstance(c, RunFinished)), None)
     output = json.dumps(end.output) if end is not None and end.status is RunStatus.SUCCEEDED else None
     error = json.dumps(end.error) if end is not None and end.error is not None else None
+    state = None if heard.unreadable else json.dumps(run.state.to_json())
     found.runs.append(
         RunRow(
-            heard.id, run.state.status.value, run.held, run.state.waiting, json.dumps(run.state.to_json()),
+            heard.id, run.state.status.value, run.held, run.state.waiting, state,
             array(run.state.awaited), output, error, run.sla_missed, run.begun, run.state.status in FINAL_RUNS,
         )
     )  # fmt: skip
@@ -196,7 +154,7 @@ def _parts(run: Worked, found: RunChanges) -> None:
             case Note():
                 found.logs.append((heard.id, change.message))
             case CreateJob() | StartRun():
-                pass  # services.coordinator.run_jobs makes them
+                pass  # taskflow_server.coordinator.run_jobs makes them
     found.timers += timers.values()
     found.steps += steps.values()
 
@@ -206,29 +164,10 @@ def _step(run: Heard, change: StepChanged, before: StepRow | None) -> StepRow:
     return StepRow(
         run.id, change.step, change.iteration, change.status.value, json.dumps(change.error) if change.error else None,
         datetime.fromisoformat(change.due) if change.due else None, begun, change.status in FINAL_STEPS,
+        array(change.after) if change.after or before is None else before.after,
     )  # fmt: skip
 
 
 def array(names: Sequence[str]) -> str:
     """Names of steps and signals as Postgres writes an array: they hold nothing that would need quotes."""
     return "{" + ",".join(names) + "}"
-
-
-def _finished(row: dict[str, Any]) -> JobFinished:
-    """A row that tells of a job's end. A result that cannot be read, as one nested too deep, is a failure."""
-    outcome, error = Outcome(row["outcome"]), row["error"]
-    try:
-        result = _value(row["result"], row["encoding"])
-    except (ValueError, RecursionError) as unreadable:
-        outcome, result = Outcome.FAILED, None
-        error = {"type": "bad_result", "message": f"its result cannot be read: {type(unreadable).__name__}"}
-    return JobFinished(row["step"], row["iteration"], row["index"], outcome, result, error, str(row["job_id"]))
-
-
-def _value(result: bytes | None, encoding: int) -> Any:
-    """A job's result as templates see it; bytes as base64."""
-    if result is None:
-        return None
-    if encoding == jobs_pb2.ENCODING_BYTES:
-        return base64.b64encode(result).decode()
-    return result.decode() if encoding == jobs_pb2.ENCODING_TEXT else json.loads(result)

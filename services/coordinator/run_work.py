@@ -1,33 +1,32 @@
-"""What the owner of runs does with those that have news: loads them, lets them hear it, writes what follows.
+"""Advances the runs that have events: loads them, decides what follows, and writes it in one transaction.
 
-It needs the workflows' engine, which takes 75 ms and some MB: imported with the first run that has news.
+It needs the workflows' engine, which takes 75 ms and some MB: imported with the first run that has events.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
-from services.coordinator.pager import Pager
-from services.coordinator.run_jobs import RunJobs
-from services.coordinator.run_turns import Heard, Worked, changes_of, work_out
-from services.coordinator.state import State
-from services.core.errors import NotOwner, Unavailable
-from services.core.workflow import BadDocument, Definition, Limits, TimerDue
-from services.runtime import logs, metrics
-from services.runtime.failpoints import reach
-from services.store import runs as store
-from services.store.database import Writer
-from services.store.errors import DatabaseError
+from taskflow_server.coordinator.pager import Pager
+from taskflow_server.coordinator.run_inputs import Heard
+from taskflow_server.coordinator.run_jobs import Offer, RunJobs
+from taskflow_server.coordinator.run_loading import RunLoader
+from taskflow_server.coordinator.run_turns import Worked, changes_of, work_out
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.errors import NotOwner, Unavailable
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.store import runs as store
+from taskflow_server.store.database import Writer
+from taskflow_server.store.errors import DatabaseError
 
 log = logs.get("runs")
 
-EVENTS = 100  # of one run in a transaction
-STATE_BYTES, EVENT_BYTES = 8 << 20, 16 << 20  # of all that one transaction loads: Python takes ten times as much
 LEFT_OUT = 60.0  # seconds until a run is looked at again that could not even be made to fail
-DEFINITIONS = 500  # kept: one of 1,000 steps takes 22 ms to read
+RELEASED = 1000  # runs that one step releases of a workflow whose concurrency is not limited any more
 
 
 class RunWork:
@@ -35,56 +34,64 @@ class RunWork:
         self._state = state
         self._writer = writer
         self._jobs = RunJobs(state, pager)
-        self._limits = Limits(payload=state.settings.max_payload_bytes)
-        self._definitions: OrderedDict[tuple[str, int], Definition | str] = OrderedDict()  # or why it cannot be read
+        self._loader = RunLoader(state)
         self._left_out: dict[UUID, float] = {}  # until when
 
-    async def go_on(self, ids: Sequence[UUID], epochs: dict[int, int]) -> bool:
-        """Whether there was anything that could be done."""
+    def left_out(self) -> list[UUID]:
+        """Runs that are not to be looked at yet."""
         now = self._state.clock.real.monotonic()
         self._left_out = {run_id: until for run_id, until in self._left_out.items() if until > now}
-        wanted = [run_id for run_id in ids if run_id not in self._left_out]
-        if wanted:
-            await self._go_on(await self._load(wanted), epochs)
-        return bool(wanted)
+        return list(self._left_out)
 
-    async def _load(self, ids: Sequence[UUID]) -> list[Heard]:
-        """These runs, with what each has to hear."""
-        db = self._state.db
-        rows = await db.rows("load_runs", ids=list(ids), bytes=STATE_BYTES)
-        heard = {row["id"]: Heard(row, self._limits) for row in rows}
-        missing = [run_id for run_id in ids if run_id not in heard]
-        if missing:
-            await db.run("delete_inbox_of_nobody", ids=missing)
-        for row in await db.rows("events_of_runs", ids=list(heard), limit=EVENTS, bytes=EVENT_BYTES):
-            heard[row["run_id"]].rows.append(row)
-        for row in await db.rows("due_timers", ids=list(heard)):
-            heard[row["run_id"]].timers.append(TimerDue(row["name"], row["iteration"]))
-        await self._read_definitions({(run.workflow, run.version) for run in heard.values()})
-        for run in heard.values():
-            run.definition = self._definitions[run.workflow, run.version]
-        return list(heard.values())
+    async def go_on(self, ids: Sequence[UUID], epochs: dict[int, int]) -> list[UUID]:
+        """Advances the first of these runs, as many as fit into memory; which they were."""
+        try:
+            heard = await self._loader.load(ids)
+        except (Unavailable, NotOwner):
+            raise
+        except Exception as error:  # a row that cannot be fetched: each run is loaded alone, and that one is left out
+            if len(ids) == 1:
+                self._leave_out(ids[0], error)
+                return list(ids)
+            return [done for run_id in ids for done in await self.go_on([run_id], epochs)]
+        await self._go_on([run for run in heard if run.rows or run.timers], epochs)
+        there = {run.id for run in heard}
+        loaded = max((n for n, run_id in enumerate(ids) if run_id in there), default=len(ids))
+        return list(ids[: loaded + 1])
 
-    async def _read_definitions(self, wanted: set[tuple[str, int]]) -> None:
-        missing = sorted(wanted - self._definitions.keys())
-        if missing:
-            names, versions = [name for name, _ in missing], [version for _, version in missing]
-            rows = await self._state.db.rows("workflow_documents", names=names, versions=versions)
-            documents = {(row["name"], row["version"]): row["document"] for row in rows}
-            for key in missing:
-                self._definitions[key] = await asyncio.to_thread(_parse, documents.get(key))
-        for key in wanted:
-            self._definitions.move_to_end(key)
-        while len(self._definitions) > max(DEFINITIONS, len(wanted)):
-            self._definitions.popitem(last=False)
+    def _leave_out(self, run_id: UUID, error: Exception) -> None:
+        log.error("a run is left out for a minute", run=str(run_id), exc_info=error)
+        metrics.runs_left_out.inc()
+        self._left_out[run_id] = self._state.clock.real.monotonic() + LEFT_OUT
+
+    async def release_held(self, epochs: dict[int, int]) -> None:
+        """Runs that wait for others of their workflow, though the limit of its latest version leaves room."""
+        rows = await self._state.db.rows("held_workflows", shards=list(epochs))
+        rulings = await self._loader.definitions((row["workflow"], row["version"]) for row in rows)
+        changes, shards = store.RunChanges(), set()
+        for row, ruling in zip(rows, rulings, strict=True):
+            if isinstance(ruling, str):
+                continue  # each run is then held by its own version's limit, and released as others end
+            room = RELEASED if ruling.concurrency is None else ruling.concurrency - row["active"]
+            if room > 0:
+                changes.freed[row["workflow"]] = room
+                shards.add(row["shard"])
+        if changes.freed:
+            await self._commit(changes, {n: epochs[n] for n in shards})
 
     # -- one transaction ---------------------------------------------------------------------
     async def _go_on(self, heard: list[Heard], epochs: dict[int, int]) -> None:
-        """Applies and writes; where that is impossible with one of the runs, each goes alone, and that one fails."""
+        """Decides and writes. Where that is impossible with one of the runs, each goes alone, and that one fails."""
+        if not heard:
+            return
         try:
             await self._apply(heard, epochs)
         except (Unavailable, NotOwner):
             raise
+        except store.RunsChanged as error:
+            # A commit of ours whose answer was lost has succeeded after these runs were read: nothing was written now,
+            # and the next pass reads them as they are.
+            log.info("runs are read again", runs=len(heard), why=str(error))
         except Exception as error:
             if len(heard) > 1:
                 for run in heard:
@@ -94,38 +101,25 @@ class RunWork:
             await self._give_up(heard[0], error, epochs)
 
     async def _give_up(self, run: Heard, error: Exception, epochs: dict[int, int]) -> None:
-        what = error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__
-        run.definition = f"what follows cannot be written ({what})"
-        try:
-            await self._apply([run], epochs)
-        except (Unavailable, NotOwner):
-            raise
-        except Exception as again:
-            log.error("a run is left out for a minute", run=str(run.id), exc_info=again)
-            self._left_out[run.id] = self._state.clock.real.monotonic() + LEFT_OUT
+        """Fails it: with its state as it was read, or, if even that raises, without it."""
+        said = error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__
+        run.definition = why = f"what follows cannot be written ({said})"
+        for last in (False, True):
+            try:
+                await self._apply([run], epochs)
+                return
+            except (Unavailable, NotOwner):
+                raise
+            except store.RunsChanged:
+                return  # it has gone on since: the next pass reads it as it is
+            except Exception as again:
+                if last:
+                    self._leave_out(run.id, again)
+                run.forget_state(why)
 
     async def _apply(self, heard: list[Heard], epochs: dict[int, int]) -> None:
         active = await self._active(heard)
         worked = await asyncio.to_thread(lambda: [work_out(run, active) for run in heard])
-        try:
-            await self._write(worked, active, epochs)
-        except DatabaseError as error:
-            if not (error.sqlstate or "").startswith(("22", "23")):
-                raise Unavailable(f"runs cannot be written: {error}") from error
-            raise
-        except NotOwner:
-            mine = self._state.book.shards
-            if all(n in mine and mine[n].epoch == epochs[n] for n in {run.shard for run in heard}):
-                self._state.lost.set()
-            raise
-
-    async def _active(self, heard: Sequence[Heard]) -> Counter[str]:
-        """Of the workflows among these that bound their concurrency: how many runs are under way."""
-        bound = sorted({run.workflow for run in heard if run.concurrency is not None})
-        rows = await self._state.db.rows("active_runs", workflows=bound) if bound else []
-        return Counter({row["workflow"]: row["n"] for row in rows})
-
-    async def _write(self, worked: Sequence[Worked], active: Counter[str], epochs: dict[int, int]) -> None:
         changes = changes_of(worked)
         for run in worked:
             if run.ended and run.heard.concurrency is not None:
@@ -133,10 +127,31 @@ class RunWork:
                 changes.freed[run.heard.workflow] = max(0, room)
         offers = await self._jobs.make(worked, changes)
         await reach("coordinator.before_run")
-        tx = await store.write(self._writer, changes, {n: epochs[n] for n in {run.heard.shard for run in worked}})
+        tx = await self._commit(changes, {n: epochs[n] for n in {run.shard for run in heard}})
         await reach("coordinator.after_run")
+        try:
+            self._announce(worked, changes, offers, tx)
+        except Exception as error:  # it is committed: a fault in here is none of these runs
+            log.error("runs were written, and cannot be announced", runs=len(worked), exc_info=error)
+
+    async def _active(self, heard: Sequence[Heard]) -> Counter[str]:
+        """Of the workflows among these that limit their concurrency: how many runs are under way."""
+        bound = sorted({run.workflow for run in heard if run.concurrency is not None})
+        rows = await self._state.db.rows("active_runs", workflows=bound) if bound else []
+        return Counter({row["workflow"]: row["n"] for row in rows})
+
+    async def _commit(self, changes: store.RunChanges, epochs: dict[int, int]) -> int:
+        try:
+            return await store.write(self._writer, changes, epochs)
+        except NotOwner:
+            mine = self._state.book.shards
+            if all(n in mine and mine[n].epoch == epoch for n, epoch in epochs.items()):
+                self._state.lost.set()
+            raise
+
+    def _announce(self, worked: Sequence[Worked], changes: store.RunChanges, offers: Sequence[Offer], tx: int) -> None:
         self._jobs.offer(offers, tx)
-        if changes.cancelled:
+        if changes.cancelled or changes.abandoned:
             self._state.cancels_wanted.set()
         for run in worked:
             self._count(run)
@@ -150,12 +165,3 @@ class RunWork:
             metrics.runs_sla_missed.inc()
         if run.ended:
             metrics.runs_finished.labels(run.state.status.value).inc()
-
-
-def _parse(document: str | None) -> Definition | str:
-    if document is None:
-        return "its document is gone"
-    try:
-        return Definition.parse(document)
-    except BadDocument as error:
-        return f"its document cannot be read any more: {error}"

@@ -1,28 +1,33 @@
-"""The runs of our shards: what they hear is applied, and what follows is written, in one fenced transaction (A11).
+"""The runs of our shards: their events are applied, and what follows is written, in one fenced transaction (A11).
 
-What holds: nobody else changes a run; what it has heard leaves its inbox in the transaction that stores what that led
-to; a document, a result or a value that cannot be handled fails its own run, and no other.
+What holds: nobody else changes a run; an event leaves the inbox in the transaction that stores what it led to; a
+document, a result or a value that cannot be handled fails its own run, and no other; runs have their turns one after
+the other, however many events one of them has.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from services.coordinator.pager import Pager
-from services.coordinator.state import State
-from services.core.errors import NotOwner, Unavailable
-from services.runtime import logs
-from services.store.database import Writer
+from taskflow_server.coordinator.pager import Pager
+from taskflow_server.coordinator.state import State
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.store.database import Writer
+from taskflow_server.store.errors import FAULTS
 
 if TYPE_CHECKING:
-    from services.coordinator.run_work import RunWork
+    from taskflow_server.coordinator.run_work import RunWork
 
 log = logs.get("runs")
 
 AT_ONCE = 50  # runs of one transaction
+SLAS_AT_ONCE = 500  # runs of one shard that miss their sla in one statement
 LOOK = 1.0  # seconds between looks at the inbox, beside the hints
+_FIRST = UUID(int=0)
 
 
 class Runs:
@@ -31,7 +36,11 @@ class Runs:
         self._pager = pager
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
         self._work: RunWork | None = None  # from the first run with news on
-        self._outage = logs.Outage(log, "runs cannot go on")
+        self._after = _FIRST  # the last run of the present round that has had its turn
+        self._busy = False  # a run was advanced in this round
+        self._held_at = 0.0  # when held runs are looked at next
+        self._slas_at = 0.0  # when those are that should have begun
+        self._outage = state.readiness.outage(log, "runs cannot go on")
         self._begun = self._ended = 0  # passes
         self._passed = asyncio.Event()  # the next end of a pass; a new one for each
 
@@ -48,8 +57,10 @@ class Runs:
                 found, due = await self._pass()
                 wait = 0.0 if found else min(LOOK, max(0.0, due))
                 self._outage.over()
-            except (Unavailable, NotOwner) as error:
+            except FAULTS as error:
                 self._outage.failed(error)
+            except Exception as error:  # a fault of ours: runs wait, and all dispatch goes on
+                log.error("a pass over the runs failed", exc_info=error)
             if wait:
                 self._ended = self._begun
                 self._passed.set()
@@ -68,19 +79,60 @@ class Runs:
                     await self._passed.wait()
 
     async def _pass(self) -> tuple[bool, float]:
-        """Whether any run had news, and in how many seconds the next timer is due."""
+        """Whether there may be more to do at once, and in how many seconds the next timer is due."""
         epochs = self._state.epochs(list(self._state.book.shards))
         if not epochs or not self._state.healthy:
             return False, LOOK
-        rows = await self._state.db.rows("runs_with_news", shards=list(epochs), limit=AT_ONCE)
+        await self._release_held(epochs)
+        await self._miss_slas(epochs)
+        left_out = self._work.left_out() if self._work is not None else []
+        rows = await self._state.db.rows(
+            "runs_with_news", shards=list(epochs), after=self._after, left_out=left_out, limit=AT_ONCE
+        )
         due = next((row["next_due"] for row in rows if row["run_id"] is None), None)
-        ids = list(dict.fromkeys(row["run_id"] for row in rows if row["run_id"] is not None))[:AT_ONCE]
-        done = bool(ids) and await self._worker().go_on(ids, epochs)
-        return done, LOOK if due is None else due
+        found = sorted(row["run_id"] for row in rows if row["run_id"] is not None and not row["timed"])
+        timed = [row["run_id"] for row in rows if row["timed"]]
+        ids = list(dict.fromkeys(one for one in chain(*zip_longest(found, timed)) if one is not None))[:AT_ONCE]
+        wanted = [run_id for run_id in ids if run_id not in set(left_out)]
+        done = await self._worker().go_on(wanted, epochs) if wanted else []
+        more = self._follow(found, {*done, *left_out}, bool(done))
+        return more, LOOK if due is None else due
+
+    def _follow(self, found: list[UUID], had: set[UUID], advanced: bool) -> bool:
+        """Moves the round on over the runs that have had their turn. Whether to go on at once."""
+        self._busy = self._busy or advanced
+        for run_id in found:
+            if run_id not in had:
+                return True
+            self._after = run_id
+        if len(found) >= AT_ONCE:
+            return True
+        busy, self._busy, self._after = self._busy, False, _FIRST
+        return busy
+
+    async def _release_held(self, epochs: dict[int, int]) -> None:
+        now = self._state.clock.real.monotonic()
+        if now < self._held_at:
+            return
+        self._held_at = now + self._state.settings.held_interval
+        if await self._state.db.rows("any_held"):
+            await self._worker().release_held(epochs)
+
+    async def _miss_slas(self, epochs: dict[int, int]) -> None:
+        """Runs that have not begun by their sla have missed it now, whatever they wait for (S1.3)."""
+        now = self._state.clock.real.monotonic()
+        if now < self._slas_at:
+            return
+        missed = await self._state.db.rows("missed_slas", shards=list(epochs), limit=SLAS_AT_ONCE)
+        for row in missed:
+            metrics.runs_sla_missed.inc()
+            log.warning("a run has not begun within its sla", run=str(row["id"]), workflow=row["workflow"])
+        if len(missed) < SLAS_AT_ONCE:
+            self._slas_at = now + self._state.settings.sla_interval
 
     def _worker(self) -> RunWork:
         if self._work is None:
-            from services.coordinator.run_work import RunWork  # see there why not before
+            from taskflow_server.coordinator.run_work import RunWork  # see there why not before
 
             self._work = RunWork(self._state, self._pager, self._writer)
         return self._work

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from services.coordinator.cancels import Cancels
-from services.coordinator.dispatch import DispatchServicer
-from services.coordinator.executors import Executors
-from services.coordinator.expiry import Expiry
-from services.coordinator.ledger import Ledger
-from services.coordinator.moving import Moving
-from services.coordinator.notes import Notes
-from services.coordinator.owner import Owner
-from services.coordinator.pager import Pager
-from services.coordinator.recovery import Recovery
-from services.coordinator.runs import Runs
-from services.coordinator.sessions import Sessions
-from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.state import State
-from services.coordinator.workers import WorkerServicer
-from services.core.errors import Unavailable
-from services.rpc.server import Server
-from services.runtime import metrics
-from services.runtime.clock import SystemClock
-from services.runtime.lifecycle import Background
-from services.runtime.settings import refuse
-from services.store.database import Database
+from taskflow._policy import Outcome
 from taskflow.v1 import dispatch_pb2, dispatch_pb2_grpc, worker_pb2, worker_pb2_grpc
+from taskflow_server.coordinator.cancels import Cancels
+from taskflow_server.coordinator.dispatch import DispatchServicer
+from taskflow_server.coordinator.due import Due
+from taskflow_server.coordinator.executors import Executors
+from taskflow_server.coordinator.expiry import Expiry
+from taskflow_server.coordinator.late import Late
+from taskflow_server.coordinator.ledger import Ledger
+from taskflow_server.coordinator.memory import Memory
+from taskflow_server.coordinator.moving import Moving
+from taskflow_server.coordinator.notes import Notes
+from taskflow_server.coordinator.owner import Owner
+from taskflow_server.coordinator.pager import Pager
+from taskflow_server.coordinator.recovery import Recovery
+from taskflow_server.coordinator.runs import Runs
+from taskflow_server.coordinator.sessions import Sessions
+from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.coordinator.state import State
+from taskflow_server.coordinator.workers import WorkerServicer
+from taskflow_server.core.book import Entry
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.rpc.server import Server
+from taskflow_server.runtime import metrics, step_kinds
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.lifecycle import Background
+from taskflow_server.runtime.settings import refuse
+from taskflow_server.store.database import Database
+from taskflow_server.store.errors import FAULTS
+from taskflow_server.store.lane_reader import LaneReader
 
 
 async def start(
     settings: CoordinatorSettings, server: Server, clock: SystemClock, stack: AsyncExitStack, tasks: Background
 ) -> None:
-    """Ready once it owns its shards."""
+    """Ready once it owns its shards, and while no part of it waits for Postgres."""
+    server.check_address()  # before it waits for its name
+    step_kinds.load(settings.step_kinds)
     db = Database(settings.database_url, timeout=settings.database_timeout)
     try:
         await db.open()
@@ -42,24 +51,43 @@ async def start(
     state = State(settings, clock, db)
     ledger = Ledger(state)
     stack.push_async_callback(ledger.close)
-    expiry = Expiry(state)
-    pager = Pager(state, expiry)
+    state.fail_unreadable = lambda entries: ledger.end(entries, Outcome.FAILED, "unreadable", final=True)
+    memory = Memory(state)
+    pager = Pager(state, memory)
     stack.push_async_callback(pager.close)
+    due_reader = LaneReader(settings.database_url, settings.database_timeout)
+    stack.push_async_callback(due_reader.close)
+    due = Due(state, memory, due_reader)
     recovery = Recovery(state, ledger)
     sessions = Sessions(state, ledger, server.closing)
     cancels = Cancels(state, ledger, sessions, recovery)
     notes = Notes(state)
     runs = Runs(state, pager)
     stack.push_async_callback(runs.close)
-    moving = Moving(state, sessions, pager, runs)
+    expiry = Expiry(state, ledger, recovery, due_reader)
+    moving = Moving(state, sessions, due, runs)
+
+    def removed(entries: list[Entry]) -> None:
+        cancels.removed(memory.returned(entries))
+
     owner = Owner(
-        state, ledger, pager, recovery, sessions.announce, sessions.returned, cancels.removed, moving.follow
+        state,
+        ledger,
+        pager,
+        recovery,
+        sessions.announce,
+        sessions.returned,
+        removed,
+        moving.follow,
+        sessions.recall,
+        sessions.dismiss,
     )
     owner.incarnation = server.incarnation
     cancels.owner = owner
     executors = Executors(state, ledger, sessions, notes)
-    workers = WorkerServicer(state, ledger, sessions, recovery, notes, executors)
-    dispatch = DispatchServicer(state, owner, pager, sessions, moving, server.closing)
+    late = Late(state, ledger, recovery, lambda: owner.feed, cancels.removed)
+    workers = WorkerServicer(state, ledger, sessions, recovery, notes, executors, late)
+    dispatch = DispatchServicer(state, owner, pager, due, sessions, moving, server.closing)
     name = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
     server.add(name, lambda s: worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, s))
     name = dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name
@@ -74,10 +102,15 @@ async def start(
             metrics.lanes_live: lambda: sum(1 for lane in list(state.book.lanes.values()) if lane.live),
             metrics.lanes_spilled: lambda: len(state.hungry),
             metrics.jobs_in_memory: lambda: len(state.book.by_job),
+            metrics.memory_waiting: lambda: state.book.waiting.own_size,
             metrics.workers_connected: lambda: len(sessions.open),
+            metrics.overdue_handlers: lambda: sum(session.overdue for session in list(sessions.open.values())),
         }
     )
-    await owner.join()
+    try:
+        await owner.join()
+    except FAULTS as error:
+        refuse(f"TASKFLOW_DATABASE_URL: {error}")
     stack.push_async_callback(owner.hand_over)
     stack.push_async_callback(tasks.stop)  # the loops end first: they would take over anew, on closed connections
     await server.start(stack)
@@ -87,7 +120,8 @@ async def start(
         (owner.write_marks(), "marks"),
         (owner.follow_paused(), "paused"),
         (pager.run_lanes(), "lanes"),
-        (pager.run_due(), "due"),
+        (pager.run_payloads(), "payloads"),
+        (due.run(), "due"),
         (recovery.run(), "recovery"),
         (recovery.lease_long(), "leases"),
         (sessions.watch_leases(), "workers"),
@@ -100,3 +134,4 @@ async def start(
         tasks.start(*loop)
     await owner.took_over.wait()
     await server.serving(True)
+    tasks.start(state.readiness.follow(server.serving), "readiness")

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from services.coordinator.ledger import Ledger
-from services.coordinator.settings import CoordinatorSettings
-from services.coordinator.state import State
-from services.core.book import Claim, Entry, Phase, Seat
-from services.core.errors import InvalidArgument, NotOwner, Unavailable
-from services.core.ids import show
-from services.core.names import qualify, shard_of
-from services.runtime import logs
-from services.store.dispatch import Changes
 from taskflow._policy import Outcome
+from taskflow._process_identity import Process, is_gone
 from taskflow.v1 import worker_pb2 as pb
+from taskflow_server.coordinator.ledger import Ledger
+from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Claim, Entry, Phase, Seat
+from taskflow_server.core.errors import InvalidArgument, NotOwner, Unavailable
+from taskflow_server.core.ids import show
+from taskflow_server.core.names import qualify, shard_of
+from taskflow_server.rpc.defaults import to_columns
+from taskflow_server.runtime import logs
+from taskflow_server.runtime.batcher import Batcher
+from taskflow_server.store.dispatch import Changes
+from taskflow_server.store.errors import FAULTS
 
 log = logs.get("sessions")
 
 CHECK = 0.25  # seconds between looks at leases
+
+Registered = tuple[dict[str, Any], dict[str, Any]]  # a worker's row, and its handlers with their options
 
 
 @dataclass(eq=False)
@@ -36,6 +42,7 @@ class Session:
     goodbye: bool = False
     draining: bool = False
     moved_us: int = 0  # the clock's move that it has followed
+    overdue: int = 0  # its handlers that go on after the end of their attempts
 
 
 class Sessions:
@@ -45,6 +52,7 @@ class Sessions:
         self._closing = closing
         self.open: dict[bytes, Session] = {}
         self.known: dict[bytes, pb.Register] = {}
+        self._registrations: Batcher[Registered, None] = Batcher(self._write_registrations, limit=500)
         self._goodbye = asyncio.Event()  # somebody has left: no takeover is to wait for it
         self.left: set[bytes] = set()  # those that said goodbye
         self.heard = asyncio.Event()  # the next heartbeat of any; a new one for each
@@ -57,6 +65,8 @@ class Sessions:
         if first is None:
             return
         register = _checked(first)
+        if self._state.standby:  # another coordinator decides whose lease is over; a lease of ours would mislead
+            raise Unavailable("another coordinator owns the shards; ask for the topology", "NOT_OWNER")
         session = Session(register.worker_id, register)
         await self._register(register)
         previous = self.open.get(session.worker)
@@ -92,25 +102,43 @@ class Sessions:
         worker = register.worker_id
         name = register.name.replace("\0", "")[:200] or worker.hex()[:12]
         if worker not in book.seats or self.known.get(worker) != register:
-            await self._state.db.run(
-                "register_worker",
-                worker_id=UUID(bytes=worker),
-                coordinator=self._state.settings.name,
-                name=name,
-                host=register.host.replace("\0", "")[:255],
-                pid=register.pid,
-                queues=list(register.queues),
-                tasks=list(register.tasks),
-                concurrency=register.concurrency,
-                sdk=register.sdk.replace("\0", "")[:100],
-            )
+            defaults = _defaults(register)
+            await self._registrations.submit([(self._row(register, name), defaults)])
             await self._make_queues([qualify(queue, field="queues") for queue in register.queues])
             log.info("a worker is here", worker=name, tasks=len(register.tasks), queues=len(register.queues))
         self.known[worker] = register
         self.left.discard(worker)
         seat = book.seats.setdefault(worker, Seat(worker, 0.0))
         seat.name = name
+        seat.process = Process(register.pid_namespace, register.pid, register.pid_started)
         seat.deadline = self._state.clock.monotonic() + self._state.settings.lease
+
+    def _row(self, register: pb.Register, name: str) -> dict[str, Any]:
+        return {
+            "worker_id": UUID(bytes=register.worker_id),
+            "coordinator": self._state.settings.name,
+            "name": name,
+            "host": register.host.replace("\0", "")[:255],
+            "pid": register.pid,
+            "queues": list(register.queues),
+            "tasks": list(register.tasks),
+            "only_queues": [qualify(queue, field="register.only_queues") for queue in register.only_queues],
+            "concurrency": register.concurrency,
+            "sdk": register.sdk.replace("\0", "")[:100],
+            "pid_namespace": register.pid_namespace.replace("\0", "")[:200] or None,
+            "pid_started": register.pid_started,
+        }
+
+    async def _write_registrations(self, rows: list[Registered]) -> Sequence[None]:
+        """Fenced: a coordinator that lost its shards registers no worker that the takeover's read has missed (A5)."""
+        changes = Changes(other=[("register_worker", row) for row, _ in rows])
+        changes.other += [("register_handlers", defaults) for _, defaults in rows if defaults["names"]]
+        try:
+            async with self._ledger.exclusive:
+                await self._ledger.write(changes, set(self._state.book.shards))
+        except NotOwner:
+            raise Unavailable("these shards have another owner now; ask for the topology", "NOT_OWNER") from None
+        return [None] * len(rows)
 
     async def _make_queues(self, names: list[str]) -> None:
         """A queue comes into being by the first worker that serves it, too (R11)."""
@@ -133,20 +161,24 @@ class Sessions:
 
     async def _drains(self, session: Session) -> None:
         """For people: it takes nothing more."""
-        session.draining = True
         name, worker = self._state.settings.name, UUID(bytes=session.worker)
-        with suppress(Unavailable):
+        with suppress(*FAULTS):  # the next heartbeat tries again
             await self._state.db.run("drain_worker", worker_id=worker, coordinator=name)
+            session.draining = True
 
     def _broken(self, session: Session) -> None:
-        """A broken stream leaves the worker some seconds to come back; a goodbye none."""
+        """A broken stream leaves the worker a grace to come back; a goodbye none.
+
+        The grace outlasts the handlers of a worker that is cut off and lives. One that is proved dead has none: see
+        `watch_leases`, which looks again until the grace ends, for a dying process closes its sockets first.
+        """
         if self.open.get(session.worker) is not session:
             return
         del self.open[session.worker]
         seat = self._state.book.seats.get(session.worker)
         if seat is not None and not self._closing.is_set():
             now = self._state.clock.monotonic()
-            grace = 0.0 if session.goodbye else self._state.settings.reconnect_grace
+            grace = 0.0 if session.goodbye else self._state.settings.grace
             seat.deadline = min(seat.deadline, now + grace)
             if session.goodbye:
                 self.left.add(session.worker)
@@ -155,6 +187,8 @@ class Sessions:
     # -- heartbeats --------------------------------------------------------------------------
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
         state = self._state
+        if self.open.get(session.worker) is not session:
+            return  # a later stream has replaced it, or this coordinator has dismissed its workers
         now = state.clock.monotonic()
         seat = state.book.seats.get(session.worker)
         if seat is None:
@@ -163,6 +197,7 @@ class Sessions:
             return
         seat.deadline = now + state.settings.lease
         session.moved_us = beat.clock_moved_us
+        session.overdue = max(0, beat.overdue)
         self.heard.set()
         self.heard = asyncio.Event()
         claims = [
@@ -171,21 +206,31 @@ class Sessions:
             if len(h.exec_id) == len(h.job_id) == 16
         ]
         confirmed = {e.shard: e.epoch for e in beat.confirmed}
-        void, back = state.book.hear(session.worker, confirmed, claims, beat.voided, now)
+        void, back, stale = state.book.hear(session.worker, confirmed, claims, beat.voided, now)
+        if stale and state.healthy:  # a worker that was declared lost, and is back before it noticed
+            log.warning("revoking attempts that are not the present ones", worker=seat.name, attempts=len(stale))
+            session.out.put_nowait(pb.SessionResponse(revoke=pb.Revoke(exec_ids=stale)))
         self._ledger.tally.running(seat.entries.values())
         self.returned(back)
         if state.book.adopted or any(s.held and s.settled for s in state.book.shards.values()):
             state.settle_wanted.set()
-        ack = pb.HeartbeatAck(sequence=beat.sequence, epochs=state.shard_epochs(), void=void)
+        # Without Postgres nobody knows who owns the shards: the ack names none, and the worker asks for the topology.
+        epochs = state.shard_epochs() if state.healthy else ()
+        ack = pb.HeartbeatAck(sequence=beat.sequence, epochs=epochs, void=void)
         session.out.put_nowait(pb.SessionResponse(ack=ack))
         for entry in seat.entries.values():
             if entry.cancelling and entry.phase is Phase.TAKEN:
                 self.tell_cancel(entry)
 
-    def returned(self, entries: Sequence[Entry]) -> None:
-        """Handed out, and never started: back to the queue, no try used, up to a cap (R4)."""
+    def returned(self, entries: Sequence[Entry], *, counted: bool = True) -> None:
+        """Handed out, and never started: back to the queue, no try used, up to a cap (R4).
+
+        Not counted: the worker had prefetched the attempt, so that its return says nothing about the job, which keeps
+        its place in its lane (R13).
+        """
         for entry in entries:
-            entry.handouts += 1
+            entry.handouts += counted
+            entry.first = not counted
             entry.started = False  # though it was thought so, if it was long with its worker
             if entry.cancelling:
                 self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
@@ -200,6 +245,21 @@ class Sessions:
         epochs = pb.Epochs(epochs=self._state.shard_epochs())
         for session in self.open.values():
             session.out.put_nowait(pb.SessionResponse(epochs=epochs))
+
+    def recall(self, queues: Iterable[str]) -> None:
+        """These queues were paused: workers return their attempts that have not started."""
+        recall = pb.Recall(queues=sorted(queues))
+        for session in self.open.values():
+            session.out.put_nowait(pb.SessionResponse(recall=recall))
+
+    def dismiss(self) -> None:
+        """Another coordinator owns the shards: its takeover decides about these workers, and they are to find it."""
+        for session in self.open.values():
+            session.out.put_nowait(None)
+        self.open.clear()
+        self.known.clear()
+        self.left.clear()
+        self._state.book.seats.clear()
 
     def tell_cancel(self, entry: Entry) -> None:
         session = self.open.get(entry.worker)
@@ -226,9 +286,13 @@ class Sessions:
                     seat.deadline += gap
             if not state.healthy:
                 continue
-            dead = [worker for worker, seat in state.book.seats.items() if seat.deadline <= now]
+            dead = [w for w, seat in state.book.seats.items() if seat.deadline <= now or self._is_dead(seat)]
             if dead:
                 await self._bury(dead)
+
+    def _is_dead(self, seat: Seat) -> bool:
+        """Proved by this machine's process table; one with an open stream is not looked for."""
+        return seat.worker not in self.open and seat.process is not None and is_gone(seat.process)
 
     async def _bury(self, dead: list[bytes]) -> None:
         state = self._state
@@ -249,8 +313,9 @@ class Sessions:
             self.lose(lost)
         state.settle_wanted.set()
         ids = [UUID(bytes=w) for w in dead]
-        gone = ("unregister_workers", {"coordinator": state.settings.name, "ids": ids})
-        with suppress(Unavailable, NotOwner):  # the row then stays until the next takeover's wait for it is over
+        owner = bool(state.book.shards)
+        gone = ("unregister_workers", {"coordinator": state.settings.name, "ids": ids, "owner": owner})
+        with suppress(*FAULTS):  # the row then stays until the next takeover's wait for it is over
             async with self._ledger.exclusive:
                 await self._ledger.write(Changes(other=[gone]), set(state.book.shards))
 
@@ -268,7 +333,29 @@ def _checked(request: pb.SessionRequest) -> pb.Register:
         raise InvalidArgument("register: the first message of a session must be Register", "register")
     if len(register.worker_id) != 16:
         raise InvalidArgument("register.worker_id: must be 16 bytes", "register.worker_id")
-    for field_name in ("queues", "tasks"):
+    for field_name in ("queues", "tasks", "only_queues"):
         for name in getattr(register, field_name):
             qualify(name, field=f"register.{field_name}")
+    _defaults(register)
     return register
+
+
+def _defaults(register: pb.Register) -> dict[str, Any]:
+    """What the query `register_handlers` takes: all tasks, with what the worker says of their jobs, if anything."""
+    rows = {qualify(task, field="register.tasks"): pb.TaskDefaults(task=task) for task in register.tasks}
+    for number, said in enumerate(register.defaults):
+        field = f"register.defaults[{number}]"
+        name = qualify(said.task, field=f"{field}.task")
+        if name not in rows:
+            raise InvalidArgument(f"{field}.task: {said.task!r} is not one of register.tasks", f"{field}.task")
+        to_columns(said, field)
+        rows[name] = said
+    found = [to_columns(said, "register.defaults") for said in rows.values()]
+    return {
+        "worker_id": UUID(bytes=register.worker_id),
+        "names": [row["name"] for row in found],
+        "queues": [row["queue"] for row in found],
+        "retries": [row["retries"] for row in found],
+        "priorities": [row["priority"] for row in found],
+        "options": [row["options"] for row in found],
+    }

@@ -6,17 +6,19 @@ import asyncio
 import random
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from services.coordinator.settings import CoordinatorSettings
-from services.core import ids
-from services.core.book import Book
-from services.core.errors import NotOwner
-from services.core.holds import Holds
-from services.core.lanes import Lane, LaneKey
-from services.runtime.clock import SystemClock
-from services.store.database import Database
 from taskflow.v1.worker_pb2 import ShardEpoch
+from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.core import ids
+from taskflow_server.core.book import Book, Entry
+from taskflow_server.core.errors import NotOwner
+from taskflow_server.core.holds import Holds
+from taskflow_server.core.lanes import Lane, LaneKey
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.readiness import Readiness
+from taskflow_server.store.database import Database
+from taskflow_server.store.lane_reader import DuePlace
 
 
 class State:
@@ -24,22 +26,31 @@ class State:
         self.settings = settings
         self.clock = clock
         self.db = db
+        self.readiness = Readiness(clock.real.monotonic)
         self.rng = random.Random(secrets.randbits(64)).random
         self._number = 0
         self.book = Book(self._token, depth=settings.lane_depth)
         self.holds = Holds(self.book)
         self.valid_until = 0.0  # by the real clock: to the end of our last renewal in Postgres
+        self.standby = False  # as last read, another member owns the shards
         self.lost = asyncio.Event()  # a fence has failed: others own what we thought ours
         self.paused: frozenset[str] = frozenset()  # queues of our shards of which nothing is handed out
         self.hungry: dict[LaneKey, Lane] = {}  # lanes with something to read, as far as room allows
+        self.queue_memory = settings.memory_bytes  # bytes for waiting jobs in the queue service, as it said
+        self.take_back: Callable[[list[bytes]], None] = lambda exec_ids: None  # out of the queue service: the feed's
+        self.without_payload: list[Entry] = []  # to be fed once more, their payloads not in memory
+        self.due_behind: dict[tuple[int, LaneKey], DuePlace] = {}  # lanes with due rows beyond a place
+        self.due_left: set[tuple[int, LaneKey]] = set()  # lanes whose due rows have left memory unfinished
         self.page_wanted = asyncio.Event()
         self.due_wanted = asyncio.Event()
         self.cancels_wanted = asyncio.Event()
         self.settle_wanted = asyncio.Event()
         self.paused_wanted = asyncio.Event()
+        self.payloads_wanted = asyncio.Event()
         self.runs_wanted = asyncio.Event()
         self.fed = asyncio.Event()  # the book's outbox has something
         self.finished: Counter[tuple[str, int, int, int]] = Counter()  # queue, shard, minute, outcome: not yet counted
+        self.fail_unreadable: Callable[[list[Entry]], object] = lambda entries: None  # set by service.py
         self._watchers: defaultdict[bytes, set[asyncio.Queue[bytes]]] = defaultdict(set)
 
     def _token(self, shard: int, epoch: int) -> bytes:

@@ -12,16 +12,13 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import compress
-from typing import TYPE_CHECKING
 
-from services.coordinator.state import State
-from services.core.book import Entry
-from services.core.ids import shard_and_epoch
-from services.runtime import metrics
 from taskflow._policy import Outcome
-
-if TYPE_CHECKING:
-    from services.coordinator.ledger import Ending
+from taskflow_server.coordinator.endings import Ending
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.book import Entry
+from taskflow_server.core.ids import shard_and_epoch
+from taskflow_server.runtime import metrics
 
 _NAMES = {int(outcome): outcome.name.lower() for outcome in Outcome}
 _LOST, _CANCELLED = int(Outcome.LOST), int(Outcome.CANCELLED)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from services.coordinator.state import State
-from services.core.ids import show
-from services.runtime import logs
 from taskflow._policy import Outcome
-
-if TYPE_CHECKING:
-    from services.coordinator.ledger import Ending
+from taskflow_server.coordinator.endings import Ending
+from taskflow_server.coordinator.state import State
+from taskflow_server.core.ids import show
+from taskflow_server.runtime import logs
 
 log = logs.get("attempts")
 

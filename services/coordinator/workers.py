@@ -7,25 +7,29 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from services.coordinator.executors import Executors
-from services.coordinator.ledger import Ledger
-from services.coordinator.notes import Notes
-from services.coordinator.recovery import Recovery
-from services.coordinator.sessions import Sessions
-from services.coordinator.state import State
-from services.core import ids
-from services.core.book import Claim, Entry, Phase
-from services.core.errors import FailedPrecondition, InvalidArgument, NotOwner, Unavailable
-from services.runtime import logs, metrics
-from services.runtime.failpoints import reach
-from services.store.dispatch import recorded
 from taskflow.v1 import jobs_pb2, worker_pb2_grpc
 from taskflow.v1 import worker_pb2 as pb
+from taskflow_server.coordinator.executors import PENDING, Executors
+from taskflow_server.coordinator.late import Late, may_be_late
+from taskflow_server.coordinator.ledger import Ledger, Written
+from taskflow_server.coordinator.notes import Notes
+from taskflow_server.coordinator.recovery import Recovery
+from taskflow_server.coordinator.sessions import Sessions
+from taskflow_server.coordinator.state import State
+from taskflow_server.core import ids
+from taskflow_server.core.book import Claim, Entry, Phase
+from taskflow_server.core.errors import FailedPrecondition, InvalidArgument, NotOwner, Unavailable
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.store.dispatch import recorded
 
 log = logs.get("workers")
 
 MAX_OUTCOMES = 5000
 _OUTCOMES = [number for number in jobs_pb2.Outcome.values() if number]
+
+# An outcome, and the commit of another outcome of its attempt; None: it is in the same report.
+Joined = tuple[pb.AttemptOutcome, Written | None]
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
@@ -37,8 +41,10 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         recovery: Recovery,
         notes: Notes,
         executors: Executors,
+        late: Late,
     ) -> None:
         self._state = state
+        self._late = late
         self._executors = executors
         self._ledger = ledger
         self._sessions = sessions
@@ -70,21 +76,28 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         _check(request)
         await reach("coordinator.report")
         answer = pb.ReportResponse()
-        waits: set[asyncio.Future[Any]] = set()
+        joined: list[Joined] = []
         if request.HasField("executor"):
             own = await self._executors.sort(request, answer)
+            self._check_present(own)
         else:
-            own = await self._sort(request, answer, waits)
-        if own:
-            waits.add(self._accept(request.worker_id, own))
-        if waits:
-            await self._committed(waits)
+            own = await self._sort(request, answer, joined)
+        ending = self._accept(request.worker_id, own, joined)
+        try:
+            commit = self._ledger.report(ending)
+        except NotOwner:
+            raise _moved() from None
+        await self._committed({commit, *(other for _, other in joined if other is not None)})
+        for (_, outcome), fault in zip(ending, commit.result(), strict=True):
+            if fault is not None:
+                answer.refused.add(exec_id=outcome.exec_id, reason=PENDING)
+        await self._join(request.worker_id, [outcome for outcome, _ in joined], answer)
         return answer
 
     async def _sort(
-        self, request: pb.ReportRequest, answer: pb.ReportResponse, waits: set[asyncio.Future[Any]]
+        self, request: pb.ReportRequest, answer: pb.ReportResponse, joined: list[Joined]
     ) -> list[tuple[Entry, pb.AttemptOutcome]]:
-        """Those of a worker that are to be recorded. What is being recorded joins `waits`."""
+        """Those of a worker that are to be recorded. One of an attempt whose outcome is being recorded is `joined`."""
         by_exec = self._state.book.by_exec
         own: list[tuple[Entry, pb.AttemptOutcome]] = []
         unknown = []
@@ -93,38 +106,62 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             if entry is None:
                 unknown.append(outcome)
             elif entry.phase is Phase.ENDING:
-                waits.add(entry.commit)
+                joined.append((outcome, entry.commit))
             else:
                 own.append((entry, outcome))
         if unknown:
             own.extend(await self._look_up(request.worker_id, unknown, answer))
+            self._check_present(own)
         if any(entry.spec is None for entry, _ in own):
             own = await self._completed(own, answer)
+            self._check_present(own)
         return own
 
-    def _accept(self, worker: bytes, own: Sequence[tuple[Entry, pb.AttemptOutcome]]) -> asyncio.Future[Any]:
-        ending = []
+    def _check_present(self, own: Sequence[tuple[Entry, pb.AttemptOutcome]]) -> None:
+        """After a look-up: if a takeover began meanwhile, the next report is answered by what that finds."""
+        by_exec = self._state.book.by_exec
+        if any(entry.phase is not Phase.ENDING and by_exec.get(entry.exec_id) is not entry for entry, _ in own):
+            raise _moved()
+
+    def _accept(
+        self, worker: bytes, own: Sequence[tuple[Entry, pb.AttemptOutcome]], joined: list[Joined]
+    ) -> list[tuple[Entry, pb.AttemptOutcome]]:
+        """Those that end now."""
+        ending: dict[Entry, pb.AttemptOutcome] = {}
         for entry, outcome in own:
-            if entry.phase is Phase.ENDING:
+            if entry in ending:  # twice in one report: the first is recorded
+                joined.append((outcome, None))
+                continue
+            if entry.phase is Phase.ENDING:  # another report was quicker, while this one was looked up
+                joined.append((outcome, entry.commit))
                 continue
             entry.worker = entry.worker or worker  # its report can overtake the word of who took it
             if outcome.outcome == jobs_pb2.OUTCOME_RETURNED and not outcome.started and not entry.cancelling:
-                self._sessions.returned([entry])  # never started: no attempt, no try (R4)
+                # It never started: no attempt and no try are used (R4).
+                self._sessions.returned([entry], counted=not outcome.prefetched)
             else:
-                ending.append((entry, outcome))
-        return self._ledger.report(ending)
+                ending[entry] = outcome
+        return list(ending.items())
 
-    async def _committed(self, waits: set[asyncio.Future[Any]]) -> None:
+    async def _committed(self, commits: set[Written]) -> None:
         """Waits for the commits for as long as the call may; they go on without it."""
-        done, pending = await asyncio.wait(waits, timeout=self._state.settings.report_wait)
+        done, pending = await asyncio.wait(commits, timeout=self._state.settings.report_wait)
         if pending:
-            raise Unavailable("the outcomes are not written yet; send them again", "COMMIT_PENDING")
+            raise Unavailable("the outcomes are not written yet; send them again", PENDING)
         for future in done:
             error = future.exception()
             if isinstance(error, NotOwner):
-                raise Unavailable("these shards have another owner now; ask for the topology", "NOT_OWNER")
+                raise _moved()
             if error is not None:
                 raise error
+
+    async def _join(self, worker: bytes, outcomes: Sequence[pb.AttemptOutcome], answer: pb.ReportResponse) -> None:
+        """Outcomes of attempts whose commit is over: each is answered by what is recorded, and one of which nothing is
+        recorded, because it was set aside, has to be sent again."""
+        if not outcomes:
+            return
+        for _, outcome in await self._look_up(worker, outcomes, answer):
+            answer.refused.add(exec_id=outcome.exec_id, reason=PENDING)
 
     async def _look_up(
         self, worker: bytes, outcomes: Sequence[pb.AttemptOutcome], answer: pb.ReportResponse
@@ -132,6 +169,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """Of attempts that memory does not know: recorded before, of a former epoch, or stale."""
         there = await recorded(self._state.db, [(o.job_id, o.attempt) for o in outcomes])
         adopted = []
+        late = []
         for outcome in outcomes:
             known = there.get((outcome.job_id, outcome.attempt))
             entry = self._state.book.by_exec.get(outcome.exec_id)
@@ -139,6 +177,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                 adopted.append((entry, outcome))  # it became known while we looked
             elif outcome.shard not in self._state.book.shards:
                 self._refuse(answer, outcome, "NOT_OWNER")
+            elif may_be_late(outcome, known):
+                late.append(outcome)
             elif known is not None and known[0] == outcome.exec_id:
                 if known[1] != outcome.outcome:
                     self._refuse(answer, outcome, "OUTCOME_RECORDED")
@@ -148,15 +188,19 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                 adopted.append((self._state.book.adopt(claim, self._state.clock.monotonic(), seat), outcome))
             else:
                 self._refuse(answer, outcome, "STALE_EXEC_ID")
+        for outcome, reason in await self._late.settle(worker, late):
+            if reason == PENDING:
+                answer.refused.add(exec_id=outcome.exec_id, reason=PENDING)
+            else:
+                self._refuse(answer, outcome, reason)
         return adopted
 
     def _may_adopt(self, outcome: pb.AttemptOutcome) -> bool:
         """Of an older epoch, while it is not settled who has what."""
         shard = self._state.book.shards[outcome.shard]
         number, epoch = ids.shard_and_epoch(outcome.exec_id) if len(outcome.exec_id) == 16 else (-1, 0)
-        entry = self._state.book.by_job.get(outcome.job_id)
-        held = entry is None or entry.phase is Phase.HELD
-        return number == outcome.shard and epoch < shard.epoch and not shard.settled and held
+        doubtful = self._state.book.in_doubt(outcome.job_id, outcome.attempt)
+        return number == outcome.shard and epoch < shard.epoch and not shard.settled and doubtful
 
     async def _completed(
         self, own: Sequence[tuple[Entry, pb.AttemptOutcome]], answer: pb.ReportResponse
@@ -181,13 +225,17 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             self._notes.stale(outcome, reason)
 
 
+def _moved() -> Unavailable:
+    return Unavailable("these shards have another owner now; ask for the topology", "NOT_OWNER")
+
+
 def _check(request: pb.ReportRequest) -> None:
     if len(request.outcomes) > MAX_OUTCOMES:
         raise InvalidArgument(f"outcomes: {len(request.outcomes)}; {MAX_OUTCOMES} are the most", "outcomes")
     for number, told in enumerate(request.outcomes):
-        field = f"outcomes[{number}]"
         if len(told.exec_id) != 16 or len(told.job_id) != 16:
+            field = f"outcomes[{number}]"
             raise InvalidArgument(f"{field}: exec_id and job_id must be the 16 bytes that were handed out", field)
         if told.outcome not in _OUTCOMES:
-            field = f"{field}.outcome"
+            field = f"outcomes[{number}].outcome"
             raise InvalidArgument(f"{field}: {told.outcome} is not one of {_OUTCOMES[0]} to {_OUTCOMES[-1]}", field)

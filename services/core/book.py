@@ -14,16 +14,19 @@ messages, deaths and takeovers.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from services.core.lanes import Lane, LaneKey
+from taskflow_server.core.ids import shard_and_epoch
+from taskflow_server.core.lanes import Lane, LaneKey
+from taskflow_server.core.waiting import JOB_BYTES, Waiting
 
 if TYPE_CHECKING:
-    from services.core.holds import Hold
+    from taskflow_server.core.holds import Hold
 
 
 class Phase(IntEnum):
@@ -43,23 +46,32 @@ class Entry:
     attempt: int
     tries: int  # used before this attempt
     spec: Any = None  # what the worker is told; None until it is loaded
+    size: int = JOB_BYTES  # bytes in the queue service while it waits; unchanged while it does
+    own_size: int = JOB_BYTES  # bytes here, without its payload
+    first: bool = False  # a worker had prefetched it, so that it goes before those that wait
+    fed: bool = False  # the queue service has had the payload, which is not kept here
+    leaving: bool = False  # the queue service is asked to give it back, so that others find room
+    expiring: bool = False  # the same, for its `start_by` has passed
     phase: Phase = Phase.QUEUED
     exec_id: bytes = b""
     worker: bytes = b""
     taken_at: float = 0.0
     started: bool = False  # the worker said so
     due: bool = False  # has a row in `deferred`, which stays until the attempt's outcome (A4)
-    leased: bool = False  # has a row in `leases`
+    leased: bool = False  # has a row in `leases`: set after its commit
+    lease_tried: bool = False  # may have one, by a commit of unknown fate: its outcome deletes it
     handouts: int = 0  # without a start (R4)
     lease_first: bool = False  # in doubt after an unclean takeover (A12)
     due_us: int = 0  # of a deferred job: since when this attempt may run, in microseconds since 1970
     run_at_us: int = 0  # of a job with a run_at: that
     counted: bool = False  # its start stands in the metrics
+    unread: bool = False  # it ends without its lane having read it
     cancelling: bool = False
     cancel_reason: str = ""
     void_asked: bool = False
     progress: Any = None
     lease_written: Any = None  # the progress that its lease row has
+    leased_to: str = ""  # the name of the worker that its lease row tells, read by a takeover
     commit: Any = None  # whoever waits for its outcome's commit
     hold: Hold | None = None  # an executor's, which has no session
 
@@ -73,6 +85,7 @@ class Shard:
     opened_at: Any = None  # the database's time of the takeover: what was due by then may have been handed out
     unconfirmed: set[bytes] = field(default_factory=set)
     held: dict[bytes, Entry] = field(default_factory=dict)
+    suspects: Counter[LaneKey] | None = None  # in doubt after an unclean takeover, admitted so far; None: none can be
 
     @property
     def settled(self) -> bool:
@@ -87,6 +100,7 @@ class Seat:
     deadline: float  # on the owner's monotonic clock: the end of its lease
     name: str = ""
     sessionless: bool = False  # an executor's: there while it has something
+    process: Any = None  # which process it is, if it says so: the proof of its end
     entries: dict[bytes, Entry] = field(default_factory=dict)  # by exec_id
     confirmed: dict[int, int] = field(default_factory=dict)
 
@@ -103,6 +117,7 @@ class Claim:
     finished: bool
 
 
+MOST_GONE = 1000  # names of workers that are over
 VOID_AFTER = 2.0  # seconds since a hand-out: a poll's answer is normally there long before
 
 
@@ -116,16 +131,24 @@ class Book:
         self.by_exec: dict[bytes, Entry] = {}
         self.by_job: dict[bytes, Entry] = {}
         self.seats: dict[bytes, Seat] = {}
-        self.waiting: defaultdict[LaneKey, int] = defaultdict(int)  # HELD or QUEUED
+        self._gone: dict[bytes, str] = {}  # names of the last workers that are over
+        self.waiting = Waiting()  # HELD or QUEUED
         self.outbox: list[Entry] = []  # to be fed
         self.adopted: list[Entry] = []  # claimed by workers, facts not loaded
-        self.left: set[bytes] | None = None  # jobs that have left memory since a reading of `deferred` began
+        self.cancel_taken = False  # a worker was given a job that is to be cancelled
+        self._departures: list[set[bytes]] = []
 
     # -- ownership ---------------------------------------------------------------------------
-    def open(self, shard: Shard, registered: Iterable[bytes]) -> None:
-        """This shard is ours, under a new epoch; nothing of an older one remains."""
+    def open(self, shard: Shard) -> None:
+        """This shard is ours, under a new epoch; nothing of an older one remains.
+
+        Every worker with a seat must confirm: those registered before the takeover, and those that have registered
+        with this coordinator while it read them (A5).
+        """
         self.shut(shard.number)
-        shard.unconfirmed = {worker for worker in registered if worker in self.seats}
+        shard.unconfirmed = {worker for worker, seat in self.seats.items() if not seat.sessionless}
+        if shard.unconfirmed and not shard.clean:
+            shard.suspects = Counter()
         self.shards[shard.number] = shard
 
     def shut(self, number: int) -> None:
@@ -133,10 +156,11 @@ class Book:
         if self.shards.pop(number, None) is None:
             return
         for entry in [e for e in self.by_job.values() if e.shard == number]:
+            if entry.phase in (Phase.HELD, Phase.QUEUED):
+                self.waiting.remove(entry)
             self._forget(entry)
         for key in [k for k, lane in self.lanes.items() if lane.shard == number]:
             del self.lanes[key]
-            self.waiting.pop(key, None)
         self.outbox = [e for e in self.outbox if e.shard != number]
         self.adopted = [e for e in self.adopted if e.shard != number]
 
@@ -145,29 +169,40 @@ class Book:
         return self.depth - self.waiting[key]
 
     def admit(self, entry: Entry, *, in_doubt: bool) -> None:
-        """A job that a page, an offer or a due time brought. In doubt, and the shard unsettled: it is held."""
+        """A job that a page, an offer or a due time brought. In doubt, it is held while its shard is unsettled.
+
+        After an unclean takeover so is one that a worker may have had, however soon its shard has settled: the proof
+        that its worker is dead may be quicker than the reading of lanes, and its lease row is to be written first.
+        """
         self.by_job[entry.job_id] = entry
-        self.waiting[entry.key] += 1
+        self.waiting.add(entry)
         shard = self.shards[entry.shard]
-        if in_doubt and not shard.settled:
+        entry.lease_first = in_doubt and self._is_suspect(shard, entry.key)
+        if entry.lease_first or (in_doubt and not shard.settled):
             entry.phase = Phase.HELD
-            entry.lease_first = not shard.clean
             shard.held[entry.job_id] = entry
         else:
             self._queue(entry)
+
+    def _is_suspect(self, shard: Shard, key: LaneKey) -> bool:
+        """The former owner had no more than the first jobs of a lane in memory: `depth` of it, and as many due ones."""
+        if shard.suspects is None or shard.suspects[key] >= 2 * self.depth:
+            return False
+        shard.suspects[key] += 1
+        return True
 
     def restore(self, entry: Entry) -> None:
         """A row of `leases`, read at a takeover: some worker may have it."""
         entry.leased, entry.phase = True, Phase.HELD
         self.by_job[entry.job_id] = entry
-        self.waiting[entry.key] += 1
+        self.waiting.add(entry)
         self.shards[entry.shard].held[entry.job_id] = entry
 
     def hand_out(self, entry: Entry) -> None:
         """Feeds an entry that waited: new token, same attempt."""
         if entry.phase is Phase.TAKEN:
             self._leave_seat(entry)
-            self.waiting[entry.key] += 1
+            self.waiting.add(entry)
         self._queue(entry)
 
     def _queue(self, entry: Entry) -> None:
@@ -177,7 +212,7 @@ class Book:
             self.by_exec.pop(entry.exec_id, None)
         entry.exec_id = self._token(shard.number, shard.epoch)
         entry.phase, entry.worker, entry.started, entry.void_asked = Phase.QUEUED, b"", False, False
-        entry.hold = None
+        entry.hold, entry.expiring, entry.leaving = None, False, False
         self.by_exec[entry.exec_id] = entry
         self.outbox.append(entry)
 
@@ -191,7 +226,9 @@ class Book:
             if entry is None or entry.phase is not Phase.QUEUED:
                 continue  # its outcome was quicker than this message
             entry.phase, entry.worker, entry.taken_at = Phase.TAKEN, worker, now
-            self.waiting[entry.key] -= 1
+            self.waiting.remove(entry)
+            if entry.cancelling:
+                self.cancel_taken = True
             if seat is None:
                 orphans.append(entry)
             else:
@@ -200,14 +237,15 @@ class Book:
 
     def hear(
         self, worker: bytes, confirmed: dict[int, int], claims: Iterable[Claim], voided: Iterable[bytes], now: float
-    ) -> tuple[list[bytes], list[Entry]]:
-        """A heartbeat. Returns what to void, and the entries that come back by consent."""
+    ) -> tuple[list[bytes], list[Entry], list[bytes]]:
+        """A heartbeat. Returns what to void, the entries that come back by consent, and what to revoke."""
         seat = self.seats[worker]
         seat.confirmed = confirmed
         have = {}
         for claim in claims:
             have[claim.exec_id] = claim
             self._claim(seat, claim, now)
+        revoked = [exec_id for exec_id, claim in have.items() if self._is_stale(claim)]
         for number, epoch in confirmed.items():
             shard = self.shards.get(number)
             if shard is not None and epoch == shard.epoch:
@@ -221,35 +259,63 @@ class Book:
         for exec_id, entry in seat.entries.items():
             if exec_id in have:
                 entry.started = entry.started or have[exec_id].started
-            elif entry.phase is Phase.TAKEN and entry.spec is not None and entry not in back and (
-                now - entry.taken_at >= VOID_AFTER
+                if not entry.started:
+                    entry.taken_at = now  # a prefetched attempt may wait: `lease_long` must not take it for started
+            elif (
+                entry.phase is Phase.TAKEN
+                and entry.spec is not None
+                and entry not in back
+                and (now - entry.taken_at >= VOID_AFTER)
             ):
                 entry.void_asked = True
                 void.append(exec_id)
-        return void, back
+        return void, back, revoked
 
     def _claim(self, seat: Seat, claim: Claim, now: float) -> None:
         """A worker has this. In doubt until now, or unknown and of an older epoch of ours: it is the worker's."""
         shard = self.shards.get(claim.shard)
         if shard is None or claim.exec_id in self.by_exec:
             return
-        entry = self.by_job.get(claim.job_id)
-        if entry is not None and entry.phase is not Phase.HELD:
-            return  # handed out anew, or ended: the worker's report will be refused
         if seat.worker not in shard.unconfirmed:
             return  # it has confirmed this epoch before, without this
-        self.adopt(claim, now, seat)
+        if self.in_doubt(claim.job_id, claim.attempt):
+            self.adopt(claim, now, seat)
+
+    def in_doubt(self, job_id: bytes, attempt: int) -> bool:
+        """Whether this attempt may be a worker's under an older epoch. One below the present number is recorded."""
+        entry = self.by_job.get(job_id)
+        if entry is None:
+            return True
+        if entry.phase is Phase.HELD:
+            return entry.attempt == attempt
+        # Adopted by the word of a worker alone. Somebody has a later attempt, so that one's end is recorded.
+        return entry.phase is Phase.TAKEN and entry.spec is None and entry.attempt < attempt
+
+    def _is_stale(self, claim: Claim) -> bool:
+        """Whether a claimed attempt is known not to be its job's present one.
+
+        Nothing is known of a shard that has not settled, nor under a higher epoch than ours, which another owner
+        has. A finished one is answered when it is reported.
+        """
+        shard = self.shards.get(claim.shard)
+        if shard is None or not shard.settled or claim.finished or claim.exec_id in self.by_exec:
+            return False
+        number, epoch = shard_and_epoch(claim.exec_id)
+        return number == claim.shard and epoch <= shard.epoch
 
     def adopt(self, claim: Claim, now: float, seat: Seat | None = None) -> Entry:
         """Takes over an attempt of an older epoch. Its facts are loaded before its outcome is decided."""
         shard = self.shards[claim.shard]
         entry = self.by_job.get(claim.job_id)
+        if entry is not None and entry.phase is not Phase.HELD:
+            self.discard(entry)
+            entry = None
         if entry is None:
             entry = Entry(claim.job_id, LaneKey("", "", 0), claim.shard, claim.attempt, 0)
             self.by_job[claim.job_id] = entry
             self.adopted.append(entry)
         else:
-            self.waiting[entry.key] -= 1
+            self.waiting.remove(entry)
             shard.held.pop(claim.job_id, None)
         entry.phase, entry.exec_id, entry.attempt = Phase.TAKEN, claim.exec_id, claim.attempt
         entry.taken_at, entry.started = now, claim.started
@@ -266,7 +332,15 @@ class Book:
             shard.unconfirmed.discard(worker)
         if seat is None:
             return []
+        if len(self._gone) >= MOST_GONE:
+            del self._gone[next(iter(self._gone))]
+        self._gone[worker] = seat.name
         return [e for e in seat.entries.values() if e.phase is Phase.TAKEN]
+
+    def worker_of(self, entry: Entry) -> str:
+        """The name of the worker that has this attempt, or had it when it was lost; empty where nobody knows."""
+        seat = self.seats.get(entry.worker)
+        return seat.name if seat is not None else self._gone.get(entry.worker, entry.leased_to)
 
     def settle(self, number: int) -> list[Entry]:
         """All have confirmed: what is still held is with nobody."""
@@ -277,11 +351,17 @@ class Book:
         shard.held.clear()
         return entries
 
+    def stand_in(self, entry: Entry, exec_id: bytes, worker: bytes) -> None:
+        """A waiting attempt that nobody was given ends by the late outcome of the one before, under its exec_id."""
+        self.by_exec.pop(entry.exec_id, None)
+        entry.exec_id, entry.worker, entry.started = exec_id, worker, True
+        self.by_exec[exec_id] = entry
+
     # -- outcomes ----------------------------------------------------------------------------
     def end(self, entry: Entry) -> None:
         """Its outcome is being committed: from here on nothing else may happen to it."""
         if entry.phase in (Phase.HELD, Phase.QUEUED):
-            self.waiting[entry.key] -= 1
+            self.waiting.remove(entry)
             self.shards[entry.shard].held.pop(entry.job_id, None)
         entry.phase = Phase.ENDING
 
@@ -289,7 +369,7 @@ class Book:
         """Committed: final, or in `deferred`."""
         lane = self.lanes.get(entry.key)
         if lane is not None:
-            if lane.catching_up and not lane.holds(entry.job_id):
+            if (lane.catching_up or entry.unread) and not lane.holds(entry.job_id):
                 lane.drop(entry.job_id)  # a page read before the commit may still bring it
             lane.close((entry.job_id,))
         self._forget(entry)
@@ -300,6 +380,11 @@ class Book:
         lane = self.lanes.get(entry.key)
         if lane is not None:
             lane.close((entry.job_id,))
+
+    def withdraw(self, entry: Entry) -> None:
+        """It waited, and leaves memory unfinished: its lane, or its row in `deferred`, will be read again."""
+        self.waiting.remove(entry)
+        self._forget(entry)
 
     def discard(self, entry: Entry) -> None:
         """An adopted attempt that turned out to be recorded: nothing is left to do for it."""
@@ -312,9 +397,20 @@ class Book:
             if seat.sessionless and not seat.entries:
                 del self.seats[entry.worker]
 
+    @contextmanager
+    def departures(self) -> Iterator[set[bytes]]:
+        """The jobs that leave memory meanwhile: a row of theirs that was read before is of an attempt that has ended,
+        and must not run again (A3)."""
+        left: set[bytes] = set()
+        self._departures.append(left)
+        try:
+            yield left
+        finally:
+            self._departures.remove(left)
+
     def _forget(self, entry: Entry) -> None:
-        if self.left is not None:
-            self.left.add(entry.job_id)
+        for departed in self._departures:
+            departed.add(entry.job_id)
         self._leave_seat(entry)
         if self.by_exec.get(entry.exec_id) is entry:
             del self.by_exec[entry.exec_id]

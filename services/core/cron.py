@@ -5,7 +5,7 @@
 What is accepted is decided here, item by item, so that an error names the field, the fault and the cure; croniter
 expands what was accepted into numbers. Everything in between that crons disagree about is refused or settled in
 docs/concepts/schedules.md. A wall clock's moment is a count of seconds since 1970 as that clock shows them; zones and
-instants are `services.core.timing`'s matter.
+instants are `taskflow_server.core.timing`'s matter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Literal
 
 from croniter import croniter
 
-from services.core.errors import InvalidArgument
+from taskflow_server.core import cron_cures
+from taskflow_server.core.errors import InvalidArgument
 
 DAY = 86_400
 MAX_LENGTH = 255  # characters; a list of all 60 minutes has 169
@@ -47,6 +48,11 @@ class _Field:
     names: tuple[str, ...] = ()  # of the numbers from `low` on
     cyclic: bool = False  # may a range run over the end: fri-mon, nov-feb
 
+    @property
+    def longest_step(self) -> int:
+        """The whole field where it always has one length: `*/60` minutes are an hour, `*/31` days no month."""
+        return self.high - self.low + (self.name not in ("day-of-month", "day-of-week"))
+
 
 _SECOND = _Field("second", 0, 59)
 _HOUR = _Field("hour", 0, 23)
@@ -54,7 +60,7 @@ _DAY = _Field("day-of-month", 1, 31)
 _MONTH = _Field(
     "month", 1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), cyclic=True
 )
-_WEEKDAY = _Field("day-of-week", 0, 7, ("sun", "mon", "tue", "wed", "thu", "fri", "sat"), cyclic=True)
+_WEEKDAY = _Field("day-of-week", 0, 7, cron_cures.WEEKDAYS, cyclic=True)
 _FIELDS = (_SECOND, _Field("minute", 0, 59), _HOUR, _DAY, _MONTH, _WEEKDAY)
 
 Which = Set[int | Literal["l"]] | None  # of a month's five or fewer Mondays, say; None: all of them
@@ -163,7 +169,11 @@ def _parse(text: str) -> Cron:
     try:
         checked = [_check(kind, written) for kind, written in zip(_FIELDS, fields, strict=True)]
     except _Wrong as wrong:
-        raise _Wrong(f"{wrong}; seconds stand first" if len(text.split()) == 6 else str(wrong)) from None
+        six = len(text.split()) == 6
+        foreign = cron_cures.of_command(text.lower().split(), _accepts) if six else None
+        raise _Wrong(foreign or (f"{wrong}; seconds stand first" if six else str(wrong))) from None
+    if fields[3] == "?" and (numbered := cron_cures.of_numbered_days(fields[5])):
+        raise _Wrong(numbered)
     expanded, nth = croniter.expand(" ".join(checked), second_at_beginning=True)
     minute, hour, day, month, weekday, second = expanded
     plain: dict[int, Which] = dict.fromkeys(_numbers(weekday, range(7)))
@@ -192,18 +202,41 @@ def _split(text: str) -> list[str]:
     words = re.findall(r"\S+", text.lower(), re.ASCII)
     if not words:
         raise _Wrong(f"nothing is written; write {_EXAMPLE}")
+    foreign = cron_cures.of_line(text.strip(), _accepts)
+    if foreign:
+        raise _Wrong(foreign)
     if words[0].startswith("@"):
-        words = _alias(text.strip().lower()).split()
+        words = _alias(words).split()
+    foreign = cron_cures.with_year(words, _accepts) if len(words) > 5 else None
+    if foreign:
+        raise _Wrong(f"{text[:60]!r} has {len(words)} fields; {foreign}")
     if len(words) not in (5, 6):
-        raise _Wrong(f"{text!r} has {len(words)} fields; write {_EXAMPLE}, and seconds in front of them if wanted")
+        foreign = cron_cures.of_command(words, _accepts)
+        cure = foreign or f"write {_EXAMPLE}, and seconds in front of them if wanted"
+        raise _Wrong(f"{text[:60]!r} has {_count(len(words))}; {cure}")
     return words if len(words) == 6 else ["0", *words]
 
 
-def _alias(word: str) -> str:
+def _count(fields: int) -> str:
+    return f"{fields} field{'s' * (fields != 1)}"
+
+
+def _accepts(text: str) -> bool:
+    """Whether a cure is one."""
+    try:
+        _parse(text)
+    except _Wrong:
+        return False
+    return True
+
+
+def _alias(words: list[str]) -> str:
+    word = " ".join(words)
     if word in ALIASES:
         return ALIASES[word]
-    if word.startswith("@every"):
-        raise _Wrong(f"{word[:30]!r} is not known; write the step into its field, as in '*/5 * * * *' for five minutes")
+    foreign = cron_cures.of_alias(word) or (cron_cures.of_command(words, _accepts) if len(words) > 1 else None)
+    if foreign:
+        raise _Wrong(foreign)
     near = get_close_matches(word[:30], ALIASES, n=1)
     raise _Wrong(f"{word[:30]!r} is not known; {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(ALIASES)}")
 
@@ -224,6 +257,9 @@ def _check(kind: _Field, written: str) -> str:
 def _check_item(kind: _Field, item: str) -> str:
     if kind is _DAY and item == "l":
         return item
+    foreign = cron_cures.of_item(kind.name, item)
+    if foreign:
+        raise _Wrong(foreign)
     nth = _NTH.fullmatch(item) if kind is _WEEKDAY else None
     if nth:
         weekday = _number(kind, nth[1])
@@ -235,11 +271,8 @@ def _check_item(kind: _Field, item: str) -> str:
     parts = _ITEM.fullmatch(item)
     if not parts or (parts[1] == "*" and parts[2]):
         raise _Wrong(f"is not understood at {item!r}; use {_wanted(kind)}, lists of them, or '*'")
-    if parts[3] and not 1 <= int(parts[3]) <= kind.high - kind.low:
-        raise _Wrong(
-            f"has a step of {parts[3]}; within one field a step lies between 1 and {kind.high - kind.low}, "
-            "and starts anew when the field does"
-        )
+    if parts[3] and not 1 <= int(parts[3]) <= kind.longest_step:
+        raise _Wrong(_step_too_long(kind, int(parts[3])))
     low = kind.low if parts[1] == "*" else _number(kind, parts[1])
     high = _number(kind, parts[2]) if parts[2] else None
     if high == low:
@@ -252,6 +285,15 @@ def _check_item(kind: _Field, item: str) -> str:
     size = len(kind.names)
     span = range(low, high + size + 1, int(parts[3] or 1))
     return ",".join(str((number - kind.low) % size + kind.low) for number in span)
+
+
+def _step_too_long(kind: _Field, step: int) -> str:
+    said = (
+        f"has a step of {step}; within one field a step lies between 1 and {kind.longest_step}, "
+        "and starts anew when the field does"
+    )
+    cures = cron_cures.every_minutes(step) if step and kind.name == "minute" else []
+    return f"{said}; for each {step} minutes write {' and '.join(map(repr, cures))}" if cures else said
 
 
 def _number(kind: _Field, word: str) -> int:

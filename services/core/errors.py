@@ -1,4 +1,4 @@
-"""What can go wrong, as types with fields. `services.rpc.errors` maps them to status codes, once."""
+"""What can go wrong, as types with fields. `taskflow_server.rpc.errors` maps them to status codes, once."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ class Unavailable(TaskFlowFault):
 
     reason: str = "UNAVAILABLE"
     retry_after: float = 1.0
+
+
+@dataclass
+class InternalFault(TaskFlowFault):
+    """A fault of TaskFlow's own, which no repetition mends; the message says what to report."""
+
+    reason: str = "INTERNAL"
 
 
 class NotOwner(Exception):

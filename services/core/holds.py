@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from services.core.book import Book, Entry, Phase, Seat
+from taskflow_server.core.book import Book, Entry, Phase, Seat
 
 _SEAT = b"without a session: "  # longer than any worker's id
 
@@ -40,7 +40,9 @@ class Holds:
         for exec_id in exec_ids:
             entry = self._book.by_exec.get(exec_id)
             if entry is not None and entry.phase is Phase.QUEUED:
-                self._book.waiting[entry.key] -= 1
+                self._book.waiting.remove(entry)
+                if entry.cancelling:
+                    self._book.cancel_taken = True
                 self._seat(entry, executor, now)
                 entry.hold = hold_of(entry)
                 entry.hold.until = now + entry.hold.requested

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from uuid import UUID
 
-from services.core.errors import InvalidArgument
+from taskflow_server.core.errors import InvalidArgument
 
 _EXEC = struct.Struct(">HIHII")  # shard, epoch, number (high, low), nonce
 

@@ -4,7 +4,8 @@ A lane is (queue, task, priority); its order is (tx, id). What holds, whatever i
 
 - a job is handed to dispatch once, from an offer or from a page, whichever comes first;
 - an offer of something that pages have covered is refused, and so is anything once it has been offered;
-- everything up to the mark is finished, or stands in `deferred` or `leases`, but for the transactions in `mark.late`.
+- everything up to the mark is finished, or stands in `deferred` or `leases`, but for the transactions in `mark.late`;
+- a lane that is idle may leave memory: read again from its written mark, as after a takeover, it brings the same jobs.
 
 `tests/unit/test_lane_model.py` runs this class against an executable model with random commits, pages and takeovers.
 """
@@ -51,8 +52,12 @@ class PageRequest:
     position: Position
     late: frozenset[int]
     limit: int
-    catching_up: bool
+    catch_to: int  # older rows may be finished or elsewhere: those are passed over; 0: none are
     generation: int
+
+    @property
+    def catching_up(self) -> bool:
+        return self.catch_to > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,9 @@ class Lane:
     dropped: dict[bytes, int] = field(default_factory=dict)  # must not be dispatched if read: id -> generation
     reading: bool = False
     generation: int = 0
+    passed: int = 0  # grows whenever jobs pass, so that the mark may move; an idle lane's position moves without it
+    marked: int = 0  # `passed` as of the last written mark
+    quiet_since: float | None = None  # by the owner's clock: how long it has been idle
 
     @classmethod
     def at(cls, key: LaneKey, shard: int, mark: Mark, catch_to: int) -> Lane:
@@ -92,11 +100,15 @@ class Lane:
         return (tx, job_id) <= self.position and tx not in self.late
 
     def offer(self, tx: int, job_id: bytes) -> bool:
-        """Takes an offered job, or refuses it: covered, known, or older than a takeover that still reads."""
+        """Takes an offered job, or refuses it: covered, known, older than a takeover that still reads, or behind
+        jobs that are not read yet."""
+        if self.news or self.reading:
+            return False
         if job_id in self.offered or job_id in self.dropped or self.covered(tx, job_id):
             return False
         if tx < self.catch_to and self.catching_up:
             return False
+        self.passed += 1
         self.offered.add(job_id)
         (self.open_late if tx in self.late else self.open)[job_id] = tx
         return True
@@ -106,7 +118,7 @@ class Lane:
         self.reading = True
         self.news = False
         self.generation += 1
-        return PageRequest(self.position, self.late, limit, self.catching_up, self.generation)
+        return PageRequest(self.position, self.late, limit, self.catch_to if self.catching_up else 0, self.generation)
 
     def merge(self, request: PageRequest, page: Page) -> list[Position]:
         """Moves on by a page; returns the rows that are to be dispatched, in order."""
@@ -125,15 +137,51 @@ class Lane:
                 elif self.dropped.pop(row.id, None) is None:
                     standing[row.id] = row.tx
                     fresh.append(row)
-        if not page.full and self.dropped:
-            # A page that began after the drop, and reached the end, has passed over them.
+        if page.ahead or page.behind or self._caught_up(request):
+            self.passed += 1
+        if self.dropped:
+            # A page that began after the drop does not bring them: their end, or their cancel, was committed before.
             self.dropped = {i: g for i, g in self.dropped.items() if g >= request.generation}
         return fresh
+
+    def _caught_up(self, request: PageRequest) -> bool:
+        """This page has passed what an older owner has finished, and what stands in the way of later takeovers."""
+        passed_start = request.position.tx < self.catch_to <= self.position.tx
+        return passed_start or (request.catching_up and not self.catching_up)
+
+    def unread(self, rows: Iterable[Position], catch_to: int) -> None:
+        """There is no room for these rows of the page that was merged last, its end: a later page is to bring them.
+
+        As after a takeover, the next pages pass over what is finished or elsewhere by then. `catch_to` is at least the
+        xmax of that page's snapshot.
+        """
+        first: Position | None = None
+        for row in rows:
+            if self.open_late.get(row.id) == row.tx:
+                self.late |= {row.tx}
+            elif first is None or row < first:
+                first = row
+        if first is not None:
+            self.position = _before(first)
+            self.late = frozenset(tx for tx in self.late if tx < first.tx)
+        for ids in (self.open, self.open_late):
+            for job_id, tx in list(ids.items()):
+                # They come once more, and whoever has one still has it then; what was offered has not come yet.
+                if not self.covered(tx, job_id) and job_id not in self.offered:
+                    del ids[job_id]
+        self.catch_to = max(self.catch_to, catch_to)
+        self.news = True
 
     def abandon(self, request: PageRequest) -> None:
         """The page could not be read."""
         self.reading = False
         self.news = True
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is lost if it leaves memory: all its jobs stand elsewhere, and its written mark says so."""
+        busy = self.reading or self.news or self.live or self.offered or self.dropped
+        return not busy and self.passed == self.marked
 
     @property
     def live(self) -> bool:
@@ -147,12 +195,13 @@ class Lane:
     def close(self, job_ids: Iterable[bytes]) -> None:
         """These are finished, deferred or leased: the mark need not wait for them."""
         for job_id in job_ids:
-            if self.open.pop(job_id, None) is None:
-                self.open_late.pop(job_id, None)
+            if self.open.pop(job_id, None) is not None or self.open_late.pop(job_id, None) is not None:
+                self.passed += 1
 
     def drop(self, job_id: bytes) -> None:
         """Ended without having been read: if a page or an offer still brings it, it is passed over."""
         self.dropped[job_id] = self.generation
+        self.passed += 1
 
     def mark(self) -> Mark:
         """The point up to which nothing unfinished stands in this lane alone.
@@ -164,9 +213,13 @@ class Lane:
         lowest = self.position
         floor = min(((tx, job_id) for job_id, tx in self.open.items()), default=None)
         if floor is not None and floor <= lowest:
-            # The place just before it: ids are numbers, and no UUIDv7 is zero.
-            lowest = Position(floor[0], (int.from_bytes(floor[1], "big") - 1).to_bytes(16, "big"))
+            lowest = _before(Position(*floor))
         if lowest.tx in late:
             # A late transaction stands wholly below the mark or wholly above: else its rows would be read twice.
             lowest = Position(lowest.tx, LOW_ID)
         return Mark(lowest, frozenset(tx for tx in late if tx < lowest.tx))
+
+
+def _before(row: Position) -> Position:
+    """The place just before it: ids are numbers, and no UUIDv7 is zero."""
+    return Position(row.tx, (int.from_bytes(row.id, "big") - 1).to_bytes(16, "big"))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import zlib
 
-from services.core.errors import InvalidArgument
 from taskflow._policy import BUILTIN_TASKS
+from taskflow_server.core.errors import InvalidArgument
 
 DEFAULT_NAMESPACE = "default"
 SHARDS = 16
@@ -37,6 +37,11 @@ def qualify(name: str, *, field: str, namespace: str = DEFAULT_NAMESPACE) -> str
             _known.clear()
         _known.add(name)
     return stored
+
+
+def is_known(name: str) -> bool:
+    """Whether this is the stored form of a name that has passed before."""
+    return name in _known
 
 
 def namespace_of(stored: str) -> str:

@@ -1,8 +1,9 @@
-"""What a schedule does now (R17-R19): each nominal instant gets one firing in the ledger, with a state and a reason.
+"""Decides what a schedule does now (R17-R19): each nominal instant gets one firing in the ledger, with its reason.
 
 Decisions are pure: the leader reads a schedule's state, decides, and writes what was decided in one transaction. They
-are bounded: a schedule of every second that nobody looked at for years costs 1,000 jobs and 1,100 rows at most, and a
-few milliseconds. The cursor is the last nominal instant that was decided; it only moves forward.
+are bounded: a decision makes no more firings than it is given as its `limit`, and leaves the rest to the next one. The
+cursor is the last nominal instant that was decided. It moves back in one case only: when it lies ahead of the clock,
+which then was ahead itself and was put right. The ledger's rows keep the instants that fired from firing again.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 
-from services.core.errors import InvalidArgument
-from services.core.timing import Timing
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.timing import Timing
 
 MISFIRE_AFTER = timedelta(seconds=60)  # a firing that is later than this was missed
-MAX_AT_ONCE = 1000  # firings in time, and missed ones caught up, of one decision
+MAX_CAUGHT_UP = 1000  # missed instants of one schedule that `catch_up` still fires
 MAX_QUEUED = 1000  # firings of one schedule that wait for the job before them
 MAX_SKIPPED_ROWS = 100  # skipped in one decision and told one by one; those before them share a row
 QUEUE_CHECK = timedelta(seconds=1)  # how often to look whether a queued firing may start
 MAX_BACKFILL = 1000  # instants of one backfill
+AHEAD = timedelta(seconds=5)  # of the clock, that a cursor may be: less is no step of the clock, and soon over
 _TICK = timedelta(microseconds=1)
 
 
@@ -58,6 +61,7 @@ class Policy:
     misfire: Misfire = Misfire.FIRE_ONCE
     overlap: Overlap = Overlap.SKIP
     misfire_after: timedelta = MISFIRE_AFTER
+    ahead: timedelta = AHEAD
 
     @classmethod
     def of(cls, misfire: Misfire | None, overlap: Overlap | None, misfire_after: timedelta = MISFIRE_AFTER) -> Policy:
@@ -72,7 +76,8 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
     """A schedule as it stands in the database. `unfinished`: its jobs that are not final, those run by hand left out
-    (R18); `queued`: its firings in state QUEUED.
+    (R18); `queued`: its firings in state QUEUED. `known`: the first row of the ledger beyond the cursor, from its first
+    to its last instant; there is one only where a clock was ahead.
     """
 
     timing: Timing
@@ -81,6 +86,7 @@ class ScheduleState:
     unfinished: int = 0
     queued: int = 0
     oldest_queued: datetime | None = None
+    known: tuple[datetime, datetime] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ class Firings:
     cursor: datetime
     next_at: datetime | None  # the next nominal instant, which users see as next_run_at
     wake_at: datetime | None  # when to decide again; None: never by itself
+    more: bool = False  # there is more to decide now
+    taken_back: bool = False  # the cursor was ahead of the clock: what it skipped beyond the present is undone
 
     @property
     def fired(self) -> tuple[datetime, ...]:
@@ -112,41 +120,47 @@ class Firings:
         return tuple(row.instant for row in rows if row.state is FiringState.FIRED)
 
 
-def due(state: ScheduleState, now: datetime, policy: Policy) -> Firings:
-    """What becomes of the nominal instants after the cursor, up to `now`, and of the oldest queued firing. 15 µs for
-    one firing in time.
+def due(state: ScheduleState, now: datetime, policy: Policy, limit: int = MAX_CAUGHT_UP) -> Firings:
+    """Decides the nominal instants after the cursor, up to `now`, and the oldest queued firing: `limit` firings at
+    most, beside those that are skipped as missed. 20 µs for one firing in time.
     """
     if not state.active:
         return Firings((), None, False, state.cursor, None, None)
-    missed_before = now - policy.misfire_after
-    next_at = state.timing.next_after(state.cursor)
-    skipped: list[Firing] = []
-    wanted: list[_Wanted] = []
-    if next_at is not None and next_at < missed_before:
-        skipped, wanted = _missed(state, missed_before, policy)
-        next_at = state.timing.next_after(missed_before - _TICK)
-    for _ in range(MAX_AT_ONCE):
-        if next_at is None or next_at > now:
-            break
-        wanted.append((next_at, "in time"))
-        next_at = state.timing.next_after(next_at)
-
+    if state.cursor > now + policy.ahead:
+        next_at = state.timing.next_after(now)
+        wake_at = _wake_at(now, next_at, queued=state.queued > 0)
+        return Firings((), None, False, now, next_at, wake_at, taken_back=True)
+    known = state.known if state.known is not None and state.known[0] <= now else None
+    until = known[0] if known is not None else now + _TICK  # what follows decides the instants before it
+    skipped, wanted = _wanted(state, now, until, policy)
     head = state.oldest_queued if policy.overlap is not Overlap.QUEUE or not state.unfinished else None
     if head is not None:
-        wanted.insert(0, (head, "waited for the job before it"))
-    decided = list(_by_overlap(wanted, state, policy.overlap))
+        wanted.firings = _with_head(head, wanted.firings)
+    decided = list(islice(_by_overlap(wanted, state, policy.overlap), limit + 1 + (head is not None)))
     dequeued = decided.pop(0) if head is not None else None
-    rows = (*skipped, *decided)
-    queued = state.queued - (head is not None) + sum(row.state is FiringState.QUEUED for row in decided)
-    looks = [at for at in (next_at, now + QUEUE_CHECK if queued else None) if at is not None]
+    cut = len(decided) > limit
+    rows = (*skipped, *decided[:limit])
+    cursor = rows[-1].instant if rows else state.cursor
+    if known is not None and not cut:
+        cursor = known[1]
+    more = cut or known is not None
+    queued = state.queued - (head is not None) + sum(row.state is FiringState.QUEUED for row in rows)
+    fires = any(row.state is FiringState.FIRED for row in (dequeued, *rows) if row is not None)
+    next_at = state.timing.next_after(cursor)
     return Firings(
         rows=rows,
         dequeued=dequeued,
-        cancel_unfinished=policy.overlap is Overlap.REPLACE and state.unfinished > 0 and bool(wanted),
-        cursor=rows[-1].instant if rows else state.cursor,
+        cancel_unfinished=policy.overlap is Overlap.REPLACE and state.unfinished > 0 and fires,
+        cursor=cursor,
         next_at=next_at,
-        wake_at=min(looks, default=None),
+        wake_at=now if more else _wake_at(now, next_at, queued=queued > 0),
+        more=more,
     )
+
+
+def _wake_at(now: datetime, next_at: datetime | None, *, queued: bool) -> datetime | None:
+    looks = [at for at in (next_at, now + QUEUE_CHECK if queued else None) if at is not None]
+    return min(looks, default=None)
 
 
 def count_from_now(
@@ -157,13 +171,26 @@ def count_from_now(
     What the old timing would have fired since the cursor gets one row. What is queued stays so.
     """
     new = state.timing if timing is None else timing
-    passed = state.cursor + _TICK, now + _TICK
     reason = "the schedule was given other times" if state.active else "the schedule was inactive"
-    rows = _skipped(state.timing, *passed, state.timing.count(*passed), FiringState.SKIPPED_OFF, reason, singly=0)
-    cursor = max(state.cursor, now)
-    next_at = new.next_after(cursor) if active else None
+    rows: list[Firing] = []
+    if state.cursor <= now:
+        passed = state.cursor + _TICK, now + _TICK
+        rows = _skipped(state.timing, *passed, state.timing.count(*passed), FiringState.SKIPPED_OFF, reason, singly=0)
+    next_at = new.next_after(now) if active else None
     queued = now if active and state.queued else None
-    return Firings(tuple(rows), None, False, cursor, next_at, wake_at=queued or next_at)
+    ahead = state.cursor > now
+    return Firings(tuple(rows), None, False, now, next_at, wake_at=queued or next_at, taken_back=ahead)
+
+
+def remaining(timing: Timing, now: datetime, rows: Iterable[Firing]) -> list[Firing]:
+    """Return the part up to `now` of rows that a clock which was ahead has written, and that are taken back."""
+    kept = []
+    for row in rows:
+        before = timing.latest(1, row.first, now + _TICK) if row.first <= now else []
+        if before:
+            count = timing.count(row.first, now + _TICK)
+            kept.append(Firing(before[0], row.state, row.reason, row.first, count))
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,29 +226,51 @@ def backfill(timing: Timing, start: datetime, end: datetime, ledger: Iterable[Fi
     return Backfill(tuple(fired), tuple(kept), existing)
 
 
-_Wanted = tuple[datetime, str]  # a nominal instant that fires unless another job is in its way, and why it would
+@dataclass(slots=True)
+class _Wanted:
+    """Nominal instants that fire unless another job is in their way, oldest first, each with the reason for which it
+    would. They are as many as a schedule may have missed: taken one by one, and never all at once.
+    """
+
+    firings: Iterator[tuple[datetime, str]]
+    last: datetime | None  # the latest of them; known only where overlap replaces
 
 
-def _missed(state: ScheduleState, before: datetime, policy: Policy) -> tuple[list[Firing], list[_Wanted]]:
-    """Of the instants after the cursor and before `before`: what is skipped, and what is to fire nevertheless."""
-    after = state.cursor + _TICK
-    total = state.timing.count(after, before)
-    keep = {Misfire.SKIP: 0, Misfire.FIRE_ONCE: 1, Misfire.CATCH_UP: MAX_AT_ONCE}[policy.misfire]
-    kept = state.timing.latest(keep, after, before)
+def _wanted(state: ScheduleState, now: datetime, until: datetime, policy: Policy) -> tuple[list[Firing], _Wanted]:
+    """Of the instants after the cursor and before `until`: those that are skipped as missed, and those to fire."""
+    timing, first = state.timing, state.cursor + _TICK
+    before = min(now - policy.misfire_after, until)
+    next_at = timing.next_after(state.cursor)
+    skipped: list[Firing] = []
+    why = ""
+    if next_at is not None and next_at < before:
+        skipped, first, why = _missed(timing, first, before, policy)
+    if next_at is None or first >= until:
+        return skipped, _Wanted(iter(()), None)
+    firings = ((at, why if at < before else "in time") for at in timing.instants(first, until))
+    latest = timing.latest(1, first, until) if policy.overlap is Overlap.REPLACE else []
+    return skipped, _Wanted(firings, latest[0] if latest else None)
+
+
+def _with_head(head: datetime, firings: Iterator[tuple[datetime, str]]) -> Iterator[tuple[datetime, str]]:
+    yield head, "waited for the job before it"
+    yield from firings
+
+
+def _missed(timing: Timing, after: datetime, before: datetime, policy: Policy) -> tuple[list[Firing], datetime, str]:
+    """Of the instants from `after` on and before `before`: the rows of those that are skipped, from when on they fire
+    nevertheless, and why.
+    """
+    total = timing.count(after, before)
+    keep = {Misfire.SKIP: 0, Misfire.FIRE_ONCE: 1, Misfire.CATCH_UP: MAX_CAUGHT_UP}[policy.misfire]
+    kept = min(keep, total)
+    first = before if not kept else after if kept == total else timing.start_of_latest(kept, after, before)
     reason = f"more than {policy.misfire_after.total_seconds():g} s late"
     if kept:
-        reason += ", and not the latest" if len(kept) == 1 else f", and not among the latest {len(kept)}"
-    rows = _skipped(
-        state.timing,
-        after,
-        kept[0] if kept else before,
-        total - len(kept),
-        FiringState.SKIPPED_MISFIRE,
-        reason,
-        singly=MAX_SKIPPED_ROWS,
-    )
+        reason += ", and not the latest" if kept == 1 else f", and not among the latest {kept}"
+    rows = _skipped(timing, after, first, total - kept, FiringState.SKIPPED_MISFIRE, reason, singly=MAX_SKIPPED_ROWS)
     why = f"the latest of {total} missed" if policy.misfire is Misfire.FIRE_ONCE else "missed, and caught up"
-    return rows, [(instant, why) for instant in kept]
+    return rows, first, why
 
 
 def _skipped(
@@ -237,13 +286,13 @@ def _skipped(
     return rows
 
 
-def _by_overlap(wanted: list[_Wanted], state: ScheduleState, overlap: Overlap) -> Iterator[Firing]:
+def _by_overlap(wanted: _Wanted, state: ScheduleState, overlap: Overlap) -> Iterator[Firing]:
     """Each instant with what becomes of it: a firing of this decision is in the way of the next one too."""
     unfinished, queued = state.unfinished, state.queued
-    for instant, reason in wanted:
+    for instant, reason in wanted.firings:
         fate = FiringState.FIRED
-        if overlap is Overlap.REPLACE and instant != wanted[-1][0]:
-            fate, reason = FiringState.SKIPPED_OVERLAP, f"replaced by {wanted[-1][0].isoformat()}"
+        if overlap is Overlap.REPLACE and wanted.last is not None and instant != wanted.last:
+            fate, reason = FiringState.SKIPPED_OVERLAP, f"replaced by {wanted.last.isoformat()}"
         elif overlap is Overlap.SKIP and unfinished:
             fate, reason = FiringState.SKIPPED_OVERLAP, "a job of the schedule is unfinished"
         elif overlap is Overlap.QUEUE and unfinished:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from services.core import zones
-from services.core.cron import Cron, parse_cron
-from services.core.errors import InvalidArgument
-from services.core.zones import DAY, find_zone, stretches
+from taskflow_server.core import zones
+from taskflow_server.core.cron import Cron, parse_cron
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.zones import DAY, find_zone, stretches
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST, LATEST = _EPOCH, datetime(3000, 1, 1, tzinfo=UTC)  # for at, start and end
@@ -66,6 +66,13 @@ class Timing:
             low = _start_of_last(self.cron, self.zone, n, low, high)
         return [_instant(found) for found in _fired(self.cron, self.zone, low, high)]
 
+    def start_of_latest(self, n: int, start: datetime, end: datetime) -> datetime:
+        """The instant from which on [start, end), which has more than `n` nominal instants, has just `n`. 1 ms."""
+        if self.cron is None:
+            return start
+        low, high = self._within(_ceiling(start), _ceiling(end))
+        return _instant(_start_of_last(self.cron, self.zone, n, low, high))
+
     def _within(self, low: int, high: int | None) -> tuple[int, int]:
         if self.start is not None:
             low = max(low, _ceiling(self.start))
@@ -92,7 +99,7 @@ def parse_timing(
         raise InvalidArgument(f"{field}: give either {field} or at", field, "BAD_TIMING")
     for name, instant in (("at", at), ("start", start), ("end", end)):
         if instant is not None:
-            _check_instant(name, instant)
+            check_instant(name, instant)
     if at is not None and (start or end):
         raise InvalidArgument("at: a schedule that fires once takes neither start nor end", "at", "BAD_TIMING")
     if start and end and end < start:
@@ -106,7 +113,8 @@ def parse_timing(
     )
 
 
-def _check_instant(name: str, instant: datetime) -> None:
+def check_instant(name: str, instant: datetime) -> None:
+    """InvalidArgument for an instant at which no schedule fires."""
     if instant.tzinfo is None:
         raise InvalidArgument(f"{name}: {instant.isoformat()} lacks an offset from UTC, as +00:00", name, "BAD_TIMING")
     if not EARLIEST <= instant < LATEST:

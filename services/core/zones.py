@@ -1,12 +1,13 @@
 """Time zones by name, and the moments at which their clocks are put forward or back.
 
-A zone is one of the IANA database's, never the machine's own (R15). Its file is read once: the only input that
-`services.core` takes by itself, and one that does not change while a process lives. Instants and offsets are whole
-seconds here, instants those since 1970 in UTC.
+A zone is one of the IANA database's, never the machine's own (R15). Its file is read once: the only input that this
+package takes by itself, and one that does not change while a process lives. Instants and offsets are whole seconds,
+instants those since 1970 in UTC.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -14,7 +15,7 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-from services.core.errors import InvalidArgument
+from taskflow_server.core.errors import InvalidArgument
 
 UTC = ZoneInfo("UTC")
 DAY = 86_400
@@ -22,6 +23,24 @@ _PAGE = 400 * DAY
 _SECOND = timedelta(seconds=1)
 _NOT_PLACES = {"localtime", "posixrules", "Factory"}  # files beside the zones: what the machine is set to, or nothing
 _NEAR = 3
+_OFFSET = re.compile(r"(?:utc|gmt|z)?\s*([+-])([0-9]{1,2})(?::?([0-9]{2}))?", re.ASCII | re.IGNORECASE)
+# What clocks show for a time of the year, and people take for a zone. Those that are names too, as CET, are zones.
+SHORT = {
+    "cest": ("Europe/Berlin",), "bst": ("Europe/London",), "west": ("Europe/Lisbon",), "eest": ("Europe/Athens",),
+    "msk": ("Europe/Moscow",), "ist": ("Asia/Kolkata", "Europe/Dublin", "Asia/Jerusalem"),
+    "est": ("America/New_York",), "edt": ("America/New_York",),
+    "cst": ("America/Chicago", "Asia/Shanghai"), "cdt": ("America/Chicago",),
+    "mst": ("America/Denver",), "mdt": ("America/Denver",),
+    "pst": ("America/Los_Angeles",), "pdt": ("America/Los_Angeles",),
+    "akst": ("America/Anchorage",), "akdt": ("America/Anchorage",),
+    "ast": ("America/Halifax",), "adt": ("America/Halifax",),
+    "nst": ("America/St_Johns",), "ndt": ("America/St_Johns",),
+    "jst": ("Asia/Tokyo",), "kst": ("Asia/Seoul",), "hkt": ("Asia/Hong_Kong",), "pkt": ("Asia/Karachi",),
+    "wib": ("Asia/Jakarta",), "sast": ("Africa/Johannesburg",), "eat": ("Africa/Nairobi",), "wat": ("Africa/Lagos",),
+    "aest": ("Australia/Sydney",), "aedt": ("Australia/Sydney",), "acst": ("Australia/Adelaide",),
+    "acdt": ("Australia/Adelaide",), "awst": ("Australia/Perth",),
+    "nzst": ("Pacific/Auckland",), "nzdt": ("Pacific/Auckland",),
+}  # fmt: skip
 
 
 class Stretch(NamedTuple):
@@ -36,9 +55,7 @@ def find_zone(name: str, *, field: str = "time_zone") -> ZoneInfo:
     """The zone of that name. InvalidArgument names `field` and the names that come near."""
     if name in _names():
         return ZoneInfo(name)
-    near = _near(name)
-    cure = f"did you mean {' or '.join(near)}?" if near else "use a name of the IANA database, as Europe/Berlin or UTC"
-    raise InvalidArgument(f"{field}: {name[:60]!r} is no time zone; {cure}", field, "BAD_TIME_ZONE")
+    raise InvalidArgument(f"{field}: {name[:60]!r} is no time zone; {_cure(name[:60])}", field, "BAD_TIME_ZONE")
 
 
 def stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[Stretch]:
@@ -57,6 +74,19 @@ def stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[Stretch]:
 @cache
 def _names() -> frozenset[str]:
     return frozenset(available_timezones() - _NOT_PLACES)  # 60 ms, once
+
+
+def _cure(name: str) -> str:
+    offset = _OFFSET.fullmatch(name.strip())
+    if offset:
+        hours = int(offset[2]) * (-1 if offset[1] == "-" else 1)
+        if not int(offset[3] or 0) and -12 <= hours <= 14:
+            side = "behind" if hours < 0 else "ahead of"
+            name = f"'Etc/GMT{-hours:+d}', whose sign is the other way round"
+            return f"for {abs(hours)} h {side} UTC write {name}, or a place"
+        return "an offset is none; use the name of a place, as Asia/Kolkata"
+    near = SHORT.get(name.strip().lower()) or _near(name)
+    return f"did you mean {' or '.join(near)}?" if near else "use a name of the IANA database, as Europe/Berlin or UTC"
 
 
 def _near(name: str) -> list[str]:

@@ -1,15 +1,15 @@
-"""`python -m services.gateway`: HTTP, on port 8080."""
+"""`taskflow-server gateway`: HTTP, on port 8080."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack
 
-from services.gateway.service import start
-from services.gateway.settings import GatewaySettings
-from services.runtime import logs
-from services.runtime.lifecycle import Background, run
-from services.runtime.settings import load
+from taskflow_server.gateway.service import start
+from taskflow_server.gateway.settings import GatewaySettings
+from taskflow_server.runtime import logs
+from taskflow_server.runtime.lifecycle import Background, run
+from taskflow_server.runtime.settings import load
 
 
 def main() -> int:

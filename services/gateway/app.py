@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway import console, rpc
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
-from services.gateway.guard import Guard
-from services.runtime import logs
+from taskflow_server.gateway import console, rpc
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
+from taskflow_server.gateway.guard import Guard
+from taskflow_server.runtime import logs
 
 log = logs.get("gateway")
 
@@ -45,7 +45,7 @@ def _health(gateway: Gateway) -> Callable[[Request], object]:
         """200 while the scheduler says that it serves, else 503."""
         if await gateway.upstream.ready():
             return JSONResponse({"status": "serving"})
-        why = f"the scheduler at {gateway.upstream.scheduler} is not serving"
+        why = f"the scheduler at {gateway.upstream.scheduler} is not serving: it is away, or waits for Postgres"
         return JSONResponse({"status": "not serving", "why": why}, status_code=503)
 
     return health

@@ -34,6 +34,7 @@ class Failure(Exception):
     field: str = ""
     reason: str = ""
     retry_after: float | None = None  # seconds
+    problems: tuple[tuple[str, str], ...] = ()  # all that is wrong with what was sent: path, and why
 
 
 def of_call(error: grpc.RpcError, address: str) -> Failure:
@@ -41,6 +42,7 @@ def of_call(error: grpc.RpcError, address: str) -> Failure:
     assert isinstance(error, grpc.aio.AioRpcError)
     code, message, field, reason = error.code(), error.details() or "", "", ""
     retry_after: float | None = None
+    problems: tuple[tuple[str, str], ...] = ()
     try:
         status = rpc_status.from_call(error)
     except ValueError:  # details that are not those of this status
@@ -49,7 +51,8 @@ def of_call(error: grpc.RpcError, address: str) -> Failure:
         if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest()
             detail.Unpack(bad)
-            field = bad.field_violations[0].field if bad.field_violations else field
+            problems = tuple((each.field, each.description) for each in bad.field_violations)
+            field = problems[0][0] if problems else field
         elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo()
             detail.Unpack(info)
@@ -67,4 +70,4 @@ def of_call(error: grpc.RpcError, address: str) -> Failure:
     answered = STATUSES.get(code, 500)
     if answered == 503 and retry_after is None:
         retry_after = 1.0
-    return Failure(answered, code.name, message, field, reason, retry_after)
+    return Failure(answered, code.name, message, field, reason, retry_after, problems)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from services.gateway.settings import GatewaySettings
-from services.gateway.upstream import Upstream
-from services.runtime.clock import SystemClock
-from services.runtime.lifecycle import Background
+from taskflow_server.gateway.settings import GatewaySettings
+from taskflow_server.gateway.upstream import Upstream
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.lifecycle import Background
 
 
 @dataclass(frozen=True, slots=True)

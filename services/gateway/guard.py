@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
-from services.runtime import metrics
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
+from taskflow_server.runtime import metrics
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "

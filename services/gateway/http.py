@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from services.gateway.settings import GatewaySettings
-from services.runtime.settings import refuse
+from taskflow_server.gateway.settings import GatewaySettings
+from taskflow_server.rpc import server
 
 BACKLOG = 512
 IDLE_TIMEOUT = 75  # seconds that a connection may rest between two requests
@@ -51,9 +51,9 @@ class HttpServer(uvicorn.Server):
         await super().startup(sockets)
         self.up.set()
 
-    async def run_until_stopped(self, listening: socket.socket) -> None:
+    async def run_until_stopped(self, listening: list[socket.socket]) -> None:
         try:
-            await self.serve(sockets=[listening])
+            await self.serve(sockets=listening)
         finally:
             self.up.set()  # or it never will be: nobody must wait for it
             self._down.set()
@@ -64,18 +64,12 @@ class HttpServer(uvicorn.Server):
         await self._down.wait()
 
 
-def listen(settings: GatewaySettings) -> socket.socket:
-    """A listening socket; the process ends with one line when the address cannot be had."""
-    where = f"{settings.host}:{settings.port}"
+def listen(settings: GatewaySettings) -> list[socket.socket]:
+    """Listening sockets; the process ends with one line when the address cannot be had."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-    except OSError:
-        refuse(f"TASKFLOW_PORT: cannot listen on {where}; is it in use? Choose another port or stop what is there")
-    listening.setblocking(False)
+        listening = server.listen(settings.host, settings.port, BACKLOG)
+    except OSError as error:
+        server.refuse_address(settings, error)
+    for each in listening:
+        each.setblocking(False)
     return listening

@@ -12,10 +12,6 @@ from typing import Any, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.gateway.errors import Failure, of_call
-from services.gateway.settings import GatewaySettings
-from services.rpc.server import channel
-from services.runtime.clock import SystemClock
 from taskflow.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -25,6 +21,10 @@ from taskflow.v1 import (
     tasks_pb2_grpc,
     workflows_pb2_grpc,
 )
+from taskflow_server.gateway.errors import Failure, of_call
+from taskflow_server.gateway.settings import GatewaySettings
+from taskflow_server.rpc.server import channel
+from taskflow_server.runtime.clock import SystemClock
 
 R = TypeVar("R")
 

@@ -11,10 +11,6 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from services.core.clock import Clock
-from services.core.ids import shard_and_epoch
-from services.core.lanes import LaneKey
-from services.queue.link import Link
 from taskflow.v1.queue_pb2 import (
     Assignment,
     LaneStats,
@@ -23,8 +19,14 @@ from taskflow.v1.queue_pb2 import (
     PollResponse,
     ShardValidity,
     StatsResponse,
+    Taker,
 )
+from taskflow_server.core.clock import Clock
+from taskflow_server.core.ids import shard_and_epoch
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.queue.link import Link
 
+MOST_EXECUTORS = 10_000  # different polls of executors that are remembered
 ANSWER_BYTES = 4 << 20  # a poll's answer stays well below the message limit
 _TASK_OVERHEAD = 250  # bytes of an Assignment message besides its contents, measured
 
@@ -34,8 +36,11 @@ class PendingLane:
     key: LaneKey
     shard: int
     epoch: int
+    since: float  # when its first task came, or it was last taken from in its turn
     tasks: deque[Assignment] = field(default_factory=deque)
+    size: int = 0  # bytes of them, about
     served: int = 0  # when it was last taken from; equal priorities take turns
+    passed: int = 0  # jobs asked for by polls that found a higher priority, since a lane last went before its turn
 
 
 @dataclass(slots=True)
@@ -51,9 +56,20 @@ class Waiter:
     future: asyncio.Future[PollResponse]
 
 
+@dataclass(frozen=True, slots=True)
+class Aging:
+    """When a lane goes before one of a higher priority (R13)."""
+
+    seconds: float  # that it has waited for each step between the two; 0: never
+    one_in: int  # at most one job in so many goes first in this way
+
+
 class Pending:
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, aging: Aging, executor_seen: float = 60.0) -> None:
         self._clock = clock
+        self._aging = aging
+        self._executor_seen = executor_seen
+        self._executors: dict[bytes, float] = {}  # what polls without a session asked for, and when they last did
         self.shards: dict[int, OpenShard] = {}
         self._lanes: dict[LaneKey, PendingLane] = {}
         self._of_task: defaultdict[str, dict[LaneKey, PendingLane]] = defaultdict(dict)
@@ -61,6 +77,7 @@ class Pending:
         self._task_waiters: defaultdict[str, dict[Waiter, None]] = defaultdict(dict)
         self._queue_waiters: defaultdict[str, dict[Waiter, None]] = defaultdict(dict)
         self._waiting = 0
+        self.size = 0  # bytes of all tasks, about
         self._dirty: set[LaneKey] = set()
         self._turn = 0
 
@@ -88,9 +105,13 @@ class Pending:
         key = LaneKey(group.queue, group.task, group.priority)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = PendingLane(key, group.shard, group.epoch)
+            lane = self._lanes[key] = PendingLane(key, group.shard, group.epoch, self._clock.monotonic())
             (self._of_task[key.task] if key.task else self._of_queue[key.queue])[key] = lane
-        lane.tasks.extend(group.tasks)
+        if group.first:
+            lane.tasks.extendleft(reversed(group.tasks))
+        else:
+            lane.tasks.extend(group.tasks)
+        self._weigh(lane, sum(task.ByteSize() + _TASK_OVERHEAD for task in group.tasks))
         self._touch((key,))
 
     def pause(self, link: Link, queues: Iterable[str]) -> None:
@@ -105,9 +126,10 @@ class Pending:
         removed = []
         for lane in [lane for lane in self._lanes.values() if lane.shard in shards]:
             found = [t for t in lane.tasks if t.exec_id in wanted]
-            for task in found:
-                lane.tasks.remove(task)
-                removed.append(task.exec_id)
+            if found:
+                removed += [t.exec_id for t in found]
+                lane.tasks = deque(t for t in lane.tasks if t.exec_id not in wanted)
+                self._weigh(lane, -sum(t.ByteSize() + _TASK_OVERHEAD for t in found))
             if not lane.tasks:
                 self._drop(lane.key)
         return removed
@@ -116,14 +138,36 @@ class Pending:
         lane = self._lanes.pop(key, None)
         if lane is None:
             return
+        self.size -= lane.size
         index, name = (self._of_task, key.task) if key.task else (self._of_queue, key.queue)
         index[name].pop(key, None)
         if not index[name]:
             del index[name]
 
+    def _weigh(self, lane: PendingLane, by: int) -> None:
+        lane.size += by
+        self.size += by
+
+    # -- executors -----------------------------------------------------------------------------
+    def seen(self, request: PollRequest) -> None:
+        """Somebody asks for this who has no session."""
+        taker = Taker(tasks=request.tasks, queue_handlers=request.queue_handlers, queues=request.queues)
+        self._executors[taker.SerializeToString(deterministic=True)] = self._clock.monotonic()
+        if len(self._executors) > MOST_EXECUTORS:
+            self._forget_executors()
+
+    def _forget_executors(self) -> None:
+        """Those that have not polled for a while; beyond the limit, those that have polled longest ago, too."""
+        first = self._clock.monotonic() - self._executor_seen
+        latest = sorted(self._executors.items(), key=lambda item: -item[1])[: MOST_EXECUTORS // 2]
+        self._executors = {taker: at for taker, at in latest if at >= first}
+
     # -- from workers ------------------------------------------------------------------------
     def take(self, request: PollRequest, most: int) -> PollResponse | None:
-        """Up to `most` tasks for this poll, highest priority first; None when there is nothing for it."""
+        """Up to `most` tasks for this poll, highest priority first, but for lanes that have waited too long (R13).
+
+        None when there is nothing for it.
+        """
         now = self._clock.monotonic()
         only = set(request.queues)
         lanes = []
@@ -137,33 +181,68 @@ class Pending:
                         lanes.append(lane)
         if not lanes:
             return None
-        if len(lanes) > 1:
-            lanes.sort(key=lambda lane: (-lane.key.priority, lane.served))
         answer = PollResponse()
         room, size = most, 0
+        if len(lanes) > 1:
+            lanes.sort(key=lambda lane: (-lane.key.priority, lane.served))
+            aged = self._aged(lanes, most, now)
+            if aged is not None:
+                size = self._hand_out(aged, max(1, most // self._aging.one_in), size, request, answer)
+                room -= len(answer.lanes[0].tasks)
         for lane in lanes:
             if room <= 0 or size >= ANSWER_BYTES:
                 break
-            taken = []
-            while lane.tasks and room > 0 and size < ANSWER_BYTES:
-                task = lane.tasks.popleft()
-                size += task.ByteSize()
-                room -= 1
-                taken.append(task)
-            self._turn += 1
-            lane.served = self._turn
-            key = lane.key
-            answer.lanes.add(
-                queue=key.queue, task=key.task, priority=key.priority, shard=lane.shard, epoch=lane.epoch, tasks=taken
-            )
-            link, exec_ids = self.shards[lane.shard].link, [t.exec_id for t in taken]
-            if request.worker_id:
-                link.took(request.worker_id, exec_ids)
-            else:
-                link.took_without_session(request.executor, exec_ids)
             if not lane.tasks:
-                self._drop(key)
+                continue  # all of it went before its turn
+            lane.since, lane.passed = now, 0
+            size = self._hand_out(lane, room, size, request, answer)
+            room -= len(answer.lanes[-1].tasks)
         return answer
+
+    def _aged(self, lanes: list[PendingLane], most: int, now: float) -> PendingLane | None:
+        """The lane of a lower priority that goes before its turn now; those that have waited too long take turns.
+
+        Once one has gone, all of them are passed again by so many jobs that the share of the highest stays bounded.
+        """
+        highest, aging = lanes[0].key.priority, self._aging
+        found: PendingLane | None = None
+        for lane in reversed(lanes):
+            steps = highest - lane.key.priority
+            if not steps:
+                break
+            lane.passed += most
+            overdue = lane.passed >= aging.one_in and now - lane.since >= steps * aging.seconds > 0
+            if overdue and (found is None or lane.served < found.served):
+                found = lane
+        if found is not None:
+            for lane in lanes:
+                lane.passed = 0
+        return found
+
+    def _hand_out(self, lane: PendingLane, room: int, size: int, request: PollRequest, answer: PollResponse) -> int:
+        """Adds up to `room` tasks of this lane to an answer of `size` bytes; its size then."""
+        taken = []
+        before = size
+        while lane.tasks and room > 0 and size < ANSWER_BYTES:
+            task = lane.tasks.popleft()
+            size += task.ByteSize()
+            room -= 1
+            taken.append(task)
+        self._weigh(lane, before - size - len(taken) * _TASK_OVERHEAD)
+        self._turn += 1
+        lane.served = self._turn
+        key = lane.key
+        answer.lanes.add(
+            queue=key.queue, task=key.task, priority=key.priority, shard=lane.shard, epoch=lane.epoch, tasks=taken
+        )
+        link, exec_ids = self.shards[lane.shard].link, [t.exec_id for t in taken]
+        if request.worker_id:
+            link.took(request.worker_id, exec_ids)
+        else:
+            link.took_without_session(request.executor, exec_ids)
+        if not lane.tasks:
+            self._drop(key)
+        return size
 
     def wait(self, request: PollRequest) -> Waiter:
         waiter = Waiter(request, asyncio.get_running_loop().create_future())
@@ -211,7 +290,8 @@ class Pending:
                 waiter = waiters.pop(0)
                 # Several idle workers share what has come, instead of the first taking all.
                 share = -(-len(lane.tasks) // (len(waiters) + 1))
-                answer = self.take(waiter.request, min(waiter.request.max or 1, max(share, 1)))
+                free = (waiter.request.max or 1) - waiter.request.prefetch
+                answer = self.take(waiter.request, min(free, max(share, 1)))
                 if answer is not None:
                     waiter.future.set_result(answer)
                 lane = self._lanes.get(key)
@@ -233,11 +313,13 @@ class Pending:
     def stats(self) -> StatsResponse:
         answer = StatsResponse(waiting_polls=self._waiting)
         for key, lane in self._lanes.items():
-            size = sum(t.ByteSize() + _TASK_OVERHEAD for t in lane.tasks)
             answer.lanes.append(
                 LaneStats(
-                    queue=key.queue, task=key.task, priority=key.priority, pending=len(lane.tasks), memory_bytes=size
+                    queue=key.queue, task=key.task, priority=key.priority, pending=len(lane.tasks),
+                    memory_bytes=lane.size,
                 )
-            )
-            answer.memory_bytes += size
+            )  # fmt: skip
+            answer.memory_bytes += lane.size
+        self._forget_executors()
+        answer.executors.extend(map(Taker.FromString, self._executors))
         return answer

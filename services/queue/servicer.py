@@ -7,28 +7,32 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-from services.core.errors import InvalidArgument
-from services.queue.link import Link
-from services.queue.pending import Pending
-from services.runtime.failpoints import reach
 from taskflow.v1 import queue_pb2 as pb
 from taskflow.v1 import queue_pb2_grpc
 from taskflow.v1.worker_pb2 import ShardEpoch
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.queue.link import Link
+from taskflow_server.queue.pending import Pending
+from taskflow_server.runtime.failpoints import reach
 
 MAX_TASKS = 1000
 MAX_WAIT_MS = 60_000
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
-    def __init__(self, pending: Pending, closing: asyncio.Event, incarnation: UUID) -> None:
+    def __init__(self, pending: Pending, closing: asyncio.Event, incarnation: UUID, memory_bytes: int) -> None:
         self._pending = pending
+        self._memory_bytes = memory_bytes
         self._closing = closing
         self._incarnation = str(incarnation)
 
     async def Poll(self, request: pb.PollRequest, context: Any) -> pb.PollResponse:
         _check(request)
+        if request.HasField("executor"):
+            self._pending.seen(request)
         answer = self._pending.take(request, request.max or 1)
-        if answer is None and request.timeout_ms and not self._closing.is_set():
+        waits = request.timeout_ms and request.prefetch < (request.max or 1)
+        if answer is None and waits and not self._closing.is_set():
             answer = await self._wait(request)
         if answer is None:
             return pb.PollResponse()
@@ -56,7 +60,8 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def Feed(self, requests: AsyncIterator[pb.FeedRequest], context: Any) -> AsyncIterator[pb.FeedResponse]:
         link = Link()
         epochs = [ShardEpoch(shard=n, epoch=s.epoch) for n, s in self._pending.shards.items()]
-        yield pb.FeedResponse(hello=pb.Hello(incarnation=self._incarnation, epochs=epochs))
+        hello = pb.Hello(incarnation=self._incarnation, epochs=epochs, memory_bytes=self._memory_bytes)
+        yield pb.FeedResponse(hello=hello)
         reader = asyncio.create_task(self._read(requests, link))
         closer = asyncio.create_task(self._close(link))
         try:
@@ -96,5 +101,7 @@ def _check(request: pb.PollRequest) -> None:
         raise InvalidArgument("tasks, queue_handlers: name at least one of either", "tasks")
     if not 0 <= request.max <= MAX_TASKS:
         raise InvalidArgument(f"max: {request.max} is not between 1 and {MAX_TASKS}", "max")
+    if not 0 <= request.prefetch <= (request.max or 1):
+        raise InvalidArgument(f"prefetch: {request.prefetch} is not between 0 and max, {request.max or 1}", "prefetch")
     if not 0 <= request.timeout_ms <= MAX_WAIT_MS:
         raise InvalidArgument(f"timeout_ms: {request.timeout_ms} is not between 0 and {MAX_WAIT_MS}", "timeout_ms")

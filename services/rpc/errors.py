@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.core import errors
-from services.runtime import logs, metrics
+from taskflow_server.core import errors
+from taskflow_server.runtime import logs, metrics
 
 log = logs.get("rpc")
 
@@ -27,6 +27,7 @@ CODES: dict[type[errors.TaskFlowFault], int] = {
     errors.FailedPrecondition: code_pb2.FAILED_PRECONDITION,
     errors.ResourceExhausted: code_pb2.RESOURCE_EXHAUSTED,
     errors.Unavailable: code_pb2.UNAVAILABLE,
+    errors.InternalFault: code_pb2.INTERNAL,
 }
 
 
@@ -57,6 +58,8 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, 
     if isinstance(error, errors.TaskFlowFault):
         answer = rpc_status.to_status(status_of(error))
         metrics.rpc_failures.labels(method, answer.code.name).inc()
+        if isinstance(error, errors.InternalFault):
+            log.error("a call failed by a fault of TaskFlow's own", method=method, exc_info=error)
         await context.abort(answer.code, answer.details, answer.trailing_metadata)
     metrics.rpc_failures.labels(method, grpc.StatusCode.INTERNAL.name).inc()
     log.error("a call failed", method=method, exc_info=error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from datetime import datetime
 from typing import Any, Final, NoReturn
@@ -13,13 +14,14 @@ import orjson
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.core.errors import InvalidArgument
-from taskflow._policy import DEFAULT_BACKOFF, Backoff
+from taskflow._policy import DEFAULT_BACKOFF, LATEST_US, OUT_OF_RANGE, Backoff
 from taskflow.v1 import jobs_pb2 as pb
+from taskflow_server.core.errors import InvalidArgument
 
 MAX_SECONDS = 10 * 366 * 86_400.0  # no duration of ours is longer than ten years
 _EXECUTOR_TIMEOUTS: Final = ("requested_timeout", "in_progress_timeout")
 MAX_WORDS, MAX_TRACE = 8192, 65_536  # characters of an error's message, and of its trace and details
+MAX_DEPTH = 500  # levels of a JSON value; the SDK has the same limit
 MAX_REQUESTER = 4096  # bytes of JSON
 MAX_LABEL = 256  # characters
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON writes it
@@ -32,15 +34,26 @@ def seconds(duration: Duration, field: str, *, least: float = 0.0) -> float:
     return value
 
 
+def patience(duration: Duration, field: str, most: float) -> float:
+    """How long a call is to wait, in seconds. InvalidArgument over `most`: a shorter wait would not be noticed."""
+    value = seconds(duration, field)
+    if value > most:
+        said = f"{field}: {value:g} s exceeds the limit of {most:g} s for one call (TASKFLOW_MAX_WAIT); wait again"
+        raise InvalidArgument(said, field, "BAD_DURATION")
+    return value
+
+
 def duration(value: float) -> Duration:
     whole = int(value)
     return Duration(seconds=whole, nanos=round((value - whole) * 1e9))
 
 
 def timestamp_us(stamp: Timestamp, field: str) -> int:
-    if not 0 < stamp.seconds < 253_402_300_800 or not 0 <= stamp.nanos < 1_000_000_000:
-        raise InvalidArgument(f"{field}: not an instant between 1970 and 9999", field, "BAD_INSTANT")
-    return stamp.seconds * 1_000_000 + stamp.nanos // 1000
+    """Microseconds since 1970 of an instant that a caller gave. InvalidArgument when it is out of range."""
+    found = stamp.seconds * 1_000_000 + stamp.nanos // 1000
+    if not 0 < found < LATEST_US or not 0 <= stamp.nanos < 1_000_000_000:
+        raise InvalidArgument(f"{field}: {OUT_OF_RANGE}", field, "BAD_INSTANT")
+    return found
 
 
 def timestamp(unix_us: int) -> Timestamp:
@@ -59,18 +72,7 @@ def stamp(instant: datetime | None) -> Timestamp | None:
 def options_to_json(serialized: bytes, field: str) -> bytes | None:
     """The JSON of a JobOptions message, checked; None when nothing is set. Most jobs of a task share theirs."""
     options = pb.JobOptions.FromString(serialized)
-    found: dict[str, Any] = {}
-    if options.HasField("timeout"):
-        found["timeout"] = seconds(options.timeout, f"{field}.timeout", least=0.001)
-    if options.HasField("heartbeat_timeout"):
-        found["heartbeat_timeout"] = seconds(options.heartbeat_timeout, f"{field}.heartbeat_timeout", least=0.1)
-    for name in _EXECUTOR_TIMEOUTS:
-        if options.HasField(name):
-            found[name] = seconds(getattr(options, name), f"{field}.{name}", least=0.1)
-    if options.HasField("backoff"):
-        found["backoff"] = _backoff_to_json(options.backoff, f"{field}.backoff")
-    if options.HasField("start_by"):
-        found["start_by"] = timestamp_us(options.start_by, f"{field}.start_by")
+    found = times_to_json(options, field)
     if options.metadata:
         found["metadata"] = dict(options.metadata)
     if options.tags:
@@ -89,16 +91,29 @@ def options_to_json(serialized: bytes, field: str) -> bytes | None:
     return text.encode() if found else None
 
 
+def times_to_json(options: pb.JobOptions, field: str) -> dict[str, Any]:
+    """Those of the options that the coordinator computes with, checked."""
+    found: dict[str, Any] = {}
+    if options.HasField("timeout"):
+        found["timeout"] = seconds(options.timeout, f"{field}.timeout", least=0.001)
+    if options.HasField("heartbeat_timeout"):
+        found["heartbeat_timeout"] = seconds(options.heartbeat_timeout, f"{field}.heartbeat_timeout", least=0.1)
+    for name in _EXECUTOR_TIMEOUTS:
+        if options.HasField(name):
+            found[name] = seconds(getattr(options, name), f"{field}.{name}", least=0.1)
+    if options.HasField("backoff"):
+        found["backoff"] = _backoff_to_json(options.backoff, f"{field}.backoff")
+    if options.HasField("start_by"):
+        found["start_by"] = timestamp_us(options.start_by, f"{field}.start_by")
+    return found
+
+
 def _requester_to_json(data: bytes, field: str) -> dict[str, Any]:
     """A JSON object that jsonb takes, too."""
     if len(data) > MAX_REQUESTER:
         raise InvalidArgument(f"{field}: {len(data)} bytes; {MAX_REQUESTER} are the most", field, "TOO_LARGE")
     why = unfit(data, pb.ENCODING_JSON)
-    try:
-        found = None if why else json.loads(data)
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # no 1e999, no half of a surrogate pair
-    except (ValueError, RecursionError) as error:
-        why = f"not JSON: {error}"
+    found = None if why else json.loads(data)
     if _NUL.search(data):
         why = "may not hold the character NUL"
     elif not why and not isinstance(found, dict):
@@ -107,6 +122,16 @@ def _requester_to_json(data: bytes, field: str) -> dict[str, Any]:
         raise InvalidArgument(f"{field}: {why}", field, "BAD_REQUESTER")
     assert isinstance(found, dict)
     return found
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        items = (item for each in level for item in (each.values() if isinstance(each, dict) else each))
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _label(label: str, field: str) -> str:
@@ -142,6 +167,8 @@ def _backoff_to_json(backoff: pb.Backoff, field: str) -> dict[str, float]:
 def options_from_json(found: dict[str, Any] | None) -> pb.JobOptions | None:
     if not found:
         return None
+    if not isinstance(found, dict):
+        raise ValueError(f"is not an object, but {found!r}"[:200])
     options = pb.JobOptions(
         metadata=found.get("metadata"),
         tags=found.get("tags"),
@@ -196,12 +223,18 @@ def error_to_json(error: pb.Error) -> bytes:
 
 
 def unfit(data: bytes, encoding: int) -> str:
-    """Why these bytes are no value of that encoding; empty when they are."""
+    """Why these bytes are no value of that encoding; empty when they are.
+
+    JSON is what any reader reads alike: numbers that a double holds (integers to 4,300 digits), whole characters, and
+    at most MAX_DEPTH levels.
+    """
     if encoding == pb.ENCODING_JSON:
         try:
             orjson.loads(data)
         except orjson.JSONDecodeError:
-            return _unfit_json(data)  # orjson refuses integers over 64 bits, which JSON allows
+            return _unfit_json(data)  # orjson refuses integers beyond a double, which JSON allows
+        if data.count(b"[") + data.count(b"{") > MAX_DEPTH:  # it may be deeper: text counts too
+            return _unfit_json(data)
     elif encoding == pb.ENCODING_TEXT:
         try:
             data.decode()
@@ -219,10 +252,23 @@ def _unfit_json(data: bytes) -> str:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        json.loads(data.decode(), parse_constant=refuse)
+        value = json.loads(data.decode(), parse_constant=refuse, parse_float=_finite)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # no half of a surrogate pair
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
-    return ""
+    return (
+        f"not JSON that can be kept: it is nested more than {MAX_DEPTH} levels deep"
+        if _is_deeper(value, MAX_DEPTH)
+        else ""
+    )
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number
 
 
 def error_from_json(found: dict[str, Any] | None) -> pb.Error | None:

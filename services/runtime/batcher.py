@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from services.runtime import logs
+from taskflow_server.runtime import logs
 
 log = logs.get("batcher")
 

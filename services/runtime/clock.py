@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 
-from services.core.ids import uuid7
+from taskflow_server.core.ids import uuid7
 
 
 class RealClock:
@@ -24,13 +24,14 @@ class RealClock:
 
 
 class SystemClock:
-    """Carries the database's time on by the machine's monotonic clock; see services.core.clock."""
+    """Carries the database's time on by the machine's monotonic clock; see taskflow_server.core.clock."""
 
     def __init__(self) -> None:
         self.real = RealClock()
         self.moved = 0.0  # seconds ahead of the real one
         self._base_us = time.time_ns() // 1000  # until the database was first asked
         self._read_at = time.monotonic()
+        self._doubt: float | None = None  # seconds by which the last reading may be wrong; None: there was none
         self._moves = asyncio.Event()
 
     def monotonic(self) -> float:
@@ -43,10 +44,22 @@ class SystemClock:
         """The database's own time: what ids are stamped with."""
         return self._base_us + int((time.monotonic() - self._read_at) * 1e6)
 
-    def set_now_us(self, database_us: int, sent_at: float) -> None:
-        """`database_us` was read by a query sent at `sent_at` (monotonic, real) and answered just now."""
-        self._read_at = (sent_at + time.monotonic()) / 2
+    def set_now_us(self, database_us: int, sent_at: float) -> float:
+        """`database_us` was read by a query sent at `sent_at` (monotonic, real) and answered just now.
+
+        By how many seconds at least the database's clock has run ahead of ours since the reading before, or, if
+        negative, behind it: 0 where the time that the two queries took explains it.
+        """
+        answered_at = time.monotonic()
+        jump = 0.0
+        if self._doubt is not None:
+            since = (database_us - self._base_us) / 1e6
+            least, most = sent_at - self._read_at - self._doubt, answered_at - self._read_at + self._doubt
+            jump = min(0.0, since - least) + max(0.0, since - most)
+        self._doubt = (answered_at - sent_at) / 2
+        self._read_at = (sent_at + answered_at) / 2
         self._base_us = database_us
+        return jump
 
     def move(self, moved_us: int) -> None:
         """To so many microseconds ahead of the real clock; never back. Sleepers see it at once."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvloop
 
-from services.runtime import logs
+from taskflow_server.runtime import logs
 
 log = logs.get("lifecycle")
 

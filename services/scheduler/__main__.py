@@ -1,17 +1,17 @@
-"""`python -m services.scheduler`: the public API, on port 9003."""
+"""`taskflow-server scheduler`: the public API, on port 9003."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack
 
-from services.rpc.server import Server
-from services.runtime import logs, metrics
-from services.runtime.clock import SystemClock
-from services.runtime.lifecycle import Background, run
-from services.runtime.settings import load
-from services.scheduler.service import start
-from services.scheduler.settings import SchedulerSettings
+from taskflow_server.rpc.server import Server
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.lifecycle import Background, run
+from taskflow_server.runtime.settings import load
+from taskflow_server.scheduler.service import start
+from taskflow_server.scheduler.settings import SchedulerSettings
 
 
 def main() -> int:

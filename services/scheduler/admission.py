@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from services.core import ids
-from services.core.errors import InvalidArgument
-from services.core.names import qualify
-from services.rpc.values import options_to_json, seconds, timestamp_us, unfit
-from services.runtime.clock import SystemClock
-from services.scheduler.settings import SchedulerSettings
-from services.store.jobs import NewJob
-from services.store.tags import words
+from taskflow._policy import MAX_KEY
 from taskflow.v1 import jobs_pb2 as pb
+from taskflow_server.core import ids
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.names import is_known, qualify
+from taskflow_server.rpc.defaults import NOTHING, Defaults
+from taskflow_server.rpc.values import options_to_json, seconds, timestamp_us, unfit
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.store.jobs import NewJob
+from taskflow_server.store.tags import words
 
 HOUR_MS = 3_600_000
-MAX_KEY = 255
+_NONE: frozenset[str] = frozenset()
 _ENCODINGS = {pb.ENCODING_JSON, pb.ENCODING_TEXT, pb.ENCODING_BYTES}
 
 
@@ -22,9 +24,14 @@ class Admission:
         self._settings = settings
         self._clock = clock
 
-    def check(self, spec: pb.JobSpec, field: str, call: int) -> NewJob:
-        """The row for `spec` (its shard still 0), or InvalidArgument. A missing id is made, and set in `spec`."""
-        queue = qualify(spec.queue, field=f"{field}.queue")
+    def check(self, spec: pb.JobSpec, field: str, call: int, own: Defaults = NOTHING) -> NewJob:
+        """The row for `spec` (its shard still 0), or InvalidArgument. A missing id is made, and set in `spec`; so is
+        what it leaves to its task, whose options are `own`.
+        """
+        unsaid = own.fill(spec) if spec.task else _NONE
+        queue = spec.queue
+        if not is_known(queue):
+            queue = qualify(queue, field=f"{field}.queue")
         task = qualify(spec.task, field=f"{field}.task") if spec.task else ""
         if not spec.id:
             spec.id = self._clock.new_id()
@@ -49,7 +56,8 @@ class Admission:
             payload = b""
         key = spec.key or None
         if key is not None and (len(key) > MAX_KEY or "\0" in key):
-            raise InvalidArgument(f"{field}.key: must have 1 to {MAX_KEY} characters, none of them NUL", f"{field}.key")
+            said = f"{field}.key: must be text of 1 to {MAX_KEY} characters, none of them NUL"
+            raise InvalidArgument(said, f"{field}.key")
         options: bytes | None = None
         found_by: tuple[str, ...] = ()
         if spec.HasField("options"):
@@ -58,7 +66,7 @@ class Admission:
         run_at = self._due(spec, field) if spec.HasField("run_at") or spec.HasField("delay") else None
         return NewJob(
             spec.id, priority, encoding, spec.retries, run_at is not None, queue, task, payload, key, run_at, options,
-            shard=0, call=call, words=found_by,
+            shard=0, call=call, words=found_by, unsaid=unsaid,
         )  # fmt: skip
 
     def _check_id(self, job_id: bytes, field: str) -> None:

@@ -12,29 +12,30 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.core.errors import InvalidArgument
-from services.core.lanes import LaneKey
-from services.core.schedules import Backfill, Firing, FiringState, backfill
-from services.core.timing import Timing
-from services.scheduler.directory import Directory
-from services.scheduler.firing import Firer
-from services.scheduler.intake import Intake
-from services.store import schedules as store
-from services.store.database import Writer
-from services.store.jobs import Stored
 from taskflow.v1 import jobs_pb2
+from taskflow_server.core.errors import FailedPrecondition, InvalidArgument
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.core.schedules import Backfill, Firing, FiringState, backfill
+from taskflow_server.core.timing import Timing
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.firing_rows import FiringRows
+from taskflow_server.scheduler.intake import Intake
+from taskflow_server.store import schedules as store
+from taskflow_server.store.database import Writer
+from taskflow_server.store.jobs import Stored
 
 TRIGGER = "backfill"
+SLICE = 50  # firings between which other calls are answered
 _TICK = timedelta(microseconds=1)
 
 Row = dict[str, Any]
 
 
 class Backfiller:
-    def __init__(self, writer: Writer, directory: Directory, firer: Firer, intake: Intake) -> None:
+    def __init__(self, writer: Writer, directory: Directory, rows: FiringRows, intake: Intake) -> None:
         self._writer = writer
         self._directory = directory
-        self._firer = firer
+        self._rows = rows
         self._intake = intake
         self._one_at_a_time = asyncio.Lock()
 
@@ -58,7 +59,7 @@ class Backfiller:
             end = _end(row, start, end)
             ledger = await store.ledger_between(conn, schedule_id, start, end)
             found = backfill(timing_of(row), start, end, map(_firing, ledger))
-            decided, specs = self._make(row, found)
+            decided, specs = await self._make(row, found)
             await self._directory.learn({LaneKey(job.queue, job.task, job.priority) for job in decided.jobs})
             tx = await store.write_backfilled(conn, decided, [_row(schedule_id, firing) for firing in found.kept])
         if decided.runs:
@@ -68,16 +69,21 @@ class Backfiller:
         )
         return decided.firings, found.existing
 
-    def _make(self, row: Row, found: Backfill) -> tuple[store.Decided, list[jobs_pb2.JobSpec]]:
-        """The jobs, or runs, of its firings."""
+    async def _make(self, row: Row, found: Backfill) -> tuple[store.Decided, list[jobs_pb2.JobSpec]]:
+        """The jobs, or runs, of its firings. Other calls are answered in between."""
         decided, specs = store.Decided(), []
         made: dict[str, Any]
-        for firing in found.fired:
+        for number, firing in enumerate(found.fired):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
             if row["workflow"] is not None:
-                decided.runs.append(self._firer.run_of(row, firing, TRIGGER))
+                decided.runs.append(self._rows.run_of(row, firing, TRIGGER))
                 made = {"run_id": decided.runs[-1].id}
             else:
-                job, spec = self._firer.job(row, firing, {"taskflow.trigger": TRIGGER})
+                job, spec = self._rows.job(row, firing, {"taskflow.trigger": TRIGGER})
+                drains = self._rows.drains(job)
+                if drains:
+                    raise FailedPrecondition(f"schedule: {drains} and accepts no new jobs; resume it", "QUEUE_DRAINING")
                 decided.jobs.append(job)
                 specs.append(spec)
                 made = {"job_id": UUID(bytes=job.id)}

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from services.core.errors import FailedPrecondition, InvalidArgument
-from services.rpc.values import seconds, stamp
-from services.runtime.clock import SystemClock
-from services.scheduler.coordinators import Coordinators
-from services.scheduler.directory import Directory
-from services.scheduler.lists import page_size
-from services.scheduler.settings import SchedulerSettings
-from services.store.database import Database
-from taskflow.v1 import cluster_pb2, cluster_pb2_grpc
+from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2
+from taskflow_server.core.errors import FailedPrecondition, InvalidArgument
+from taskflow_server.rpc.values import seconds, stamp
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.store.database import Database
 
 CLOCK_STEP_US = 5_000_000  # a third of the default lease: workers renew theirs within each step
 CLOCK_PAUSE = 0.02  # seconds of real time after a step
@@ -40,9 +41,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         self._coordinators = coordinators
         self._moved = moved  # awaited after each step of the clock
 
-    async def GetTopology(
-        self, request: cluster_pb2.GetTopologyRequest, context: Any
-    ) -> cluster_pb2.Topology:
+    async def GetTopology(self, request: cluster_pb2.GetTopologyRequest, context: Any) -> cluster_pb2.Topology:
         cluster = self._directory.cluster
         answer = cluster_pb2.Topology(clock_moved_us=int(self._clock.moved * 1e6))
         for kind in ("coordinators", "queues", "schedulers"):
@@ -56,11 +55,14 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         size = page_size(request.page_size)
         after = _worker_token(request.page_token)
         rows = await self._db.rows("list_workers", after_time=after[0], after_id=after[1], limit=size + 1)
-        running: dict[str, int] = {}
-        for job in (await self._coordinators.describe()).values():
-            running[job.worker] = running.get(job.worker, 0) + 1
+        started, requested = Counter[str](), Counter[str]()
+        jobs, overdue = await self._coordinators.describe_all()
+        for job in jobs:
+            (requested if job.state == jobs_pb2.JOB_STATE_REQUESTED else started)[job.worker] += 1
         answer = cluster_pb2.ListWorkersResponse()
         for r in rows[:size]:
+            has = requested[r["name"]]
+            beyond = min(has, max(0, started[r["name"]] + has - r["concurrency"]))
             answer.workers.add(
                 id=str(r["worker_id"]),
                 name=r["name"],
@@ -69,11 +71,14 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
                 queues=r["queues"],
                 tasks=r["tasks"],
                 concurrency=r["concurrency"],
-                running=running.get(r["name"], 0),
+                running=started[r["name"]] + has - beyond,
+                requested=beyond,
                 start_time=stamp(r["started_at"]),
-                coordinator=r["coordinator"],
+                coordinator=r["coordinators"][0],
+                coordinators=r["coordinators"],
                 sdk=r["sdk"],
                 draining=r["draining"],
+                overdue=overdue[r["worker_id"].bytes],
             )
         if len(rows) > size:
             last = rows[size - 1]

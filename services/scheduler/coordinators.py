@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 
 import grpc
 
-from services.core.errors import Unavailable
-from services.rpc.server import channel
-from services.runtime import logs
-from services.runtime.lifecycle import Background
-from services.scheduler.directory import Directory
 from taskflow.v1 import dispatch_pb2 as pb
 from taskflow.v1 import dispatch_pb2_grpc
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.rpc.server import channel
+from taskflow_server.runtime import logs
+from taskflow_server.runtime.lifecycle import Background
+from taskflow_server.scheduler.directory import Directory
 
 log = logs.get("coordinators")
 
@@ -133,6 +133,7 @@ class Coordinators:
         self._backlog = backlog
         self._links: dict[str, Link] = {}
         self._waiters: defaultdict[bytes, set[asyncio.Future[None]]] = defaultdict(set)
+        self._stopping = False
         self.runs_news = asyncio.Event()
 
     def refresh(self, tasks: Background) -> None:
@@ -165,7 +166,9 @@ class Coordinators:
                     future.set_result(None)
 
     def subscribe(self, job_id: bytes) -> asyncio.Future[None]:
-        """Done when the job is said to be final. Unsubscribe always."""
+        """Done when the job is said to be final. Unsubscribe always. Unavailable when this scheduler stops."""
+        if self._stopping:  # a wait that began now would hold up the stop for its whole grace
+            raise _stopping()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if job_id not in self._waiters:
             for link in self._links.values():
@@ -183,9 +186,10 @@ class Coordinators:
                 link.unwatch(job_id)
 
     def abandon(self) -> None:
-        """This scheduler stops: whoever waits is to ask again, and finds another or the next."""
+        """Ends all waits, and refuses further ones: this scheduler stops, and callers find another or the next."""
+        self._stopping = True
         for future in [f for futures in self._waiters.values() for f in futures if not f.done()]:
-            future.set_exception(Unavailable("this scheduler stops; ask again", "STOPPING"))
+            future.set_exception(_stopping())
 
     @property
     def awaited(self) -> list[bytes]:
@@ -223,15 +227,23 @@ class Coordinators:
         await asyncio.gather(*asked, return_exceptions=True)
 
     async def describe(self, job_ids: Sequence[bytes] = (), queue: str = "") -> dict[bytes, pb.LiveJob]:
-        """What the owners' memory knows; from those that answer."""
-        answers = await asyncio.gather(
-            *(
-                link.stub.Describe(pb.DescribeRequest(job_ids=job_ids, queue=queue), timeout=QUESTION_TIMEOUT)
-                for link in self._links.values()
-            ),
-            return_exceptions=True,
-        )
-        return {job.job_id: job for a in answers if isinstance(a, pb.DescribeResponse) for job in a.jobs}
+        """What the owners' memory knows of jobs; from those that answer."""
+        answers = await self._describe(pb.DescribeRequest(job_ids=job_ids, queue=queue))
+        return {job.job_id: job for answer in answers for job in answer.jobs}
+
+    async def describe_all(self) -> tuple[list[pb.LiveJob], Counter[bytes]]:
+        """All jobs that workers have, and by worker_id how many of its handlers are overdue."""
+        answers = await self._describe(pb.DescribeRequest())
+        overdue = Counter[bytes]()
+        for answer in answers:
+            for worker in answer.workers:  # it tells each coordinator the same
+                overdue[worker.worker_id] = max(overdue[worker.worker_id], worker.overdue)
+        return list({job.job_id: job for answer in answers for job in answer.jobs}.values()), overdue
+
+    async def _describe(self, request: pb.DescribeRequest) -> list[pb.DescribeResponse]:
+        asked = (link.stub.Describe(request, timeout=QUESTION_TIMEOUT) for link in self._links.values())
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, pb.DescribeResponse)]
 
     async def describe_queues(self) -> dict[str, pb.LiveQueue]:
         answers = await asyncio.gather(
@@ -242,3 +254,7 @@ class Coordinators:
             return_exceptions=True,
         )
         return {q.queue: q for a in answers if isinstance(a, pb.DescribeQueuesResponse) for q in a.queues}
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("this scheduler stops; ask again", "STOPPING")

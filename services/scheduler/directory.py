@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.runtime.clock import SystemClock
-from services.store.database import Database
-from services.store.lanes import KnownLanes
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.store.database import Database
+from taskflow_server.store.lanes import KnownLanes
 
 
 @dataclass(slots=True)
@@ -25,13 +25,19 @@ class Directory(KnownLanes):
         super().__init__(db)
         self._clock = clock
         self.cluster = Cluster()
+        self.draining: frozenset[str] = frozenset()  # queues that accept no new jobs
 
-    async def refresh(self) -> None:
-        """Reads shards, members and the database's clock."""
+    async def read_draining(self) -> None:
+        """A queue drains, or no longer does."""
+        self.draining = frozenset(row["name"] for row in await self._db.rows("draining_queues"))
+
+    async def refresh(self) -> float:
+        """Reads shards, members and the database's clock; by how many seconds that has jumped: see SystemClock."""
         sent_at = self._clock.real.monotonic()
         now = await self._db.rows("database_time")
-        self._clock.set_now_us(now[0]["now_us"], sent_at)
+        jump = self._clock.set_now_us(now[0]["now_us"], sent_at)
         self._clock.move(now[0]["moved_us"])
+        await self.read_draining()
         members = {m["name"]: m for m in await self._db.rows("list_members")}
         shards = await self._db.rows("list_shards")
         owned = [s for s in shards if s["owner"] in members]
@@ -42,3 +48,4 @@ class Directory(KnownLanes):
             schedulers=[m for m in members.values() if m["kind"] == "scheduler"],
             queues=[m for m in members.values() if m["kind"] == "queue" and m["name"] in fed],
         )
+        return jump

@@ -1,44 +1,44 @@
-"""Firing schedules: one scheduler leads, under a term that each of its transactions ends by reading (S1.6, M.7).
+"""Fires the schedules that are due, in bounded steps that are committed one by one (S1.6, M.7).
 
-A leader dies by its beat, as an owner of shards does (protocol B1): no clocks are compared. Whatever it was doing then
-is either committed whole — jobs, ledger rows, cursor — or not at all, and the next leader decides it.
+Whatever a leader was doing when it died is either committed whole (jobs, ledger rows, cursor) or not at all, and the
+next leader decides it. Schedules have their turns one after the other, however much one of them has to catch up; one
+that cannot be fired says so in its `error` and holds up no other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
-from types import MappingProxyType
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from services.core.errors import InvalidArgument, NotOwner, Unavailable
-from services.core.lanes import LaneKey
-from services.core.schedules import Firing, FiringState, Misfire, Overlap, Policy, ScheduleState, due
-from services.core.timing import parse_timing
-from services.rpc.values import options_from_json
-from services.runtime import logs
-from services.runtime.clock import SystemClock
-from services.runtime.failpoints import reach
-from services.scheduler.admission import Admission
-from services.scheduler.directory import Directory
-from services.scheduler.intake import Intake
-from services.scheduler.settings import SchedulerSettings
-from services.store import schedules as store
-from services.store.database import Database, Writer
-from services.store.jobs import NewJob, Stored
-from services.store.runs import NewRun, new_run
 from taskflow.v1 import jobs_pb2 as pb
+from taskflow_server.core.errors import NotOwner, Unavailable
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.runtime.readiness import Readiness
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.firing_rows import FiringRows
+from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.leading import Lead
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.store import schedules as store
+from taskflow_server.store.database import Database, Writer
+from taskflow_server.store.errors import FAULTS
+from taskflow_server.store.jobs import Stored
 
 log = logs.get("firing")
 
 CATCH_UP_PATIENCE = 5.0  # seconds that a move of the clock waits for firings
-AT_ONCE = 200  # schedules of one transaction
 LOOK = 1.0  # seconds between looks at who leads, and at most between looks at what is due
-REFUSED_AGAIN = timedelta(minutes=1)
-STANDBY_READS = 3  # good reads of an unchanged beat before a leader counts as dead
+AHEAD_LOOK = 60.0  # seconds between looks for schedules that a clock which was ahead has left asleep
+AHEAD_AT_ONCE = 1000  # of them, woken by one statement
+MAX_SAID = 500  # characters of a schedule's error
+
+Row = dict[str, Any]
 
 
 class Firer:
@@ -47,22 +47,22 @@ class Firer:
         settings: SchedulerSettings,
         db: Database,
         clock: SystemClock,
-        admission: Admission,
+        rows: FiringRows,
         directory: Directory,
         intake: Intake,
+        readiness: Readiness,
         incarnation: UUID,
     ) -> None:
         self._settings = settings
         self._db = db
         self._clock = clock
-        self._admission = admission
+        self._rows = rows
         self._directory = directory
         self._intake = intake
-        self._incarnation = incarnation
+        self._lead = Lead(settings, db, clock, incarnation)
         self._writer = Writer(settings.database_url, timeout=settings.database_timeout)
-        self._term: int | None = None  # ours, while we lead
-        self._seen: tuple[object, float, int] = (None, 0.0, 0)  # a foreign leader's beat, since when, good reads
-        self._outage = logs.Outage(log, "schedules cannot be fired")
+        self._outage = readiness.outage(log, "schedules cannot be fired")
+        self._ahead_at = 0.0  # when schedules ahead of the clock are looked for next
         self.poked = asyncio.Event()  # a schedule was made or changed, or the clock was moved
         self._begun = self._ended = 0  # passes over what is due
         self._passed = asyncio.Event()  # the next end of a pass; a new one for each
@@ -72,15 +72,14 @@ class Firer:
         while True:
             self._begun += 1
             try:
-                if self._term is None:
-                    await self._try_to_lead()
-                while self._term is not None and await self._fire(self._term):
+                if self._lead.term is None and await self._lead.try_to_lead():
+                    self._ahead_at = 0.0
+                while self._lead.term is not None and await self._step(self._lead.term):
                     pass
                 self._outage.over()
             except NotOwner:
-                log.info("another scheduler fires the schedules now")
-                self._term = None
-            except Unavailable as error:
+                self._lead.lost()
+            except FAULTS as error:
                 self._outage.failed(error)
             self._ended = self._begun
             self._passed.set()
@@ -93,22 +92,22 @@ class Firer:
         wanted = self._begun + 1
         with suppress(TimeoutError):
             async with asyncio.timeout(CATCH_UP_PATIENCE):
-                while self._term is not None and self._ended < wanted:
+                while self._lead.term is not None and self._ended < wanted:
                     await self._passed.wait()
 
+    def clock_stepped(self) -> None:
+        """Schedules that were timed by the clock as it was are looked for at once."""
+        self._ahead_at = 0.0
+        self.poked.set()
+
     async def close(self) -> None:
-        """Leaves the lead to whoever wants it."""
-        if self._term is not None:
-            with suppress(Unavailable):
-                await self._db.run(
-                    "leave_lead", role=store.ROLE, owner=self._settings.name, incarnation=self._incarnation
-                )
+        await self._lead.leave()
         await self._writer.reset()
 
     async def _pause(self) -> None:
         wait = LOOK
-        if self._term is not None:
-            with suppress(Unavailable):
+        if self._lead.term is not None:
+            with suppress(*FAULTS):
                 seconds = (await self._db.rows("next_wake"))[0]["seconds"]
                 wait = min(LOOK, seconds) if seconds is not None and seconds > 0 else LOOK
         with suppress(TimeoutError):
@@ -116,39 +115,49 @@ class Firer:
                 await self.poked.wait()
         self.poked.clear()
 
-    async def _try_to_lead(self) -> None:
-        row = (await self._db.rows("read_leader", role=store.ROLE))[0]
+    async def _step(self, term: int) -> bool:
+        """One transaction, or one for each schedule where one cannot be fired. Whether there may be more."""
+        await self._wake_ahead()
+        try:
+            return await self._fire(term)
+        except (Unavailable, NotOwner):
+            raise
+        except Exception as error:  # a row's own fault: the store makes Unavailable of all else
+            log.warning("schedules are fired one by one", why=f"{type(error).__name__}: {error}")
+        due = await self._db.rows("due_schedules", limit=self._settings.fire_schedules)
+        for row in due:
+            await self._fire_alone(term, row["id"])
+        return len(due) == self._settings.fire_schedules
+
+    async def _fire_alone(self, term: int, schedule_id: UUID) -> None:
+        try:
+            await self._fire(term, [schedule_id])
+        except (Unavailable, NotOwner):
+            raise
+        except Exception as error:  # its row cannot be read, or what it makes cannot be written
+            await store.put_off(self._db, schedule_id, self._fault(schedule_id, error), self._settings.schedule_retry)
+
+    async def _wake_ahead(self) -> None:
+        """Schedules that a clock which was ahead has left asleep are decided again, by the clock as it is."""
         now = self._clock.real.monotonic()
-        gone = row["owner"] is None or row["beat"] is None or row["incarnation"] != row["member_incarnation"]
-        if not gone:
-            beat, since, reads = self._seen
-            if beat != (row["term"], row["beat"]):
-                self._seen = ((row["term"], row["beat"]), now, 1)
-                return
-            self._seen = (beat, since, reads + 1)
-            if now - since < self._settings.leader_timeout or reads + 1 < STANDBY_READS:
-                return
-        taken = await self._db.rows(
-            "take_lead", role=store.ROLE, seen=row["term"], owner=self._settings.name, incarnation=self._incarnation
+        if now < self._ahead_at:
+            return
+        settings = self._settings
+        woken = await self._db.run(
+            "wake_schedules_ahead", seconds=settings.clock_step, retry=settings.schedule_retry, limit=AHEAD_AT_ONCE
         )
-        if taken:
-            self._term = taken[0]["term"]
-            log.info("fires the schedules from now on", term=self._term)
+        if woken:
+            log.warning("schedules were timed by a clock that was ahead; they are decided again", schedules=woken)
+        if woken < AHEAD_AT_ONCE:
+            self._ahead_at = now + AHEAD_LOOK
 
     # -- one transaction ---------------------------------------------------------------------
-    async def _fire(self, term: int) -> bool:
-        """Decides what is due, up to so many schedules. Whether there may be more."""
+    async def _fire(self, term: int, ids: list[UUID] | None = None) -> bool:
+        """Decides schedules that are due, or those of them with these ids. Whether there may be more."""
         async with self._writer.transaction() as conn:
-            rows = await store.begin(conn, AT_ONCE)
-            decided = store.Decided()
-            specs: list[pb.JobSpec] = []
-            for row in rows:
-                try:
-                    self._decide(row, decided, specs)
-                except InvalidArgument as fault:  # one that cannot be fired holds up no other
-                    log.error("a schedule's job cannot be made", schedule=str(row["id"]), why=str(fault))
-                    again = row["now"] + REFUSED_AGAIN
-                    decided.cursors.append(store.CursorRow(row["id"], row["cursor"], again, again, None))
+            rows = await store.begin(conn, self._settings.fire_schedules, ids)
+            decided, specs = store.Decided(), list[pb.JobSpec]()
+            more = await self._decide(rows, decided, specs)
             lanes = {LaneKey(job.queue, job.task, job.priority) for job in decided.jobs}
             await self._directory.learn(lanes)
             await reach("scheduler.before_firing")
@@ -161,77 +170,33 @@ class Firer:
             self._intake.runs_news()
         jobs = decided.jobs
         await self._intake.offer(list(zip(jobs, specs, strict=True)), [Stored(job.id, tx) for job in jobs])
-        return len(rows) == AT_ONCE
+        return more or len(rows) == self._settings.fire_schedules
 
-    def _decide(self, row: dict[str, Any], decided: store.Decided, specs: list[pb.JobSpec]) -> None:
-        state = ScheduleState(
-            timing=parse_timing(
-                cron=row["cron"], at=row["at"], time_zone=row["time_zone"], start=row["start_at"], end=row["end_at"]
-            ),
-            cursor=row["cursor"],
-            unfinished=row["unfinished"],
-            queued=row["queued"],
-            oldest_queued=row["oldest_queued"],
-        )
-        late = timedelta(seconds=self._settings.misfire_after)
-        found = due(state, row["now"], Policy(Misfire(row["misfire"]), Overlap(row["overlap"]), late))
-        last_at: datetime | None = None
-        made: list[tuple[NewJob, pb.JobSpec]] = []
-        runs: list[NewRun] = []
-        firings = []
-        for firing in (*((found.dequeued,) if found.dequeued else ()), *found.rows):
-            job_id = run_id = None
-            if firing.state is FiringState.FIRED:
-                last_at = row["now"]
-                if row["workflow"] is not None:
-                    runs.append(self.run_of(row, firing))
-                    run_id = runs[-1].id
-                else:
-                    made.append(self.job(row, firing))
-                    job_id = UUID(bytes=made[-1][0].id)
-            firings.append(
-                store.FiringRow(
-                    row["id"], firing.instant, firing.first, firing.count, firing.state, firing.reason, job_id, run_id
-                )
-            )
-        decided.runs += runs
-        decided.jobs += [job for job, _ in made]
-        specs += [spec for _, spec in made]
-        decided.firings += firings
-        if found.cancel_unfinished:
-            decided.replaced += row["jobs"] or []
-            decided.replaced_runs += row["runs"] or []
-        decided.cursors.append(store.CursorRow(row["id"], found.cursor, found.next_at, found.wake_at, last_at))
+    async def _decide(self, rows: list[Row], decided: store.Decided, specs: list[pb.JobSpec]) -> bool:
+        """Each in its turn, until the transaction is full; those that are left stay due, and come first next time.
+        Calls are answered in between.
+        """
+        more = False
+        for number, row in enumerate(rows):
+            room = self._settings.fire_batch - len(decided.firings)
+            if room <= 0:
+                return True
+            try:
+                if self._rows.decide(row, decided, specs, min(room, self._settings.fire_step)).more:
+                    # Behind all that were due before now, and in the order of this round: equal times are no order.
+                    wake_at = row["now"] + timedelta(microseconds=number)
+                    decided.cursors[-1] = decided.cursors[-1]._replace(wake_at=wake_at)
+                    more = True
+            except Exception as error:  # whatever its row, its task's or its workflow's holds
+                again = row["now"] + timedelta(seconds=self._settings.schedule_retry)
+                said = self._fault(row["id"], error)
+                decided.cursors.append(store.CursorRow(row["id"], row["cursor"], row["next_at"], again, None, said))
+            await asyncio.sleep(0)
+        return more
 
-    def run_of(self, row: dict[str, Any], firing: Firing, trigger: str = "schedule") -> NewRun:
-        """The run of a firing: of its workflow's latest version."""
-        if row["version"] is None:
-            raise InvalidArgument(f"there is no workflow {row['workflow']!r} any more", "schedule.workflow")
-        metadata = {**row["metadata"], "taskflow.instant": firing.instant.isoformat()}
-        return new_run(
-            self._clock.new_id(), row["workflow"], row["version"], (row["payload"] or b"null").decode(), metadata,
-            trigger=trigger, schedule_id=row["id"],
-        )  # fmt: skip
-
-    def job(
-        self, row: dict[str, Any], firing: Firing, metadata: Mapping[str, str] = MappingProxyType({})
-    ) -> tuple[NewJob, pb.JobSpec]:
-        """The job of a firing: as its task's row says, or for a handler of the task's name in the queue `default`."""
-        spec = pb.JobSpec(
-            queue=row["queue"] or "default",
-            task=row["target"] or row["task"],
-            payload=row["payload"] or b"",
-            encoding=row["encoding"],
-            retries=row["retries"] or 0,
-            priority=5 if row["priority"] is None else row["priority"],
-        )
-        options = options_from_json(row["options"])
-        if options is not None:
-            spec.options.CopyFrom(options)
-        if row["task_id"] is not None:
-            spec.options.task_id = str(row["task_id"])
-        spec.options.metadata.update(row["metadata"])
-        spec.options.metadata.update(metadata)
-        spec.options.metadata["taskflow.schedule"] = str(row["id"])
-        spec.options.metadata["taskflow.instant"] = firing.instant.isoformat()
-        return self._admission.check(spec, "schedule", 0), spec
+    def _fault(self, schedule_id: UUID, error: Exception) -> str:
+        said = (str(error).splitlines() or [""])[0].replace("\0", "")
+        said = f"cannot be fired: {type(error).__name__}: {said}"[:MAX_SAID]
+        log.error("a schedule cannot be fired", schedule=str(schedule_id), why=said)
+        metrics.schedule_faults.inc()
+        return said

@@ -6,29 +6,32 @@ import asyncio
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from services.core.errors import InvalidArgument, TaskFlowFault, Unavailable
-from services.core.ids import show
-from services.core.lanes import LaneKey
-from services.runtime import logs, metrics
-from services.runtime.batcher import Batcher
-from services.runtime.clock import SystemClock
-from services.runtime.failpoints import reach
-from services.scheduler.admission import Admission
-from services.scheduler.coordinators import Coordinators
-from services.scheduler.directory import Directory
-from services.scheduler.settings import SchedulerSettings
-from services.store.database import Writer
-from services.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.dispatch_pb2 import LaneJobs
+from taskflow_server.core.errors import FailedPrecondition, InvalidArgument, TaskFlowFault, Unavailable
+from taskflow_server.core.ids import show
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.batcher import Batcher
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.runtime.readiness import Readiness
+from taskflow_server.scheduler.admission import Admission
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.handlers import Handlers
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.store.database import Writer
+from taskflow_server.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
 
 log = logs.get("intake")
 
 OFFER_BYTES = 1 << 20  # a group of offered jobs stays well below the message limit, once another job is added
 
 Item = tuple[NewJob, pb.JobSpec]
+Store = Callable[[Writer, Sequence[NewJob]], Awaitable[Sequence[Result]]]
 
 
 class Intake:
@@ -39,8 +42,13 @@ class Intake:
         admission: Admission,
         directory: Directory,
         coordinators: Coordinators,
+        readiness: Readiness,
+        handlers: Handlers,
     ) -> None:
         self._settings = settings
+        self._handlers = handlers
+        # Nothing here tries again by itself: callers do, who may stay away from a scheduler that is not ready.
+        self._outage = readiness.outage(log, "jobs cannot be stored", lasts=settings.unready_for)
         self._admission = admission
         self._directory = directory
         self._coordinators = coordinators
@@ -61,22 +69,36 @@ class Intake:
         await self._plain.reset()
         await self._keyed.reset()
 
-    async def create(self, specs: Sequence[pb.JobSpec], field: str, *, partial: bool) -> list[Result]:
-        """Stores jobs; a result for each. `field` is their path in the request.
+    async def create(
+        self, specs: Sequence[pb.JobSpec], field: str, *, partial: bool
+    ) -> tuple[list[Result], set[LaneKey]]:
+        """Stores jobs: a result for each, and the lanes of those accepted. `field` is their path in the request.
 
         Without `partial` all are stored or none, and the first fault is raised.
         """
         call = 0 if partial or len(specs) == 1 else next(self._calls)
+        tasks = {spec.task for spec in specs}
+        if any(task and not self._handlers.known(task) for task in tasks):
+            await self._handlers.look()
+        own = {task: self._handlers.of(task) for task in tasks}
+        same = own[next(iter(own))] if len(own) == 1 else None  # of thousands, all of one task or none
+        before, _, after = field.partition("{}")
+        numbered = field != before
+        draining = self._directory.draining
         checked: list[NewJob | TaskFlowFault] = []
         for number, spec in enumerate(specs):
+            place = f"{before}{number}{after}" if numbered else field
             try:
-                checked.append(self._admission.check(spec, field.format(number), call))
-            except InvalidArgument as fault:
+                job = self._admission.check(spec, place, call, same or own[spec.task])
+                if job.queue in draining:
+                    raise _draining(job, place)
+                checked.append(job)
+            except (InvalidArgument, FailedPrecondition) as fault:
                 self._tell(spec, fault)
                 if not partial:
                     raise
                 checked.append(fault)
-        lanes = {LaneKey(j.queue, j.task, j.priority) for j in checked if isinstance(j, NewJob)}
+        lanes = {LaneKey(*key) for key in {(j.queue, j.task, j.priority) for j in checked if isinstance(j, NewJob)}}
         if not all(map(self._directory.known, lanes)):
             await self._directory.learn(lanes)
         results = await self._store(checked, specs, whole=call > 0)
@@ -84,13 +106,14 @@ class Intake:
             for result in results:
                 if isinstance(result, TaskFlowFault):
                     raise result
-        return results
+        return results, lanes
 
-    def _tell(self, spec: pb.JobSpec, fault: InvalidArgument) -> None:
+    def _tell(self, spec: pb.JobSpec, fault: InvalidArgument | FailedPrecondition) -> None:
         """A line for whoever looks after the scheduler; what is wrong, in words, is the caller's to know."""
         if self._lines.wanted(logging.INFO):
             facts = {"job": show(spec.id)} if len(spec.id) == 16 else {}
-            self._lines.say(logging.INFO, "a job was refused", **facts, field=fault.field, reason=fault.reason)
+            field = fault.field if isinstance(fault, InvalidArgument) else "queue"
+            self._lines.say(logging.INFO, "a job was refused", **facts, field=field, reason=fault.reason)
 
     async def _store(
         self, checked: Sequence[NewJob | TaskFlowFault], specs: Sequence[pb.JobSpec], *, whole: bool
@@ -115,12 +138,20 @@ class Intake:
         return batches.submit(items)
 
     async def _flush_plain(self, items: list[Item]) -> Sequence[Result]:
-        with metrics.commit_seconds.labels("jobs").time():
-            return await store_jobs(self._plain, [job for job, _ in items])
+        return await self._flush("jobs", store_jobs, self._plain, items)
 
     async def _flush_keyed(self, items: list[Item]) -> Sequence[Result]:
-        with metrics.commit_seconds.labels("keyed_jobs").time():
-            return await store_keyed(self._keyed, [job for job, _ in items])
+        return await self._flush("keyed_jobs", store_keyed, self._keyed, items)
+
+    async def _flush(self, what: str, store: Store, writer: Writer, items: list[Item]) -> Sequence[Result]:
+        try:
+            with metrics.commit_seconds.labels(what).time():
+                results = await store(writer, [job for job, _ in items])
+        except Unavailable as error:
+            self._outage.failed(error)
+            raise
+        self._outage.over()
+        return results
 
     async def offer(self, items: list[Item], results: Sequence[Result]) -> None:
         """Tells the owners, without waiting: a hint that saves them a read."""
@@ -146,6 +177,10 @@ class Intake:
         """Tells the owners that runs have something to hear: a hint, too."""
         self._coordinators.runs_news.set()
 
+
+def _draining(job: NewJob, field: str) -> FailedPrecondition:
+    said = f"{field}.queue: {job.queue!r} drains and accepts no new jobs; resume it, or use another queue"
+    return FailedPrecondition(said, "QUEUE_DRAINING")
 
 
 def _weigh(item: Item) -> int:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
-from services.core import ids
-from services.core.errors import FailedPrecondition, InvalidArgument, TaskFlowFault
-from services.rpc.errors import CODES
-from services.rpc.streams import until_closing
-from services.rpc.values import seconds, stamp
-from services.runtime import metrics
-from services.scheduler.coordinators import Coordinators
-from services.scheduler.intake import Intake
-from services.scheduler.lists import Lists, page_size
-from services.scheduler.reading import Reading
-from services.scheduler.settings import SchedulerSettings
-from services.store import jobs as store
-from services.store.database import Database
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1 import jobs_pb2_grpc
+from taskflow_server.core import ids
+from taskflow_server.core.errors import FailedPrecondition, InvalidArgument, TaskFlowFault
+from taskflow_server.rpc.callers import actor_of
+from taskflow_server.rpc.errors import CODES
+from taskflow_server.rpc.streams import until_closing
+from taskflow_server.rpc.values import patience, stamp
+from taskflow_server.runtime import metrics
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.lists import Lists, page_size
+from taskflow_server.scheduler.reading import Reading
+from taskflow_server.scheduler.serving import Serving
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.unserved import add_warnings
+from taskflow_server.scheduler.waits import Waits
+from taskflow_server.store import jobs as store
+from taskflow_server.store.database import Database
 
-MAX_AWAIT = 300.0
+DEFAULT_WAIT = 60.0  # seconds
 
 
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
@@ -35,6 +40,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         reading: Reading,
         lists: Lists,
         coordinators: Coordinators,
+        serving: Serving,
         closing: asyncio.Event,
     ) -> None:
         self._settings = settings
@@ -43,11 +49,12 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self._reading = reading
         self._lists = lists
         self._coordinators = coordinators
+        self._serving = serving
         self._closing = closing
         self._streamed = metrics.rpc_seconds.labels("/taskflow.v1.JobService/StreamCreateJobs")
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Any) -> pb.Job:
-        result = (await self._intake.create([request.job], "job", partial=False))[0]
+        (result,), _ = await self._intake.create([request.job], "job", partial=False)
         assert not isinstance(result, TaskFlowFault)
         return await self._reading.job(result.id)
 
@@ -58,16 +65,20 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
                 " (TASKFLOW_MAX_BATCH); send more calls",
                 "jobs",
             )
-        results = await self._intake.create(request.jobs, "jobs[{}]", partial=request.allow_partial)
+        results, stored_in = await self._intake.create(request.jobs, "jobs[{}]", partial=request.allow_partial)
         answer = pb.CreateJobsResponse()
-        for index, (spec, result) in enumerate(zip(request.jobs, results, strict=True)):
+        answer.ids.extend([
+            spec.id if isinstance(result, TaskFlowFault) else result.id
+            for spec, result in zip(request.jobs, results, strict=True)
+        ])  # fmt: skip
+        for index, result in enumerate(results):
             if isinstance(result, TaskFlowFault):
                 answer.errors.append(_item_error(index, result))
-                answer.ids.append(spec.id)
-                continue
-            answer.ids.append(result.id)
-            if not result.tx and result.id != spec.id:
+            elif not result.tx and result.id != request.jobs[index].id:
                 answer.existing.append(index)
+        warnings = await self._serving.warnings((lane.queue, lane.task) for lane in stored_in)
+        if warnings:
+            add_warnings(answer, request.jobs, results, warnings, stored_in)
         return answer
 
     async def StreamCreateJobs(
@@ -87,15 +98,27 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         return await self._lists.page(request)
 
     async def AwaitJob(self, request: pb.AwaitJobRequest, context: Any) -> pb.Job:
-        timeout = seconds(request.timeout, "timeout") if request.HasField("timeout") else 60.0
-        return await self._reading.await_final(ids.parse(request.id, field="id"), min(timeout, MAX_AWAIT))
+        job_id = ids.parse(request.id, field="id")
+        timeout = DEFAULT_WAIT
+        if request.HasField("timeout"):
+            timeout = patience(request.timeout, "timeout", self._settings.max_wait)
+        return await self._reading.await_final(job_id, timeout)
+
+    async def StreamAwaitJobs(
+        self, requests: AsyncIterator[pb.StreamAwaitJobsRequest], context: Any
+    ) -> AsyncIterator[pb.StreamAwaitJobsResponse]:
+        waits = Waits(self._db, self._coordinators, self._serving, self._settings.max_stream_waits)
+        async with aclosing(waits.answers(until_closing(requests, self._closing))) as answers:
+            async for answer in answers:
+                yield answer
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
         job_id = ids.parse(request.id, field="id")
         await self._reading.row(job_id)
         reason = request.reason.replace("\0", "")[:1000]
+        actor = actor_of(request.actor, context)
         async with self._reading.watching(job_id) as final:
-            if not await self._db.rows("request_cancel", id=UUID(bytes=job_id), reason=reason):
+            if not await self._db.rows("request_cancel", id=UUID(bytes=job_id), reason=reason, actor=actor):
                 raise FailedPrecondition(f"job {request.id} is finished; nothing is left to cancel", "JOB_FINISHED")
             await self._coordinators.wake(None, job_id)
             return pb.CancelJobResponse(job=await self._reading.cancelled(job_id, final))
@@ -103,7 +126,13 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     async def RetryJob(self, request: pb.RetryJobRequest, context: Any) -> pb.Job:
         job_id = ids.parse(request.id, field="id")
         await self._reading.row(job_id)
-        if not await store.retry_by_hand(self._db, job_id):
+        for row in await self._db.rows("run_of_job", id=UUID(bytes=job_id)):
+            raise FailedPrecondition(
+                f"job {request.id} is of the run {row['run_id']}, which would not go on by it; retry the run instead: "
+                f"taskflow workflow retry {row['run_id']}",
+                "JOB_OF_A_RUN",
+            )
+        if not await store.retry_by_hand(self._db, job_id, actor_of(request.actor, context)):
             raise FailedPrecondition(
                 f"job {request.id} is not finished; only a succeeded, failed or cancelled job is retried by hand",
                 "JOB_NOT_FINISHED",

@@ -1,4 +1,4 @@
-"""Lists of jobs, newest first, without a scan of history (protocol.md, part D).
+"""Lists of jobs, newest first, without a scan of history (docs/protocol.md, part D).
 
 A source proposes ids in falling order: the small tables, the marks and partial indexes for what they know, else the
 list of a queue's lanes. Whatever it proposes, `matching_jobs` decides by the facts, and the owners' memory has the last
@@ -8,23 +8,24 @@ word on what is handed out.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from services.core import ids
-from services.core.errors import InvalidArgument
-from services.core.names import qualify
-from services.rpc.values import timestamp_us
-from services.runtime.clock import SystemClock
-from services.scheduler import resources
-from services.scheduler.coordinators import Coordinators
-from services.store import jobs as store
-from services.store.database import Database
-from services.store.tags import words
 from taskflow._policy import JobState
 from taskflow.v1 import jobs_pb2 as pb
+from taskflow.v1.dispatch_pb2 import LiveJob
+from taskflow_server.core import ids
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.names import qualify
+from taskflow_server.rpc.values import seconds, timestamp_us
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler import resources
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.store import jobs as store
+from taskflow_server.store.database import Database
+from taskflow_server.store.tags import words
 
 LIST_BYTES = 1024  # of a payload or a result in a list
 DAYS = 7  # without `create_after`, a list of what is over goes back so far
@@ -50,6 +51,13 @@ class Wish:
     tags: tuple[str, ...]
     metadata: dict[str, str]
     error: str
+    worker: str
+    running_us: int  # running for longer than this; -1: no matter
+
+    @property
+    def live(self) -> bool:
+        """Only the owners' memory knows."""
+        return bool(self.worker) or self.running_us >= 0
 
 
 class Lists:
@@ -75,7 +83,10 @@ class Lists:
         return pb.ListJobsResponse(jobs=found, next_page_token=ids.show(before) if more else "")
 
     def _wish(self, request: pb.ListJobsRequest) -> Wish:
-        states = frozenset(_state(s) for s in request.states) or (_UNSUCCESSFUL if request.error else frozenset())
+        states = frozenset(_state(s) for s in request.states) or _implied(request)
+        if (request.worker or request.HasField("running_longer_than")) and not states <= _LIVE:
+            field = "worker" if request.worker else "running_longer_than"
+            raise InvalidArgument(f"states: {field} is known of requested and running jobs only", "states")
         waits = states and states <= _LIVE | _DEFERRED | {JobState.READY}
         after = 0 if waits else self._clock.real_now_us() - DAYS * _DAY_US
         if request.HasField("create_after"):
@@ -92,6 +103,10 @@ class Lists:
             tags=tuple(request.tags),
             metadata=dict(request.metadata),
             error=request.error,
+            worker=request.worker,
+            running_us=int(seconds(request.running_longer_than, "running_longer_than") * 1e6)
+            if request.HasField("running_longer_than")
+            else -1,
         )
 
     # -- candidates --------------------------------------------------------------------------
@@ -137,7 +152,7 @@ class Lists:
     async def _handed_out(self, wish: Wish) -> list[bytes]:
         """Jobs that are handed out are known to their owners alone."""
         live = await self._coordinators.describe(queue=wish.queue)
-        return [i for i, job in live.items() if JobState(job.state) in wish.states]
+        return [i for i, job in live.items() if JobState(job.state) in wish.states and _fits(wish, job)]
 
     # -- the decision ------------------------------------------------------------------------
     async def _matching(self, wish: Wish, candidates: list[bytes], most: int) -> list[pb.Job]:
@@ -154,21 +169,24 @@ class Lists:
         kept = [i for i in candidates if i in matching]
         found: list[pb.Job] = []
         for start in range(0, len(kept), most):
-            jobs = await self._overlaid(kept[start : start + most])
+            part = kept[start : start + most]
+            live = await self._coordinators.describe(part)
+            if wish.live:
+                part = [i for i in part if i in live and _fits(wish, live[i])]
+            jobs = await self._overlaid(part, live)
             found += [job for job in jobs if not wish.states or JobState(job.state) in wish.states]
             if len(found) >= most:
                 break
         return found[:most]
 
-    async def _overlaid(self, page: list[bytes]) -> list[pb.Job]:
-        live = await self._coordinators.describe(page)
+    async def _overlaid(self, page: list[bytes], live: Mapping[bytes, LiveJob]) -> list[pb.Job]:
         rows = await store.get_jobs(self._db, page)
         return [resources.job(rows[i], live.get(i), most=LIST_BYTES) for i in page if i in rows]
 
 
-def page_size(asked: int, default: int = 100, most: int = 1000) -> int:
+def page_size(asked: int, default: int = 100, most: int = 1000, *, field: str = "page_size") -> int:
     if not 0 <= asked <= most:
-        raise InvalidArgument(f"page_size: {asked} is not between 1 and {most}", "page_size")
+        raise InvalidArgument(f"{field}: {asked} is not between 1 and {most}", field)
     return asked or default
 
 
@@ -184,6 +202,21 @@ def _of(found: list[bytes], after: bytes) -> Source:
 def _first_id(us: int) -> bytes:
     """No UUIDv7 of that instant is smaller."""
     return (max(us, 0) // 1000 << 80).to_bytes(16, "big")
+
+
+def _implied(request: pb.ListJobsRequest) -> frozenset[JobState]:
+    """The states that are meant where none is given; none: all."""
+    if request.HasField("running_longer_than"):
+        return frozenset({JobState.RUNNING})
+    if request.worker:
+        return _LIVE
+    return _UNSUCCESSFUL if request.error else frozenset()
+
+
+def _fits(wish: Wish, job: LiveJob) -> bool:
+    if wish.worker not in ("", job.worker):
+        return False
+    return wish.running_us < 0 or (JobState(job.state) is JobState.RUNNING and job.running_us > wish.running_us)
 
 
 def _state(number: int) -> JobState:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from services.core.errors import AlreadyExists, InvalidArgument, NotFound
-from services.core.names import qualify
-from services.rpc.values import stamp
-from services.store.database import Database
 from taskflow.v1 import cluster_pb2 as pb
 from taskflow.v1 import cluster_pb2_grpc
+from taskflow_server.core.errors import AlreadyExists, InvalidArgument, NotFound
+from taskflow_server.core.names import qualify
+from taskflow_server.rpc.values import stamp
+from taskflow_server.store.database import Database
 
 MAX_URL = 2_000  # characters
 
@@ -36,7 +36,10 @@ class NamespaceServicer(cluster_pb2_grpc.NamespaceServiceServicer):
 
 
 def _checked(namespace: pb.Namespace) -> dict[str, str | None]:
-    from services.core.workflow.models import BASE_URL, PATTERNS  # of documents: see services.core.workflow
+    from taskflow_server.core.workflow.models import (  # of documents: see taskflow_server.core.workflow
+        BASE_URL,
+        PATTERNS,
+    )
 
     name, url = namespace.name, namespace.app_url
     qualify(f"{name}/x", field="namespace.name")

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from services.core.errors import InvalidArgument, NotFound
-from services.core.names import bare, namespace_of, qualify
-from services.rpc.values import duration, stamp
-from services.runtime.clock import SystemClock
-from services.scheduler.coordinators import Coordinators
-from services.scheduler.lists import page_size
-from services.store.database import Database
-from services.store.times import to_us
 from taskflow.v1 import queues_pb2 as pb
 from taskflow.v1 import queues_pb2_grpc
 from taskflow.v1.dispatch_pb2 import LiveQueue
+from taskflow_server.core.errors import InvalidArgument, NotFound
+from taskflow_server.core.names import bare, namespace_of, qualify
+from taskflow_server.rpc.values import duration, stamp
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.backlogs import MOST, Backlogs
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.depths import WaitingTask
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.serving import Serving
+from taskflow_server.store.database import Database
+from taskflow_server.store.times import to_us
 
-READY_CAP = 10_000
+MOST_WARNINGS = 20  # of one queue
+READY_CAP = 10_000  # up to here the count is exact
 COUNTED_SECONDS = 3600.0  # how far back `finished` goes
 
 
 class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
-    def __init__(self, db: Database, coordinators: Coordinators, clock: SystemClock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        directory: Directory,
+        coordinators: Coordinators,
+        backlogs: Backlogs,
+        clock: SystemClock,
+        serving: Serving,
+    ) -> None:
         self._db = db
+        self._directory = directory
+        self._serving = serving
         self._coordinators = coordinators
+        self._backlogs = backlogs
         self._clock = clock
 
     async def ListQueues(self, request: pb.ListQueuesRequest, context: Any) -> pb.ListQueuesResponse:
@@ -36,25 +53,44 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         return pb.ListQueuesResponse(queues=queues[:size], next_page_token=token)
 
     async def GetQueue(self, request: pb.GetQueueRequest, context: Any) -> pb.Queue:
-        found = await self._read(after="", names=[qualify(request.name, field="name")], limit=1)
+        name = qualify(request.name, field="name")
+        found = await self._read(after="", names=[name], limit=1)
         if not found:
             raise _not_found(request.name)
+        tasks = await self._db.rows("waiting_tasks_of_queue", queue=name, limit=MOST_WARNINGS)
+        warnings = await self._serving.warnings((name, row["task"]) for row in tasks)
+        found[0].warnings.extend(warnings[lane] for lane in sorted(warnings))
         return found[0]
 
     async def page(self, after: str, limit: int) -> list[pb.Queue]:
         """`limit` queues by their stored names, from beyond one on."""
         return await self._read(after=after, names=[], limit=limit)
 
+    async def waiting_tasks(self, queues: Sequence[str], limit: int) -> list[WaitingTask]:
+        """The tasks of these queues (stored names) whose oldest ready jobs wait longest."""
+        now = self._clock.now_us()
+        rows = await self._db.rows("oldest_of_tasks", queues=list(queues), limit=limit)
+        found = []
+        for row in rows:
+            since = to_us(row["oldest"]) or 0
+            age = max(0.0, (now - since) / 1e6)
+            found.append(WaitingTask(row["queue"], row["task"], since, age, row["registered"]))
+        return found
+
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Any) -> pb.Queue:
-        return await self._pause(request.name, paused=True)
+        return await self._switch("pause_queue", request.name)
 
     async def ResumeQueue(self, request: pb.ResumeQueueRequest, context: Any) -> pb.Queue:
-        return await self._pause(request.name, paused=False)
+        return await self._switch("resume_queue", request.name)
 
-    async def _pause(self, name: str, *, paused: bool) -> pb.Queue:
+    async def DrainQueue(self, request: pb.DrainQueueRequest, context: Any) -> pb.Queue:
+        return await self._switch("drain_queue", request.name)
+
+    async def _switch(self, query: str, name: str) -> pb.Queue:
         stored = qualify(name, field="name")
-        if not await self._db.run("pause_queue", name=stored, paused=paused):
+        if not await self._db.run(query, name=stored):
             raise _not_found(name)
+        await self._directory.read_draining()  # other schedulers read it with the topology
         await self._coordinators.wake_queues()
         return (await self._read(after="", names=[stored], limit=1))[0]
 
@@ -62,28 +98,39 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         rows = await self._db.rows("list_queues", after=after, names=names, limit=limit)
         ready = {
             r["name"]: r
-            for r in await self._db.rows(
-                "ready_of_queues", names=[r["name"] for r in rows], cap=READY_CAP + 1
-            )
+            for r in await self._db.rows("ready_of_queues", names=[r["name"] for r in rows], cap=READY_CAP + 1)
         }
         live = await self._coordinators.describe_queues()
-        queues = {row["name"]: self._queue(row, ready.get(row["name"]), live.get(row["name"])) for row in rows}
+        long = await self._backlogs.count(name for name, r in ready.items() if r["ready"] > READY_CAP)
+        queues = {
+            row["name"]: self._queue(row, ready.get(row["name"]), live.get(row["name"]), long.get(row["name"]))
+            for row in rows
+        }
         for count in await self._db.rows("counts_since", queues=list(queues), seconds=COUNTED_SECONDS):
             queues[count["queue"]].finished.add(outcome=count["outcome"], count=count["n"])
         return list(queues.values())
 
-    def _queue(self, row: dict[str, Any], ready: dict[str, Any] | None, live: LiveQueue | None) -> pb.Queue:
+    def _queue(
+        self, row: dict[str, Any], ready: dict[str, Any] | None, live: LiveQueue | None, backlog: int | None
+    ) -> pb.Queue:
+        """`backlog`: about how many wait, where the exact count has reached its end."""
         handed_out = live.handed_out if live else row["leased"]
+        requested = live.prefetched if live else 0
         # What is handed out and has no lease row yet stands beyond the marks like what is ready.
-        waiting = max(0, (ready["ready"] if ready else 0) - max(0, handed_out - row["leased"]))
+        counted = max(ready["ready"] if ready else 0, backlog or 0)
+        waiting = max(0, counted - max(0, handed_out - row["leased"]))
+        estimated = backlog is not None and waiting > READY_CAP
         queue = pb.Queue(
             name=bare(row["name"]),
             namespace=namespace_of(row["name"]),
-            ready=min(waiting, READY_CAP),
-            ready_capped=waiting > READY_CAP,
+            ready=waiting if estimated else min(waiting, READY_CAP),
+            ready_estimated=estimated,
+            ready_capped=counted >= MOST if estimated else waiting > READY_CAP,
             paused=row["paused"],
+            draining=row["draining"],
             scheduled=row["scheduled"],
-            running=handed_out,
+            running=handed_out - requested,
+            requested=requested,
             workers=live.workers if live else 0,
             memory_bytes=live.memory_bytes if live else 0,
             create_time=stamp(row["created_at"]),

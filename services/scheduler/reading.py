@@ -8,24 +8,27 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
-from services.core import ids
-from services.core.errors import NotFound
-from services.core.names import DEFAULT_NAMESPACE
-from services.runtime.batcher import Batcher
-from services.scheduler import resources
-from services.scheduler.coordinators import Coordinators
-from services.store import jobs as store
-from services.store.database import Database
 from taskflow._policy import JobState
 from taskflow.v1 import jobs_pb2 as pb
+from taskflow_server.core import ids
+from taskflow_server.core.errors import NotFound
+from taskflow_server.core.names import DEFAULT_NAMESPACE
+from taskflow_server.runtime.batcher import Batcher
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.scheduler import resources
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.serving import Serving
+from taskflow_server.store import jobs as store
+from taskflow_server.store.database import Database
 
 CANCEL_PATIENCE = 2.0  # seconds that a cancel waits for the owner of a job that waits
 _WAITING = {JobState.SCHEDULED, JobState.READY, JobState.RETRYING}
 
 
 class Reading:
-    def __init__(self, db: Database, coordinators: Coordinators) -> None:
+    def __init__(self, db: Database, coordinators: Coordinators, serving: Serving) -> None:
         self._db = db
+        self._serving = serving
         self._coordinators = coordinators
         self._rows: Batcher[bytes, dict[str, Any] | None] = Batcher(self._read_rows, limit=500)
 
@@ -46,7 +49,9 @@ class Reading:
             live = (await self._coordinators.describe([job_id])).get(job_id)
             if live is None:
                 row = await self.row(job_id)  # it may have ended between the two
-        return resources.job(row, live)
+        found = resources.job(row, live)
+        await self._serving.warn([(found, (row["queue"], row["task"]))])
+        return found
 
     async def keyed(self, key: str) -> bytes:
         """The id of the job with this idempotency key."""
@@ -68,6 +73,7 @@ class Reading:
 
     async def await_final(self, job_id: bytes, timeout: float) -> pb.Job:
         """Subscribes first, then reads, then waits (protocol C1)."""
+        await reach("scheduler.await")
         async with self.watching(job_id) as final:
             if not resources.is_final(await self.row(job_id)):
                 with suppress(TimeoutError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.core import ids
-from services.core.names import bare, namespace_of
-from services.rpc.values import error_from_json, options_from_json, stamp
 from taskflow._policy import Deferral, JobState, Outcome
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.dispatch_pb2 import LiveJob
+from taskflow_server.core import ids
+from taskflow_server.core.names import bare, namespace_of
+from taskflow_server.rpc.values import error_from_json, options_from_json, stamp
 
 Row = dict[str, Any]
 
@@ -25,7 +25,7 @@ _FINAL = {
 
 
 def state_of(row: Row, live: LiveJob | None) -> JobState:
-    """The derived state: lease, then `deferred`, then the last attempt (architecture.md, State)."""
+    """The derived state: lease, then `deferred`, then the last attempt (docs/architecture.md, State)."""
     if live is not None and not (row["final"] and not row["waits"] and not row["leased"]):
         return JobState(live.state)
     if row["leased"]:
@@ -37,6 +37,14 @@ def state_of(row: Row, live: LiveJob | None) -> JobState:
     if row["final"]:
         return _FINAL[Outcome(row["outcome"])]
     return JobState.READY
+
+
+def shown_options(stored: Any) -> pb.JobOptions | None:
+    """None where they cannot be read, so that no list breaks at one row: its job has failed for that, and says so."""
+    try:
+        return options_from_json(stored)
+    except Exception:
+        return None
 
 
 def is_final(row: Row) -> bool:
@@ -57,7 +65,7 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
         encoding=row["encoding"],
         priority=row["priority"],
         retries=row["retries"],
-        options=options_from_json(row["options"]),
+        options=shown_options(row["options"]),
         key=row["key"] or "",
         attempt=_executions(row),
         create_time=stamp(row["created_at"]),

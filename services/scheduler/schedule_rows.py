@@ -9,20 +9,21 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.core.errors import InvalidArgument
-from services.core.names import namespace_of, qualify
-from services.core.schedules import Misfire, Overlap, Policy, ScheduleState, count_from_now
-from services.core.timing import Timing, parse_timing
-from services.rpc.values import stamp, timestamp_us
-from services.runtime.clock import SystemClock
-from services.scheduler.admission import Admission
-from services.scheduler.settings import SchedulerSettings
-from services.store.times import to_datetime
+from taskflow._policy import OUT_OF_RANGE, RANGE, is_instant
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import schedules_pb2 as pb
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.names import namespace_of, qualify
+from taskflow_server.core.schedules import Misfire, Overlap, Policy, ScheduleState, count_from_now
+from taskflow_server.core.timing import Timing, parse_timing
+from taskflow_server.rpc.values import stamp, timestamp_us
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.admission import Admission
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.store.times import to_datetime
 
 if TYPE_CHECKING:
-    from services.core.workflow.models import Schedule as WorkflowSchedule
+    from taskflow_server.core.workflow.models import Schedule as WorkflowSchedule
 
 CHANGEABLE = (
     "cron", "at", "time_zone", "start_time", "end_time", "payload", "encoding", "metadata", "misfire", "overlap",
@@ -30,6 +31,8 @@ CHANGEABLE = (
 _TIMING = {"cron", "at", "time_zone", "start_time", "end_time"}
 _MISFIRE = {pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{m.name}"): m for m in Misfire}
 _OVERLAP = {pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{o.name}"): o for o in Overlap}
+_SHOWN = {str(m): pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{m.name}") for m in Misfire}
+_SHOWN_OVERLAP = {str(o): pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{o.name}") for o in Overlap}
 
 Row = dict[str, Any]
 
@@ -173,10 +176,15 @@ class ScheduleRows:
 
 def _counted_from_now(row: Row, new: Row) -> Row:
     """R19: from now on; what was not decided until now has a row in the ledger that says so."""
-    state = ScheduleState(timing_of(row), row["cursor"], active=row["active"])
-    found = count_from_now(state, row["now"], timing=timing_of(new), active=new["active"])
+    timing = timing_of(new)
+    try:
+        state = ScheduleState(timing_of(row), row["cursor"], active=row["active"])
+    except InvalidArgument:  # times that cannot be read have no instants: a change of them is the cure
+        state = ScheduleState(timing, row["now"], active=row["active"])
+    found = count_from_now(state, row["now"], timing=timing, active=new["active"])
     return new | {
         "cursor": found.cursor, "next_at": found.next_at, "wake_at": found.wake_at, "passed": found.rows,
+        "ahead": state.timing if found.taken_back else None,
     }  # fmt: skip
 
 
@@ -186,8 +194,9 @@ def resource(row: Row) -> pb.Schedule:
         id=str(row["id"]), task=row["task"] or "", workflow=row["workflow"] or "", cron=row["cron"] or "",
         time_zone=row["time_zone"],
         payload=row["payload"] or b"", encoding=row["encoding"], metadata=row["metadata"],
-        misfire=pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{row['misfire'].upper()}"),
-        overlap=pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{row['overlap'].upper()}"), active=row["active"],
+        misfire=_SHOWN.get(row["misfire"], pb.MISFIRE_POLICY_FIRE_ONCE),  # one that is none of them is in its `error`
+        overlap=_SHOWN_OVERLAP.get(row["overlap"], pb.OVERLAP_POLICY_SKIP), active=row["active"],
+        error=row["error"] or "",
     )  # fmt: skip
     columns = {
         "at": "at", "start_time": "start_at", "end_time": "end_at", "next_run_time": "next_at",
@@ -207,8 +216,11 @@ def _instant(text: str, field: str) -> Timestamp:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidArgument(f"{field}: {text!r} is not a time as 2026-01-31T08:00:00Z", field) from None
-    return exact_stamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        raise InvalidArgument(f"{field}: {text!r} is not a time as 2026-01-31T08:00:00Z, {RANGE}", field) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not is_instant(moment):
+        raise InvalidArgument(f"{field}: {text!r} {OUT_OF_RANGE}", field, "BAD_INSTANT")
+    return exact_stamp(moment.astimezone(UTC))
 
 
 def firing(row: Row) -> pb.Firing:

@@ -1,4 +1,4 @@
-"""ScheduleService: schedules as resources. What they do is decided in services.core.schedules, by the leader."""
+"""ScheduleService: schedules as resources. What they do is decided in taskflow_server.core.schedules, by the leader."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from services.core import ids
-from services.core.errors import AlreadyExists, InvalidArgument, NotFound
-from services.core.names import qualify
-from services.rpc.values import timestamp_us
-from services.runtime.clock import SystemClock
-from services.scheduler.admission import Admission
-from services.scheduler.backfill import Backfiller
-from services.scheduler.lists import page_size
-from services.scheduler.schedule_rows import (
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from taskflow.v1 import schedules_pb2 as pb
+from taskflow.v1 import schedules_pb2_grpc
+from taskflow_server.core import ids
+from taskflow_server.core.errors import AlreadyExists, InvalidArgument, NotFound
+from taskflow_server.core.names import qualify
+from taskflow_server.core.timing import check_instant
+from taskflow_server.rpc.callers import actor_of
+from taskflow_server.rpc.values import timestamp_us
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.admission import Admission
+from taskflow_server.scheduler.backfill import Backfiller
+from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.schedule_rows import (
     CHANGEABLE,
     ScheduleRows,
     exact_stamp,
@@ -27,12 +33,11 @@ from services.scheduler.schedule_rows import (
     stored,
     timing_of,
 )
-from services.scheduler.settings import SchedulerSettings
-from services.store import schedules as store
-from services.store.database import Database
-from services.store.times import to_datetime
-from taskflow.v1 import schedules_pb2 as pb
-from taskflow.v1 import schedules_pb2_grpc
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.unserved import Makers
+from taskflow_server.store import schedules as store
+from taskflow_server.store.database import Database
+from taskflow_server.store.times import to_datetime
 
 MAX_PREVIEW = 1000
 _END = datetime(9999, 12, 31, tzinfo=UTC)
@@ -50,7 +55,9 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         backfiller: Backfiller,
         poked: asyncio.Event,
         runs_news: asyncio.Event,
+        makers: Makers,
     ) -> None:
+        self._makers = makers
         self.rows = ScheduleRows(settings, clock, admission)
         self._db = db
         self._clock = clock
@@ -137,7 +144,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
             raise InvalidArgument("metadata: give at least one entry; without any, all would be deleted", "metadata")
         metadata = json.dumps(dict(request.metadata))
         rows = await self._db.rows("delete_schedules_by_metadata", metadata=metadata)
-        runs = await self._db.rows("cancel_runs_by_metadata", metadata=metadata)
+        runs = await self._db.rows("cancel_runs_by_metadata", metadata=metadata, actor=actor_of("", context))
         self._runs_news.set()
         return pb.DeleteSchedulesByMetadataResponse(ids=[str(row["id"]) for row in (*rows, *runs)])
 
@@ -150,7 +157,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
             timing = timing_of(await self._row_of(_id(request.id)))
         else:
             timing = self.rows.timing(request.schedule, "schedule")
-        at = to_datetime(timestamp_us(request.after, "after")) if request.HasField("after") else now
+        at: datetime | None = _instant(request.after, "after") if request.HasField("after") else now
         answer = pb.PreviewScheduleResponse()
         while at is not None and len(answer.times) < count and (at := timing.next_after(at)) is not None:
             answer.times.append(exact_stamp(at))
@@ -171,10 +178,9 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
     async def BackfillSchedule(self, request: pb.BackfillScheduleRequest, context: Any) -> pb.BackfillScheduleResponse:
         if not request.HasField("start_time"):
             raise InvalidArgument("start_time: give the first instant that may fire", "start_time")
-        start = to_datetime(timestamp_us(request.start_time, "start_time"))
-        end = to_datetime(timestamp_us(request.end_time, "end_time")) if request.HasField("end_time") else None
+        start = _instant(request.start_time, "start_time")
+        end = _instant(request.end_time, "end_time") if request.HasField("end_time") else None
         schedule_id = _id(request.id)
-        assert start is not None
         found = await self._backfiller.run(schedule_id, start, end, timing_of=timing_of, up_to_now=self.rows.up_to_now)
         if found is None:
             raise _not_found(schedule_id)
@@ -189,11 +195,25 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         return rows[0]
 
     async def _get(self, schedule_id: UUID) -> pb.Schedule:
-        return resource(await self._row_of(schedule_id))
+        row = await self._row_of(schedule_id)
+        found = resource(row)
+        if row["task"] is not None:
+            found.warnings.extend(await self._makers.of_task(row["task"]))
+        else:
+            found.warnings.extend(await self._makers.of_latest(row["workflow"]))
+        return found
 
 
 def _id(text: str, field: str = "id") -> UUID:
     return UUID(bytes=ids.parse(text, field=field))
+
+
+def _instant(stamp: Timestamp, field: str) -> datetime:
+    """An instant at which a schedule may fire."""
+    found = to_datetime(timestamp_us(stamp, field))
+    assert found is not None
+    check_instant(field, found)
+    return found
 
 
 def _before(token: str) -> datetime:

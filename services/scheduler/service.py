@@ -8,32 +8,6 @@ from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from uuid import UUID
 
-from services.core.errors import Unavailable
-from services.core.names import shard_of
-from services.rpc.server import Server
-from services.runtime import logs, metrics
-from services.runtime.clock import RealClock, SystemClock
-from services.runtime.lifecycle import Background
-from services.runtime.settings import refuse
-from services.scheduler.admission import Admission
-from services.scheduler.backfill import Backfiller
-from services.scheduler.cluster import ClusterServicer
-from services.scheduler.coordinators import Coordinators
-from services.scheduler.depths import Depths
-from services.scheduler.directory import Directory
-from services.scheduler.firing import Firer
-from services.scheduler.intake import Intake
-from services.scheduler.jobs import JobServicer
-from services.scheduler.lists import Lists
-from services.scheduler.namespaces import NamespaceServicer
-from services.scheduler.queues import QueueAdminServicer
-from services.scheduler.reading import Reading
-from services.scheduler.schedules import ScheduleServicer
-from services.scheduler.settings import SchedulerSettings
-from services.scheduler.tasks import TaskServicer
-from services.scheduler.workflows import WorkflowServicer
-from services.store.database import Database, Writer
-from services.store.prune import PruneBusy, prune
 from taskflow.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -48,6 +22,39 @@ from taskflow.v1 import (
     workflows_pb2,
     workflows_pb2_grpc,
 )
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.core.names import shard_of
+from taskflow_server.rpc.server import Server
+from taskflow_server.runtime import logs, metrics, step_kinds
+from taskflow_server.runtime.clock import RealClock, SystemClock
+from taskflow_server.runtime.lifecycle import Background
+from taskflow_server.runtime.readiness import Readiness
+from taskflow_server.runtime.settings import refuse
+from taskflow_server.scheduler.admission import Admission
+from taskflow_server.scheduler.backfill import Backfiller
+from taskflow_server.scheduler.backlogs import Backlogs
+from taskflow_server.scheduler.cluster import ClusterServicer
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.depths import Depths
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.firing import Firer
+from taskflow_server.scheduler.firing_rows import FiringRows
+from taskflow_server.scheduler.handlers import Handlers
+from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.jobs import JobServicer
+from taskflow_server.scheduler.lists import Lists
+from taskflow_server.scheduler.namespaces import NamespaceServicer
+from taskflow_server.scheduler.queues import QueueAdminServicer
+from taskflow_server.scheduler.reading import Reading
+from taskflow_server.scheduler.schedules import ScheduleServicer
+from taskflow_server.scheduler.serving import Serving
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.tasks import TaskServicer
+from taskflow_server.scheduler.unserved import Makers
+from taskflow_server.scheduler.workflows import WorkflowServicer
+from taskflow_server.store.database import Database, Writer
+from taskflow_server.store.errors import FAULTS
+from taskflow_server.store.prune import PruneBusy, prune
 
 log = logs.get("scheduler")
 
@@ -58,37 +65,51 @@ async def start(
     settings: SchedulerSettings, server: Server, clock: SystemClock, stack: AsyncExitStack, tasks: Background
 ) -> None:
     """Serves as soon as Postgres answers; exits with one line when it does not at the start."""
+    step_kinds.load(settings.step_kinds)
     db = Database(settings.database_url, timeout=settings.database_timeout)
     try:
         await db.open()
     except Unavailable as error:
         refuse(f"TASKFLOW_DATABASE_URL: {error}")
     stack.push_async_callback(db.close)
+    readiness = Readiness(clock.real.monotonic)
     directory = Directory(db, clock)
     coordinators = Coordinators(directory, settings.offer_backlog)
     stack.push_async_callback(coordinators.close)
     admission = Admission(settings, clock)
-    intake = Intake(settings, clock, admission, directory, coordinators)
+    handlers = Handlers(db, clock, settings.handlers_interval)
+    intake = Intake(settings, clock, admission, directory, coordinators, readiness, handlers)
     stack.push_async_callback(intake.close)
-    reading = Reading(db, coordinators)
-    firer = Firer(settings, db, clock, admission, directory, intake, server.incarnation)
+    serving = Serving(db, clock, directory, handlers, settings.handlers_interval)
+    stack.push_async_callback(serving.close)
+    reading = Reading(db, coordinators, serving)
+    firing_rows = FiringRows(settings, clock, admission, directory)
+    firer = Firer(settings, db, clock, firing_rows, directory, intake, readiness, server.incarnation)
     stack.push_async_callback(firer.close)
     backfill_writer = Writer(settings.database_url, timeout=settings.database_timeout)
     stack.push_async_callback(backfill_writer.reset)
-    backfiller = Backfiller(backfill_writer, directory, firer, intake)
-    schedules = ScheduleServicer(settings, db, clock, admission, backfiller, firer.poked, coordinators.runs_news)
-    register(server, settings, db, clock, directory, coordinators, intake, reading, admission, firer, schedules)
+    backfiller = Backfiller(backfill_writer, directory, firing_rows, intake)
+    schedules = ScheduleServicer(
+        settings, db, clock, admission, backfiller, firer.poked, coordinators.runs_news, Makers(db, serving)
+    )
+    queues = QueueAdminServicer(db, directory, coordinators, Backlogs(db, clock.real.monotonic), clock, serving)
+    register(
+        server, settings, db, clock, directory, coordinators, intake, reading, admission, firer, schedules, queues,
+        serving,
+    )  # fmt: skip
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
     incarnation = server.incarnation
-    await db.run(
-        "join_members", name=settings.name, kind="scheduler", incarnation=incarnation, addresses=settings.addresses
-    )
-    stack.push_async_callback(leave, db, settings.name, incarnation)
-    await db.run("create_queues", names=["default"], shards=[shard_of("default")])  # it always exists (R11)
-    await directory.refresh()
+    try:
+        await join(settings, db, incarnation, stack)
+        await directory.refresh()
+        await handlers.refresh()
+    except FAULTS as error:
+        refuse(f"TASKFLOW_DATABASE_URL: {error}")
     coordinators.refresh(tasks)
-    cluster = follow_cluster(settings, db, clock, directory, coordinators, server, tasks, incarnation)
+    cluster = follow_cluster(
+        settings, db, clock, directory, coordinators, readiness, tasks, incarnation, firer, handlers
+    )
     stack.callback(tasks.start(cluster, "cluster").cancel)  # before it leaves: who has left does not beat
     tasks.start(keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs"), "awaited")
 
@@ -101,8 +122,15 @@ async def start(
 
     tasks.start(end_waits(), "end of waits")
 
+    missing = readiness.outage(log, "partitions cannot be made")
+
     async def make_partitions() -> None:
-        await db.run("ensure_partitions", days=settings.partition_days)
+        try:
+            await db.run("ensure_partitions", days=settings.partition_days)
+            missing.over()
+        except FAULTS as error:
+            missing.failed(error)
+            raise
 
     tasks.start(keep(clock, PARTITION_INTERVAL, make_partitions, "partitions"), "partitions")
     if settings.retention:
@@ -117,9 +145,10 @@ async def start(
         }
     )
     if settings.metrics_port:  # it costs a query over what waits
-        depths = Depths(QueueAdminServicer(db, coordinators, clock).page, settings.metrics_queues)
+        depths = Depths(queues.page, queues.waiting_tasks, settings.metrics_queues, settings.depth_interval)
         tasks.start(keep(clock, settings.depth_interval, depths.sample, "depths of queues"), "depths")
     await server.serving(True)
+    tasks.start(readiness.follow(server.serving), "readiness")
 
 
 def register(
@@ -134,12 +163,14 @@ def register(
     admission: Admission,
     firer: Firer,
     schedules: ScheduleServicer,
+    queues: QueueAdminServicer,
+    serving: Serving,
 ) -> None:
-    jobs = JobServicer(settings, db, intake, reading, Lists(db, clock, coordinators), coordinators, server.closing)
-    queues = QueueAdminServicer(db, coordinators, clock)
+    lists = Lists(db, clock, coordinators)
+    jobs = JobServicer(settings, db, intake, reading, lists, coordinators, serving, server.closing)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
-    workflows = WorkflowServicer(settings, db, clock, coordinators, schedules)
-    named = TaskServicer(db, clock, admission, intake, reading, schedules)
+    workflows = WorkflowServicer(settings, db, clock, coordinators, schedules, Makers(db, serving))
+    named = TaskServicer(db, clock, admission, intake, reading, schedules, settings.max_wait)
     name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name
     server.add(name, lambda s: tasks_pb2_grpc.add_TaskServiceServicer_to_server(named, s))
     namespaces = NamespaceServicer(db)
@@ -173,11 +204,18 @@ async def prune_once(settings: SchedulerSettings) -> None:
             raise Unavailable("; ".join(put_off), "PRUNE_PUT_OFF")
 
 
+async def join(settings: SchedulerSettings, db: Database, incarnation: UUID, stack: AsyncExitStack) -> None:
+    """Our row in `members`, for as long as this process lives, and the queue that always exists (R11)."""
+    await db.run(
+        "join_members", name=settings.name, kind="scheduler", incarnation=incarnation, addresses=settings.addresses
+    )
+    stack.push_async_callback(leave, db, settings.name, incarnation)
+    await db.run("create_queues", names=["default"], shards=[shard_of("default")])
+
+
 async def leave(db: Database, name: str, incarnation: UUID) -> None:
-    try:
+    with suppress(*FAULTS):  # its beat stops, which says the same
         await db.run("leave_members", name=name, incarnation=incarnation)
-    except Unavailable:
-        pass  # its beat stops, which says the same
 
 
 async def follow_cluster(
@@ -186,12 +224,14 @@ async def follow_cluster(
     clock: SystemClock,
     directory: Directory,
     coordinators: Coordinators,
-    server: Server,
+    readiness: Readiness,
     tasks: Background,
     incarnation: UUID,
+    firer: Firer,
+    handlers: Handlers,
 ) -> None:
-    """Beats, and follows the owners. Not ready while Postgres is away: no call could be stored."""
-    ready = True
+    """Beats, follows the owners and the database's clock. Not ready while Postgres is away: no call could be stored."""
+    outage = readiness.outage(log, "the cluster cannot be read")
     namesake = logs.Outage(log, "another scheduler runs under this name")
     while True:
         soon = settings.topology_interval if directory.cluster.owners else min(settings.topology_interval, 0.2)
@@ -199,16 +239,17 @@ async def follow_cluster(
         try:
             if not await db.run("beat", name=settings.name, incarnation=incarnation):
                 namesake.failed(RuntimeError(settings.name))
-            await directory.refresh()
+            jump = await directory.refresh()
+            if abs(jump) >= settings.clock_step:
+                direction = "forward" if jump > 0 else "back"
+                log.warning("the database's clock was stepped", seconds=round(jump, 1), direction=direction)
+                metrics.clock_steps.labels(direction).inc()
+                firer.clock_stepped()
             coordinators.refresh(tasks)
-            well = True
-        except Unavailable as error:
-            well = False
-            if ready:
-                log.warning("not ready", why=str(error))
-        if well != ready:
-            ready = well
-            await server.serving(well)
+            await handlers.refresh()
+            outage.over()
+        except FAULTS as error:
+            outage.failed(error)
 
 
 async def keep(clock: SystemClock | RealClock, interval: float, step: object, what: str) -> None:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from services.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TaskFlowFault
-from services.core.names import bare, namespace_of, qualify
-from services.rpc.values import error_from_json, options_from_json, options_to_json, seconds, stamp
-from services.runtime.clock import SystemClock
-from services.scheduler.admission import Admission
-from services.scheduler.intake import Intake
-from services.scheduler.jobs import MAX_AWAIT
-from services.scheduler.lists import page_size
-from services.scheduler.reading import Reading
-from services.scheduler.schedules import ScheduleServicer
-from services.store import tasks as store
-from services.store.database import Database
 from taskflow._policy import Outcome
 from taskflow.v1 import jobs_pb2, tasks_pb2_grpc
 from taskflow.v1 import tasks_pb2 as pb
+from taskflow_server.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, TaskFlowFault
+from taskflow_server.core.names import bare, namespace_of, qualify
+from taskflow_server.rpc.defaults import DEFAULT_QUEUE, defaults_of
+from taskflow_server.rpc.first_seen import first_seen
+from taskflow_server.rpc.values import error_from_json, options_from_json, options_to_json, patience, stamp
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.admission import Admission
+from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.jobs import DEFAULT_WAIT
+from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.reading import Reading
+from taskflow_server.scheduler.resources import shown_options
+from taskflow_server.scheduler.schedules import ScheduleServicer
+from taskflow_server.store import tasks as store
+from taskflow_server.store.database import Database
 
-AWAIT_RESULT = 60.0  # seconds (R21)
 CHANGEABLE = (
     "name", "title", "description", "active", "target", "queue", "priority", "retries", "schedule", "time_zone",
-    "options", *(f"options.{field.name}" for field in jobs_pb2.JobOptions.DESCRIPTOR.fields if field.name != "task_id"),
+    "payload", "options",
+    *(f"options.{field.name}" for field in jobs_pb2.JobOptions.DESCRIPTOR.fields if field.name != "task_id"),
 )  # fmt: skip
 COMPLETED = (Outcome.SUCCEEDED,)
 FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 TYPES = {"": (*COMPLETED, *FAILED), "completed": COMPLETED, "failed": FAILED}
 _TASK = "taskflow.task"  # in a job's metadata, where its handler's name is not its task's
+_TRIGGER = "taskflow.trigger"  # in a job's metadata: manual, or backfill (R18); a schedule's firing has none
 
 Row = dict[str, Any]
 
@@ -43,7 +48,10 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         intake: Intake,
         reading: Reading,
         schedules: ScheduleServicer,
+        most_wait: float,
     ) -> None:
+        """`most_wait`: seconds that one call may wait."""
+        self._most_wait = most_wait
         self._db = db
         self._clock = clock
         self._admission = admission
@@ -52,7 +60,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         self._schedules = schedules
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Any) -> pb.CreateTaskResponse:
-        task = request.task
+        task = await self._first_seen(request.task) if request.first_seen else request.task
         row = self._row(task) | {"id": UUID(bytes=self._clock.new_id()), "active": not request.inactive}
         own = None
         if task.schedule:
@@ -62,7 +70,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         seen = await self._db.rows("handlers_seen", names=[row["target"]])
         if not seen and request.require_handler:
             raise FailedPrecondition(
-                f"task.target: no worker has registered a handler {row['target']!r}", "HANDLER_NOT_SEEN"
+                f"task.target: no worker has ever registered a handler {row['target']!r}", "HANDLER_NOT_SEEN"
             )
         if not await store.create(self._db, row, own):
             raise AlreadyExists(f"task.name: there is a task {row['name']!r} already", "TASK_EXISTS")
@@ -70,6 +78,11 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         return pb.CreateTaskResponse(
             task=resource(await self._find(str(row["id"]))), warnings=[] if seen else ["HANDLER_NOT_SEEN"]
         )
+
+    async def _first_seen(self, task: pb.Task) -> pb.Task:
+        name = qualify(task.name, field="task.name", namespace=task.namespace or "default")
+        (row,) = await self._db.rows("tasks_of_jobs", names=[name])
+        return first_seen(name, defaults_of(row))
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> pb.Task:
         return resource(await self._find(request.task))
@@ -94,7 +107,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
 
     def _changed(self, row: Row, schedules: list[Row], request: pb.UpdateTaskRequest) -> store.TaskChanges:
         own = next((schedule for schedule in schedules if schedule["owned"]), None)
-        task = resource(row | {name: (own or {}).get(name) for name in ("cron", "time_zone", "next_at", "last_run_at")})
+        task = _said(row | {name: (own or {}).get(name) for name in ("cron", "time_zone", "next_at", "last_run_at")})
         _merge(task, request)
         changes = store.TaskChanges(self._row(task) | {"id": row["id"], "active": task.active})
         name, active, changed = changes.task["name"], task.active, []
@@ -121,8 +134,10 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         return await self._reading.job(await self._run(request))
 
     async def RunTaskWithResult(self, request: pb.RunTaskWithResultRequest, context: Any) -> jobs_pb2.Job:
-        patience = seconds(request.timeout, "timeout") if request.HasField("timeout") else AWAIT_RESULT
-        return await self._reading.await_final(await self._run(request), min(patience, MAX_AWAIT))
+        timeout = DEFAULT_WAIT  # R21
+        if request.HasField("timeout"):
+            timeout = patience(request.timeout, "timeout", self._most_wait)
+        return await self._reading.await_final(await self._run(request), timeout)
 
     async def _run(self, request: pb.RunTaskRequest | pb.RunTaskWithResultRequest) -> bytes:
         """A job of the task, also of an inactive one: that stops only its schedule (R18)."""
@@ -131,9 +146,10 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         spec.id = request.job_id
         if request.requester:
             spec.options.requester = request.requester
+        spec.options.metadata[_TRIGGER] = "manual"
         if isinstance(request, pb.RunTaskRequest):
             _for_this_job(spec, request)
-        result = (await self._intake.create([spec], "job", partial=False))[0]
+        (result,), _ = await self._intake.create([spec], "job", partial=False)
         assert not isinstance(result, TaskFlowFault)
         return result.id
 
@@ -141,9 +157,9 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         kind = request.type.removeprefix("app.task.")
         if kind not in TYPES:
             raise InvalidArgument(f"type: {request.type!r} is neither completed nor failed", "type")
-        limit = page_size(request.limit, default=50)
+        limit = page_size(request.limit, default=50, field="limit")
         wanted = {
-            "task": (await self._find(request.task))["id"] if request.task else None,
+            "task": await self._logged(request.task) if request.task else None,
             "outcomes": [int(outcome) for outcome in TYPES[kind]],
         }
         rows = await self._db.rows("task_logs", **wanted, limit=limit)
@@ -156,6 +172,17 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
                 result=row["result"] or b"", encoding=row["encoding"], error=error_from_json(row["error"]),
             )  # fmt: skip
         return answer
+
+    async def _logged(self, name_or_id: str) -> UUID:
+        """The id of a task, also of one that was removed: the logs of its runs stay."""
+        name, task_id = _key(name_or_id)
+        wanted = {"names": [name], "ids": [task_id] if task_id else []}
+        rows = await self._db.rows("get_tasks", **wanted, after="", limit=1)
+        rows = rows or await self._db.rows("removed_task", **wanted)
+        if not rows:
+            raise _not_found(name_or_id)
+        found: UUID = rows[0]["id"]
+        return found
 
     # -- rows --------------------------------------------------------------------------------
     async def _find(self, name_or_id: str) -> Row:
@@ -172,25 +199,32 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         target = qualify(task.target, field="task.target") if task.target else name
         row: Row = {
             "name": name, "title": task.title, "description": task.description, "target": target,
-            "queue": qualify(task.queue or "default", field="task.queue"),
-            "priority": task.priority if task.HasField("priority") else 5, "retries": task.retries, "options": None,
+            "queue": qualify(task.queue, field="task.queue") if task.queue else None,
+            "priority": task.priority if task.HasField("priority") else None,
+            "retries": task.retries if task.HasField("retries") else None, "options": None,
+            "payload": task.payload or None, "encoding": task.encoding if task.payload or task.encoding else None,
         }  # fmt: skip
         if task.HasField("options"):
             text = options_to_json(task.options.SerializeToString(deterministic=True), "task.options")
             row["options"] = text.decode() if text else None
         spec = jobs_pb2.JobSpec(
-            queue=row["queue"], task=target, priority=row["priority"], retries=row["retries"], options=task.options
-        )
+            queue=row["queue"] or DEFAULT_QUEUE, task=target, priority=row["priority"], retries=row["retries"],
+            options=task.options, payload=task.payload, encoding=task.encoding,
+        )  # fmt: skip
         self._admission.check(spec, "task", 0)
         return row
 
 
 def _key(name_or_id: str) -> tuple[str, UUID | None]:
-    """Either the stored form of a name, or an id."""
+    """The stored form of a name, and the id that it may be as well: a name may consist of 32 hexadecimal digits."""
     try:
-        return "", UUID(name_or_id)
+        task_id = UUID(name_or_id)
     except ValueError:
         return qualify(name_or_id, field="task"), None
+    try:
+        return qualify(name_or_id, field="task"), task_id
+    except InvalidArgument:  # an id in braces, or as a URN
+        return "", task_id
 
 
 def _not_found(name_or_id: str) -> NotFound:
@@ -205,14 +239,21 @@ def _merge(task: pb.Task, request: pb.UpdateTaskRequest) -> None:
     """What the mask names, of the changes; a path into `options` takes away what they leave out."""
     request.changes.options.SetInParent()
     request.update_mask.MergeMessage(request.changes, task, True, True)
+    if "payload" in request.update_mask.paths:
+        task.encoding = request.changes.encoding
     if "priority" in request.update_mask.paths and not request.changes.HasField("priority"):
         task.ClearField("priority")
+    if "retries" in request.update_mask.paths and not request.changes.HasField("retries"):
+        task.ClearField("retries")
 
 
 def job_of(row: Row, payload: bytes, encoding: jobs_pb2.Encoding.ValueType) -> jobs_pb2.JobSpec:
-    """A job of a task."""
+    """A job of a task, with the task's payload if none is given. What the task does not say is left to its handler's
+    options."""
+    if not payload and not encoding:
+        payload, encoding = row["payload"] or b"", row["encoding"] or jobs_pb2.ENCODING_UNSPECIFIED
     spec = jobs_pb2.JobSpec(
-        queue=row["queue"], task=row["target"], priority=row["priority"], retries=row["retries"], payload=payload,
+        queue=row["queue"] or "", task=row["target"], priority=row["priority"], retries=row["retries"], payload=payload,
         encoding=encoding,
     )  # fmt: skip
     options = options_from_json(row["options"])
@@ -228,21 +269,38 @@ def _for_this_job(spec: jobs_pb2.JobSpec, request: pb.RunTaskRequest) -> None:
     spec.key = request.key
     if request.HasField("run_at"):
         spec.run_at.CopyFrom(request.run_at)
+    if request.HasField("priority"):
+        spec.priority = request.priority
     if request.label:
         spec.options.label = request.label
     spec.options.metadata.update(request.metadata)
 
 
 def resource(row: Row) -> pb.Task:
-    """A row of `tasks` as the API shows it."""
+    """A row of `get_tasks` as the API shows it: with its handler's options where the task says nothing."""
+    task = _said(row)
+    spec = jobs_pb2.JobSpec(queue=task.queue, options=task.options)
+    for name in ("priority", "retries"):
+        if task.HasField(name):
+            setattr(spec, name, getattr(task, name))
+    with suppress(Exception):  # options that cannot be read: no list breaks at one row
+        defaults_of(row).fill(spec)
+    task.queue, task.retries = spec.queue or DEFAULT_QUEUE, spec.retries
+    task.priority = spec.priority if spec.HasField("priority") else 5
+    task.options.CopyFrom(spec.options)
+    return task
+
+
+def _said(row: Row) -> pb.Task:
+    """A row of `tasks` as the task itself says."""
     task = pb.Task(
         id=str(row["id"]), name=bare(row["name"]), namespace=namespace_of(row["name"]), title=row["title"],
-        description=row["description"], active=row["active"], target=row["target"], queue=row["queue"],
-        priority=row["priority"], retries=row["retries"], options=options_from_json(row["options"]),
+        description=row["description"], active=row["active"], target=row["target"], queue=row["queue"] or "",
+        priority=row["priority"], retries=row["retries"], options=shown_options(row["options"]),
         schedule=row["cron"] or "", time_zone=row["time_zone"] or "", create_time=stamp(row["created_at"]),
+        payload=row["payload"] or b"", encoding=row["encoding"] or jobs_pb2.ENCODING_UNSPECIFIED,
     )  # fmt: skip
     for name, column in (("last_run_time", "last_run_at"), ("next_run_time", "next_at")):
         if row[column] is not None:
             getattr(task, name).CopyFrom(stamp(row[column]))
     return task
-

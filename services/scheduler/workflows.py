@@ -10,10 +10,13 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from services.core import ids
-from services.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from services.core.names import qualify
-from services.core.workflow import (
+from taskflow._policy import PRIORITY_OF_RUN
+from taskflow.v1 import jobs_pb2, workflows_pb2_grpc
+from taskflow.v1 import workflows_pb2 as pb
+from taskflow_server.core import ids
+from taskflow_server.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from taskflow_server.core.names import qualify
+from taskflow_server.core.workflow import (
     FINAL_RUNS,
     CancelRequested,
     Event,
@@ -22,25 +25,25 @@ from services.core.workflow import (
     RunStatus,
     Signal,
 )
-from services.rpc.values import clean, options_to_json, seconds, stamp
-from services.rpc.values import unfit as unfit_json
-from services.runtime.clock import SystemClock
-from services.scheduler.coordinators import Coordinators
-from services.scheduler.lists import page_size
-from services.scheduler.schedules import ScheduleServicer
-from services.scheduler.settings import SchedulerSettings
-from services.store import runs as store
-from services.store import workflows
-from services.store.database import Database
-from taskflow.v1 import jobs_pb2, workflows_pb2_grpc
-from taskflow.v1 import workflows_pb2 as pb
+from taskflow_server.rpc.callers import actor_of
+from taskflow_server.rpc.values import clean, options_to_json, patience, stamp
+from taskflow_server.rpc.values import unfit as unfit_json
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.schedules import ScheduleServicer
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.unserved import Makers
+from taskflow_server.store import runs as store
+from taskflow_server.store import workflows
+from taskflow_server.store.database import Database
 
-MAX_WAIT = 300.0  # seconds
 PATIENCE = 2.0  # seconds that a word to a run waits for its owner
 FIRST_LOOK, LONGEST_LOOK = 0.01, 0.2  # seconds between looks whether it was applied
 MAX_LABEL = 200  # characters
 MAX_SIGNAL = 64 << 10  # bytes
 SHOWN_JOBS = 1_000  # of one run, the newest
+SHOWN_STEPS = 10_000  # of one run; a document has fewer
 _LAST_ID = UUID(int=(1 << 128) - 1)
 _LISTS = {  # by whether a workflow, and states, are asked for
     (False, False): "list_runs",
@@ -49,6 +52,16 @@ _LISTS = {  # by whether a workflow, and states, are asked for
     (True, True): "list_runs_of_workflow_by_state",
 }
 _JSON = jobs_pb2.ENCODING_JSON
+_OF_JOB = {
+    jobs_pb2.JOB_STATE_SUCCEEDED: pb.STEP_STATE_SUCCEEDED,
+    jobs_pb2.JOB_STATE_FAILED: pb.STEP_STATE_FAILED,
+    jobs_pb2.JOB_STATE_CANCELLED: pb.STEP_STATE_CANCELLED,
+}
+_OF_RUN = {
+    pb.RUN_STATE_SUCCEEDED: pb.STEP_STATE_SUCCEEDED,
+    pb.RUN_STATE_FAILED: pb.STEP_STATE_FAILED,
+    pb.RUN_STATE_CANCELLED: pb.STEP_STATE_CANCELLED,
+}
 
 Row = dict[str, Any]
 
@@ -61,16 +74,20 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         clock: SystemClock,
         coordinators: Coordinators,
         schedules: ScheduleServicer,
+        makers: Makers,
     ) -> None:
         self._settings = settings
         self._db = db
         self._clock = clock
         self._coordinators = coordinators
         self._schedules = schedules
+        self._makers = makers
 
     # -- documents ---------------------------------------------------------------------------
     async def PutWorkflow(self, request: pb.PutWorkflowRequest, context: Any) -> pb.Workflow:
-        from services.core.workflow import Definition  # see there: what reads documents is imported when there are any
+        from taskflow_server.core.workflow import (
+            Definition,  # see there: what reads documents is imported when there are any
+        )
 
         definition = await asyncio.to_thread(Definition.parse, request.document)
         name = qualify(definition.name, field="name")
@@ -79,13 +96,22 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         if own is not None:
             own(None)  # what is wrong with it is said before anything is stored
         if request.validate_only:
-            return pb.Workflow(name=name, digest=definition.digest, title=definition.title or "")
-        await workflows.put(self._db, name, request.document, definition.digest, own)
+            warnings = await self._makers.of_document(name, request.document)
+            title = definition.title or ""
+            return pb.Workflow(name=name, digest=definition.digest, title=title, warnings=warnings)
+        known = request.if_version if request.HasField("if_version") else None
+        version = await workflows.put(self._db, name, request.document, definition.digest, own, known)
         self._schedules.wake()
-        return _workflow(await self._workflow(name))
+        return await self._shown(name, version)
 
     async def GetWorkflow(self, request: pb.GetWorkflowRequest, context: Any) -> pb.Workflow:
-        return _workflow(await self._workflow(qualify(request.name, field="name"), request.version))
+        return await self._shown(qualify(request.name, field="name"), request.version)
+
+    async def _shown(self, name: str, version: int = 0) -> pb.Workflow:
+        row = await self._workflow(name, version)
+        found = _workflow(row)
+        found.warnings.extend(await self._makers.of_document(name, row["document"]))
+        return found
 
     async def ListWorkflows(self, request: pb.ListWorkflowsRequest, context: Any) -> pb.ListWorkflowsResponse:
         size = page_size(request.page_size)
@@ -101,9 +127,15 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
 
     async def DeleteWorkflow(self, request: pb.DeleteWorkflowRequest, context: Any) -> pb.DeleteWorkflowResponse:
         name = qualify(request.name, field="name")
-        if not await workflows.delete(self._db, name):
+        known = request.if_version if request.HasField("if_version") else None
+        if not await workflows.delete(self._db, name, known):
             raise _no_workflow(name)
         return pb.DeleteWorkflowResponse()
+
+    async def GetWorkflowSchema(
+        self, request: pb.GetWorkflowSchemaRequest, context: Any
+    ) -> pb.GetWorkflowSchemaResponse:
+        return pb.GetWorkflowSchemaResponse(schema=await asyncio.to_thread(_schema))
 
     async def _workflow(self, name: str, version: int = 0) -> Row:
         rows = await self._db.rows("get_workflow", name=name, version=version)
@@ -117,13 +149,18 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         self._check_value(request.input, "input", self._settings.max_payload_bytes)
         if len(request.label) > MAX_LABEL:
             raise InvalidArgument(f"label: {len(request.label)} characters; {MAX_LABEL} are the most", "label")
-        options = jobs_pb2.JobOptions(metadata=request.metadata)
+        metadata = dict(request.metadata)
+        if request.HasField("priority"):
+            if not 0 <= request.priority <= 9:
+                raise InvalidArgument(f"priority: {request.priority} is not a priority; 0 to 9 are", "priority")
+            metadata[PRIORITY_OF_RUN] = str(request.priority)
+        options = jobs_pb2.JobOptions(metadata=metadata)
         options_to_json(options.SerializeToString(deterministic=True), "options")  # as its jobs will have it
         run_id = request.id or self._clock.new_id()
         if not ids.is_uuid7(run_id):
             raise InvalidArgument("id: must be the 16 bytes of a UUIDv7", "id", "BAD_ID")
         run = store.new_run(
-            run_id, row["name"], row["version"], request.input.decode() or None, dict(request.metadata),
+            run_id, row["name"], row["version"], request.input.decode() or None, metadata,
             trigger="manual", label=request.label or None,
         )  # fmt: skip
         if not await store.start_run(self._db, run):
@@ -136,7 +173,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
         run_id = _id(request.id)
         if request.HasField("wait"):
-            await self._await_final(run_id, min(seconds(request.wait, "wait"), MAX_WAIT))
+            await self._await_final(run_id, patience(request.wait, "wait", self._settings.max_wait))
         return await self._run(run_id)
 
     async def _await_final(self, run_id: UUID, timeout: float) -> None:
@@ -171,7 +208,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         row = await self._row(_id(request.id))
         if row["status"] in FINAL_RUNS:
             raise FailedPrecondition(f"run {request.id} is {row['status']} already", "RUN_FINISHED")
-        await self._tell(row["id"], CancelRequested())
+        await self._tell(row["id"], CancelRequested(), actor_of(request.actor, context))
         return await self._run(row["id"])
 
     async def RetryRun(self, request: pb.RetryRunRequest, context: Any) -> pb.Run:
@@ -179,7 +216,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         if row["status"] not in (RunStatus.FAILED, RunStatus.CANCELLED):
             said = f"run {request.id} is {row['status']}; only a failed or cancelled one can be retried"
             raise FailedPrecondition(said, "RUN_NOT_RETRYABLE")
-        await self._tell(row["id"], RetryRequested(RunState.from_json(row["state"]).round))
+        await self._tell(row["id"], RetryRequested(_state(row).round), actor_of(request.actor, context))
         return await self._run(row["id"])
 
     async def SignalRun(self, request: pb.SignalRunRequest, context: Any) -> pb.SignalRunResponse:
@@ -189,18 +226,22 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         self._check_value(request.payload, "payload", MAX_SIGNAL)
         payload = json.loads(request.payload) if request.payload else None
         event = Signal(request.name, payload, request.signal_id)
-        from services.core.workflow import unfit
+        from taskflow_server.core.workflow import unfit
 
-        why = unfit(RunState.from_json(row["state"]), event)
+        why = unfit(_state(row), event)
         if why:
             raise FailedPrecondition(why, "RUN_FINISHED" if row["status"] in FINAL_RUNS else "SIGNAL_UNFIT")
         await self._tell(row["id"], event)
         return pb.SignalRunResponse()
 
-    async def _tell(self, run_id: UUID, event: Event) -> None:
+    async def _tell(self, run_id: UUID, event: Event, actor: str = "") -> None:
         """Returns when the run's owner has applied it, so that who asks next sees what it led to; or, while no owner
-        is there, after a while: it is stored, and will be applied."""
-        seq = await store.tell(self._db, run_id, event)
+        is there, after a while: it is stored, and will be applied. `actor`: who asks for what the time line shows."""
+        if actor:
+            action = "run_retried" if isinstance(event, RetryRequested) else "run_cancel_requested"
+            seq = await store.ask(self._db, run_id, event, action, actor)
+        else:
+            seq = await store.tell(self._db, run_id, event)
         self._coordinators.runs_news.set()
         pause, left = FIRST_LOOK, PATIENCE
         while left > 0:
@@ -226,7 +267,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
     async def _run(self, run_id: UUID) -> pb.Run:
         """The whole of it."""
         row = await self._row(run_id)
-        steps = {step["step"]: step for step in await self._db.rows("steps_of_run", id=run_id)}
+        steps = {step["step"]: step for step in await self._db.rows("steps_of_run", id=run_id, limit=SHOWN_STEPS)}
         jobs = defaultdict(list)
         for job in reversed(await self._db.rows("jobs_of_run", id=run_id, limit=SHOWN_JOBS)):
             jobs[job["step"]].append(job)
@@ -239,9 +280,25 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
             run.logs.add(time=stamp(log["logged_at"]), message=log["message"])
         document = json.loads(row["document"] or "{}")
         kinds = {step["name"]: step["kind"] for step in document.get("steps", ())}
-        names = [*kinds, *(name for name in jobs if name not in kinds)]  # an executor's run makes its own as it goes
-        run.steps.extend(_step(name, kinds.get(name, "decided"), steps.get(name), jobs[name]) for name in names)
+        begun = {*jobs, *steps} - kinds.keys()  # an executor's run makes its own as it goes
+        run.steps.extend(_step(name, kind, steps.get(name), jobs[name]) for name, kind in kinds.items())
+        run.steps.extend(_decided(name, steps.get(name), jobs[name]) for name in sorted(begun, key=_place))
         return run
+
+
+def _state(row: Row) -> RunState:
+    try:
+        return RunState.from_json(row["state"])
+    except Exception as fault:  # whatever is stored: its owner has failed the run, or will
+        said = f"run {row['id']}: its stored state cannot be read ({type(fault).__name__})"
+        raise FailedPrecondition(said, "RUN_UNREADABLE") from fault
+
+
+@functools.cache
+def _schema() -> str:
+    from taskflow_server.core.workflow import json_schema
+
+    return json.dumps(json_schema())
 
 
 def _workflow(row: Row) -> pb.Workflow:
@@ -290,6 +347,22 @@ def _step(name: str, kind: str, row: Row | None, jobs: list[Row]) -> pb.RunStep:
             index=job["index"], task=job["task"] or job["workflow"] or "", job_state=job["job_state"] or 0,
             run_state=pb.RunState.Value(f"RUN_STATE_{job['run_status'].upper()}") if job["run_status"] else 0,
         )  # fmt: skip
+    return step
+
+
+def _place(name: str) -> tuple[str, int]:
+    """task-10 after task-9."""
+    word, _, number = name.rpartition("-")
+    return word, int(number) if number.isdecimal() else 0
+
+
+def _decided(name: str, row: Row | None, jobs: list[Row]) -> pb.RunStep:
+    """What a decision began, and the decisions: their last job, or child run, says how they stand."""
+    step = _step(name, "decided", row, jobs)
+    if row is None and step.jobs:
+        last = step.jobs[-1]
+        step.state = _OF_RUN.get(last.run_state) or _OF_JOB.get(last.job_state) or pb.STEP_STATE_RUNNING
+        step.iteration = last.iteration
     return step
 
 

@@ -1,24 +1,54 @@
 """Connections: a pool for reads, and dedicated ones for the writers that commit in batches.
 
-What holds: no wait is unbounded (connect, statement, lock and TCP time-outs), every OperationalError becomes
-Unavailable, and a connection that failed is not used again.
+What holds: no wait is unbounded (connect, statement, lock and TCP time-outs), every error that is not a row's own fault
+becomes Unavailable (see errors.py), and a connection that failed is not used again.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import AsyncRowFactory, dict_row, tuple_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from services.core.errors import NotOwner, Unavailable
-from services.store.queries import sql
+from taskflow_server.core.errors import NotOwner, Unavailable
+from taskflow_server.store.errors import FENCED, Fault, bad_query, count, fault_of, short, unavailable
+from taskflow_server.store.migrate import check_schema
+from taskflow_server.store.queries import sql
+from taskflow_server.store.reasons import BadUrl, Unusable, place, why
+from taskflow_server.store.session import check_own_sessions, configure, of_a_session
 
-FENCED = "TF001"
+PROBE_PAUSE = 0.1  # seconds between two tries of the first connection
+# Seconds after which the pool begins its tries of a new connection anew, since the pauses between them would grow to as
+# long as the outage has lasted; and seconds that a query waits for a connection while no try has succeeded.
+RECONNECT, AWAY_PATIENCE = 1.0, 1.0
+
+
+class Unreadable:
+    """In place of a JSON value that Python cannot hold, as one nested too deep: only its user finds fault with it."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __repr__(self) -> str:
+        return f"a value that cannot be read ({self.why})"
+
+
+def _loads(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        return Unreadable(f"{type(fault).__name__}: {fault}")
+
+
+set_json_loads(_loads)  # for every connection: one such value must not fail the query that fetches it with others
 Row = dict[str, Any]
 
 
@@ -37,28 +67,43 @@ def _parameters(timeout: float) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": seconds * 1000,
         "application_name": "taskflow",
-        "options": f"-c statement_timeout={seconds * 1000} -c jit=off -c idle_in_transaction_session_timeout=30000",
     }
+
+
+def _settings(timeout: float, /, **more: str) -> dict[str, str]:
+    return of_a_session(max(2, round(timeout)), **more)
+
+
+async def _connect(
+    url: str, timeout: float, factory: AsyncRowFactory[Any] = tuple_row, /, **settings: str
+) -> tuple[AsyncConnection[Any], int]:
+    """A connection of our own, with the settings of its session, and the number of its backend. It is closed if they
+    cannot be set in time."""
+    try:
+        conn = await AsyncConnection.connect(url, **_parameters(timeout), row_factory=factory)
+    except psycopg.ProgrammingError as error:  # a URL that cannot be read, which its text repeats with the password
+        raise psycopg.OperationalError(short(error)) from None
+    try:
+        async with asyncio.timeout(max(2, round(timeout))):
+            return conn, await configure(conn, _settings(timeout, **settings))
+    except BaseException:
+        await conn.close()
+        raise
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Postgres being away, or the fence, in our own words."""
+    """Errors of Postgres in our own words: NotOwner by a fence, Unavailable in an outage, InternalFault by a query
+    that cannot be sent. A row's own fault passes."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, TimeoutError) as error:
+    except (psycopg.Error, TimeoutError) as error:
         if getattr(error, "sqlstate", None) == FENCED:
             raise NotOwner(str(error)) from error
-        message = f"the database does not answer ({_short(error)}); try again"
-        raise Unavailable(message, "DATABASE_UNAVAILABLE") from error
-    except psycopg.Error as error:
-        if error.sqlstate == FENCED:
-            raise NotOwner(str(error)) from error
-        raise
-
-
-def _short(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        fault = fault_of(error)
+        if fault is Fault.ROW:
+            raise
+        raise (bad_query(error) if fault is Fault.OURS else unavailable(error)) from error
 
 
 class Database:
@@ -73,22 +118,60 @@ class Database:
             min_size=1,
             max_size=pool_size,
             timeout=timeout,
+            configure=self._configure,
             open=False,
-            reconnect_timeout=60,
+            reconnect_timeout=RECONNECT,
+            reconnect_failed=self._lost,
         )
+        self._away = False  # connections are lost, and none was made since
+
+    def _lost(self, pool: AsyncConnectionPool[AsyncConnection[Row]]) -> None:
+        self._away = True
+
+    async def _configure(self, conn: AsyncConnection[Row]) -> None:
+        async with asyncio.timeout(max(2, round(self.timeout))):
+            await configure(conn, _settings(self.timeout))
+        self._away = False
 
     async def open(self) -> None:
-        """Unavailable when Postgres does not answer within the time-out; the message names where it was sought."""
+        """Unavailable, with the reason, when no session of this database can be had within the timeout, and at once
+        when its schema is not the one of this code."""
+        try:
+            place(self.url)
+        except BadUrl as fault:
+            raise Unavailable(str(fault)) from None
+        await self._probe()
         await self._pool.open()
         try:
             await self._pool.wait(self.timeout)
-        except PoolTimeout:
+        except PoolTimeout as error:
             await self._pool.close()
-            where = psycopg.conninfo.conninfo_to_dict(self.url)
-            raise Unavailable(
-                f"no Postgres answers at {where.get('host', 'localhost')}:{where.get('port', 5432)}"
-                f" as {where.get('user', '')!r}, database {where.get('dbname', '')!r}"
-            ) from None
+            raise Unavailable(why(error, self.url).text) from None
+
+    async def _probe(self) -> None:
+        """One connection before those of the pool, which tells only that it waited. Tries again until the timeout is
+        over, because a server that starts beside us refuses connections for a while."""
+        deadline = asyncio.get_running_loop().time() + self.timeout
+        while True:
+            try:
+                return await self._examine()
+            except Unusable as error:
+                raise Unavailable(str(error)) from None
+            except (psycopg.Error, TimeoutError) as error:
+                reason = why(error, self.url)
+                if reason.answered or asyncio.get_running_loop().time() >= deadline:
+                    raise Unavailable(reason.text) from None
+            await asyncio.sleep(PROBE_PAUSE)
+
+    async def _examine(self) -> None:
+        """Whether a session of this database is what its users need. Unusable says why it is not."""
+        conn, mine = await _connect(self.url, self.timeout)
+        async with conn, asyncio.timeout(max(2, round(self.timeout))):
+            if mine != conn.info.backend_pid:  # a pooler is in between, and makes such numbers up
+                other, _ = await _connect(self.url, self.timeout)
+                async with other:
+                    await check_own_sessions(conn, other, mine)
+            await check_schema(conn)
 
     async def close(self) -> None:
         await self._pool.close()
@@ -101,9 +184,14 @@ class Database:
     async def connection(self) -> AsyncIterator[AsyncConnection[Row]]:
         with translated():
             try:
-                async with self._pool.connection() as conn:
+                async with self._pool.connection(AWAY_PATIENCE if self._away else None) as conn:
                     yield conn
-            except psycopg.OperationalError:
+            except psycopg.errors.ReadOnlySqlTransaction:
+                # A server that was demoted, or sessions from when it was read-only: new ones may find the primary.
+                await self._pool.drain()
+                raise
+            except psycopg.OperationalError as error:
+                self._away = self._away or error.sqlstate is None or error.sqlstate.startswith("57P")
                 await self._pool.check()  # after a restart every idle connection is stale: find all of them now
                 raise
 
@@ -114,15 +202,22 @@ class Database:
                 async with self.connection() as conn:
                     cursor = await conn.execute(sql(query), parameters)
                     return await cursor.fetchall() if cursor.description else []
-            except Unavailable:
-                if last:
+            except Unavailable as error:
+                if last or isinstance(error.__cause__, PoolTimeout):
                     raise
         raise AssertionError
 
     async def run(self, query: str, /, **parameters: Any) -> int:
-        """Runs a named statement once; the number of rows that it touched."""
-        async with self.connection() as conn:
-            return (await conn.execute(sql(query), parameters)).rowcount
+        """Runs a named statement once; the number of rows that it touched. A session that is read-only has done
+        nothing: the statement runs on a new one."""
+        for last in (False, True):
+            try:
+                async with self.connection() as conn:
+                    return (await conn.execute(sql(query), parameters)).rowcount
+            except Unavailable as error:
+                if last or not isinstance(error.__cause__, psycopg.errors.ReadOnlySqlTransaction):
+                    raise
+        raise AssertionError
 
 
 class Writer:
@@ -133,20 +228,19 @@ class Writer:
         url: str,
         *,
         timeout: float = 5.0,
-        settings: str = "",
+        settings: Mapping[str, str] | None = None,
         prepare: Callable[[AsyncConnection[Any]], None] = lambda conn: None,
     ) -> None:
         self._url = url
         self._timeout = timeout
-        self._settings = settings
+        self._settings = settings or {}
         self._prepare = prepare
         self._conn: AsyncConnection[Any] | None = None
+        self._backend = 0  # the number of its backend
 
     async def connection(self, factory: AsyncRowFactory[Any] = tuple_row) -> AsyncConnection[Any]:
         if self._conn is None or self._conn.closed or self._conn.broken:
-            parameters = _parameters(self._timeout)
-            parameters["options"] += self._settings
-            self._conn = await AsyncConnection.connect(self._url, **parameters, row_factory=factory)
+            self._conn, self._backend = await _connect(self._url, self._timeout, factory, **self._settings)
             self._prepare(self._conn)
         return self._conn
 
@@ -156,12 +250,19 @@ class Writer:
         if conn is not None:
             await conn.close()
 
-    async def end_blockers(self) -> None:
-        """Ends the backends that hold a lock for which this connection waits."""
+    async def end_blockers(self) -> list[str]:
+        """Ends the backends that hold a lock for which this connection waits. Returns those that our role may not
+        end, each as `backend 4711 of role alice`."""
         assert self._conn is not None
-        pid = self._conn.info.backend_pid
-        async with await AsyncConnection.connect(self._url, **_parameters(self._timeout)) as other:
-            await other.execute(sql("end_blockers"), {"pid": pid})
+        spared = []
+        other, _ = await _connect(self._url, self._timeout)
+        async with other:
+            for blocker, role in await (await other.execute(sql("blockers"), {"pid": self._backend})).fetchall():
+                try:
+                    await other.execute(sql("end_backend"), {"pid": blocker})
+                except psycopg.errors.InsufficientPrivilege:
+                    spared.append(f"backend {blocker} of role {role}")
+        return spared
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
@@ -196,5 +297,6 @@ async def commit(
         return [cursor.rowcount for cursor in cursors]
     except psycopg.OperationalError as error:
         if error.sqlstate is None or error.sqlstate.startswith(("57", "08")):
-            raise CommitUnknown(f"the answer to COMMIT was lost ({_short(error)})", "COMMIT_UNKNOWN") from error
+            count(error)
+            raise CommitUnknown(f"the answer to COMMIT was lost ({short(error)})", "COMMIT_UNKNOWN") from error
         raise

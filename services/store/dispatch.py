@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 
-from services.core.lanes import Lane, LaneKey, Mark, Page, PageRequest, Position, Snapshot
-from services.runtime.failpoints import reach
-from services.store import raw_ids
-from services.store.columns import columns
-from services.store.database import Database, Writer, commit, translated
-from services.store.queries import sql
-from services.store.times import to_copy, to_datetime
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.core.lanes import LaneKey, Mark
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.store.columns import columns
+from taskflow_server.store.database import Database, Writer, commit
+from taskflow_server.store.errors import count
+from taskflow_server.store.queries import sql
+from taskflow_server.store.times import to_copy, to_datetime
 
 _COPY_ATTEMPTS = (
     "copy taskflow.attempts (job_id, started_at, finished_at, exec_id, attempt, tries, outcome, final, encoding,"
@@ -102,6 +102,7 @@ class Changes:
     leases: list[LeaseRow] = field(default_factory=list)
     unlease: list[bytes] = field(default_factory=list)
     cancelled: list[bytes] = field(default_factory=list)
+    unread: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs that their lane has not read; shards
     told: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs, with the attempt, of runs
     marks: list[tuple[LaneKey, Mark]] = field(default_factory=list)
     other: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -123,6 +124,9 @@ class Changes:
             found.append(("delete_leases", {"ids": _uuids(self.unlease)}))
         if self.cancelled:
             found.append(("finish_cancels", {"ids": _uuids(self.cancelled)}))
+        if self.unread:
+            ended = {"job_id": _uuids([job for job, _ in self.unread]), "shard": [n for _, n in self.unread]}
+            found.append(("pass_over", ended))
         if self.told:
             jobs = {"job_id": _uuids([job for job, _ in self.told]), "attempt": [n for _, n in self.told]}
             found.append(("tell_of_jobs", jobs))
@@ -168,12 +172,14 @@ def _mark_columns(marks: Sequence[tuple[LaneKey, Mark]]) -> dict[str, list[Any]]
     }
 
 
-async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, slow: bool = False) -> None:
-    """Writes `changes` if every shard of `epochs` is still ours.
+async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, slow: bool = False) -> frozenset[bytes]:
+    """Writes `changes` if every shard of `epochs` is still ours. Returns the jobs for which nothing was written,
+    because another outcome of the same attempt is recorded: only `slow` finds any.
 
-    NotOwner when one is not; CommitUnknown when it may have been written: then again with `slow`, which finds the
-    rows of a commit in doubt by their keys (A8). psycopg errors of class 22 or 23: a row is bad, nothing is written.
+    NotOwner when a shard is not ours; CommitUnknown when it may have been written: then again with `slow`, which finds
+    the rows of a commit in doubt by their keys (A8). DatabaseError: a row is at fault, nothing is written.
     """
+    beaten: frozenset[bytes] = frozenset()
     async with writer.transaction() as conn:
         if changes.attempts and not slow and len(changes.attempts) <= SMALL:
             await reach("coordinator.before_commit")
@@ -190,21 +196,23 @@ async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, 
         else:
             await conn.execute("begin")
             if changes.attempts:
-                await _insert_attempts(conn, changes)
+                beaten = await _insert_attempts(conn, changes)
             await commit(conn, changes.statements(epochs))
         if changes.attempts:
             await reach("coordinator.after_commit")
+    return beaten
 
 
-async def _insert_attempts(conn: Any, changes: Changes) -> None:
-    """By keys. What stands there already from this very commit is as good as written; what another exec_id has
-    written (a cancel, say) wins, and nothing more of ours is written for that job."""
+async def _insert_attempts(conn: Any, changes: Changes) -> frozenset[bytes]:
+    """By keys. A row that is there already from this very commit is as good as written. A row of another exec_id (a
+    cancel, say), or of another outcome (decided before a cancel arrived, in a commit whose answer was lost), wins:
+    nothing more of ours is written for that job. Returns those jobs."""
     await conn.execute(sql("insert_attempts"), _attempt_columns(changes.attempts))
     job_ids, numbers = _uuids([r.job_id for r in changes.attempts]), [r.attempt for r in changes.attempts]
     wanted = {"job_ids": job_ids, "attempts": numbers}
     rows = await (await conn.execute(sql("recorded"), wanted)).fetchall()
-    written = {(job_id.bytes, attempt): exec_id.bytes if exec_id else None for job_id, attempt, exec_id, _ in rows}
-    beaten = {r.job_id for r in changes.attempts if written[r.job_id, r.attempt] != r.exec_id}
+    there = {(job.bytes, attempt): (exec_id and exec_id.bytes, outcome) for job, attempt, exec_id, outcome in rows}
+    beaten = frozenset(r.job_id for r in changes.attempts if there[r.job_id, r.attempt] != (r.exec_id, r.outcome))
     if beaten:
         changes.task_logs = [row for row in changes.task_logs if row.job_id not in beaten]
         changes.defer = [row for row in changes.defer if row.job_id not in beaten]
@@ -212,69 +220,12 @@ async def _insert_attempts(conn: Any, changes: Changes) -> None:
         changes.told = [(job_id, attempt) for job_id, attempt in changes.told if job_id not in beaten]
         for ids in (changes.undefer, changes.unlease, changes.cancelled):
             ids[:] = [job_id for job_id in ids if job_id not in beaten]
+    return beaten
 
 
 def _copy_row(row: AttemptRow) -> tuple[Any, ...]:
     error = None if row.error is None else b"\x01" + row.error
     return (row[0], to_copy(row.started_at), row.finished_at - 946_684_800_000_000, *row[3:11], error)
-
-
-class Spec(NamedTuple):
-    """What a worker is told of a job."""
-
-    payload: bytes | None
-    encoding: int
-    retries: int
-    options: dict[str, Any] | None
-    run_at: datetime | None = None
-
-
-NO_SCANS = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
-
-
-class LaneReader:
-    """Reads pages. Its connection is kept from plans that scan: a fresh partition looks empty to the planner."""
-
-    def __init__(self, url: str, timeout: float) -> None:
-        self._writer = Writer(url, timeout=timeout, settings=NO_SCANS, prepare=raw_ids.register)
-
-    async def close(self) -> None:
-        await self._writer.reset()
-
-    async def pages(self, wanted: Sequence[tuple[Lane, PageRequest]]) -> list[Page]:
-        """One page for each lane, all of one snapshot."""
-        parameters = {
-            "queues": [lane.key.queue for lane, _ in wanted],
-            "tasks": [lane.key.task for lane, _ in wanted],
-            "priorities": [lane.key.priority for lane, _ in wanted],
-            "txs": [str(r.position.tx) for _, r in wanted],
-            "ids": raw_ids.Ids(r.position.id for _, r in wanted),
-            "limits": [r.limit for _, r in wanted],
-            "catching_up": [r.catching_up for _, r in wanted],
-            "late_of": [n for n, (_, r) in enumerate(wanted, 1) for _ in r.late],
-            "late": [str(tx) for _, r in wanted for tx in r.late],
-        }
-        async with self._writer.transaction() as conn:
-            rows = await (await conn.execute(sql("read_lanes"), parameters, binary=True)).fetchall()
-        snapshot = Snapshot(0, frozenset())
-        ahead: list[list[Position]] = [[] for _ in wanted]
-        behind: list[list[Position]] = [[] for _ in wanted]
-        for n, tx, job_id, text in rows:
-            if n == 0:
-                _, xmax, running = text.split(":")
-                snapshot = Snapshot(int(xmax), frozenset(int(x) for x in running.split(",") if x))
-            else:
-                (ahead if n > 0 else behind)[abs(n) - 1].append(Position(tx, job_id))
-        # UNION ALL keeps each branch's order, but does not promise to.
-        return [
-            Page(snapshot, sorted(a), b, len(a) >= r.limit)
-            for a, b, (_, r) in zip(ahead, behind, wanted, strict=True)
-        ]
-
-    async def specs(self, ids: Sequence[bytes]) -> dict[bytes, Spec]:
-        async with self._writer.transaction() as conn:
-            rows = await (await conn.execute(sql("load_specs"), {"ids": raw_ids.Ids(ids)}, binary=True)).fetchall()
-        return {row[0]: Spec(*row[1:]) for row in rows}
 
 
 async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -> dict[int, tuple[int, bool]]:
@@ -292,13 +243,21 @@ async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -
 
 
 async def _locked(writer: Writer, conn: Any, shards: Sequence[int]) -> list[Any]:
-    """The shards' last owners. Whoever holds up a takeover for longer hangs between its fence and its COMMIT (A1)."""
+    """The shards' last owners. A backend that holds up a takeover for longer hangs between its fence and its COMMIT
+    (A1), and is ended. One that our role may not end is waited for, up to the statement timeout."""
+    spared: list[str] = []
     locking = asyncio.ensure_future(conn.execute(sql("lock_shards"), {"shards": shards}))
     try:
         while not (await asyncio.wait({locking}, timeout=FENCE_PATIENCE))[0]:
-            await writer.end_blockers()
+            spared = await writer.end_blockers()
         rows: list[Any] = await locking.result().fetchall()
         return rows
+    except psycopg.errors.QueryCanceled as error:
+        if not spared:
+            raise
+        count(error)
+        who = ", ".join(spared)
+        raise Unavailable(f"the shards are locked by {who}, which our role may not end", "SHARDS_LOCKED") from error
     finally:
         locking.cancel()
 
@@ -321,6 +280,6 @@ async def recorded(
 
 
 __all__ = [
-    "AttemptRow", "Changes", "DeferredRow", "LaneReader", "LeaseRow", "Spec", "TaskLogRow", "psycopg", "recorded",
-    "recorded_executions", "take_shards", "translated", "write",
+    "AttemptRow", "Changes", "DeferredRow", "LeaseRow", "TaskLogRow", "recorded", "recorded_executions",
+    "take_shards", "write",
 ]  # fmt: skip

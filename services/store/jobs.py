@@ -11,12 +11,12 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 
-from services.core.errors import AlreadyExists, InvalidArgument, NotFound, TaskFlowFault, Unavailable
-from services.core.names import namespace_of
-from services.runtime.failpoints import reach
-from services.store.database import Database, Writer, commit
-from services.store.queries import sql
-from services.store.times import to_copy, to_datetime
+from taskflow_server.core.errors import AlreadyExists, InvalidArgument, NotFound, TaskFlowFault, Unavailable
+from taskflow_server.core.names import namespace_of
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.store.database import Database, Writer, commit
+from taskflow_server.store.queries import sql
+from taskflow_server.store.times import to_copy, to_datetime
 
 _COPY_JOBS = (
     "copy taskflow.jobs (id, priority, encoding, retries, deferred, queue, task, payload, key, run_at, options)"
@@ -47,7 +47,9 @@ class NewJob(NamedTuple):
     options: bytes | None
     shard: int
     call: int = 0  # jobs of one call, to be stored all or none; 0: on its own
-    words: Sequence[str] = ()  # by what it is found: services.store.tags
+    words: Sequence[str] = ()  # by what it is found: taskflow_server.store.tags
+    # Columns of which its call said nothing: its task's options stand there. A repeated call may find others.
+    unsaid: frozenset[str] = frozenset()
 
 
 class Stored(NamedTuple):
@@ -76,7 +78,7 @@ def _copy_row(job: NewJob) -> tuple[Any, ...]:
 async def store_jobs(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     """Stores jobs without keys in one transaction. Unavailable: the same ids may be sent again."""
     try:
-        small = len(jobs) <= SMALL and not any(job.deferred or job.words for job in jobs)
+        small = len(jobs) <= SMALL and not any(job.deferred or job.words or _start_by(job) for job in jobs)
         return await (_insert_few if small else _copy)(writer, jobs)
     except psycopg.errors.UniqueViolation:
         return await _insert(writer, jobs)
@@ -129,7 +131,23 @@ def _beside(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
     if tagged:
         columns = {"word": [word for word, _ in tagged], "job_id": [UUID(bytes=job_id) for _, job_id in tagged]}
         statements.append(("insert_tags", columns))
+    timed = [(job, start_by) for job in jobs if (start_by := _start_by(job)) is not None]
+    if timed:
+        bounds = {
+            "job_id": [UUID(bytes=job.id) for job, _ in timed],
+            "queue": [job.queue for job, _ in timed],
+            "start_by": [to_datetime(start_by) for _, start_by in timed],
+        }
+        statements.append(("insert_start_bys", bounds))
     return statements
+
+
+def _start_by(job: NewJob) -> int | None:
+    """When it expires unless it has begun, in microseconds since 1970: not before it is due."""
+    if job.options is None or b'"start_by"' not in job.options:
+        return None
+    start_by: int | None = json.loads(job.options).get("start_by")
+    return None if start_by is None else max(start_by, job.run_at or 0)
 
 
 def _deferred(later: Sequence[NewJob]) -> dict[str, list[Any]]:
@@ -167,7 +185,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
             made = await (await conn.execute(sql("insert_jobs"), _columns(unique))).fetchall()
             new = {row[0].bytes for row in made}
             there = await _present(conn, [job.id for job in jobs])
-            clashing = [job for job in jobs if there.get(job.id) != _identity(job)]
+            clashing = [job for job in jobs if not _is(job, there.get(job.id))]
             if any(job.call for job in clashing):
                 raise IdClash(clashing)
             await commit(conn, _beside([job for job in unique if job.id in new]))
@@ -177,7 +195,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         return await halve(writer, jobs, error, _insert)
     results: list[Result] = []
     for job in jobs:
-        if there.get(job.id) != _identity(job):
+        if not _is(job, there.get(job.id)):
             results.append(_id_in_use(job))
         elif job.id in new:
             results.append(Stored(job.id, tx))
@@ -199,8 +217,14 @@ def _id_in_use(job: NewJob) -> AlreadyExists:
     return AlreadyExists(f"id: {UUID(bytes=job.id)} is the id of another job", "ID_IN_USE")
 
 
-def _identity(job: NewJob) -> tuple[Any, ...]:
-    return (job.queue, job.task, job.priority, job.encoding, job.retries, job.payload, job.key)
+_IDENTITY = ("queue", "task", "priority", "encoding", "retries", "payload", "key")
+
+
+def _is(job: NewJob, there: tuple[Any, ...] | None) -> bool:
+    """Whether a row with the job's id is the same job, as far as its call said what it is."""
+    return there is not None and all(
+        name in job.unsaid or getattr(job, name) == value for name, value in zip(_IDENTITY, there, strict=True)
+    )
 
 
 async def _present(conn: AsyncConnection[Any], ids: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
@@ -209,12 +233,8 @@ async def _present(conn: AsyncConnection[Any], ids: list[bytes]) -> dict[bytes, 
 
 
 async def halve(writer: Writer, jobs: Sequence[NewJob], error: psycopg.Error, store: Any) -> list[Result]:
-    """One bad row must not fail its batch: halves until the culprit stands alone (B6)."""
-    state = error.sqlstate or ""
-    if state == "23514" and error.diag.constraint_name is None:  # no row's fault: it has no partition to go to
-        raise Unavailable("the database lacks the partition for these jobs' day; try again", "NO_PARTITION")
-    if not state.startswith(("22", "23")):
-        raise error
+    """One bad row must not fail its batch: halves until the culprit stands alone (B6). Errors that are not a row's own
+    fault never arrive here: they are Unavailable."""
     if len(jobs) == 1:
         said = (error.diag.message_primary or str(error)).strip()
         return [InvalidArgument(f"the database refuses this job: {said}", "", "BAD_JOB")]
@@ -286,7 +306,7 @@ async def _insert_winners(conn: AsyncConnection[Any], winners: Sequence[NewJob])
     rows = await (await conn.execute(sql("insert_jobs"), _columns(winners))).fetchall()
     if len(rows) < len(winners):
         there = await _present(conn, [job.id for job in winners])
-        clashing = [job for job in winners if there[job.id] != _identity(job)]
+        clashing = [job for job in winners if not _is(job, there[job.id])]
         if clashing:
             raise IdClash(clashing)
     return {row[0].bytes for row in rows}
@@ -309,13 +329,14 @@ async def get_jobs(db: Database, ids: Sequence[bytes]) -> dict[bytes, dict[str, 
     return {row["id"].bytes: row for row in rows}
 
 
-async def retry_by_hand(db: Database, job_id: bytes) -> bool:
-    """A finished job waits again, with fresh tries, and a cancel of it is revoked. False when it is not finished."""
+async def retry_by_hand(db: Database, job_id: bytes, actor: str) -> bool:
+    """A finished job waits again, with fresh tries, and a cancel of it is revoked. False when it is not finished.
+    `actor`: who asks, for the time line."""
     async with db.connection() as conn, conn.transaction():
         await conn.execute(sql("finished_may_change"))
         if (await conn.execute(sql("closed_day_of"), {"id": UUID(bytes=job_id)})).rowcount:
             raise NotFound(f"job {UUID(bytes=job_id)} is past its retention, and is being deleted", "JOB_NOT_FOUND")
-        made = await (await conn.execute(sql("retry_by_hand"), {"id": UUID(bytes=job_id)})).fetchall()
+        made = await (await conn.execute(sql("retry_by_hand"), {"id": UUID(bytes=job_id), "actor": actor})).fetchall()
         if made:
             await conn.execute(sql("revoke_cancel"), {"id": UUID(bytes=job_id)})
     return bool(made)

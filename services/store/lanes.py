@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from services.core.lanes import LaneKey
-from services.core.names import shard_of
-from services.store.database import Database
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.core.names import shard_of
+from taskflow_server.store.database import Database
 
 MOST_LANES = 200_000  # remembered; beyond, all are forgotten and learnt anew
 

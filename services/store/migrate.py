@@ -6,19 +6,26 @@ One migrator runs at a time (an advisory lock of the session); a lock that a mig
 `LOCK_TIMEOUT` makes it fail and leaves nothing behind, so that it never stands in front of the services' queries.
 """
 
+import asyncio
 import hashlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-from services.store.paths import data_dir
+from taskflow_server.store.paths import data_dir
+from taskflow_server.store.reasons import Unusable
+from taskflow_server.store.session import check_own_sessions, configure, of_a_session
 
 LOCK_TIMEOUT = "10s"
+CONNECT_TIMEOUT = 10  # seconds
 PARTITION_DAYS = 9  # yesterday, today, and a week ahead
 _ADVISORY_KEY = 0x7461736B  # "task"
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
@@ -31,6 +38,12 @@ create table if not exists taskflow.migrations (
     applied_at timestamptz not null default now()
 );
 """
+
+
+_FOREIGN = (
+    "the schema taskflow of database {database!r} belongs to another application, because it lacks TaskFlow's table of"
+    " migrations: give TaskFlow a database of its own, or rename that schema"
+)
 
 
 class MigrationError(Exception):
@@ -79,14 +92,15 @@ def migrations(folder: Path | None = None) -> list[Migration]:
 async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
     """Apply what is pending, then make the partitions of the coming days. Returns the names applied, in order.
 
-    Raises MigrationError when the database does not fit the files or a statement fails (the failed file leaves
-    nothing behind), psycopg.OperationalError when Postgres cannot be reached.
+    Raises MigrationError when the database does not fit the files, is not in UTF-8, or a statement fails (the failed
+    file leaves nothing behind), psycopg.OperationalError when Postgres cannot be reached.
     """
     files = migrations(folder)
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=10) as conn:
+    async with session(dsn) as conn:
         await conn.execute("select pg_advisory_lock(%s)", (_ADVISORY_KEY,))  # before the timeout: another may be long
-        await _settle(conn)
+        await limit_waits(conn)
         if not await _has_bookkeeping(conn):
+            await _refuse_foreign(conn)
             await conn.execute(_BOOKKEEPING)
         applied = await _applied(conn)
         pending = [file for file in files if _checked(file, applied, files)]
@@ -96,10 +110,58 @@ async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
         return [file.name for file in pending]
 
 
+async def let_read(dsn: str) -> str:
+    """Makes the role taskflow_reader, where that is missing and this user may, and lets it read the views of history.
+
+    Returns the statement that an administrator must run first; empty when all is granted. psycopg.Error as `migrate`.
+    """
+    async with session(dsn) as conn:
+        await limit_waits(conn)
+        return str(await _one(conn, "select taskflow.grant_reader()"))
+
+
+@asynccontextmanager
+async def session(dsn: str) -> AsyncIterator[psycopg.AsyncConnection[tuple[object, ...]]]:
+    """A session without a statement timeout: a migration of a large table takes its time."""
+    async with await _connect(dsn) as conn:
+        try:
+            mine = await configure(conn, of_a_session(client_min_messages="warning"))
+            if mine != conn.info.backend_pid:  # a pooler is in between
+                async with await _connect(dsn) as other, asyncio.timeout(CONNECT_TIMEOUT):
+                    await check_own_sessions(conn, other, mine)
+        except Unusable as error:
+            raise MigrationError(str(error)) from None
+        yield conn
+
+
+async def _connect(dsn: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    return await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT)
+
+
+async def check_schema(conn: psycopg.AsyncConnection[Any]) -> None:
+    """Raises Unusable when the database's migrations are not exactly those of this code: what it would then do with
+    the data is unknown. The message names the cure."""
+    files = migrations()
+    database = conn.info.dbname
+    try:
+        if not await _has_bookkeeping(conn):
+            await _refuse_foreign(conn)
+            raise Unusable(f"database {database!r} has no schema of TaskFlow yet; run `taskflow db migrate`")
+        applied = await _applied(conn)
+        pending = [file.name for file in files if _checked(file, applied, files)]
+    except MigrationError as error:
+        raise Unusable(str(error)) from None
+    if pending:
+        raise Unusable(
+            f"the schema of database {database!r} is older than this version: {len(pending)} migrations are pending,"
+            f" from {pending[0]} on; run `taskflow db migrate`"
+        )
+
+
 async def status(dsn: str, folder: Path | None = None) -> list[MigrationStatus]:
     """Every migration that the code or the database knows, in order. Writes nothing."""
     files = {file.name: file for file in migrations(folder)}
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=10) as conn:
+    async with session(dsn) as conn:
         rows = await _applied(conn) if await _has_bookkeeping(conn) else {}
     found = []
     for name in sorted(files.keys() | rows.keys()):
@@ -113,18 +175,35 @@ async def status(dsn: str, folder: Path | None = None) -> list[MigrationStatus]:
     return found
 
 
-async def _settle(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-    await conn.execute("set client_min_messages = warning")
+async def limit_waits(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
     await conn.execute(sql.SQL("set lock_timeout = {}").format(LOCK_TIMEOUT))
 
 
-async def _has_bookkeeping(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> bool:
-    cursor = await conn.execute("select to_regclass('taskflow.migrations') is not null")
-    row = await cursor.fetchone()
-    return bool(row and row[0])
+async def _has_bookkeeping(conn: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether our table of migrations is there; another application's is none."""
+    columns = await _one(
+        conn,
+        "select count(*) from pg_attribute where attrelid = to_regclass('taskflow.migrations') and attnum > 0"
+        " and not attisdropped and attname in ('name', 'checksum', 'applied_at')",
+    )
+    return columns == 3
 
 
-async def _applied(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> dict[str, tuple[str, datetime]]:
+async def _refuse_foreign(conn: psycopg.AsyncConnection[Any]) -> None:
+    """Raises MigrationError when a schema `taskflow` is there, is not ours, and holds something."""
+    if await _one(conn, "select exists (select from pg_class where relnamespace = to_regnamespace('taskflow'))"):
+        raise MigrationError(_FOREIGN.format(database=conn.info.dbname))
+
+
+async def _one(conn: psycopg.AsyncConnection[Any], query: LiteralString) -> object:
+    """The only value of the only row."""
+    async with conn.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(query)
+        row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def _applied(conn: psycopg.AsyncConnection[Any]) -> dict[str, tuple[str, datetime]]:
     async with conn.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute("select name, checksum, applied_at from taskflow.migrations order by name")
         return {name: (checksum, at) for name, checksum, at in await cursor.fetchall()}
@@ -134,7 +213,9 @@ def _checked(file: Migration, applied: dict[str, tuple[str, datetime]], files: l
     """Whether `file` is pending; raises when the database's history is not a beginning of ours."""
     unknown = sorted(applied.keys() - {known.name for known in files})
     if unknown:
-        raise MigrationError(f"the database has migration {unknown[-1]}, which this version does not know: upgrade")
+        raise MigrationError(
+            f"the database has migration {unknown[-1]}, which this version does not know: upgrade TaskFlow"
+        )
     if file.name in applied:
         if applied[file.name][0] != file.checksum:
             raise MigrationError(f"{file.name} was changed after it was applied: add a new migration instead")

@@ -15,7 +15,7 @@ rest. A day is dropped in steps, and where it stands can be read from `closed_da
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -26,21 +26,23 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
-from services.core.errors import InvalidArgument
-from services.core.names import namespace_of
-from services.core.retention import Action, DayReport, PruneReport, Survey, decide, reason, shown
-from services.runtime.failpoints import reach
-from services.store.database import Row, Writer, translated
-from services.store.queries import sql as query
+from taskflow_server.core.errors import InvalidArgument, Unavailable
+from taskflow_server.core.names import namespace_of
+from taskflow_server.core.retention import Action, DayReport, PruneReport, Survey, decide, reason, shown
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.store.database import Row, Writer, translated
+from taskflow_server.store.errors import count
+from taskflow_server.store.queries import sql as query
+from taskflow_server.store.reasons import why
 
 LEAST_KEEP = timedelta(hours=1)  # a commit in doubt is repeated for minutes, and ids come for an hour after their time
 BATCH = 1000  # jobs that a transaction looks at; 25 ms to delete, with a key, a tag, a cancel and two log lines each
 ROWS = 10_000  # of a delete beside them
 PAUSE = 0.05  # seconds between two: the services come first
 # B7: whoever waits behind us for a lock waits no longer than that. A look at a large day may take minutes.
-_SETTINGS = " -c lock_timeout=500ms -c statement_timeout=30min -c max_parallel_workers_per_gather=0 -c timezone=UTC"
-_READ_ONLY = " -c default_transaction_read_only=on"
-_BESIDE = ("job_logs", "job_tags", "task_logs", "cancels")
+_SETTINGS = {"lock_timeout": "500ms", "statement_timeout": "30min", "max_parallel_workers_per_gather": "0"}
+_READ_ONLY = {"default_transaction_read_only": "on"}
+_BESIDE = ("job_logs", "job_tags", "job_actions", "task_logs", "cancels")
 _LATER = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.DeadlockDetected,
@@ -77,16 +79,21 @@ async def prune(url: str, *, keep: timedelta, dry_run: bool = False, timeout: fl
     """
     if keep < LEAST_KEEP:
         raise InvalidArgument(f"older_than: {keep} is too short; {LEAST_KEEP} is the least", "older_than")
-    async with _connected(url, timeout, _SETTINGS + (_READ_ONLY if dry_run else "")) as conn:
+    async with _connected(url, timeout, _SETTINGS | (_READ_ONLY if dry_run else {})) as conn:
         return await _Pruner(conn, keep, dry_run).run()
 
 
 @asynccontextmanager
-async def _connected(url: str, timeout: float, settings: str) -> AsyncIterator[AsyncConnection[Row]]:
+async def _connected(url: str, timeout: float, settings: Mapping[str, str]) -> AsyncIterator[AsyncConnection[Row]]:
     writer = Writer(url, timeout=timeout, settings=settings)
     with translated():
         try:
-            yield await writer.connection(dict_row)
+            try:
+                conn = await writer.connection(dict_row)
+            except (psycopg.Error, TimeoutError) as error:
+                count(error)
+                raise Unavailable(why(error, url).text, "DATABASE_UNAVAILABLE") from error
+            yield conn
         finally:
             await writer.reset()
 
@@ -101,14 +108,22 @@ class _Pruner:
         self._first_kept: date
 
     async def run(self) -> PruneReport:
-        if not self._dry_run:
-            if not (await self._rows("hold_prune"))[0]["held"]:
-                raise PruneBusy
-            await self._finalize()
+        if self._dry_run:
+            return await self._run()
+        if not (await self._rows("hold_prune"))[0]["held"]:
+            raise PruneBusy
+        await self._finalize()
+        report = await self._run()
+        await self._rows("release_prune")
+        return report
+
+    async def _run(self) -> PruneReport:
         bounds = (await self._rows("prune_bounds", keep=self._keep))[0]
         self._cutoff, self._first_kept = bounds["cutoff"], bounds["first_kept"]
         reports = [await self._one(day) for day in await self._days()]
         days = [report for report in reports if report is not None]
+        if not self._dry_run:
+            await self._rows("forget_removed_tasks", cutoff=self._cutoff)
         firings = await self._past("expired_firings", "delete_firings")
         counts = await self._past("expired_counts", "delete_counts")
         return PruneReport(days, firings, counts, await self._past("expired_runs", "delete_runs"))

@@ -6,7 +6,7 @@ import functools
 import re
 from typing import Any, LiteralString
 
-from services.store.paths import data_dir
+from taskflow_server.store.paths import data_dir
 
 _BEGIN = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 

@@ -9,13 +9,21 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from services.core.names import shard_of
-from services.core.workflow import events
-from services.core.workflow.events import Event, Started
-from services.store.columns import columns
-from services.store.database import Database, Writer, commit
-from services.store.jobs import NewJob, insert_within
-from services.store.queries import sql
+from taskflow_server.core.names import shard_of
+from taskflow_server.core.workflow import events
+from taskflow_server.core.workflow.events import Event, Started
+from taskflow_server.store.columns import columns
+from taskflow_server.store.database import Database, Writer, commit
+from taskflow_server.store.errors import DatabaseError
+from taskflow_server.store.jobs import NewJob, insert_within
+from taskflow_server.store.queries import sql
+
+CHANGED = "TF002"  # raised by taskflow.runs_unchanged
+_ABANDON = ("cancel_jobs_of_runs", "cancel_children_of_runs", "delete_timers_of_runs", "cancel_steps_of_runs")
+
+
+class RunsChanged(Exception):
+    """What was read of a run is not its present state any more: a commit of ours that was in doubt has succeeded."""
 
 
 class NewRun(NamedTuple):
@@ -44,7 +52,7 @@ class RunRow(NamedTuple):
     status: str
     held: bool
     waiting: bool
-    state: str
+    state: str | None  # None: as it is stored
     signals: str
     output: str | None
     error: str | None
@@ -96,6 +104,7 @@ class StepRow(NamedTuple):
     due_at: datetime | None
     begun: bool
     ended: bool
+    after: str
 
 
 @dataclass(slots=True)
@@ -114,6 +123,8 @@ class RunChanges:
     logs: list[tuple[UUID, str]] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)  # workflow -> how many of its held runs may begin
     heard: list[int] = field(default_factory=list)  # from the inbox
+    turns: dict[UUID, int] = field(default_factory=dict)  # run -> the turn that it was read at
+    abandoned: list[UUID] = field(default_factory=list)  # runs whose state cannot be read: all that they have ends
 
     def begin(self, runs: Sequence[NewRun]) -> None:
         """Adds runs that are to begin."""
@@ -128,6 +139,8 @@ class RunChanges:
             if rows:
                 found.append((name, columns(kind, rows)))
 
+        if self.turns:
+            found.append(("runs_unchanged", {"ids": list(self.turns), "turns": list(self.turns.values())}))
         add("insert_runs", NewRun, self.children)
         add("insert_run_jobs", RunJobRow, self.run_jobs)
         # A timer that is stopped and one that is set are never the same: their iterations differ.
@@ -135,6 +148,9 @@ class RunChanges:
         add("put_run_timers", TimerRow, self.timers)
         add("cancel_run_jobs", RunJobKey, self.cancelled)
         add("cancel_child_runs", RunJobKey, self.cancelled)
+        if self.abandoned:
+            for name in _ABANDON:
+                found.append((name, {"ids": self.abandoned}))
         add("put_run_steps", StepRow, self.steps)
         add("update_runs", RunRow, self.runs)
         if self.told:
@@ -159,15 +175,21 @@ def told(events_of: Sequence[tuple[UUID, Event]]) -> dict[str, list[Any]]:
 async def write(writer: Writer, changes: RunChanges, epochs: Mapping[int, int]) -> int:
     """Writes `changes` if every shard of `epochs` is still ours; the number that its jobs are stamped with.
 
-    NotOwner when one is not; Unavailable, also when the commit's fate is unknown: what is in the inbox then is
-    still to be heard, and what is not was.
+    NotOwner when one is not; RunsChanged when a run is at another turn than it was read at: nothing is written, and it
+    is to be read again. Unavailable, also when the fate of the commit is unknown: the next transaction about one of
+    these runs waits until that is decided, and finds out by the turn (A8).
     """
     shards = sorted(epochs)
     fence = ("fence", {"shards": shards, "epochs": [epochs[n] for n in shards]})
     async with writer.transaction() as conn:
         await conn.execute("begin")
         tx = await insert_within(conn, changes.jobs) if changes.jobs else 0
-        await commit(conn, [*changes.statements(), fence])
+        try:
+            await commit(conn, [*changes.statements(), fence])
+        except DatabaseError as error:
+            if error.sqlstate == CHANGED:
+                raise RunsChanged("a run was changed since it was read") from error
+            raise
     return tx
 
 
@@ -214,4 +236,13 @@ async def tell(db: Database, run_id: UUID, event: Event) -> int | None:
     """Into the inbox of a run: its owner applies it. Its place there; None when the run is gone."""
     async with db.connection() as conn:
         row = await (await conn.execute(sql("tell_runs"), told([(run_id, event)]))).fetchone()
+    return row["seq"] if row is not None else None
+
+
+async def ask(db: Database, run_id: UUID, event: Event, action: str, actor: str) -> int | None:
+    """As `tell`, and notes who asked for what, for the time line."""
+    ((_, text),) = zip(*told([(run_id, event)]).values(), strict=True)
+    async with db.connection() as conn:
+        values = {"run_id": run_id, "event": text, "action": action, "actor": actor}
+        row = await (await conn.execute(sql("ask_run"), values)).fetchone()
     return row["seq"] if row is not None else None

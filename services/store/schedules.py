@@ -11,14 +11,17 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from services.core.workflow import CancelRequested
-from services.store.columns import columns
-from services.store.database import Database, commit
-from services.store.jobs import NewJob, insert_within
-from services.store.queries import sql
-from services.store.runs import NewRun, starting, told
+from taskflow_server.core.schedules import Firing, FiringState, Overlap, remaining
+from taskflow_server.core.timing import Timing
+from taskflow_server.core.workflow import CancelRequested
+from taskflow_server.store.columns import columns
+from taskflow_server.store.database import Database, commit
+from taskflow_server.store.jobs import NewJob, insert_within
+from taskflow_server.store.queries import sql
+from taskflow_server.store.runs import NewRun, starting, told
 
 ROLE = "schedules"
+CLOSED_AT_ONCE = 1000  # firings of one schedule that one decision finds to be over
 
 
 class FiringRow(NamedTuple):
@@ -42,6 +45,7 @@ class CursorRow(NamedTuple):
     next_at: datetime | None
     wake_at: datetime | None
     last_at: datetime | None
+    error: str | None = None  # why it could not be fired
 
 
 @dataclass
@@ -54,22 +58,45 @@ class Decided:
     cursors: list[CursorRow] = field(default_factory=list)
     replaced: list[UUID] = field(default_factory=list)  # jobs to cancel
     replaced_runs: list[UUID] = field(default_factory=list)
+    taken_back: list[tuple[UUID, datetime, Timing]] = field(default_factory=list)  # whose cursor was ahead of the time
 
 
-async def begin(conn: AsyncConnection[Any], limit: int) -> list[dict[str, Any]]:
+async def begin(conn: AsyncConnection[Any], limit: int, ids: Sequence[UUID] | None = None) -> list[dict[str, Any]]:
     """Opens the transaction: locks schedules that are due, each with the open jobs and queued firings that it has."""
     await conn.execute("begin")
     async with conn.cursor(row_factory=dict_row) as cursor:
-        schedules = await (await cursor.execute(sql("lock_due_schedules"), {"limit": limit})).fetchall()
-        ids = {"ids": [row["id"] for row in schedules]}
-        await cursor.execute(sql("close_firings"), ids)
-        opened = {row["schedule_id"]: row for row in await (await cursor.execute(sql("open_firings"), ids)).fetchall()}
+        wanted = {"limit": limit, "ids": None if ids is None else list(ids)}
+        schedules = await (await cursor.execute(sql("lock_due_schedules"), wanted)).fetchall()
+        overlapping = [row["id"] for row in schedules if row["overlap"] == Overlap.ALLOW]
+        single = [row["id"] for row in schedules if row["overlap"] != Overlap.ALLOW]
+        opened: dict[UUID, dict[str, Any]] = {}
+        if single:
+            await cursor.execute(sql("close_firings"), {"ids": single, "limit": CLOSED_AT_ONCE})
+        for name, asked in (("open_firings", single), ("queued_firings", overlapping)):
+            found = await (await cursor.execute(sql(name), {"ids": asked})).fetchall() if asked else []
+            opened.update((row["schedule_id"], row) for row in found)
     nothing = {"unfinished": 0, "queued": 0, "oldest_queued": None, "jobs": None, "runs": None}
     return [row | opened.get(row["id"], nothing) for row in schedules]
 
 
+async def take_back(conn: AsyncConnection[Any], schedule_id: UUID, now: datetime, timing: Timing) -> None:
+    """The clock that was ahead is right again: instants that are to come, and were skipped, are to be decided anew."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(sql("take_back_firings"), {"id": schedule_id, "now": now})
+        rows = [
+            Firing(row["instant"], FiringState(row["state"]), row["reason"], row["first"], row["count"])
+            for row in await cursor.fetchall()
+        ]
+    left = remaining(timing, now, rows)
+    kept = [FiringRow(schedule_id, f.instant, f.first, f.count, f.state, f.reason) for f in left]
+    if kept:
+        await conn.execute(sql("put_firings"), columns(FiringRow, kept))
+
+
 async def write(conn: AsyncConnection[Any], decided: Decided, term: int) -> int:
     """Ends the transaction; the number that its jobs are stamped with. NotOwner when another scheduler leads by now."""
+    for schedule_id, now, timing in decided.taken_back:
+        await take_back(conn, schedule_id, now, timing)
     tx = await insert_within(conn, decided.jobs) if decided.jobs else 0
     statements: list[tuple[str, dict[str, Any]]] = starting(decided.runs) if decided.runs else []
     if decided.replaced_runs:
@@ -84,6 +111,11 @@ async def write(conn: AsyncConnection[Any], decided: Decided, term: int) -> int:
     return tx
 
 
+async def put_off(db: Database, schedule_id: UUID, error: str, seconds: float) -> None:
+    """One that cannot be fired is tried again after so many seconds, and says why."""
+    await db.run("put_off_schedule", id=schedule_id, error=error, seconds=seconds)
+
+
 async def change(db: Database, schedule_id: UUID, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
     """Changes a schedule as `decide` says of its row, locked; ledger rows under `passed` go along. False: none is."""
     async with db.connection() as conn, conn.transaction():
@@ -95,7 +127,12 @@ async def change(db: Database, schedule_id: UUID, decide: Callable[[dict[str, An
 
 
 async def write_changed(conn: AsyncConnection[Any], changed: Sequence[dict[str, Any]]) -> None:
-    """Schedules with other values, in the caller's transaction; the ledger rows under `passed` go along."""
+    """Schedules with other values, in the caller's transaction; the ledger rows under `passed` go along. `ahead`: the
+    timing of one whose cursor was ahead of the clock.
+    """
+    for row in changed:
+        if row.get("ahead") is not None:
+            await take_back(conn, row["id"], row["now"], row["ahead"])
     ledger = [
         FiringRow(row["id"], f.instant, f.first, f.count, f.state, f.reason)
         for row in changed

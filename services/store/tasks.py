@@ -11,10 +11,10 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from services.core.errors import AlreadyExists
-from services.store.database import Database, Row
-from services.store.queries import sql
-from services.store.schedules import write_changed
+from taskflow_server.core.errors import AlreadyExists
+from taskflow_server.store.database import Database, Row
+from taskflow_server.store.queries import sql
+from taskflow_server.store.schedules import write_changed
 
 
 @dataclass(slots=True)

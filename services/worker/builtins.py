@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from services.runtime import logs
-from services.worker.settings import WorkerSettings
 from taskflow import AsyncTaskFlow, Job, TaskFlow
+from taskflow_server.runtime import logs
+from taskflow_server.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from services.worker.http.call import HttpCaller
+    from taskflow_server.worker.http.call import HttpCaller
 
 log = logs.get("builtins")
 
@@ -28,7 +28,9 @@ def _register_http(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> N
     async def http_call(job: Job) -> dict[str, Any]:
         nonlocal caller
         if caller is None:
-            from services.worker.http.call import HttpCaller  # aiohttp takes 0.2 s, which most workers never need
+            from taskflow_server.worker.http.call import (
+                HttpCaller,  # aiohttp takes 0.2 s, which most workers never need
+            )
 
             caller = HttpCaller(settings)
         return await caller(job)
@@ -37,7 +39,7 @@ def _register_http(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> N
 
 
 def _register_shell(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> None:
-    from services.worker.shell.run import ShellRunner
+    from taskflow_server.worker.shell.run import ShellRunner
 
     if not settings.programs and settings.shell_scripts == "off":
         log.warning("shell.run can run nothing: TASKFLOW_SHELL_ALLOW is empty, and TASKFLOW_SHELL_SCRIPTS off")

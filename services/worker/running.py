@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from services.runtime import logs
-from services.worker import builtins
-from services.worker.settings import WorkerSettings
 from taskflow import AsyncTaskFlow, TaskFlow, apps
+from taskflow_server.runtime import logs
+from taskflow_server.worker import builtins
+from taskflow_server.worker.settings import WorkerSettings
 
 log = logs.get("worker")
 
@@ -52,11 +52,24 @@ class Running:
         given = self._settings
         if isinstance(app, AsyncTaskFlow):
             await app.run(
-                concurrency=given.concurrency, queues=given.queue_names, grace=given.grace, name=given.name
+                concurrency=given.concurrency,
+                queues=given.queue_names,
+                grace=given.grace,
+                prefetch=given.prefetch,
+                strict=given.strict,
+                strict_after=given.strict_after,
+                name=given.name,
             )
         else:
             await asyncio.to_thread(
-                app.run, concurrency=given.concurrency, queues=given.queue_names, grace=given.grace, name=given.name
+                app.run,
+                concurrency=given.concurrency,
+                queues=given.queue_names,
+                grace=given.grace,
+                prefetch=given.prefetch,
+                strict=given.strict,
+                strict_after=given.strict_after,
+                name=given.name,
             )
 
     async def drain(self) -> None:

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from services.core.workflow.changes import (
+    from taskflow_server.core.workflow.changes import (
         CancelJob,
         CancelTimer,
         Change,
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
         StepChanged,
         decision_task,
     )
-    from services.core.workflow.definition import Definition
-    from services.core.workflow.document import BadDocument, Problem
-    from services.core.workflow.engine import Advance, WrongDefinition, advance, broken
-    from services.core.workflow.events import (
+    from taskflow_server.core.workflow.definition import Definition
+    from taskflow_server.core.workflow.document import BadDocument, Problem
+    from taskflow_server.core.workflow.engine import Advance, WrongDefinition, advance, broken
+    from taskflow_server.core.workflow.events import (
         CancelRequested,
         Event,
         JobFinished,
@@ -36,11 +36,23 @@ if TYPE_CHECKING:
         Started,
         TimerDue,
     )
-    from services.core.workflow.planning import Limits
-    from services.core.workflow.registry import KINDS, register
-    from services.core.workflow.schema import json_schema
-    from services.core.workflow.signals import unfit
-    from services.core.workflow.state import FINAL_RUNS, FINAL_STEPS, Run, RunState, RunStatus, StepState, StepStatus
+    from taskflow_server.core.workflow.kinds import Jobs, JobSpec, Kind, Moment, Wait
+    from taskflow_server.core.workflow.models import Strict
+    from taskflow_server.core.workflow.planning import Limits
+    from taskflow_server.core.workflow.registry import KINDS, register
+    from taskflow_server.core.workflow.schema import json_schema
+    from taskflow_server.core.workflow.signals import unfit
+    from taskflow_server.core.workflow.state import (
+        FINAL_RUNS,
+        FINAL_STEPS,
+        Run,
+        RunState,
+        RunStatus,
+        StepState,
+        StepStatus,
+    )
+    from taskflow_server.core.workflow.values import BadValue
+    from taskflow_server.core.workflow.wanted import Wanted, wanted
 
 __all__ = [
     "FINAL_RUNS",
@@ -48,6 +60,7 @@ __all__ = [
     "KINDS",
     "Advance",
     "BadDocument",
+    "BadValue",
     "CancelJob",
     "CancelRequested",
     "CancelTimer",
@@ -56,7 +69,11 @@ __all__ = [
     "Definition",
     "Event",
     "JobFinished",
+    "JobSpec",
+    "Jobs",
+    "Kind",
     "Limits",
+    "Moment",
     "Note",
     "Problem",
     "RetryRequested",
@@ -72,7 +89,10 @@ __all__ = [
     "StepChanged",
     "StepState",
     "StepStatus",
+    "Strict",
     "TimerDue",
+    "Wait",
+    "Wanted",
     "WrongDefinition",
     "advance",
     "broken",
@@ -80,6 +100,7 @@ __all__ = [
     "json_schema",
     "register",
     "unfit",
+    "wanted",
 ]
 
 _MODULES = {
@@ -90,10 +111,14 @@ _MODULES = {
     "document": "BadDocument Problem",
     "engine": "Advance WrongDefinition advance broken",
     "events": "CancelRequested Event JobFinished RetryRequested Signal Started TimerDue",
+    "kinds": "JobSpec Jobs Kind Moment Wait",
+    "models": "Strict",
     "planning": "Limits",
     "registry": "KINDS register",
     "schema": "json_schema",
     "signals": "unfit",
+    "values": "BadValue",
+    "wanted": "Wanted wanted",
     "state": "FINAL_RUNS FINAL_STEPS Run RunState RunStatus StepState StepStatus",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

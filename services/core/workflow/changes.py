@@ -6,12 +6,13 @@ the change is applied.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.core.workflow.state import RunStatus, StepStatus
 from taskflow._policy import Backoff
+from taskflow_server.core.workflow.state import RunStatus, StepStatus
 
 
 def job_key(step: str, iteration: int, index: int) -> str:
@@ -19,6 +20,7 @@ def job_key(step: str, iteration: int, index: int) -> str:
     return f"{step}/{iteration}/{index}"
 
 
+REASON = "taskflow.reason"  # in the error of a run: failed_by_executor or unknown_error, where its type is another
 DECISION = "decision"  # the step of a decision's job; its iteration is the decision's number
 
 
@@ -26,6 +28,16 @@ def decision_task(workflow: str) -> str:
     """The name of the task that decisions of a workflow are jobs of: who polls for decisions polls for it."""
     namespace, slash, name = workflow.rpartition("/")
     return f"awf.workflow.decision{'.' if slash else ''}{namespace}/{name}"
+
+
+def activity_id(run: str, name: str) -> str:
+    """The id, for clients, of what a decision began and what is no job and no run: a wait, or what cannot be made."""
+    return f"{run}.{name}"
+
+
+def decided_document(workflow: str) -> str:
+    """The document of a workflow that nobody has stored: its executor decides."""
+    return json.dumps({"name": workflow, "decider": {}})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,16 @@ way then is cancelled first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from services.core.workflow import signals, values
-from services.core.workflow.changes import (
+from taskflow._policy import Outcome
+from taskflow_server.core.workflow import builtin, signals, values
+from taskflow_server.core.workflow.changes import (
     DECISION,
+    REASON,
     CancelJob,
     CancelTimer,
     Change,
@@ -25,9 +27,11 @@ from services.core.workflow.changes import (
     RunFinished,
     SetTimer,
     StartRun,
+    StepChanged,
+    activity_id,
 )
-from services.core.workflow.definition import Definition
-from services.core.workflow.events import (
+from taskflow_server.core.workflow.definition import Definition
+from taskflow_server.core.workflow.events import (
     CancelRequested,
     Event,
     JobFinished,
@@ -36,11 +40,10 @@ from services.core.workflow.events import (
     Started,
     TimerDue,
 )
-from services.core.workflow.models import FULL_NAME
-from services.core.workflow.planning import Limits
-from services.core.workflow.state import Deciding, Run, RunState, RunStatus
-from services.core.workflow.values import BadValue
-from taskflow._policy import Outcome
+from taskflow_server.core.workflow.models import FULL_NAME
+from taskflow_server.core.workflow.planning import Limits
+from taskflow_server.core.workflow.state import Deciding, Run, RunState, RunStatus, StepStatus
+from taskflow_server.core.workflow.values import BadValue
 
 DECISION_TASK = "awf.workflow/decision-task"
 EVENT = "awf.workflow.event/"
@@ -48,7 +51,6 @@ MAX_ACTIONS = 1_000  # of one decision
 MAX_TASKS = 1_000  # under way at once
 MAX_BEGUN = 100_000  # in one run
 _ACTION = re.compile(r"(?:(?:awf|taskflow)\.workflow\.action/)?([a-z-]+)")
-_WAIT = re.compile(r"(?:awf|taskflow)\.task/wait")
 _NAME = re.compile(FULL_NAME)
 _ACTIONS = "schedule-task, schedule-workflow, do-nothing, complete-workflow, fail, unknown-error"
 _LIVE = (RunStatus.RUNNING, RunStatus.NEW)
@@ -107,7 +109,7 @@ def advance(
         case JobFinished():
             turn.ended(event)
         case TimerDue() if turn.tasks.get(event.name) == "wait":
-            turn.done(event.name, event.name)
+            turn.waited(event.name)
         case Signal():
             turn.signal(event)
         case CancelRequested() if turn.status in _LIVE:
@@ -121,9 +123,13 @@ def advance(
 
 def given_up(deciding: Deciding) -> list[Change]:
     """The cancels of all that is under way."""
-    decision = [CancelJob(DECISION, deciding.number, 0)] if deciding.open else []
-    kinds = deciding.tasks.items()
-    return [*decision, *(CancelTimer(name, 1) if kind == "wait" else CancelJob(name, 1, 0) for name, kind in kinds)]
+    found: list[Change] = [CancelJob(DECISION, deciding.number, 0)] if deciding.open else []
+    for name, kind in deciding.tasks.items():
+        if kind == "wait":
+            found += [CancelTimer(name, 1), StepChanged(name, 1, StepStatus.CANCELLED)]
+        else:
+            found.append(CancelJob(name, 1, 0))
+    return found
 
 
 class _Turn:
@@ -176,16 +182,29 @@ class _Turn:
 
     def ended(self, event: JobFinished) -> None:
         if event.step in self.tasks and event.iteration == 1 and self.tasks[event.step] != "wait":
-            self.done(event.step, event.job_id or event.step)
+            kind = self.tasks.pop(event.step)
+            if event.job_id:
+                self._over(kind, event.job_id)
+            else:
+                self._unmade(event.step, kind, values.error_of(event.error, "failed"))
         elif event.step == DECISION and event.iteration == self.deciding.number and self.deciding.open:
             self.deciding = replace(self.deciding, open=False)
             if self.status is RunStatus.RUNNING:
                 self._decided(event)
 
-    def done(self, name: str, job_id: str) -> None:
-        kind = self.tasks.pop(name)
+    def waited(self, name: str) -> None:
+        del self.tasks[name]
+        self.changes.append(StepChanged(name, 1, StepStatus.SUCCEEDED))
+        self._over("wait", activity_id(self.run.id, name))
+
+    def _over(self, kind: str, id: str, **more: Any) -> None:
         what = "workflow" if kind == "workflow" else "task"
-        self.hear({"event": f"{EVENT}{what}-completed", f"{what}-id": job_id})
+        self.hear({"event": f"{EVENT}{what}-completed", f"{what}-id": id, **more})
+
+    def _unmade(self, name: str, kind: str, error: dict[str, Any]) -> None:
+        """An action that cannot be carried out is over at once, with its error, under an id that can be asked for."""
+        self.changes.append(StepChanged(name, 1, StepStatus.FAILED, {**error, "kind": kind}))
+        self._over(kind, activity_id(self.run.id, name), error=error)
 
     def signal(self, event: Signal) -> None:
         if signals.seen(self.before, event):
@@ -235,7 +254,8 @@ class _Turn:
                 self._end(output=action.value)
             case "fail" | "unknown-error":
                 type_ = "failed_by_executor" if action.name == "fail" else "unknown_error"
-                self._end(error={"type": type_, **values.error_of(action.value, type_)})
+                given = {"type": type_, **values.error_of(action.value, type_)}
+                self._end(error=given if given["type"] == type_ else {**given, REASON: type_})
 
     def _begin(self, action: Action) -> None:
         begun = self.deciding.begun + 1
@@ -243,28 +263,31 @@ class _Turn:
             most = f"{MAX_TASKS} at once and {MAX_BEGUN} in all are the most"
             raise BadValue(f"starts more than a run may have: {most}", path=action.path, type="too_large")
         name = f"task-{begun}"
+        why = builtin.why_not(action.definition)
+        if why:
+            self.deciding = replace(self.deciding, begun=begun)
+            error = {"type": "built_in", "message": why, "definition": action.definition}
+            self._unmade(name, "workflow" if action.name == "schedule-workflow" else "task", error)
+            return
         try:
             kind, change = self._task(name, action)
-        except BadValue as error:
-            raise BadValue(error.message, path=f"{action.path}.task-request.params", type=error.type) from None
+        except BadValue as fault:
+            raise BadValue(fault.message, path=f"{action.path}.task-request.params", type=fault.type) from None
         self.deciding = replace(self.deciding, begun=begun)
         self.tasks[name] = kind
         self.changes.append(change)
+        if isinstance(change, SetTimer):
+            self.changes.append(StepChanged(name, 1, StepStatus.WAITING, due=change.due.isoformat()))
 
     def _task(self, name: str, action: Action) -> tuple[str, Change]:
-        if _WAIT.fullmatch(action.definition):
-            return "wait", SetTimer(name, 1, self._due(action.params))
+        if builtin.is_wait(action.definition):
+            wait = builtin.wait_of(action.params)
+            return "wait", SetTimer(name, 1, wait if isinstance(wait, datetime) else values.after(self.now, wait))
         params = {} if action.params is None else action.params
         values.json_size(params, self.limits.payload)
         if action.name == "schedule-workflow":
             return "workflow", StartRun(name, 1, action.definition, params, action.label)
         return "task", CreateJob(name, 1, 0, action.definition, None, params, label=action.label)
-
-    def _due(self, params: Any) -> datetime:
-        given: Mapping[str, Any] = params if isinstance(params, dict) else {}
-        if "until" in given:
-            return values.instant(given["until"])
-        return values.after(self.now, values.duration(given.get("duration")))
 
     def _end(self, *, output: Any = None, error: dict[str, Any] | None = None) -> None:
         self.deciding = replace(self.deciding, output=output, error=error)

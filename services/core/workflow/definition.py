@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.core.workflow.document import BadDocument, Problem, loaded, validated
-from services.core.workflow.expressions import ALL
-from services.core.workflow.graph import Graph, checked, unknown
-from services.core.workflow.kinds import Kind
-from services.core.workflow.models import Backoff, Decider, Document, On, Schedule, Step
-from services.core.workflow.registry import KINDS
-from services.core.workflow.templates import OPEN, BadTemplate, Encoders, Template
+from taskflow_server.core.workflow.document import BadDocument, Problem, loaded, validated
+from taskflow_server.core.workflow.expressions import ALL
+from taskflow_server.core.workflow.graph import Graph, checked, unknown
+from taskflow_server.core.workflow.kinds import Kind
+from taskflow_server.core.workflow.models import Backoff, Decider, Document, On, Schedule, Step
+from taskflow_server.core.workflow.registry import KINDS
+from taskflow_server.core.workflow.templates import OPEN, BadTemplate, Encoders, Template
 
 MAX_TEMPLATES = 10_000  # of a document: reading so many takes half a second
 

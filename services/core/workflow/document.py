@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 from pydantic import Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from services.core.errors import InvalidArgument
-from services.core.workflow.kinds import Kind
-from services.core.workflow.models import MAX_STEPS, PATTERNS, Document, Step
-from services.core.workflow.values import BadValue, size_of
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.workflow.kinds import Kind
+from taskflow_server.core.workflow.models import MAX_STEPS, PATTERNS, Document, Step
+from taskflow_server.core.workflow.values import BadValue, size_of
 
 MAX_DOCUMENT = 1 << 20  # bytes of JSON
 MAX_PROBLEMS = 20  # that one error tells

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.core.workflow import decisions, jobs, rules, signals, values
-from services.core.workflow.changes import CancelJob, CancelTimer, Change, Note, RunFinished, StepChanged
-from services.core.workflow.definition import Definition
-from services.core.workflow.events import (
+from taskflow_server.core.workflow import decisions, jobs, rules, signals, values
+from taskflow_server.core.workflow.changes import CancelJob, CancelTimer, Change, Note, RunFinished, StepChanged
+from taskflow_server.core.workflow.definition import Definition
+from taskflow_server.core.workflow.events import (
     CancelRequested,
     Event,
     JobFinished,
@@ -22,9 +22,18 @@ from services.core.workflow.events import (
     Started,
     TimerDue,
 )
-from services.core.workflow.planning import Limits
-from services.core.workflow.state import FINAL_RUNS, FINAL_STEPS, OPEN, Run, RunState, RunStatus, StepState, StepStatus
-from services.core.workflow.turn import Turn
+from taskflow_server.core.workflow.planning import Limits
+from taskflow_server.core.workflow.state import (
+    FINAL_RUNS,
+    FINAL_STEPS,
+    OPEN,
+    Run,
+    RunState,
+    RunStatus,
+    StepState,
+    StepStatus,
+)
+from taskflow_server.core.workflow.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)

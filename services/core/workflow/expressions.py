@@ -16,7 +16,7 @@ from typing import Any
 from jmespath import exceptions, visitor  # type: ignore[import-untyped]
 from jmespath.parser import Parser  # type: ignore[import-untyped]
 
-from services.core.workflow.values import BadValue, size_of
+from taskflow_server.core.workflow.values import BadValue, size_of
 
 MAX_LENGTH = 1_000  # characters of one expression
 MAX_WHY = 300  # characters of the library's own messages

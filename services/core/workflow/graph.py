@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from services.core.workflow.document import BadDocument, Problem
-from services.core.workflow.models import Document, On
+from taskflow_server.core.workflow.document import BadDocument, Problem
+from taskflow_server.core.workflow.models import Document, On
 
 
 def checked(model: Document) -> Graph:

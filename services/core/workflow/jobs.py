@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from services.core.workflow import values
-from services.core.workflow.changes import CancelJob, CreateJob
-from services.core.workflow.definition import Node
-from services.core.workflow.events import JobFinished
-from services.core.workflow.kinds import Jobs
-from services.core.workflow.models import JobStep
-from services.core.workflow.state import OPEN, JobState, RunStatus, StepStatus
-from services.core.workflow.values import BadValue
 from taskflow._policy import Backoff, Outcome
+from taskflow_server.core.workflow import values
+from taskflow_server.core.workflow.changes import CancelJob, CreateJob
+from taskflow_server.core.workflow.definition import Node
+from taskflow_server.core.workflow.events import JobFinished
+from taskflow_server.core.workflow.kinds import Jobs
+from taskflow_server.core.workflow.models import JobStep
+from taskflow_server.core.workflow.state import OPEN, JobState, RunStatus, StepStatus
+from taskflow_server.core.workflow.values import BadValue
 
 if TYPE_CHECKING:
-    from services.core.workflow.turn import Turn
+    from taskflow_server.core.workflow.turn import Turn
 
 
 def create(turn: Turn, node: Node, plan: Jobs, after: tuple[str, ...] = ()) -> None:

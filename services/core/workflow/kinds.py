@@ -8,7 +8,7 @@ the first of its jobs is done: the same values must give the same plan.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.core.workflow import values
-from services.core.workflow.models import FullName, JobStep, Name, Span, Step, Strict
-from services.core.workflow.templates import OPEN, Encoders
-from services.core.workflow.values import BadValue
+from taskflow_server.core.workflow import values
+from taskflow_server.core.workflow.models import FullName, JobStep, Name, Span, Step, Strict
+from taskflow_server.core.workflow.templates import OPEN, Encoders
+from taskflow_server.core.workflow.values import BadValue
 
 MAX_TEXT = 100_000  # characters of a script
 MAX_ENV = 200
+SHELL = "shell.run"  # the built-in task
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,14 @@ class Kind(ABC):
     def plan(self, meta: Mapping[str, Any], moment: Moment) -> Jobs | Wait:
         """What a step does whose rendered `meta` this is. BadValue, with a path inside `meta`, fails the step."""
 
+    def tasks(self, meta: Mapping[str, Any]) -> Iterable[str | None]:
+        """The tasks of a step's jobs, as far as they are known before it begins; None: its queue has the handler.
+
+        `meta` is as the document has it, with its templates. Whoever stores the document is warned of those for which
+        no worker is there.
+        """
+        return ()
+
     def result(self, meta: Mapping[str, Any], results: Sequence[Any]) -> Any:
         """The step's result, of those of its jobs; of one that failed and was passed over, `{"error": …}`.
 
@@ -101,6 +110,9 @@ class Task(Kind):
 
     def plan(self, meta: Mapping[str, Any], moment: Moment) -> Jobs:
         return Jobs([JobSpec(meta.get("task"), meta.get("input"))])
+
+    def tasks(self, meta: Mapping[str, Any]) -> Iterable[str | None]:
+        return [meta.get("task")]
 
 
 class WaitMeta(Strict):
@@ -181,7 +193,10 @@ class Shell(Kind):
             payload["env"] = {name: at(f"env.{name}", values.text, part) for name, part in meta["env"].items()}
         if "cwd" in meta:
             payload["cwd"] = at("cwd", values.text, meta["cwd"])
-        return Jobs([JobSpec("shell.run", payload)])
+        return Jobs([JobSpec(SHELL, payload)])
+
+    def tasks(self, meta: Mapping[str, Any]) -> Iterable[str | None]:
+        return [SHELL]
 
 
 def at(path: str, read: Any, value: Any) -> Any:

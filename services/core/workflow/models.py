@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.core.workflow.values import DURATION_HELP
 from taskflow._policy import BUILTIN_TASKS
+from taskflow_server.core.workflow.values import DURATION_HELP
 
 MAX_STEPS = 1_000
 MAX_EDGES = 5_000

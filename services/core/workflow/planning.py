@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.core.workflow import values
-from services.core.workflow.definition import Definition, Node
-from services.core.workflow.expressions import ALL, Budget
-from services.core.workflow.kinds import Jobs, Moment, Wait
-from services.core.workflow.state import FINAL_STEPS, Run, StepState
-from services.core.workflow.templates import Template
-from services.core.workflow.values import BadValue
+from taskflow_server.core.workflow import values
+from taskflow_server.core.workflow.definition import Definition, Node
+from taskflow_server.core.workflow.expressions import ALL, Budget
+from taskflow_server.core.workflow.kinds import Jobs, Moment, Wait
+from taskflow_server.core.workflow.state import FINAL_STEPS, Run, StepState
+from taskflow_server.core.workflow.templates import Template
+from taskflow_server.core.workflow.values import BadValue
 
 
 @dataclass(frozen=True, slots=True)

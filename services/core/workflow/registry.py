@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.core.workflow.kinds import Kind, Shell, Task, WaitKind
-from services.core.workflow.rest import Rest
+from taskflow_server.core.workflow.kinds import Kind, Shell, Task, WaitKind
+from taskflow_server.core.workflow.rest import Rest
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (Task(), Rest(), WaitKind(), Shell())}
 

@@ -7,18 +7,18 @@ inside a URL is percent-encoded, so that it can add neither a path nor a paramet
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.core.workflow import values
-from services.core.workflow.kinds import Jobs, JobSpec, Kind, Moment, at
-from services.core.workflow.models import HeaderName, Name, Strict
-from services.core.workflow.templates import OPEN
-from services.core.workflow.values import BadValue
+from taskflow_server.core.workflow import values
+from taskflow_server.core.workflow.kinds import Jobs, JobSpec, Kind, Moment, at
+from taskflow_server.core.workflow.models import HeaderName, Name, Strict
+from taskflow_server.core.workflow.templates import OPEN
+from taskflow_server.core.workflow.values import BadValue
 
 HANDLER = "http.call"
 MAX_CALLS = 100
@@ -108,6 +108,9 @@ class Rest(Kind):
             for n, call in enumerate(meta["calls"])
         ]
         return Jobs(jobs, meta.get("parallel", False), meta.get("continue_on_failure", False))
+
+    def tasks(self, meta: Mapping[str, Any]) -> Iterable[str | None]:
+        return [HANDLER]
 
     def result(self, meta: Mapping[str, Any], results: Sequence[Any]) -> list[Any]:
         """A list in the order of the calls: each with its name, and status, headers and body, or its error."""

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 
-from services.core.workflow.definition import Definition, GroupNode, Node
-from services.core.workflow.models import On
-from services.core.workflow.state import FINAL_STEPS, StepState, StepStatus
 from taskflow._policy import DEFAULT_BACKOFF, Backoff
+from taskflow_server.core.workflow.definition import Definition, GroupNode, Node
+from taskflow_server.core.workflow.models import On
+from taskflow_server.core.workflow.state import FINAL_STEPS, StepState, StepStatus
 
 _S = StepStatus
 _UNTOUCHED = StepState()

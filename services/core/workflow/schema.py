@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.core.workflow.document import model
-from services.core.workflow.kinds import Kind
-from services.core.workflow.registry import KINDS
+from taskflow_server.core.workflow.document import model
+from taskflow_server.core.workflow.kinds import Kind
+from taskflow_server.core.workflow.registry import KINDS
 
 
 def json_schema(kinds: Mapping[str, Kind] = KINDS) -> dict[str, Any]:

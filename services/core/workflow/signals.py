@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from services.core.workflow import values
-from services.core.workflow.events import Signal
-from services.core.workflow.planning import Limits
-from services.core.workflow.state import RunState, RunStatus
-from services.core.workflow.values import BadValue
+from taskflow_server.core.workflow import values
+from taskflow_server.core.workflow.events import Signal
+from taskflow_server.core.workflow.planning import Limits
+from taskflow_server.core.workflow.state import RunState, RunStatus
+from taskflow_server.core.workflow.values import BadValue
 
 MAX_NAMES = 400  # bytes of a signal's name and id
 MAX_SEEN = 100  # ids of signals that a run remembers

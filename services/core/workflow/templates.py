@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.core.workflow.expressions import BadExpression, Budget, Expression
-from services.core.workflow.values import BadValue
+from taskflow_server.core.workflow.expressions import BadExpression, Budget, Expression
+from taskflow_server.core.workflow.values import BadValue
 
 OPEN, CLOSE = "{{", "}}"
 _QUOTES = "'\"`"

@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from services.core.workflow import jobs, rules, values
-from services.core.workflow.changes import (
+from taskflow_server.core.workflow import jobs, rules, values
+from taskflow_server.core.workflow.changes import (
     CancelTimer,
     Change,
     RunChanged,
@@ -18,11 +18,11 @@ from services.core.workflow.changes import (
     SetTimer,
     StepChanged,
 )
-from services.core.workflow.definition import Definition, GroupNode, Node
-from services.core.workflow.kinds import Jobs, Wait
-from services.core.workflow.planning import Limits, Planner
-from services.core.workflow.rules import Verdict
-from services.core.workflow.state import (
+from taskflow_server.core.workflow.definition import Definition, GroupNode, Node
+from taskflow_server.core.workflow.kinds import Jobs, Wait
+from taskflow_server.core.workflow.planning import Limits, Planner
+from taskflow_server.core.workflow.rules import Verdict
+from taskflow_server.core.workflow.state import (
     FINAL_STEPS,
     GroupState,
     Run,
@@ -31,7 +31,7 @@ from services.core.workflow.state import (
     StepState,
     StepStatus,
 )
-from services.core.workflow.values import BadValue
+from taskflow_server.core.workflow.values import BadValue
 
 _S = StepStatus
 _SHORT = 500  # characters of the message of an error that no template reads

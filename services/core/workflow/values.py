@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from taskflow._policy import OUT_OF_RANGE, RANGE, is_instant
+
 MAX_WAIT = 10 * 366 * 86_400  # seconds; beyond it a typing mistake is likelier than a wish
 MAX_DEPTH = 100  # of lists and objects inside each other; Python's own parsers give up near 1,000
 MAX_MESSAGE = 4_000  # characters of an error's message that a run keeps
 MAX_ERROR_DATA = 8 << 10  # bytes of what else an error brings
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _UNITS = {"milliseconds": "ms", "seconds": "s", "minutes": "m", "hours": "h", "days": "d", "weeks": "w"}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*")
@@ -106,23 +109,29 @@ def duration(value: Any) -> float:
 def instant(value: Any) -> datetime:
     """The instant of RFC 3339 text, or of seconds since 1970. Without a zone it is in UTC (R15)."""
     try:
-        if isinstance(value, str):
-            read = datetime.fromisoformat(value.strip())
-            return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
-        return datetime.fromtimestamp(_number(value), UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
-    except BadValue:
-        pass
-    raise BadValue(f"{_shown(value)} is not a time; use text such as 2026-05-04T15:30:00Z, or seconds since 1970")
+        if not isinstance(value, str):
+            return after(_EPOCH, _number(value))
+        read = datetime.fromisoformat(value.strip())
+    except (ValueError, BadValue):
+        raise BadValue(
+            f"{_shown(value)} is not a time; use text such as 2026-05-04T15:30:00Z, or seconds since 1970, {RANGE}"
+        ) from None
+    return _in_range(read if read.tzinfo else read.replace(tzinfo=UTC), _shown(value))
 
 
 def after(now: datetime, seconds: float) -> datetime:
-    """`now` and `seconds` more, or less; BadValue where no calendar goes."""
+    """`now` and `seconds` more, or less; BadValue when the result is out of range."""
+    shown = f"{seconds:g} seconds from {now.isoformat()}"
     try:
-        return now + timedelta(seconds=seconds)
+        return _in_range(now + timedelta(seconds=seconds), shown)
     except OverflowError:
-        raise BadValue(f"{seconds:g} seconds from {now.isoformat()} is beyond the calendar") from None
+        raise BadValue(f"{shown} {OUT_OF_RANGE}") from None
+
+
+def _in_range(found: datetime, shown: str) -> datetime:
+    if not is_instant(found):
+        raise BadValue(f"{shown} {OUT_OF_RANGE}")
+    return found.astimezone(UTC)
 
 
 def text(value: Any) -> str:
@@ -157,9 +166,12 @@ def error_of(error: Any, outcome: str) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadValue(f"{_shown(value)} is not a number")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        pass
+    raise BadValue(f"{_shown(value)} is not a number")
 
 
 def _shown(value: Any) -> str:

@@ -13,16 +13,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from services.gateway.console import forms, jobs, queues, runs, schedules, tasks, workers
-from services.gateway.console.live import Live
-from services.gateway.console.page import Action, Ask, Page, local
-from services.gateway.console.render import STATIC, error_page, html, part, whole
-from services.gateway.gateway import Gateway
+from taskflow_server.gateway.console import designer, forms, jobs, queues, runs, schedules, tasks, workers
+from taskflow_server.gateway.console.live import Live
+from taskflow_server.gateway.console.page import Action, Ask, Page, local
+from taskflow_server.gateway.console.render import STATIC, error_page, html, part, whole
+from taskflow_server.gateway.gateway import Gateway
 
 __all__ = ["error_page", "routes"]
 
 HOME = "/queues"
-PARTS = (queues, jobs, tasks, schedules, runs, workers)
+PARTS = (queues, jobs, tasks, schedules, runs, designer, workers)
 PAGES: tuple[Page, ...] = tuple(page for module in PARTS for page in module.PAGES)
 ACTIONS: tuple[Action, ...] = tuple(action for module in PARTS for action in module.ACTIONS)
 
@@ -35,6 +35,7 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
         Route("/", _home),
         STATIC.route,
         *jobs.raw(gateway),
+        *designer.calls(gateway),
         *(Route(action.path, _action(gateway, action), methods=["POST"]) for action in ACTIONS),
         *(Route(page.path, _page(gateway, live, page)) for page in PAGES),
     ]
@@ -51,12 +52,13 @@ def _page(gateway: Gateway, live: Live, page: Page) -> Endpoint:
         if "text/event-stream" in request.headers.get("accept", ""):
 
             async def render() -> str:
-                return part(page.template, await _values(page, ask))
+                values = await _values(page, ask)
+                return part(values["template"], values)
 
             return live.stream(ask.key, render, token)
         values = await _values(page, ask)
         values["said"] = SAID.get(ask.said("done"), "")
-        answer = html(whole(page.template, values), token, values.get("status", 200), {"Vary": "Accept"})
+        answer = html(whole(values["template"], values), token, values.get("status", 200), {"Vary": "Accept"})
         forms.remember(answer, request, token)
         return answer
 
@@ -68,7 +70,7 @@ async def _values(page: Page, ask: Ask) -> dict[str, Any]:
     values = await page.load(ask)
     await ask.up.topology()
     now = datetime.fromtimestamp(ask.gateway.clock.now_us() / 1e6, UTC)
-    return {"section": page.section, "live": True, "now": now, "here": ask.key, **values}
+    return {"section": page.section, "template": page.template, "live": True, "now": now, "here": ask.key, **values}
 
 
 def _action(gateway: Gateway, action: Action) -> Endpoint:
@@ -87,6 +89,7 @@ def _ask(gateway: Gateway, request: Request, form: dict[str, str]) -> Ask:
 SAID = {
     "continued": "It goes on from what had failed.",
     "cancelled": "Cancelled, or being cancelled if it runs.",
+    "drained": "It drains: no new jobs are accepted until you resume it.",
     "fired": "A job of it is made.",
     "paused": "Paused: nothing of it is handed out until you resume it.",
     "resumed": "Resumed.",

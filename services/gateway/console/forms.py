@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from services.gateway.errors import Failure
+from taskflow_server.gateway.errors import Failure
 
 COOKIE = "taskflow_forms"
 FIELD = "form_token"

@@ -1,13 +1,15 @@
 """A workflow's steps as a drawing: pure, from names and edges to places.
 
 What always holds: boxes do not overlap; an edge goes down the page, unless it closes a circle; a step stands below all
-that it comes after. The same graph gives the same drawing.
+that it comes after. The same graph gives the same drawing. Steps that come after the same ones and lead to the same
+ones, and are too many for one row, are drawn as a block with one line to it and one from it (`draw_in_blocks`).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +18,8 @@ GAP, FALL = 32.0, 46.0  # between boxes beside and below each other
 LANE = 26.0  # what an edge takes that passes by boxes
 MARGIN = 6.0
 MOST = 200  # boxes in a drawing; more are listed only
+BESIDE = 5  # boxes that a page of 1280 pixels shows beside each other; more that are alike are drawn as a block
+INSIDE = 14.0  # from a block's frame to its boxes, and between those
 _SWEEPS = 6  # down and up again, each bringing boxes nearer to what they belong to
 
 
@@ -40,11 +44,22 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """Around the boxes of a block."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
     width: float
     height: float
     boxes: tuple[Box, ...]
     lines: tuple[Line, ...]
+    frames: tuple[Frame, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +88,69 @@ def flow_of(document: Mapping[str, Any]) -> Flow:
     return Flow(tuple(steps), tuple(groups), tuple(dict.fromkeys([*edges, *inner])))
 
 
-def draw(names: Sequence[str], edges: Iterable[Edge]) -> Drawing:
-    """Places for all of `names`; edges of others, and of a box to itself, are left out."""
+def draw_in_blocks(names: Sequence[str], edges: Iterable[Edge]) -> Drawing:
+    """As `draw`; steps that are alike and too many for a row stand in a block."""
+    known = set(names)
+    kept = [edge for edge in edges if edge.source in known and edge.target in known and edge.source != edge.target]
+    blocks = _blocks(names, kept)
+    block_of = {name: block for block, members in blocks.items() for name in members}
+    sizes = {block: _size_of_block(len(members)) for block, members in blocks.items()}
+    outer = list(dict.fromkeys(block_of.get(name, name) for name in names))
+    ways = dict.fromkeys(
+        replace(edge, source=block_of.get(edge.source, edge.source), target=block_of.get(edge.target, edge.target))
+        for edge in kept
+    )
+    drawing = draw(outer, ways, sizes)
+    corners = {box.name: box for box in drawing.boxes}
+    places = {name: box for name, box in corners.items() if name not in blocks}
+    for block, members in blocks.items():
+        places |= {box.name: box for box in _inside(corners[block], members)}
+    titles = {block: f"{members[0]} and {len(members) - 1} more" for block, members in blocks.items()}
+    return replace(
+        drawing,
+        boxes=tuple(places[name] for name in names),
+        lines=tuple(replace(line, edge=_titled(line.edge, titles)) for line in drawing.lines),
+        frames=tuple(Frame(corners[block].x, corners[block].y, *sizes[block]) for block in blocks),
+    )
+
+
+def _blocks(names: Sequence[str], edges: Sequence[Edge]) -> dict[str, list[str]]:
+    """Steps that come after the same ones and lead to the same ones, where they are more than a row takes."""
+    ways: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
+    for edge in edges:
+        ways[edge.source].add(("to", edge.target, edge.on))
+        ways[edge.target].add(("from", edge.source, edge.on))
+    alike: dict[frozenset[tuple[str, str, str]], list[str]] = defaultdict(list)
+    for name in names:
+        alike[frozenset(ways[name])].append(name)
+    return {f"\0block {members[0]}": members for members in alike.values() if len(members) > BESIDE}
+
+
+def _size_of_block(count: int) -> tuple[float, float]:
+    rows = -(-count // BESIDE)
+    return BESIDE * (WIDTH + INSIDE) + INSIDE, rows * (HEIGHT + INSIDE) + INSIDE
+
+
+def _inside(corner: Box, members: Sequence[str]) -> list[Box]:
+    return [
+        Box(
+            name,
+            round(corner.x + INSIDE + n % BESIDE * (WIDTH + INSIDE), 1),
+            round(corner.y + INSIDE + n // BESIDE * (HEIGHT + INSIDE), 1),
+        )
+        for n, name in enumerate(members)
+    ]
+
+
+def _titled(edge: Edge, titles: Mapping[str, str]) -> Edge:
+    return replace(edge, source=titles.get(edge.source, edge.source), target=titles.get(edge.target, edge.target))
+
+
+def draw(
+    names: Sequence[str], edges: Iterable[Edge], sizes: Mapping[str, tuple[float, float]] | None = None
+) -> Drawing:
+    """Places for all of `names`; edges of others, and of a box to itself, are left out. `sizes`: width and height of
+    boxes that differ from the others."""
     known = set(names)
     kept = [edge for edge in edges if edge.source in known and edge.target in known and edge.source != edge.target]
     layers = _layers(names, kept)
@@ -85,16 +161,25 @@ def draw(names: Sequence[str], edges: Iterable[Edge]) -> Drawing:
             near[upper].append(lower)
             near[lower].append(upper)
     _order(rows, near)
-    centres = _place(rows, near, known)
-    left = min((centres[name] - _wide(name, known) / 2 for name in centres), default=0.0)
+    size = dict.fromkeys(names, (WIDTH, HEIGHT)) | dict(sizes or {})
+    wide = {name: size[name][0] if name in known else LANE for name in near}
+    centres = _place(rows, near, wide)
+    left = min((centres[name] - wide[name] / 2 for name in centres), default=0.0)
     centres = {name: x - left + MARGIN for name, x in centres.items()}
-    tops = {name: MARGIN + n * (HEIGHT + FALL) for n, row in enumerate(rows) for name in row}
-    right = max((centres[name] + _wide(name, known) / 2 for name in centres), default=0.0)
+    right = max((centres[name] + wide[name] / 2 for name in centres), default=0.0)
+    tops: dict[str, float] = {}
+    feet: dict[str, float] = {}  # of a place that an edge passes: the row's
+    y = MARGIN
+    for row in rows:
+        tall = max((size[name][1] for name in row if name in known), default=HEIGHT)
+        tops |= dict.fromkeys(row, y)
+        feet |= {name: y + (size[name][1] if name in known else tall) for name in row}
+        y += tall + FALL
     return Drawing(
         width=right + MARGIN,
-        height=len(rows) * (HEIGHT + FALL) - FALL + 2 * MARGIN if rows else 0.0,
-        boxes=tuple(Box(name, round(centres[name] - WIDTH / 2, 1), tops[name]) for name in names),
-        lines=tuple(Line(edge, _path(chain, centres, tops, known)) for edge, chain in zip(kept, chains, strict=True)),
+        height=y - FALL + MARGIN if rows else 0.0,
+        boxes=tuple(Box(name, round(centres[name] - wide[name] / 2, 1), tops[name]) for name in names),
+        lines=tuple(Line(edge, _path(chain, centres, tops, feet)) for edge, chain in zip(kept, chains, strict=True)),
     )
 
 
@@ -164,19 +249,15 @@ def _order(rows: list[list[str]], near: Mapping[str, Sequence[str]]) -> None:
             rows[n].sort(key=middle)
 
 
-def _wide(name: str, known: set[str]) -> float:
-    return WIDTH if name in known else LANE
-
-
-def _place(rows: list[list[str]], near: Mapping[str, Sequence[str]], known: set[str]) -> dict[str, float]:
+def _place(rows: list[list[str]], near: Mapping[str, Sequence[str]], wide: Mapping[str, float]) -> dict[str, float]:
     """The middle of each on its row: as near as can be to its neighbours', without touching the one beside it."""
     centres: dict[str, float] = {}
     for row in rows:
         x = 0.0
         for name in row:
-            x += _wide(name, known) / 2
+            x += wide[name] / 2
             centres[name] = x
-            x += _wide(name, known) / 2 + GAP
+            x += wide[name] / 2 + GAP
         for name in row:
             centres[name] -= (x - GAP) / 2
     for sweep in range(_SWEEPS):
@@ -185,7 +266,7 @@ def _place(rows: list[list[str]], near: Mapping[str, Sequence[str]], known: set[
             for name in row:
                 found = [centres[each] for each in near[name]]
                 wanted.append(sum(found) / len(found) if found else centres[name])
-            gaps = [(_wide(a, known) + _wide(b, known)) / 2 + GAP for a, b in pairwise(row)]
+            gaps = [(wide[a] + wide[b]) / 2 + GAP for a, b in pairwise(row)]
             centres.update(zip(row, spread(wanted, gaps), strict=True))
     return centres
 
@@ -206,17 +287,19 @@ def spread(wanted: Sequence[float], gaps: Sequence[float]) -> list[float]:
     return [mean + offset for mean, offset in zip(means, offsets, strict=False)]
 
 
-def _path(chain: Sequence[str], centres: Mapping[str, float], tops: Mapping[str, float], known: set[str]) -> str:
+def _path(
+    chain: Sequence[str], centres: Mapping[str, float], tops: Mapping[str, float], feet: Mapping[str, float]
+) -> str:
     """From the foot of the first to the head of the last, straight through the places between."""
     down = tops[chain[-1]] >= tops[chain[0]]
-    x, y = centres[chain[0]], tops[chain[0]] + (HEIGHT if down else 0.0)
+    x, y = centres[chain[0]], feet[chain[0]] if down else tops[chain[0]]
     words = [f"M{x:.1f} {y:.1f}"]
     for name in chain[1:]:
-        to_x, to_y = centres[name], tops[name] + (0.0 if down else HEIGHT)
+        to_x, to_y = centres[name], tops[name] if down else feet[name]
         middle = (y + to_y) / 2
         words.append(f"C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {to_y:.1f}")
         x, y = to_x, to_y
-        if name not in known:
-            y = tops[name] + (HEIGHT if down else 0.0)
+        if name != chain[-1]:
+            y = feet[name] if down else tops[name]
             words.append(f"V{y:.1f}")
     return " ".join(words)

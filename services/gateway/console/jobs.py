@@ -6,22 +6,27 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.gateway.console import words
-from services.gateway.console.page import PAGE_SIZE, Action, Ask, Page, bad, full, link, pager, pairs_of
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
+from taskflow._policy import OUT_OF_RANGE, RANGE, is_instant
 from taskflow.v1 import jobs_pb2
+from taskflow_server.gateway.console import words
+from taskflow_server.gateway.console.page import ACTOR, PAGE_SIZE, Action, Ask, Page, bad, full, link, pager, pairs_of
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
+from taskflow_server.rpc.values import duration
 
 LOG_LINES = 200
+MOST_MINUTES = 5_000_000  # of the filter for jobs that run long
 STATES = {words.job_state(number): number for number in jobs_pb2.JobState.values() if number}
 FINAL = (jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED)
+AGAIN = "The state of this job is {state}. Run it again under its id, with all its tries?"
 RUN = "taskflow.run"  # in the metadata of a job that a run made
-FILTERS = ("queue", "task", "error", "tags", "metadata", "after", "before")
+FILTERS = ("queue", "task", "error", "tags", "metadata", "after", "before", "worker", "longer")
 MEDIA = {
     jobs_pb2.ENCODING_TEXT: ("text/plain; charset=utf-8", "txt"),
     jobs_pb2.ENCODING_BYTES: ("application/octet-stream", "bin"),
@@ -58,7 +63,22 @@ def _request(ask: Ask, given: dict[str, str], chosen: list[str]) -> jobs_pb2.Lis
         create_before=_instant(given["before"], "before"),
         page_size=PAGE_SIZE,
         page_token=ask.said("token"),
+        worker=given["worker"],
+        running_longer_than=_span(given["longer"]),
     )
+
+
+def _span(minutes: str) -> Duration | None:
+    """As it stands in the form, in minutes."""
+    if not minutes:
+        return None
+    try:
+        value = float(minutes)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MOST_MINUTES:
+        raise bad("longer", f"{minutes!r} is not a number of minutes between 0 and {MOST_MINUTES:,}")
+    return duration(value * 60)
 
 
 def _instant(text: str, field: str) -> Timestamp | None:
@@ -67,10 +87,13 @@ def _instant(text: str, field: str) -> Timestamp | None:
         return None
     try:
         instant = datetime.fromisoformat(text)
-        stamp = Timestamp()
-        stamp.FromDatetime(instant if instant.tzinfo else instant.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        raise bad(field, f"{text!r} is not a date and time, as 2026-05-04T15:30") from None
+    except ValueError:
+        raise bad(field, f"{text!r} is not a date and time, as 2026-05-04T15:30, {RANGE}") from None
+    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    if not is_instant(instant):
+        raise bad(field, f"{text!r} {OUT_OF_RANGE}")
+    stamp = Timestamp()
+    stamp.FromDatetime(instant.astimezone(UTC))
     return stamp
 
 
@@ -87,6 +110,7 @@ async def _show(ask: Ask) -> dict[str, Any]:
         "job": job,
         "queue": full(job.namespace, job.queue),
         "final": job.state in FINAL,
+        "again": AGAIN.format(state=words.job_state(job.state)),
         "run": job.options.metadata.get(RUN, ""),
         "attempts": tries.attempts,
         "logs": lines.logs,
@@ -111,13 +135,13 @@ def raw(gateway: Gateway) -> list[Route]:
 
 
 async def _cancel(ask: Ask) -> str:
-    request = jobs_pb2.CancelJobRequest(id=ask.params["id"], reason="by hand, in the console")
+    request = jobs_pb2.CancelJobRequest(id=ask.params["id"], reason="by hand, in the console", actor=ACTOR)
     await ask.up.call(ask.up.jobs.CancelJob, request)
     return link("jobs", ask.params["id"])
 
 
 async def _retry(ask: Ask) -> str:
-    await ask.up.call(ask.up.jobs.RetryJob, jobs_pb2.RetryJobRequest(id=ask.params["id"]))
+    await ask.up.call(ask.up.jobs.RetryJob, jobs_pb2.RetryJobRequest(id=ask.params["id"], actor=ACTOR))
     return link("jobs", ask.params["id"])
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.console.render import MARK
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
-from services.runtime import logs, metrics
+from taskflow_server.gateway.console.render import MARK
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
+from taskflow_server.runtime import logs, metrics
 
 log = logs.get("console")
 

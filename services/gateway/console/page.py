@@ -9,10 +9,11 @@ from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
-from services.gateway.upstream import Upstream
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
+from taskflow_server.gateway.upstream import Upstream
 
+ACTOR = "console"  # in the time line of a job: who uses it is not known
 PAGE_SIZE = 50
 MOST_BACK = 50  # pages that can be gone back
 
@@ -44,7 +45,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`load` gives the template its values; `status` among them, if it is not 200."""
+    """`load` gives the template its values; `status` among them, if it is not 200, and `template`, if it is another."""
 
     path: str
     template: str

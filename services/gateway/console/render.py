@@ -21,12 +21,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from services.gateway.console import words
-from services.gateway.console.page import full, link
-from services.gateway.errors import Failure
+from taskflow_server.gateway.console import words
+from taskflow_server.gateway.console.page import full, link
+from taskflow_server.gateway.errors import Failure
 
 HERE = Path(__file__).parent
 MARK = f"form-token-{secrets.token_hex(16)}"
+UNBROKEN = 20  # characters of a name
 AGAIN = 5  # seconds after which a page that could not be shown now is loaded again
 FOR_EVER = "public, max-age=31536000, immutable"  # a file's name changes with what is in it
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
@@ -38,16 +39,19 @@ SECTIONS = {
 
 
 class Static:
-    """The files beside us, read once."""
+    """The files beside us, read once. The files of a folder name each other, so they share the folder's hash."""
 
     def __init__(self) -> None:
         self._served: dict[str, tuple[bytes, str]] = {}
         self.names: dict[str, str] = {}
         for path in sorted((HERE / "static").iterdir()):
-            data = path.read_bytes()
-            served = f"{path.stem}.{hashlib.sha256(data).hexdigest()[:12]}{path.suffix}"
-            self._served[served] = data, TYPES[path.suffix]
-            self.names[path.name] = f"/static/{served}"
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            data = [each.read_bytes() for each in files]
+            hashed = f"{path.stem}.{hashlib.sha256(b'/'.join(data)).hexdigest()[:12]}"
+            for each, content in zip(files, data, strict=True):
+                served = f"{hashed}/{each.name}" if path.is_dir() else f"{hashed}{path.suffix}"
+                self._served[served] = content, TYPES[each.suffix]
+                self.names[str(each.relative_to(HERE / "static"))] = f"/static/{served}"
 
     async def serve(self, request: Request) -> Response:
         found = self._served.get(request.path_params["name"])
@@ -57,26 +61,37 @@ class Static:
 
     @property
     def route(self) -> Route:
-        return Route("/static/{name}", self.serve)
+        return Route("/static/{name:path}", self.serve)
 
 
 STATIC = Static()
 NOTHING = Markup('<span class="no">{}</span>').format(words.NOTHING)  # on a phone its cell is left out
 
 
-def ran(start: Timestamp, end: Timestamp) -> Markup | str:
+@pass_context
+def ran(context: Context, start: Timestamp, end: Timestamp, going: bool = False) -> Markup | str:
+    """How long it took, or takes so far while it is `going`."""
+    if going and (so_far := words.between(start, context["now"])):
+        return f"{so_far} so far"
     return words.between(start, end) or NOTHING
 
 
 @pass_context
-def when(context: Context, stamp: Timestamp | datetime | None) -> Markup:
-    """An instant with its zone, and how far from now it is."""
+def when(context: Context, stamp: Timestamp | datetime | None, zone: str = "") -> Markup:
+    """An instant in UTC, by the clocks of `zone`, and how far from now it is."""
     instant = words.moment(stamp) if not isinstance(stamp, datetime) else stamp
     if instant is None:
         return NOTHING
-    return Markup('<time datetime="{}"><span class="at">{}</span> <span class="ago">{}</span></time>').format(
-        words.iso(instant), words.utc(instant), words.ago(instant, context["now"])
+    there = words.local(instant, zone)
+    local = Markup(' <span class="there">{} <span class="zone">{}</span></span>').format(there, zone) if there else ""
+    return Markup('<time datetime="{}"><span class="at">{}</span>{} <span class="ago">{}</span></time>').format(
+        words.iso(instant), words.utc(instant), local, words.ago(instant, context["now"])
     )
+
+
+def unbroken(text: str) -> Markup | str:
+    """A name that a narrow column does not break; one of more than UNBROKEN characters may be broken anywhere."""
+    return Markup('<span class="unbroken">{}</span>').format(text) if 0 < len(text) <= UNBROKEN else text
 
 
 def _environment() -> Environment:
@@ -96,7 +111,7 @@ def _environment() -> Environment:
         "when": when, "job_state": words.job_state, "outcome": words.outcome, "firing_state": words.firing_state,
         "run_state": words.run_state, "step_state": words.step_state,
         "misfire": words.misfire, "overlap": words.overlap, "span": words.span, "seconds": words.seconds_of,
-        "size": words.size, "number": words.number, "short": words.short,
+        "size": words.size, "number": words.number, "short": words.short, "unbroken": unbroken,
     }  # fmt: skip
     return env
 

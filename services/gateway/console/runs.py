@@ -6,17 +6,20 @@ import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
-from services.gateway.console import graph, words
-from services.gateway.console.page import PAGE_SIZE, Action, Ask, Page, bad, link, pager, pairs_of
-from services.gateway.errors import Failure
 from taskflow.v1 import schedules_pb2
 from taskflow.v1 import workflows_pb2 as pb
+from taskflow_server.gateway.console import graph, words
+from taskflow_server.gateway.console.page import ACTOR, PAGE_SIZE, Action, Ask, Page, bad, link, pager, pairs_of
+from taskflow_server.gateway.errors import Failure
 
 RECENT = 20  # runs on a workflow's page
 STATES = {words.run_state(number): number for number in pb.RunState.values() if number}
 FINAL = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
 RETRYABLE = (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
+NO_DOCUMENT = "There is no document of this name: it was deleted, or an executor decides its runs."
+FITS = 1_140.0  # pixels of a drawing that a page 1280 wide shows whole
 UNNAMED = 24  # characters of a name that fit into a box
 
 
@@ -65,6 +68,7 @@ async def _run(ask: Ask) -> dict[str, Any]:
     run = await ask.up.call(ask.up.workflows.GetRun, pb.GetRunRequest(id=ask.params["id"]))
     return {
         "title": f"Run {run.id}",
+        **_graph_size(ask),
         "run": run,
         "final": run.state in FINAL,
         "retryable": run.state in RETRYABLE,
@@ -95,7 +99,7 @@ def picture(document: str, states: dict[str, str], subs: dict[str, str]) -> Pict
     if not flow.steps or len(names) > graph.MOST:
         return None
     kinds = {str(step["name"]): str(step["kind"]) for step in read["steps"]}
-    drawing = graph.draw(names, flow.edges)
+    drawing = graph.draw_in_blocks(names, flow.edges)
     nodes = []
     for box in drawing.boxes:
         is_group = box.name in flow.groups
@@ -116,15 +120,23 @@ async def _workflow(ask: Ask) -> dict[str, Any]:
     if version and not (version.isascii() and version.isdigit() and 0 < int(version) < 1 << 31):
         raise bad("version", f"{version!r} is not the number of a version")
     workflow, versions, runs, schedules = await asyncio.gather(
-        ask.up.call(ask.up.workflows.GetWorkflow, pb.GetWorkflowRequest(name=name, version=int(version or 0))),
+        _found(ask, name, int(version or 0)),
         ask.up.call(ask.up.workflows.ListWorkflows, pb.ListWorkflowsRequest(name=name, page_size=RECENT)),
         ask.up.call(ask.up.workflows.ListRuns, pb.ListRunsRequest(workflow=name, page_size=RECENT)),
         ask.up.call(
             ask.up.schedules.ListSchedules, schedules_pb2.ListSchedulesRequest(workflow=name, page_size=RECENT)
         ),
     )
+    if workflow is None:
+        if not (runs.runs or schedules.schedules):
+            raise Failure(404, "NOT_FOUND", f"there is no workflow {name!r}", reason="WORKFLOW_NOT_FOUND")
+        return {
+            "template": "handler.html", "title": f"Workflow {name}", "kind": "Workflow", "name": name,
+            "note": NO_DOCUMENT, "schedules": schedules.schedules, "jobs": [], "runs": runs.runs, "workers": [],
+        }  # fmt: skip
     return {
         "title": f"Workflow {workflow.name}",
+        **_graph_size(ask),
         "workflow": workflow,
         "versions": versions.workflows,
         "runs": runs.runs,
@@ -133,13 +145,31 @@ async def _workflow(ask: Ask) -> dict[str, Any]:
     }
 
 
+async def _found(ask: Ask, name: str, version: int) -> pb.Workflow | None:
+    """None for one that was deleted, or that an executor decides."""
+    try:
+        return await ask.up.call(ask.up.workflows.GetWorkflow, pb.GetWorkflowRequest(name=name, version=version))
+    except Failure as failure:
+        if failure.status != 404 or version:
+            raise
+        return None
+
+
+def _graph_size(ask: Ask) -> dict[str, Any]:
+    """How the drawing is shown, and the address that shows it the other way."""
+    full_size = ask.said("graph") == "full"
+    others = [(name, value) for name, value in ask.query.multi_items() if name not in ("graph", "done")]
+    other_size = urlencode([*others, *([] if full_size else [("graph", "full")])])
+    return {"full_size": full_size, "fits": FITS, "other_size": f"{ask.path}?{other_size}"}
+
+
 async def _cancel(ask: Ask) -> str:
-    await ask.up.call(ask.up.workflows.CancelRun, pb.CancelRunRequest(id=ask.params["id"]))
+    await ask.up.call(ask.up.workflows.CancelRun, pb.CancelRunRequest(id=ask.params["id"], actor=ACTOR))
     return link("runs", ask.params["id"])
 
 
 async def _retry(ask: Ask) -> str:
-    await ask.up.call(ask.up.workflows.RetryRun, pb.RetryRunRequest(id=ask.params["id"]))
+    await ask.up.call(ask.up.workflows.RetryRun, pb.RetryRunRequest(id=ask.params["id"], actor=ACTOR))
     return link("runs", ask.params["id"])
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from services.gateway.console.page import PAGE_SIZE, Action, Ask, Page, link, pager
 from taskflow.v1 import schedules_pb2
+from taskflow_server.gateway.console.page import PAGE_SIZE, Action, Ask, Page, link, pager
 
 NEXT = 5  # firings that are foretold
 

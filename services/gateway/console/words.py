@@ -11,11 +11,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow.v1 import jobs_pb2, schedules_pb2, workflows_pb2
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.zones import find_zone
 
 MOST_SHOWN = 16_384  # characters of a value
 MOST_PARSED = 262_144  # bytes of JSON that are laid out anew
 MOST_DUMPED = 512  # bytes of a value that is neither JSON nor text
 NOTHING = "–"
+_YEARS = (365.25 * 86_400, "y")
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
@@ -44,7 +47,7 @@ def value(data: bytes, encoding: int) -> Value:
 
 def _laid_out(text: str) -> str:
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
         return text
 
@@ -104,6 +107,16 @@ def utc(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def local(instant: datetime, zone: str) -> str:
+    """By the clocks of a zone, as `Mon 2026-11-30 09:00:00 +0100`; empty for UTC and for an unknown zone."""
+    if zone in ("", "UTC"):
+        return ""
+    try:
+        return f"{instant.astimezone(find_zone(zone)):%a %Y-%m-%d %H:%M:%S %z}"
+    except InvalidArgument:
+        return ""
+
+
 def iso(instant: datetime) -> str:
     return instant.isoformat().replace("+00:00", "Z")
 
@@ -114,7 +127,7 @@ def ago(instant: datetime, now: datetime) -> str:
     far = abs(seconds)
     if far < 1:
         return "now"
-    size, unit = next((each for each in _UNITS if far >= 2 * each[0]), (1.0, "s"))
+    size, unit = next((each for each in (_YEARS, *_UNITS) if far >= 2 * each[0]), (1.0, "s"))
     words = f"{far / size:.0f} {unit}"
     return f"{words} ago" if seconds > 0 else f"in {words}"
 
@@ -142,9 +155,9 @@ def span(seconds: float) -> str:
     raise AssertionError
 
 
-def between(start: Timestamp, end: Timestamp) -> str:
+def between(start: Timestamp, end: Timestamp | datetime) -> str:
     """How long from one instant to the other; empty if one of them is missing."""
-    first, last = moment(start), moment(end)
+    first, last = moment(start), end if isinstance(end, datetime) else moment(end)
     if first is None or last is None:
         return ""
     return span(max(0.0, (last - first).total_seconds()))

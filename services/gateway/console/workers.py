@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.console.page import PAGE_SIZE, Action, Ask, Page, pager
 from taskflow.v1 import cluster_pb2
+from taskflow_server.gateway.console.page import PAGE_SIZE, Action, Ask, Page, pager
 
 
 async def _list(ask: Ask) -> dict[str, Any]:

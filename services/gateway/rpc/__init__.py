@@ -14,16 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
-from services.gateway.rpc import formats
-from services.gateway.rpc.cluster import Cluster
-from services.gateway.rpc.definitions import Definitions
-from services.gateway.rpc.executing import Executing
-from services.gateway.rpc.params import Params, shown
-from services.gateway.rpc.tasks import Gone, Tasks
-from services.gateway.rpc.workflows import Workflows
-from services.runtime import logs
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
+from taskflow_server.gateway.rpc import formats, search
+from taskflow_server.gateway.rpc.cluster import Cluster
+from taskflow_server.gateway.rpc.definitions import Definitions
+from taskflow_server.gateway.rpc.executing import Executing
+from taskflow_server.gateway.rpc.params import Params, shown
+from taskflow_server.gateway.rpc.tasks import Gone, Tasks
+from taskflow_server.gateway.rpc.workflows import Workflows
+from taskflow_server.runtime import logs
 
 log = logs.get("rpc")
 
@@ -34,14 +34,15 @@ WAITING = "task/long-poll"
 
 
 def routes(gateway: Gateway) -> list[Route]:
-    return [Route("/rpc", Rpc(gateway).serve, methods=["POST"], name="rpc")]
+    rpc = Rpc(gateway)
+    return [Route("/rpc", rpc.serve, methods=["POST"], name="rpc"), *search.routes(rpc.tasks, rpc.workflows)]
 
 
 class Rpc:
     def __init__(self, gateway: Gateway) -> None:
         definitions = Definitions(gateway)
-        tasks = Tasks(gateway, definitions)
-        workflows = Workflows(gateway, tasks)
+        tasks = self.tasks = Tasks(gateway, definitions)
+        workflows = self.workflows = Workflows(gateway, tasks)
         executing = Executing(gateway, Cluster(gateway), tasks, workflows, definitions)
         self.methods: Mapping[str, Method] = {
             "task/poll": executing.poll,

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
 from taskflow.v1 import cluster_pb2, jobs_pb2, queue_pb2, queue_pb2_grpc, worker_pb2, worker_pb2_grpc
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
 
 R = TypeVar("R")
 
@@ -20,6 +20,7 @@ AGAIN = 0.2  # seconds until somebody who was away is asked again
 POLL = 20.0  # seconds of one poll; a longer one is several: a queue service that is replaced is found
 AWAY_PATIENCE = 2.0  # seconds that a poll which does not wait waits for a queue service that is away
 AWAY = 503
+_AGAIN = ("NOT_OWNER", "COMMIT_PENDING")  # an outcome is not recorded, and not refused for good
 
 
 class Cluster:
@@ -44,7 +45,7 @@ class Cluster:
     async def report(self, request: worker_pb2.ReportRequest) -> str:
         """Of one outcome: why it was refused; empty when it stands."""
         answer = await self._ask(
-            lambda stub: stub.Report, request, lambda a: bool(a.refused) and a.refused[0].reason == "NOT_OWNER"
+            lambda stub: stub.Report, request, lambda a: bool(a.refused) and a.refused[0].reason in _AGAIN
         )
         return answer.refused[0].reason if answer.refused else ""
 
@@ -61,7 +62,7 @@ class Cluster:
     ) -> R:
         """The answer of whoever knows."""
         deadline = self._now() + self._patience
-        failure = Failure(AWAY, "UNAVAILABLE", "no coordinator is there", retry_after=1.0)
+        failure = Failure(AWAY, "UNAVAILABLE", "no coordinator can answer for it now", retry_after=1.0)
         while True:
             for address in await self._addresses("coordinators"):
                 stub = worker_pb2_grpc.WorkerServiceStub(self._upstream.channel(address))

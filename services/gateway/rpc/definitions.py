@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from google.protobuf.duration_pb2 import Duration
+from taskflow.v1 import tasks_pb2
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
 
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
-from taskflow.v1 import jobs_pb2, tasks_pb2
-
-RETRIES = 2
-DELAY = Duration(seconds=10)  # before each further try
 MOST = 10_000  # names remembered; beyond, all are asked for anew
 
 
@@ -21,7 +17,7 @@ class Definitions:
         self._known: set[str] = set()
 
     async def learn(self, names: Iterable[str]) -> None:
-        """Registers those that are not there, with two retries, ten seconds apart."""
+        """Registers those that are not there."""
         for name in names:
             if name in self._known:
                 continue
@@ -37,10 +33,9 @@ class Definitions:
 
     async def register(self, name: str) -> None:
         """As many may at once."""
-        backoff = jobs_pb2.Backoff(first=DELAY, limit=DELAY, factor=1, jitter=0)
-        task = tasks_pb2.Task(name=name, retries=RETRIES, options=jobs_pb2.JobOptions(backoff=backoff))
+        request = tasks_pb2.CreateTaskRequest(task=tasks_pb2.Task(name=name), first_seen=True)
         try:
-            await self._upstream.call(self._upstream.tasks.CreateTask, tasks_pb2.CreateTaskRequest(task=task))
+            await self._upstream.call(self._upstream.tasks.CreateTask, request)
         except Failure as failure:
             if failure.code != "ALREADY_EXISTS":
                 raise

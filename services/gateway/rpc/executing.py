@@ -7,17 +7,18 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from services.gateway.errors import Failure
-from services.gateway.gateway import Gateway
-from services.gateway.rpc import resource
-from services.gateway.rpc.cluster import Cluster
-from services.gateway.rpc.definitions import Definitions
-from services.gateway.rpc.formats import to_json
-from services.gateway.rpc.params import Params, bad
-from services.gateway.rpc.tasks import Gone, Tasks
-from services.gateway.rpc.workflows import Workflows
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1 import queue_pb2, worker_pb2
+from taskflow_server.core.workflow.builtin import WAIT, is_wait, why_not
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.gateway import Gateway
+from taskflow_server.gateway.rpc import resource
+from taskflow_server.gateway.rpc.cluster import Cluster
+from taskflow_server.gateway.rpc.definitions import Definitions
+from taskflow_server.gateway.rpc.formats import to_json
+from taskflow_server.gateway.rpc.params import Params, bad
+from taskflow_server.gateway.rpc.tasks import Gone, Tasks
+from taskflow_server.gateway.rpc.workflows import Workflows
 
 MAX_BATCH = 1000
 MAX_WAIT_MS = 300_000
@@ -37,11 +38,12 @@ class Executing:
         self._definitions = definitions
         self._waits_left = gateway.settings.long_polls
         self._closing = gateway.closing
+        self._now_us = gateway.clock.now_us
 
     # -- taking ------------------------------------------------------------------------------
     async def poll(self, params: Params, gone: Gone) -> dict[str, Any]:
         request = await self._request(params)
-        return _resources(await self._cluster.poll(request, 0.0))
+        return self._resources(await self._cluster.poll(request, 0.0))
 
     async def long_poll(self, params: Params, gone: Gone) -> dict[str, Any]:
         request = await self._request(params)
@@ -51,7 +53,7 @@ class Executing:
             raise Failure(429, "RESOURCE_EXHAUSTED", words, "", "TOO_MANY_LONG_POLLS", 1.0)
         self._waits_left -= 1
         try:
-            return _resources(await self._wait(request, seconds, gone))
+            return self._resources(await self._wait(request, seconds, gone))
         finally:
             self._waits_left += 1
 
@@ -70,8 +72,14 @@ class Executing:
             with suppress(Exception):
                 await asyncio.gather(polling, *others, return_exceptions=True)
 
+    def _resources(self, lanes: list[queue_pb2.LaneTasks]) -> dict[str, Any]:
+        now = self._now_us()
+        return {"resources": [resource.of_assignment(lane, task, now) for lane in lanes for task in lane.tasks]}
+
     async def _request(self, params: Params) -> queue_pb2.PollRequest:
         tasks, workflows = params.names("taskDefinitions"), params.names("workflowDefinitions")
+        for field, names in (("taskDefinitions", tasks), ("workflowDefinitions", workflows)):
+            self._refuse_builtin(params, field, names)
         if not tasks and not workflows:
             words = "params.taskDefinitions, params.workflowDefinitions: name at least one definition in either"
             raise Failure(400, "INVALID_ARGUMENT", words, "params.taskDefinitions", "NO_DEFINITIONS")
@@ -79,6 +87,15 @@ class Executing:
         await self._definitions.learn(tasks)
         decisions = await self._workflows.learn(workflows)
         return queue_pb2.PollRequest(tasks=tasks + decisions, max=most, executor=_executor(params))
+
+    def _refuse_builtin(self, params: Params, field: str, names: list[str]) -> None:
+        """Nobody would ever be given one of them."""
+        for number, name in enumerate(names):
+            why = f"TaskFlow ends the waits of {WAIT} itself" if is_wait(name) else why_not(name)
+            if name == resource.DECISION_TASK:
+                why = "name the workflows whose decisions are wanted, in params.workflowDefinitions"
+            if why:
+                raise params.bad(f"{field}[{number}]", why, "BUILT_IN")
 
     # -- running -----------------------------------------------------------------------------
     async def start(self, params: Params, gone: Gone) -> dict[str, Any]:
@@ -100,23 +117,25 @@ class Executing:
         return {"inProgressTimeoutAt": answer.timeout_at_us // 1000}
 
     async def success(self, params: Params, gone: Gone) -> dict[str, Any]:
-        result = params.object_or_list("result")  # a list: the actions of a decision
+        result = params.any("result")  # of a decision: its actions
         told = worker_pb2.AttemptOutcome(outcome=pb.OUTCOME_SUCCEEDED)
         if result is not None:
-            told.result = to_json(result)
+            told.result = params.json("result", result)
         return await self._report(params, told)
 
     async def fail(self, params: Params, gone: Gone) -> dict[str, Any]:
-        given = params.object("error") or params.object("result") or {}
-        details = to_json(given)
+        field = "error" if params.has("error") else "result"
+        given = params.any(field)
+        details = params.json(field, given)
         if len(details) > MAX_ERROR:
-            words = f"params.error: {len(details)} bytes; {MAX_ERROR} are the most"
+            words = f"params.error: {len(details)} bytes exceed the limit of {MAX_ERROR}"
             raise Failure(413, "INVALID_ARGUMENT", words, "params.error", "TOO_LARGE")
         told = worker_pb2.AttemptOutcome(outcome=pb.OUTCOME_FAILED)
-        told.error.type = _word(given.get("type")) or resource.BY_EXECUTOR
-        told.error.message = _word(given.get("message")) or "Failed by executor"
-        told.error.final = given.get("retryable") is False
-        told.error.details = details if given else b""
+        named = given if isinstance(given, dict) else {"message": given}
+        told.error.type = _word(named.get("type")) or resource.BY_EXECUTOR
+        told.error.message = _word(named.get("message")) or "Failed by executor"
+        told.error.final = named.get("retryable") is False
+        told.error.details = b"" if given in (None, {}) else details
         return await self._report(params, told)
 
     async def _report(self, params: Params, told: worker_pb2.AttemptOutcome) -> dict[str, Any]:
@@ -152,10 +171,6 @@ _WORDS = {
 
 def _executor(params: Params) -> worker_pb2.Executor:
     return worker_pb2.Executor(name=params.text("executor", most=200) or "rpc")
-
-
-def _resources(lanes: list[queue_pb2.LaneTasks]) -> dict[str, Any]:
-    return {"resources": [resource.of_assignment(lane, task) for lane in lanes for task in lane.tasks]}
 
 
 def _notification(params: Params) -> worker_pb2.Notification:

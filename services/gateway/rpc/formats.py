@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from services.gateway.errors import Failure
+from taskflow_server.gateway.errors import Failure
 
 JSON, YAML = "application/json", "text/yaml"
 _NAMES = {
@@ -27,6 +27,7 @@ MOST = 16 << 20  # characters and nodes of a YAML document, its aliases followed
 MOST_YAML = 2 << 20  # bytes; a million numbers of them take 2 s of CPU to read
 WIDTH = 1 << 30  # of a line: a text stays in one, for readers that look at lines
 MAX_DEPTH = 100  # of a YAML document
+_HALF = re.compile("[\ud800-\udfff]")
 LARGE = 64 << 10  # bytes from which on reading and writing leave the loop to others
 
 _Parser: type = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -74,19 +75,40 @@ def write(value: Any, kind: str) -> bytes:
 
 def to_json(value: Any) -> bytes:
     """Not by orjson, which makes floats of integers over 64 bits."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def from_json(data: bytes) -> Any:
-    """A value that is kept here, and was checked when it came."""
-    return json.loads(data)
+    """A value that is kept here, and was checked when it came.
+
+    An older version kept numbers beyond a double and halves of surrogate pairs as they were written. Here such a number
+    is its own text, and such a half is U+FFFD: every answer is JSON for every reader.
+    """
+    value = json.loads(data, parse_float=_number, parse_constant=str)
+    if b"\\u" not in data:
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(_HALF.sub("\ufffd", text)) if _HALF.search(text) else value
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if math.isfinite(number) else text
 
 
 def _json(body: bytes) -> Any:
-    value = json.loads(body.decode(), parse_constant=_no_constant)
+    value = json.loads(body.decode(), parse_float=_finite, parse_constant=_no_constant)
     if b"\\u" in body:
         to_json(value)  # no half of a surrogate pair
     return value
+
+
+def _finite(text: str) -> float:
+    """JSON's grammar has numbers that no double holds; whoever reads one as a double writes Infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large")
+    return number
 
 
 def _no_constant(word: str) -> NoReturn:
@@ -202,10 +224,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
         base = {"0x": 16, "0o": 8}.get(text[:2], 10)
         return int(text if base == 10 else text[2:], base)
     if kind == "float":
-        number = float(text)
-        if not math.isfinite(number):
-            raise ValueError(f"{text[:40]} is too large")
-        return number
+        return _finite(text)
     return {"null": None, "bool": text.lower() == "true"}.get(kind, text)
 
 

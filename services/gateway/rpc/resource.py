@@ -7,12 +7,13 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.core.ids import show, unix_ms_of
-from services.gateway.rpc.formats import from_json
 from taskflow._policy import RUN_OF_JOB
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.queue_pb2 import Assignment, LaneTasks
+from taskflow_server.core.ids import show, unix_ms_of
+from taskflow_server.gateway.rpc.formats import from_json
 
+ACTOR = "executor API"  # in the time line of a job
 GIVEN_ID = "taskflow.id"  # in a job's metadata: the id that its maker gave it, which is not the job's own
 
 DECISION_TASK = "awf.workflow/decision-task"
@@ -52,17 +53,15 @@ def of_job(job: pb.Job, *, listed: bool = False) -> dict[str, Any]:
         found["execId"] = job.exec_id
     found["retryCount"] = job.attempt - (job.state in _HANDED_OUT)
     found["executeAt"] = instant(job.run_time if job.HasField("run_time") else job.create_time)
-    if job.state == pb.JOB_STATE_SUCCEEDED:
-        found["result"] = value(job.result, job.result_encoding) if job.result else {}
-    for name, left_out in (("params", not job.payload), ("result", not job.result)):
-        if listed and left_out:
-            found.pop(name, None)
-    if job.HasField("error"):
+    empty = job.result_encoding in (pb.ENCODING_TEXT, pb.ENCODING_BYTES) and not listed  # "", and no JSON
+    if job.state == pb.JOB_STATE_SUCCEEDED and (job.result or empty):
+        found["result"] = value(job.result, job.result_encoding)
+    if listed and not job.payload:
+        found.pop("params", None)
+    if job.HasField("error") and job.state != pb.JOB_STATE_CANCELLED:
         found["error"] = error_of(job.error)
     last = max(t.ToMicroseconds() for t in (job.create_time, job.start_time, job.finish_time))
-    found["meta"] = {
-        "createdAt": instant(job.create_time), "lastUpdated": instant_of(last), "versionId": str(last),
-    }  # fmt: skip
+    found["meta"] = meta(job.create_time.ToMicroseconds(), last)
     ours: dict[str, Any] = {
         "id": job.id, "namespace": job.namespace, "queue": job.queue, "state": pb.JobState.Name(job.state)[10:].lower(),
         "priority": job.priority, "retries": job.retries, "attempt": job.attempt,
@@ -77,12 +76,13 @@ def of_job(job: pb.Job, *, listed: bool = False) -> dict[str, Any]:
     return found
 
 
-def of_assignment(lane: LaneTasks, task: Assignment) -> dict[str, Any]:
-    """A task just handed out."""
+def of_assignment(lane: LaneTasks, task: Assignment, now_us: int) -> dict[str, Any]:
+    """A task handed out at `now_us`. Its creation is to the millisecond: that is in its id."""
     found = _of(show(task.job_id), lane.task, task.options, task.payload, task.encoding)
     found |= {"status": "requested", "execId": show(task.exec_id), "retryCount": task.attempt - 1}
-    made = instant_of(unix_ms_of(task.job_id) * 1000)
-    found["meta"] = {"createdAt": made}
+    made = unix_ms_of(task.job_id) * 1000
+    found["executeAt"] = instant_of(task.due_us or made)
+    found["meta"] = meta(made, max(made, now_us))
     found["taskflow"] = {
         "id": show(task.job_id), "queue": lane.queue, "state": "requested", "priority": lane.priority,
         "retries": task.retries, "attempt": task.attempt,
@@ -92,12 +92,11 @@ def of_assignment(lane: LaneTasks, task: Assignment) -> dict[str, Any]:
 
 def _of(id: str, task: str, options: pb.JobOptions, payload: bytes, encoding: int) -> dict[str, Any]:
     found: dict[str, Any] = {"resourceType": "AidboxTask", "id": options.metadata.get(GIVEN_ID, id)}
-    space, _, name = task.rpartition("/")
-    if space == DECISIONS or space.startswith(f"{DECISIONS}."):
-        found["definition"] = DECISION_TASK
+    if task:
+        found["definition"] = definition_of(task)
+    if found.get("definition") == DECISION_TASK:
+        space, _, name = task.rpartition("/")
         found["workflow-definition"] = f"{space[len(DECISIONS) + 1 :]}/{name}".removeprefix("/")
-    elif task:
-        found["definition"] = task
     found["params"] = value(payload, encoding) if payload else {}
     if options.label:
         found["label"] = options.label
@@ -106,6 +105,16 @@ def _of(id: str, task: str, options: pb.JobOptions, payload: bytes, encoding: in
     elif options.requester:
         found["requester"] = from_json(options.requester)
     return found
+
+
+def definition_of(task: str) -> str:
+    """The definition of a task by this name: all decisions share one."""
+    space = task.rpartition("/")[0]
+    return DECISION_TASK if space == DECISIONS or space.startswith(f"{DECISIONS}.") else task
+
+
+def meta(created_us: int, updated_us: int) -> dict[str, Any]:
+    return {"createdAt": instant_of(created_us), "lastUpdated": instant_of(updated_us), "versionId": str(updated_us)}
 
 
 def value(data: bytes, encoding: int) -> Any:
@@ -117,13 +126,13 @@ def value(data: bytes, encoding: int) -> Any:
     return from_json(data) if data else None
 
 
-def error_of(error: pb.Error) -> dict[str, Any]:
-    """As an executor gave it, else in our words."""
+def error_of(error: pb.Error) -> Any:
+    """As an executor gave it, whatever JSON that is; else in our words."""
     try:
         given = from_json(error.details) if error.details else None
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
-    return given if isinstance(given, dict) else {"type": error.type, "message": error.message}
+    return {"type": error.type, "message": error.message} if given is None else given
 
 
 def _reason(job: pb.Job) -> dict[str, Any]:
@@ -135,12 +144,17 @@ def _reason(job: pb.Job) -> dict[str, Any]:
 
 
 def progress(told: pb.Progress) -> dict[str, Any]:
-    found: dict[str, Any] = {"progress-current": told.current}
+    found: dict[str, Any] = {"progress-current": _plain(told.current)}
     if told.total:
-        found["progress-total"] = told.total
+        found["progress-total"] = _plain(told.total)
     if told.unit:
         found["progress-unit"] = told.unit
     return found
+
+
+def _plain(number: float) -> float | int:
+    """3 instead of 3.0: a client counts in whole numbers."""
+    return int(number) if number.is_integer() else number
 
 
 def instant(at: Timestamp) -> str:

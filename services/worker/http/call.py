@@ -16,13 +16,13 @@ from urllib.parse import SplitResult, urljoin
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from services.worker.ends import give_up, read, try_again
-from services.worker.http import answer as answers
-from services.worker.http.guard import Forbidden, Guard, check_url
-from services.worker.http.payload import INSTEAD, Auth, HttpCall
-from services.worker.http.secrets import NoSecret, Secrets, basic, cleaned
-from services.worker.settings import WorkerSettings
 from taskflow import Job
+from taskflow_server.worker.ends import give_up, read, try_again
+from taskflow_server.worker.http import answer as answers
+from taskflow_server.worker.http.guard import Forbidden, Guard, check_url
+from taskflow_server.worker.http.payload import INSTEAD, Auth, HttpCall
+from taskflow_server.worker.http.secrets import NoSecret, Secrets, basic, cleaned
+from taskflow_server.worker.settings import WorkerSettings
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _AGAIN = {408, 429}
@@ -85,9 +85,7 @@ class HttpCaller:
 
 
 class _Attempt:
-    def __init__(
-        self, call: HttpCall, settings: WorkerSettings, secrets: Secrets, resolver: AbstractResolver
-    ) -> None:
+    def __init__(self, call: HttpCall, settings: WorkerSettings, secrets: Secrets, resolver: AbstractResolver) -> None:
         self._call = call
         self._settings = settings
         self._secrets = secrets

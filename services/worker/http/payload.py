@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from services.worker.http.secrets import NAME
+from taskflow_server.worker.http.secrets import NAME
 
 MAX_TIMEOUT = 3_600.0  # seconds
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
@@ -54,7 +54,7 @@ class Auth(BaseModel):
 
 
 class HttpCall(BaseModel):
-    """One call, in the words of a workflow's step (services.core.workflow.rest)."""
+    """One call, in the words of a workflow's step (taskflow_server.core.workflow.rest)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from services.runtime import logs
+import taskflow
+from taskflow_server.runtime import logs
 
 log = logs.get("shell")
 
-KEEPER = Path(__file__).with_name("keeper.py")
+KEEPER = Path(taskflow.__file__).with_name("_keeper.py")  # a program: handler processes have it too
 _CHUNK = 64 << 10
 _UNKILLABLE = 10.0  # seconds after SIGKILL; then the kernel holds it, and there is nothing to wait for
 
@@ -134,7 +135,7 @@ class Kept:
 
 def _spawn(command: Command, control: socket.socket, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     """A fork of this process would take its threads' locks along: it starts another program, which forks."""
-    spec = {"argv": command.argv, "env": command.env, "cwd": command.cwd, "folder": command.folder}
+    spec = {"argv": command.argv, "env": command.env, "cwd": command.cwd, "folder": command.folder, "fds": []}
     with _file(marshal.dumps(spec)) as said, _file(command.stdin.encode()) as stdin:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", str(KEEPER), str(control.fileno()), str(said.fileno())],

@@ -8,8 +8,8 @@ import shutil
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from services.worker.ends import give_up
-from services.worker.settings import WorkerSettings, words
+from taskflow_server.worker.ends import give_up
+from taskflow_server.worker.settings import WorkerSettings, words
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # They change which code a program runs, before it has looked at its arguments.

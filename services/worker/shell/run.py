@@ -10,12 +10,12 @@ import signal
 import tempfile
 from typing import Any, NoReturn
 
-from services.worker.ends import give_up, read, try_again
-from services.worker.settings import WorkerSettings
-from services.worker.shell.kept import Command, Ending, Kept
-from services.worker.shell.output import Budget, Output
-from services.worker.shell.rules import ShellPayload, argv_of, environment_of, folder_of
 from taskflow import Job
+from taskflow_server.worker.ends import give_up, read, try_again
+from taskflow_server.worker.settings import WorkerSettings
+from taskflow_server.worker.shell.kept import Command, Ending, Kept
+from taskflow_server.worker.shell.output import Budget, Output
+from taskflow_server.worker.shell.rules import ShellPayload, argv_of, environment_of, folder_of
 
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY}
 _SHOWN = 1_000  # characters of the end of its output in an error

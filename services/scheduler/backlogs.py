@@ -1,0 +1,63 @@
+"""How many jobs wait in long queues: counted in the index of lanes, and not more often than the count is cheap.
+
+The number is an estimate: it holds what is dispatched and finished since the marks were written (3 s), and it is as old
+as the interval between counts. It grows and shrinks with the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.runtime import logs
+from taskflow_server.store.database import Database
+
+log = logs.get("backlogs")
+
+MOST = 5_000_000  # jobs of one queue that are counted
+SHARE = 50  # a count is repeated after so many times the time that it took
+FRESH = 1.0  # seconds for which one counts as new, however quick it was
+MOST_KEPT = 10_000  # queues whose counts are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    jobs: int
+    due_at: float  # when it is to be counted anew
+
+
+class Backlogs:
+    def __init__(self, db: Database, now: Callable[[], float]) -> None:
+        self._db = db
+        self._now = now
+        self._known: dict[str, Backlog] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def count(self, queues: Iterable[str]) -> dict[str, int]:
+        """About how many jobs wait in each of these, at most MOST; without those that cannot be counted now."""
+        found = {}
+        for queue in queues:
+            async with self._one_at_a_time:
+                jobs = await self._count(queue)
+            if jobs is not None:
+                found[queue] = jobs
+        return found
+
+    async def _count(self, queue: str) -> int | None:
+        now = self._now()
+        known = self._known.get(queue)
+        if known is not None and now < known.due_at:
+            return known.jobs
+        try:
+            jobs: int | None = (await self._db.rows("backlog_of_queue", queue=queue, cap=MOST))[0]["jobs"]
+        except Unavailable as error:  # as when it takes longer than a statement may
+            log.warning("a long queue could not be counted", queue=queue, error=str(error))
+            jobs = known.jobs if known is not None else None
+        took = self._now() - now
+        if len(self._known) >= MOST_KEPT:
+            self._known.clear()
+        if jobs is not None:
+            self._known[queue] = Backlog(jobs, now + max(FRESH, took * SHARE))
+        return jobs

@@ -1,0 +1,121 @@
+"""Who is there to run jobs: live workers as Postgres has them, executors as the queue services have heard them poll."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import grpc
+import grpc.aio
+
+from taskflow._policy import JobState
+from taskflow.v1 import jobs_pb2 as pb
+from taskflow.v1 import queue_pb2, queue_pb2_grpc
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.core.names import qualify
+from taskflow_server.core.serving import Taker, unserved
+from taskflow_server.rpc.server import channel
+from taskflow_server.runtime.batcher import Batcher
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.handlers import Handlers
+from taskflow_server.store.database import Database
+from taskflow_server.store.errors import FAULTS
+
+STALE = 1.0  # seconds after which a reading is repeated, though all that is asked for was served
+MOST_LANES = 100_000  # that are remembered as served
+PATIENCE = 1.0  # seconds for a reading: a warning is not worth a longer wait
+_WAITING = {JobState.SCHEDULED, JobState.READY, JobState.RETRYING}
+Lane = tuple[str, str]  # queue and task, by their stored names
+
+
+class Serving:
+    """`interval`: seconds between two readings, which all callers share."""
+
+    def __init__(
+        self, db: Database, clock: SystemClock, directory: Directory, handlers: Handlers, interval: float
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._directory = directory
+        self._handlers = handlers
+        self._interval = interval
+        self._takers: list[Taker] = []
+        self._served: set[Lane] = set()  # as of the last reading
+        self._unserved: dict[Lane, pb.Warning] = {}  # likewise
+        self._read_at = float("-inf")
+        self._readings: Batcher[None, None] = Batcher(self._read, limit=100_000)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def close(self) -> None:
+        await asyncio.gather(*(each.close() for each in self._channels.values()))
+
+    async def warnings(self, lanes: Iterable[Lane]) -> dict[Lane, pb.Warning]:
+        """Of these lanes those that nobody serves. None of them where that is not known."""
+        wanted = set(lanes) - self._served
+        if not wanted:
+            self._keep_up()
+            return {}
+        if self._clock.real.monotonic() - self._read_at > self._interval:  # else what was read last still counts
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await asyncio.shield(self._readings.submit([None]))
+            except (TimeoutError, *FAULTS):
+                return {}
+        return {lane: warning for lane in wanted if (warning := self._warning(lane)) is not None}
+
+    def _warning(self, lane: Lane) -> pb.Warning | None:
+        """As of the last reading, and remembered until the next one."""
+        if (known := self._unserved.get(lane)) is not None:
+            return known
+        why = unserved(*lane, self._takers, self._handlers.names)
+        if why is None:
+            if len(self._served) < MOST_LANES:
+                self._served.add(lane)
+            return None
+        warning = pb.Warning(reason=why.reason, message=why.message)
+        if len(self._unserved) < MOST_LANES:
+            self._unserved[lane] = warning
+        return warning
+
+    async def warn(self, jobs: Sequence[tuple[pb.Job, Lane]]) -> None:
+        """Adds its warning to each of these jobs that waits."""
+        waiting = [(job, lane) for job, lane in jobs if JobState(job.state) in _WAITING]
+        warnings = await self.warnings(lane for _, lane in waiting) if waiting else {}
+        for job, lane in waiting:
+            if lane in warnings:
+                job.warnings.append(warnings[lane])
+
+    def _keep_up(self) -> None:
+        """A worker may have left since the last reading: the next calls are to know."""
+        if self._clock.real.monotonic() - self._read_at > STALE and not self._readings.backlog:
+            self._readings.submit([None]).add_done_callback(lambda reading: reading.exception())
+
+    async def _read(self, waiting: Sequence[None]) -> Sequence[None]:
+        if self._clock.real.monotonic() - self._read_at > self._interval:
+            rows = await self._db.rows("takers")
+            await self._handlers.refresh()
+            self._takers = [_taker(r["tasks"], r["queues"], r["only_queues"]) for r in rows] + await self._executors()
+            self._served, self._unserved = set(), {}
+            self._read_at = self._clock.real.monotonic()
+        return waiting
+
+    async def _executors(self) -> list[Taker]:
+        """Of all queue services. Unavailable when one does not answer: who polls it is not known then."""
+        answers = await asyncio.gather(*(self._asked(q["addresses"]) for q in self._directory.cluster.queues))
+        return [_taker(e.tasks, e.queue_handlers, e.queues) for answer in answers for e in answer.executors]
+
+    async def _asked(self, addresses: Sequence[str]) -> queue_pb2.StatsResponse:
+        for address in addresses:
+            if address not in self._channels:
+                self._channels[address] = channel(address)
+            stub = queue_pb2_grpc.QueueServiceStub(self._channels[address])
+            with suppress(grpc.RpcError):
+                answer: queue_pb2.StatsResponse = await stub.Stats(queue_pb2.StatsRequest(), timeout=PATIENCE / 2)
+                return answer
+        raise Unavailable("a queue service does not answer; try again", "QUEUE_SERVICE_AWAY")
+
+
+def _taker(tasks: Iterable[str], queues: Iterable[str], only: Iterable[str]) -> Taker:
+    return Taker(*(frozenset(qualify(name, field="name") for name in names) for names in (tasks, queues, only)))

@@ -1,0 +1,166 @@
+"""What a coordinator reads of lanes and of deferred jobs, page by page.
+
+No list here is longer than what was asked for, however much waits behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from psycopg.rows import dict_row
+
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.core.lanes import Lane, LaneKey, Page, PageRequest, Position, Snapshot
+from taskflow_server.store import raw_ids
+from taskflow_server.store.database import Row, Writer
+from taskflow_server.store.queries import sql
+
+
+class Spec(NamedTuple):
+    """What a worker is told of a job."""
+
+    payload: bytes | None
+    encoding: int
+    retries: int
+    options: dict[str, Any] | None
+    run_at: datetime | None = None
+    told: bool = True  # whether payload and options are here: not, where they would have made the answer too long
+
+
+class DuePlace(NamedTuple):
+    """A place in the order of due rows."""
+
+    due_at: datetime
+    job_id: bytes
+
+
+class DueLane(NamedTuple):
+    """A lane of which due rows are wanted: from a place on, so many."""
+
+    shard: int
+    key: LaneKey
+    place: DuePlace
+    limit: int
+
+
+NO_SCANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+
+class LaneReader:
+    """Reads pages. Its connection is kept from plans that scan: a fresh partition looks empty to the planner."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._writer = Writer(url, timeout=timeout, settings=NO_SCANS, prepare=raw_ids.register)
+
+    async def close(self) -> None:
+        await self._writer.reset()
+
+    async def pages(self, wanted: Sequence[tuple[Lane, PageRequest]]) -> list[Page]:
+        """One page for each of these lanes, all of one snapshot."""
+        parameters = {
+            "queues": [lane.key.queue for lane, _ in wanted],
+            "tasks": [lane.key.task for lane, _ in wanted],
+            "priorities": [lane.key.priority for lane, _ in wanted],
+            "txs": [str(r.position.tx) for _, r in wanted],
+            "ids": raw_ids.Ids(r.position.id for _, r in wanted),
+            "limits": [r.limit for _, r in wanted],
+            "catch_tos": [str(r.catch_to) for _, r in wanted],
+            "late_of": [n for n, (_, r) in enumerate(wanted, 1) for _ in r.late],
+            "late": [str(tx) for _, r in wanted for tx in r.late],
+        }
+        async with self._writer.transaction() as conn:
+            rows = await (await conn.execute(sql("read_lanes"), parameters, binary=True)).fetchall()
+        snapshot = Snapshot(0, frozenset())
+        ahead: list[list[Position]] = [[] for _ in wanted]
+        behind: list[list[Position]] = [[] for _ in wanted]
+        for n, tx, job_id, text in rows:
+            if n == 0:
+                _, xmax, running = text.split(":")
+                snapshot = Snapshot(int(xmax) + tx, frozenset(int(x) + tx for x in running.split(",") if x))
+            else:
+                (ahead if n > 0 else behind)[abs(n) - 1].append(Position(tx, job_id))
+        ahead = [sorted(each) for each in ahead]  # UNION ALL keeps each branch's order, but does not promise to
+        _refuse_foreign(snapshot, [r.position for _, r in wanted], ahead)
+        return [Page(snapshot, a, b, len(a) >= r.limit) for a, b, (_, r) in zip(ahead, behind, wanted, strict=True)]
+
+    async def specs(self, ids: Sequence[bytes], most: int) -> dict[bytes, Spec]:
+        """In the order of `ids`, until the payloads come to `most` bytes; one at least is told."""
+        small = {"ids": raw_ids.Ids(ids), "most": most // len(ids)}
+        async with self._writer.transaction() as conn:
+            rows = await (await conn.execute(sql("load_small_specs"), small, binary=True)).fetchall()
+            if not all(row[-1] for row in rows):
+                sized = {"ids": raw_ids.Ids(ids), "most": most}
+                rows = await (await conn.execute(sql("load_specs"), sized, binary=True)).fetchall()
+        return {row[0]: Spec(*row[1:]) for row in rows}
+
+    async def lanes_with_news(self, shards: Sequence[int], after: LaneKey, limit: int) -> list[Row]:
+        """Of the next `limit` lanes after one, those with something beyond their marks, and the last of all."""
+        return await self._rows("lanes_with_news", shards=list(shards), limit=limit, **after._asdict())
+
+    async def lanes_by_key(self, shards: Sequence[int], keys: Sequence[LaneKey]) -> list[Row]:
+        """These lanes, as far as they are there."""
+        return await self._rows("lanes_by_key", shards=list(shards), **_key_columns(keys))
+
+    async def newly_due(self, since: Mapping[int, DuePlace], limit: int) -> tuple[datetime, list[Row]]:
+        """The time, and of each shard the next rows that are due."""
+        places = list(since.values())
+        first, *rows = sorted(
+            await self._rows(
+                "newly_due", shards=list(since), sinces=[place.due_at for place in places],
+                ids=raw_ids.Ids(place.job_id for place in places), limit=limit,
+            ),
+            key=lambda row: (row["job_id"] is not None, row["due_at"], row["job_id"]),
+        )  # fmt: skip
+        return first["due_at"], rows
+
+    async def due_of_lanes(self, wanted: Sequence[DueLane]) -> list[list[Row]]:
+        """The next due rows of each of these lanes."""
+        rows = await self._rows(
+            "due_of_lanes", shards=[w.shard for w in wanted], limits=[w.limit for w in wanted],
+            sinces=[w.place.due_at for w in wanted], ids=raw_ids.Ids(w.place.job_id for w in wanted),
+            **_key_columns([w.key for w in wanted]),
+        )  # fmt: skip
+        found: list[list[Row]] = [[] for _ in wanted]
+        for row in rows:
+            found[row["n"] - 1].append(row)
+        return found
+
+    async def lanes_with_due(self, after: Mapping[int, LaneKey], limit: int) -> list[Row]:
+        """Of each shard the next lanes with deferred rows, and whether they have a due one."""
+        return await self._rows("lanes_with_due", shards=list(after), limit=limit, **_key_columns(list(after.values())))
+
+    async def late_starts(self, since: Mapping[int, DuePlace], limit: int) -> list[Row]:
+        """Of each shard the next jobs whose `start_by` has passed."""
+        places = list(since.values())
+        return await self._rows(
+            "late_starts", shards=list(since), sinces=[place.due_at for place in places],
+            ids=raw_ids.Ids(place.job_id for place in places), limit=limit,
+        )  # fmt: skip
+
+    async def _rows(self, query: str, **parameters: Any) -> list[Row]:
+        """Their ids are the 16 bytes that they are."""
+        async with self._writer.transaction() as conn, conn.cursor(binary=True, row_factory=dict_row) as cursor:
+            await cursor.execute(sql(query), parameters)
+            return await cursor.fetchall()
+
+
+def _refuse_foreign(snapshot: Snapshot, positions: list[Position], ahead: list[list[Position]]) -> None:
+    """Unavailable for numbers that this cluster has not given yet (C3). A lane that went on with them would pass over
+    new jobs, and read the others again with each page."""
+    last = max((page[-1].tx for page in ahead if page), default=0)
+    if last >= snapshot.xmax or max(position.tx for position in positions) > snapshot.xmax:
+        raise Unavailable(
+            "the database has transaction numbers of another Postgres cluster, as after a restored dump;"
+            " run `taskflow db migrate` or `taskflow db doctor --fix`",
+            "FOREIGN_TRANSACTIONS",
+        )
+
+
+def _key_columns(keys: Sequence[LaneKey]) -> dict[str, list[Any]]:
+    return {
+        "queues": [key.queue for key in keys],
+        "tasks": [key.task for key in keys],
+        "priorities": [key.priority for key in keys],
+    }

@@ -18,12 +18,12 @@ from benchmarks.plan import FULL, ONCE, QUICK, SHAPES, Plan
 from benchmarks.profile import profile
 from benchmarks.shapes import Round
 from benchmarks.targets import IDS, shapes_of
-from services.cluster.binaries import NoPostgresError
-from services.cluster.embedded import PostgresError
-from services.cluster.home import HomeError
-from services.cluster.process import Interrupted
-from services.cluster.service import ServiceError
 from taskflow.errors import TaskFlowError
+from taskflow_server.cluster.binaries import NoPostgresError
+from taskflow_server.cluster.embedded import PostgresError
+from taskflow_server.cluster.home import HomeError
+from taskflow_server.cluster.process import Interrupted
+from taskflow_server.cluster.service import ServiceError
 
 
 def main() -> int:

@@ -21,14 +21,15 @@ import psycopg
 from benchmarks import procs
 from benchmarks.board import Board
 from benchmarks.plan import CONCURRENCY, Plan
-from services.cluster import home
-from services.cluster.cluster import Cluster
-from services.cluster.embedded import EmbeddedPostgres
-from services.cluster.ports import free_ports
-from services.cluster.process import spawn, stop, tail, wait_until
-from services.cluster.service import CODE, environment, python
-from services.store.migrate import migrate
+from taskflow_server.cluster import home
+from taskflow_server.cluster.cluster import Cluster
+from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.ports import free_ports
+from taskflow_server.cluster.process import spawn, stop, tail, wait_until
+from taskflow_server.cluster.service import CODE, environment, python
+from taskflow_server.store.migrate import migrate
 
+ROOT = Path(__file__).resolve().parents[1]  # from where `benchmarks` is imported
 PATIENCE = 120.0  # seconds that one step may take
 SERVICES = ("queue", "coordinator", "scheduler")
 _CLIENT_PATIENCE = 300.0
@@ -67,7 +68,7 @@ class Lab:
         self.workers: list[Worker] = []
         self.directory = directory
         self.up_directory = directory / _UP
-        self._env = environment(_plain_environ())
+        self._env = environment(_plain_environ(), ROOT)
         self.echo_port = free_ports(1)[0]
         self._echo: subprocess.Popen[bytes] | None = None
 
@@ -86,12 +87,15 @@ class Lab:
         with procs.window(self.pids) as seen:
             yield seen
 
-    def start_worker(self, queue: str, slot: int, *, shut: bool = False) -> Worker:
-        """Start a worker; does not wait. The slot's count begins at 0; with `shut` it holds its jobs."""
+    def start_worker(
+        self, queue: str, slot: int, *, shut: bool = False, concurrency: int = CONCURRENCY, takes: float = 0.0
+    ) -> Worker:
+        """Start a worker; does not wait. The slot's count begins at 0; with `shut` it holds its jobs. Its handlers take
+        `takes` seconds."""
         self.board.clear(slot, shut=shut)
         log = self.directory / "logs" / f"worker-{slot}.log"
         words = ["--scheduler", self.cluster.scheduler_address, "--queue", queue, "--board", str(self.board.path)]
-        words += ["--slot", str(slot), "--concurrency", str(CONCURRENCY)]
+        words += ["--slot", str(slot), "--concurrency", str(concurrency), "--takes", str(takes)]
         worker = Worker(self.spawn(python("benchmarks.worker", *words), log), queue, slot, log)
         self.workers.append(worker)
         return worker

@@ -56,11 +56,11 @@ class Measure:
         return told
 
     @contextmanager
-    def let_go(self, queue: str, slots: range) -> Iterator[float]:
+    def let_go(self, queue: str, slots: range, **worker: Any) -> Iterator[float]:
         """Workers that have their first jobs in hand, let go together at the instant given; stopped at the end."""
         lab = self.lab
         for slot in slots:
-            lab.start_worker(queue, slot, shut=True)
+            lab.start_worker(queue, slot, shut=True, **worker)
         try:
             lab.until(lambda: all(map(lab.board.held, slots)), "the first jobs of the workers")
             began = time.monotonic()

@@ -4,14 +4,17 @@ from dataclasses import dataclass, replace
 
 # The order of a round. What `single` and `callers` make has no worker: it joins the backlog of the next drain.
 ROUND = (
-    "machine", "copy", "unary", "stream", "single", "callers", "bulk", "drain1", "drain2", "both", "strangers",
-    "latency", "half", "runs", "idle", "up",
+    "machine", "copy", "unary", "stream", "single", "callers", "bulk", "drain1", "drain2", "few", "short", "both",
+    "strangers", "latency", "half", "runs", "idle", "up",
 )  # fmt: skip
 # After the rounds, once each: `held` and `deep` are long, compare with figures of their own, and leave much behind.
-ONCE = ("rows", "held", "deep")
+ONCE = ("rows", "held", "deep", "cancels")
 SHAPES = ROUND + ONCE
 CALLERS = 50
 CONCURRENCY = 200
+FEW = 20  # slots: what a worker has by default
+SHORT = 0.01  # seconds that a short handler takes
+SHORT_SLOTS = 100
 RUN_STEPS = 5  # of a workflow, one after the other
 HELD_RATE = 3_000  # jobs/s beside a held transaction
 BATCH = 200_000  # jobs of one client that fills a queue

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.lab import BenchError, Lab
 from benchmarks.procs import tree_cpu_seconds
-from services.cluster.process import stop
+from taskflow_server.cluster.process import stop
 
 RATE = 200  # looks a second
 _SHOWN = 10

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.plan import CALLERS, CONCURRENCY, HELD_RATE, RUN_STEPS, Plan
+from benchmarks.plan import CALLERS, CONCURRENCY, FEW, HELD_RATE, RUN_STEPS, SHORT, SHORT_SLOTS, Plan
 from benchmarks.targets import TARGETS, Figures, Target, verdicts
-from services.cluster.service import CODE
+from taskflow_server.cluster.service import CODE
 
 DISTURBED = 0.2  # of one core used by others: said so
 PROCESSES = ("scheduler", "coordinator", "queue", "worker", "client", "postgres")
@@ -25,6 +25,8 @@ _ROWS = (
     ("bulk.rate", "enqueue in bulk", "jobs/s", "copy.rate"),
     ("drain1.rate", "drain a backlog, one worker", "jobs/s", "copy.rate"),
     ("drain2.rate", "drain a backlog, two workers", "jobs/s", "drain1.rate"),
+    ("few.rate", f"drain a backlog, one worker of {FEW} slots", "jobs/s", "drain1.rate"),
+    ("short.rate", f"handlers of {SHORT * 1000:.0f} ms, one worker of {SHORT_SLOTS} slots", "jobs/s", ""),
     ("both.rate", "enqueue and run at once, one worker", "jobs/s", "drain1.rate"),
     ("single.rate", "one by one, one thread", "jobs/s", "unary.rate"),
     ("callers.rate", f"{CALLERS} callers in one async process", "jobs/s", "unary.together"),
@@ -34,6 +36,8 @@ _ROWS = (
     ("runs.alone", "a step of a run that is alone", "ms", ""),
     ("deep.alone", "drain a backlog alone in its queue", "jobs/s", ""),
     ("deep.rate", "drain the front of a deep backlog", "jobs/s", ""),
+    ("cancels.rate", "cancel all that waits in a queue", "jobs/s", ""),
+    ("cancels.mb", "what the coordinator's memory grows by then", "MB", ""),
     ("held.basep99", f"{HELD_RATE:,} jobs/s, p99", "ms", ""),
     ("held.p99", f"{HELD_RATE:,} jobs/s, old snapshots held, p99", "ms", ""),
     ("idle.postgres", "at rest after work: CPU of Postgres", "%", ""),
@@ -43,6 +47,8 @@ _COSTS = (
     ("bulk", "enqueue in bulk"),
     ("drain1", "drain, one worker"),
     ("drain2", "drain, two workers"),
+    ("few", f"drain, {FEW} slots"),
+    ("short", f"handlers of {SHORT * 1000:.0f} ms"),
     ("both", "at once"),
     ("single", "one by one"),
     ("callers", "50 callers, one process"),

@@ -2,11 +2,12 @@
 
 import statistics
 from collections.abc import Callable
+from typing import Any
 
-from benchmarks import deep, held, limits, procs, up
+from benchmarks import cancels, deep, held, limits, procs, up
 from benchmarks.lab import SERVICES
 from benchmarks.measure import FIRST, Measure, percentile
-from benchmarks.plan import CALLERS
+from benchmarks.plan import CALLERS, FEW, SHORT, SHORT_SLOTS
 
 
 class Round(Measure):
@@ -75,14 +76,20 @@ class Round(Measure):
     def _drain2(self) -> None:
         self._drain("drain2", 2)
 
-    def _drain(self, shape: str, workers: int) -> None:
+    def _few(self) -> None:
+        self._drain("few", 1, concurrency=FEW)
+
+    def _short(self) -> None:
+        self._drain("short", 1, concurrency=SHORT_SLOTS, takes=SHORT)
+
+    def _drain(self, shape: str, workers: int, **worker: Any) -> None:
         """To the last outcome on disk."""
         lab = self.lab
         if lab.waiting < self.plan.jobs:
             self._bulk()
         jobs, slots = lab.waiting, range(FIRST, FIRST + workers)
         before, settled = lab.wal(), lab.settled(lab.waiting_since)
-        with self.let_go("backlog", slots) as began:
+        with self.let_go("backlog", slots, **worker) as began:
             with self.costs(shape) as costs:
                 ended = self.drained(slots, settled)
                 costs.append((jobs, 0.0))
@@ -175,3 +182,6 @@ class Round(Measure):
 
     def _deep(self) -> None:
         deep.measure(self)
+
+    def _cancels(self) -> None:
+        cancels.measure(self)

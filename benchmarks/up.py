@@ -16,11 +16,11 @@ from pathlib import Path
 from benchmarks import procs
 from benchmarks.lab import PATIENCE, BenchError, Lab
 from benchmarks.measure import Measure
-from services.cluster.cluster import SERVICES, fixed_ports, metrics_ports
-from services.cluster.ports import is_free
-from services.cluster.process import stop, tail
-from services.cluster.service import python
 from taskflow import TaskFlow
+from taskflow_server.cluster.cluster import SERVICES, fixed_ports, metrics_ports
+from taskflow_server.cluster.ports import is_free
+from taskflow_server.cluster.process import stop, tail
+from taskflow_server.cluster.service import python
 
 _REST = 1.0  # seconds that a cluster gets to come to rest
 _STOP = 40.0
@@ -78,7 +78,9 @@ def _scheduler(lab: Lab, process: "subprocess.Popen[bytes]", state: Path, log: P
 def _services(pid: int) -> dict[str, list[int]]:
     """The services that came of the command, by name."""
     words = {each: procs.command(each) for each in procs.tree(pid)}
-    found = {name: [each for each, said in words.items() if f"services.{name}" in said] for name in SERVICES}
+    found = {
+        name: [each for each, said in words.items() if {"taskflow_server.cli", name} <= set(said)] for name in SERVICES
+    }
     if missing := sorted(name for name, pids in found.items() if not pids):
         raise BenchError(f"of taskflow up, these do not run: {', '.join(missing)}")
     return found
@@ -87,6 +89,7 @@ def _services(pid: int) -> dict[str, list[int]]:
 def _free_base() -> int:
     """A first port for `taskflow up` below those that the system gives out by itself."""
     while True:
-        ports = fixed_ports(random.randrange(10_000, 30_000))
-        if all(map(is_free, (*ports.values(), *metrics_ports(ports).values()))):
+        base = random.randrange(10_000, 30_000)
+        ports = fixed_ports(base)
+        if all(map(is_free, (*ports.values(), *metrics_ports(base).values()))):
             return ports["coordinator"]

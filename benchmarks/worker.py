@@ -1,4 +1,4 @@
-"""A worker of the real SDK as a process of its own: an async handler that does nothing but note that it ran."""
+"""A worker of the real SDK in its own process: an async handler that notes that it ran, and does nothing or waits."""
 
 import argparse
 import asyncio
@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--board", required=True, type=Path)
     parser.add_argument("--slot", required=True, type=int)
     parser.add_argument("--concurrency", required=True, type=int)
+    parser.add_argument("--takes", default=0.0, type=float, help="seconds that a handler waits, once it is noted")
     arguments = parser.parse_args()
     board, slot = Board(arguments.board), arguments.slot
 
@@ -27,6 +28,8 @@ def main() -> None:
             while board.is_shut(slot):  # noqa: ASYNC110 - another process opens it
                 await asyncio.sleep(_LOOK)
         board.note(slot, job.payload["n"])
+        if arguments.takes:
+            await asyncio.sleep(arguments.takes)
 
     with TaskFlow(arguments.scheduler) as tf:
         tf.run(arguments.queue, handler=handler, concurrency=arguments.concurrency, grace=2.0, name=f"bench-{slot}")

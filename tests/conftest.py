@@ -7,13 +7,32 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+from tests.support import forkserver, tier
 from tests.support import postgres as pg
 from tests.support.cluster import ServiceCluster
-from tests.support.plugin import pytest_configure, pytest_runtest_makereport  # noqa: F401  hooks
+from tests.support.plugin import (  # noqa: F401  hooks
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_unconfigure,
+)
+from tests.support.spreading import pytest_xdist_make_scheduler  # noqa: F401  hook
 
 _numbers = itertools.count(1)
+# The same examples in every run of `make test`; others in each run of the long tier, whose seed a red test shows.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("long" if tier.LONG else "steady")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forkserver() -> Iterator[None]:
+    yield
+    forkserver.stop()
 
 
 @pytest.fixture(scope="session")

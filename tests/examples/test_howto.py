@@ -10,30 +10,39 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
-from services.cluster.ports import free_ports
+from taskflow_server.cluster.ports import free_ports
+from tests.support import forkserver
 from tests.support.cluster import SPINE, Program, ServiceCluster
 from tests.support.docs import EXAMPLES, ROOT, blocks
 
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 VARIABLE = re.compile(r"[A-Z_]+=")
-PROGRAMS = {"python": [sys.executable], "taskflow": [sys.executable, "-m", "taskflow._cli"]}
-NOT_OURS = ("sh", "curl", "node")  # a page that needs one that is not here is skipped, and says so
+PROGRAMS = {
+    "python": [sys.executable],
+    "taskflow": [sys.executable, "-m", "taskflow._cli"],
+    "taskflow-server": [sys.executable, "-m", "taskflow_server.cli"],
+}
+NOT_OURS = ("sh", "curl", "node", "ray")  # a page that needs one that is not here is skipped, and says so
 NAMED = re.compile(r"(?:#!/bin/sh\n)?(?:#|//) (\w+\.(?:py|sh|mjs|yaml))\b")
 EXECUTORS = ROOT / "examples" / "executors"
+FEATURES = {  # what a page proves by being run
+    "from-the-go-taskflow": "S3.1", "new-destination": "S1.8", "push-to-kubernetes": "S1.8", "push-to-mesos": "S1.8",
+}  # fmt: skip
 GATEWAY = "http://localhost:8080"
 
 
 @pytest.fixture
 def cluster(page: Path, make_cluster: Callable[..., ServiceCluster]) -> Iterator[ServiceCluster]:
     """Of the page's own: it shows what there is, and no more."""
+    make_cluster()  # the module's database is left to pages that start a cluster themselves
     running = make_cluster(services=(*SPINE, "gateway") if GATEWAY in page.read_text() else SPINE)
     running.start_all()
     yield running
@@ -79,21 +88,28 @@ def commands(page: Path) -> list[tuple[str, str]]:
     return found
 
 
+def param(page: Path) -> ParameterSet:
+    names = [FEATURES[page.stem]] if page.stem in FEATURES else []
+    return pytest.param(page, id=page.stem, marks=[pytest.mark.feature(name) for name in names])
+
+
 def looks_like(shown: str, printed: str) -> bool:
     pattern = ".*".join(re.escape(part) for part in shown.strip().split("..."))
     return re.fullmatch(pattern, printed.strip(), flags=re.DOTALL) is not None
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [param(page) for page in PAGES])
 def test_a_page_runs_as_written(
-    page: Path, cluster: ServiceCluster, started: list[Program], tmp_path: Path
+    page: Path, cluster: ServiceCluster, started: list[Program], tmp_path: Path, database: str
 ) -> None:
     write_files(page, tmp_path)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
-    everywhere = {**kept, "TASKFLOW_ADDRESS": cluster.scheduler_address, "PYTHONPATH": str(tmp_path)}
-    # Pages start a service as on a machine of its own; here it needs a port and the way to the scheduler.
-    service = {"TASKFLOW_SCHEDULER_ADDRESS": cluster.scheduler_address, "TASKFLOW_METRICS_PORT": "0"}
-    service["TASKFLOW_DATABASE_URL"] = cluster.dsn
+    everywhere = {**kept, "TASKFLOW_ADDRESS": cluster.scheduler_address, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    # Stand-ins of a page are in the clone. Pages start a service as on a machine of its own; here it needs a port.
+    # TASKFLOW_ADDRESS tells it the scheduler.
+    service = {"TASKFLOW_METRICS_PORT": "0"}
+    # A cluster that the page starts itself has a database of its own: two on one take each other's shards in turn.
+    service["TASKFLOW_DATABASE_URL"] = database if "local_cluster" in page.read_text() else cluster.dsn
     service["NO_PROXY"] = service["no_proxy"] = "127.0.0.1,localhost"
     gateway = f"http://{cluster.address('gateway')}" if GATEWAY in page.read_text() else ""
     everywhere |= {**service, "TASKFLOW_PORT": str(free_ports(1)[0]), "RPC_URL": f"{gateway}/rpc"}
@@ -107,9 +123,7 @@ def test_a_page_runs_as_written(
             log = tmp_path / f"{len(started)}.log"
             started.append(Program([*needed(program), *words], log, env, cwd=tmp_path))
             continue
-        done = subprocess.run(
-            [*needed(program), *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90
-        )
+        done = forkserver.run([*needed(program), *words], cwd=tmp_path, env=env, timeout=90)
 
         assert looks_like(shown, done.stdout), f"$ {command}\n{done.stdout}{done.stderr}"
 

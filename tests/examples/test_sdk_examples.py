@@ -1,25 +1,20 @@
-"""Every program of sdk/examples runs as written against a real cluster, and both of interfaces.md are among them."""
+"""Every program of sdk/examples runs as written against a real cluster, the two of README.md among them."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import forkserver
 from tests.support.cluster import ROOT, Program, ServiceCluster
 
 EXAMPLES = ROOT / "sdk" / "examples"
 
 
 def run(cluster: ServiceCluster, name: str) -> str:
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name],
-        env={**os.environ, "TASKFLOW_ADDRESS": cluster.scheduler_address},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    env = {**os.environ, "TASKFLOW_ADDRESS": cluster.scheduler_address}
+    done = forkserver.run([sys.executable, EXAMPLES / name], env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

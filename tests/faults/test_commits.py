@@ -34,7 +34,7 @@ def proxy(database: str) -> Iterator[PostgresProxy]:
 
 @pytest.fixture(scope="module")
 def cluster(proxy: PostgresProxy, make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
-    running = make_cluster(env={"coordinator": {"TASKFLOW_DATABASE_URL": proxy.dsn}})
+    running = make_cluster(env={"coordinator": {"TASKFLOW_DATABASE_URL": proxy.dsn, "TASKFLOW_MARK_INTERVAL": "0.5"}})
     running.start_all()
     return running
 
@@ -142,6 +142,29 @@ def test_failures_whose_commit_is_in_doubt_are_retried_once(
     assert proxy.cuts == cuts + 1
 
 
+def counted(database: str, queue: str) -> int:
+    (row,) = rows.found(database, "select coalesce(sum(n), 0) from taskflow.counts where queue = %s", queue)
+    return int(row[0])
+
+
+@pytest.mark.feature("A8")
+def test_counts_whose_commit_is_in_doubt_are_not_counted_twice(
+    tf: TaskFlow, worker: Callable[[str], Program], database: str, proxy: PostgresProxy
+) -> None:
+    cuts = proxy.cuts
+    worker("counted")
+    proxy.cut_next_commit("taskflow.counts")
+    tf.new_jobs([("counted", {"sleep": 0})] * 20)
+    eventually(lambda: proxy.cuts == cuts + 1 and counted(database, "counted") > 0)
+    eventually(lambda: finals(database, "counted") == [("succeeded", 20)])
+
+    tf.new_jobs([("counted", {"sleep": 0})] * 10)
+
+    eventually(lambda: finals(database, "counted") == [("succeeded", 30)])
+    eventually(lambda: counted(database, "counted") >= 30)
+    assert counted(database, "counted") == 30
+
+
 def refused(api: Api, job: jobs_pb2.JobSpec) -> bool:
     """Whether the call ended as one whose fate is unknown."""
     try:
@@ -233,7 +256,8 @@ def test_the_sdk_repeats_by_a_call_what_its_stream_took_along(
 
 @pytest.mark.feature("M.4")
 def test_nothing_half_written_is_left_by_any_of_it(database: str) -> None:
-    """After all of the above: no lease or deferred row of a finished job, no job without its lane."""
+    """After all of the above: no lease or deferred row of a finished job, no job without its lane; and counts that may
+    miss the last moments of a killed coordinator have nothing twice."""
     with psycopg.connect(database) as conn:
         stray = conn.execute(
             "select count(*) from taskflow.job_states s where s.state in ('running', 'requested', 'retrying')"
@@ -242,4 +266,9 @@ def test_nothing_half_written_is_left_by_any_of_it(database: str) -> None:
             "select count(*) from taskflow.jobs j where not exists"
             " (select from taskflow.lanes l where (l.queue, l.task, l.priority) = (j.queue, j.task, j.priority))"
         ).fetchone()
-    assert (stray, homeless) == ((0,), (0,))
+        doubled = conn.execute(
+            "select queue, outcome, sum(n) from taskflow.counts c group by queue, outcome having sum(n) >"
+            " (select count(*) from taskflow.attempt_history a where a.queue = c.queue and a.final and a.outcome ="
+            " taskflow.outcome_name(c.outcome))"
+        ).fetchall()
+    assert (stray, homeless, doubled) == ((0,), (0,), [])

@@ -14,9 +14,10 @@ from taskflow import NewJob, TaskFlow
 from tests.support import rows
 from tests.support.cluster import SPINE, ServiceCluster
 from tests.support.rpc import Refused, Rpc
+from tests.support.tier import size
 from tests.support.waiting import eventually
 
-JOBS, EXECUTORS = 200, 6
+JOBS, EXECUTORS = size(100, 200), 6
 LEAVES, VANISHES = 0.1, 0.03  # of what an executor was handed, and of what it started
 
 
@@ -78,6 +79,7 @@ class Executor(threading.Thread):
             self.held.discard(task["id"])
 
 
+@pytest.mark.longer
 @pytest.mark.feature("S2.3", "S2.6", "R1", "R4", "M.4")
 def test_each_task_is_done_once_whoever_leaves_and_whatever_is_killed(
     make_cluster: Callable[..., ServiceCluster],
@@ -97,7 +99,7 @@ def test_each_task_is_done_once_whoever_leaves_and_whatever_is_killed(
             executor.start()
         try:
             for number, name in enumerate(("coordinator", "queue", "gateway", "scheduler", "coordinator"), 1):
-                eventually(lambda: number * 30 <= count(), 60)  # noqa: B023 - asked before the next
+                eventually(lambda: number * JOBS * 0.15 <= count(), 60)  # noqa: B023 - asked before the next
                 cluster.kill(name, signal.SIGKILL)
                 cluster.start(name)
                 cluster.wait_healthy(name)

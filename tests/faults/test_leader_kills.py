@@ -14,12 +14,13 @@ from uuid import UUID
 
 import pytest
 
-from services.cluster.ports import free_ports
+from taskflow_server.cluster.ports import free_ports
 from tests.support import rows
 from tests.support.cluster import Program, ServiceCluster
+from tests.support.tier import size
 from tests.support.waiting import eventually
 
-KILLS = int(os.environ.get("TASKFLOW_TEST_LEADER_KILLS", "5"))
+KILLS = int(os.environ.get("TASKFLOW_TEST_LEADER_KILLS", size(4, 40)))
 SCHEDULES = 7  # of every second
 POINTS = ("", "", "scheduler.before_firing=kill@{}", "scheduler.after_firing=kill@{}")
 
@@ -59,7 +60,9 @@ class Schedulers:
             "TASKFLOW_DATABASE_URL": self._cluster.dsn, "TASKFLOW_NAME": name, "TASKFLOW_METRICS_PORT": "0",
             "TASKFLOW_PORT": str(self._ports[name]), "TASKFLOW_LEADER_TIMEOUT": "1", "TASKFLOW_FAILPOINTS": point,
         }  # fmt: skip
-        self.programs[name] = self._cluster.run(f"{name}-{next(self._number)}", "-m", "services.scheduler", env=env)
+        self.programs[name] = self._cluster.run(
+            f"{name}-{next(self._number)}", "-m", "taskflow_server.cli", "scheduler", env=env
+        )
 
     def leader(self) -> str | None:
         """Its name, while it lives."""

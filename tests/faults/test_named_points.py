@@ -1,4 +1,4 @@
-"""Processes that die, stop or dawdle at the worst moments (protocol.md, «Tests that must exist»)."""
+"""Processes that die, stop or wait at a named point (docs/protocol.md, «Faults that have a named point»)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def scene(
-    postgres: str, template: str, make_cluster: Callable[..., ServiceCluster], tmp_path: Path
-) -> Iterator[Scene]:
+def scene(postgres: str, template: str, make_cluster: Callable[..., ServiceCluster], tmp_path: Path) -> Iterator[Scene]:
     """Services and a database of its own for each test."""
     name = f"named_points_{os.getpid()}_{next(_numbers)}"
     dsn = pg.create_database(postgres, name, template)
@@ -75,8 +73,8 @@ class Scene:
         eventually(lambda: self.outcomes(queue) == {"succeeded": count}, 40)
         assert sorted(self.record().starts.values()) == [1] * count
 
-    def restart(self, name: str) -> None:
-        self.cluster.start(name)
+    def restart(self, name: str, point: str = "") -> None:
+        self.cluster.start(name, {"TASKFLOW_FAILPOINTS": f"{name}.{point}"} if point else None)
         self.cluster.wait_healthy(name)
 
 
@@ -190,21 +188,24 @@ def test_a_stopped_coordinator_writes_nothing_after_its_shards_were_taken(scene:
 
 
 @pytest.mark.feature("A12")
-def test_what_was_handed_out_before_a_crash_leaves_a_trace_before_it_is_handed_out_again(scene: Scene) -> None:
+@pytest.mark.parametrize("point", ["", "after_page=delay:1"], ids=["at once", "read after its death is proved"])
+def test_what_was_handed_out_before_a_crash_leaves_a_trace_before_it_is_handed_out_again(
+    scene: Scene, point: str
+) -> None:
     tf = scene.start()
     doomed = scene.worker("suspects", 2)
     tf.new_jobs([{"queue": "suspects", "payload": {"sleep": 3}} for _ in range(10)])
     eventually(lambda: len(scene.record().starts) == 2)
 
-    doomed.signal(signal.SIGKILL)  # the machine goes: worker and owner at once
-    scene.cluster.kill("coordinator")
-    scene.restart("coordinator")
+    scene.cluster.kill("coordinator")  # the machine goes: the owner first, which would see that its worker is dead
+    doomed.signal(signal.SIGKILL)
+    scene.restart("coordinator", point)
 
     def traces() -> list[tuple[bool, int]]:
         with psycopg.connect(scene.dsn) as conn:
             return conn.execute("select started, handouts from taskflow.leases where queue = 'suspects'").fetchall()
 
-    eventually(lambda: traces() == [(False, 0)] * 10, 30)  # the dead worker's word was waited for, for a lease
+    eventually(lambda: traces() == [(False, 0)] * 10, 30)
     scene.worker("suspects")
     eventually(lambda: scene.outcomes("suspects") == {"succeeded": 10}, 30)
     assert traces() == []

@@ -11,20 +11,24 @@ import pytest
 from taskflow import JobState
 from tests.support.batch import BatchServer
 from tests.support.cluster import ServiceCluster
+from tests.support.kube import KubeServer
+from tests.support.marathon import MarathonServer
 from tests.support.processes import runs
 from tests.support.pushing import PATIENCE, Pushing
+from tests.support.tier import size
 from tests.support.waiting import eventually, until_by_chance
 
-KILLS, EACH = 8, 4  # times, and jobs of either sort between two of them
+EACH = 4  # jobs of either sort between two kills
+KILLS = {"aws-batch": size(5, 12), "kubernetes": size(3, 12), "marathon": size(3, 12)}  # times
 
 
-@pytest.fixture
-def pushing(cluster: ServiceCluster, tmp_path: Path) -> Iterator[Pushing]:
-    batch = BatchServer(tmp_path)
-    found = Pushing(cluster, batch, tmp_path)
+@pytest.fixture(params=[BatchServer, KubeServer, MarathonServer], ids=lambda place: place.kind)
+def pushing(request: pytest.FixtureRequest, cluster: ServiceCluster, tmp_path: Path) -> Iterator[Pushing]:
+    place = request.param(tmp_path)
+    found = Pushing(cluster, place, tmp_path)
     yield found
     found.close()
-    batch.close()
+    place.close()
 
 
 @pytest.mark.feature("M.9")
@@ -32,19 +36,20 @@ def test_each_attempt_is_one_external_job_and_none_outlives_its_task(pushing: Pu
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    destinations = {"etl": pushing.destination(tasks={"any": {}}, limit=EACH * KILLS)}
-    ends, endless = pushing.gate(), [pushing.gate() for _ in range(EACH * KILLS)]
+    kills = KILLS[pushing.place.kind]
+    destinations = {"etl": pushing.destination(tasks={"any": {}}, limit=EACH * kills)}
+    ends, endless = pushing.gate(), [pushing.gate() for _ in range(EACH * kills)]
     ends.write_text("0")
 
     pusher = pushing.start(destinations, "killed")
     ending: list[str] = []
     cancelled: list[str] = []
-    for kill in range(KILLS):
+    for kill in range(kills):
         ending += [pushing.new("any", ends) for _ in range(EACH)]
         gates = endless[kill * EACH : (kill + 1) * EACH]
         cancelled += [pushing.new("any", gate, retries=3) for gate in gates]
         until_by_chance(chance.uniform(0.2, 2.0))
-        for id in cancelled[:-EACH] if kill < KILLS - 1 else cancelled:
+        for id in cancelled[:-EACH] if kill < kills - 1 else cancelled:
             if not pushing.get(id).state.final and chance.random() < 0.7:
                 pushing.tf.jobs.cancel(id)
         pusher.kill()
@@ -60,5 +65,6 @@ def test_each_attempt_is_one_external_job_and_none_outlives_its_task(pushing: Pu
     names = [job["jobName"] for job in pushing.jobs()]
     assert len(names) == len(set(names))
     assert pushing.statuses().count("SUCCEEDED") == len(ending)
+    eventually(lambda: pushing.place.left(pushing.queue) == [], PATIENCE)
     processes = [int(gate.with_suffix(".pid").read_text()) for gate in endless if gate.with_suffix(".pid").exists()]
     assert not any(map(runs, processes))

@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.cluster.process import wait_until
 from taskflow import TaskFlow
+from taskflow_server.cluster.process import wait_until
 from tests.support import postgres as pg
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
@@ -37,9 +37,7 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def cluster(
-    postgres: str, template: str, make_cluster: Callable[..., ServiceCluster]
-) -> Iterator[ServiceCluster]:
+def cluster(postgres: str, template: str, make_cluster: Callable[..., ServiceCluster]) -> Iterator[ServiceCluster]:
     name = f"runs_{os.getpid()}_{next(_numbers)}"
     made = make_cluster(pg.create_database(postgres, name, template))
     yield made

@@ -12,6 +12,7 @@ from taskflow import TaskFlow
 from tests.support import postgres as pg
 from tests.support.api import Api
 from tests.support.cluster import ServiceCluster
+from tests.support.leftovers import allow_if
 from tests.support.waiting import eventually
 
 _numbers = itertools.count(1)
@@ -19,11 +20,13 @@ SETTINGS = {
     "coordinator": {
         "TASKFLOW_CANCEL_GRACE": "1.5",
         "TASKFLOW_MAX_HANDOUTS": "3",
-        "TASKFLOW_RECONNECT_GRACE": "0.5",
+        "TASKFLOW_LEASE": "5",
+        "TASKFLOW_HEARTBEAT_INTERVAL": "0.5",
         "TASKFLOW_LEASE_ROW_AFTER": "1",
         "TASKFLOW_MARK_INTERVAL": "0.5",
+        "TASKFLOW_REFUSED_RETRY": "1",
     },
-    "queue": {},
+    "queue": {"TASKFLOW_PRIORITY_AGING": "0.5"},
     "scheduler": {},
 }
 
@@ -39,6 +42,7 @@ def database(postgres: str, template: str) -> Iterator[str]:
 def cluster(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceCluster]:
     running = ServiceCluster(database, tmp_path_factory.mktemp("rpc"), env=SETTINGS)
     running.start_all()
+    allow_if(lambda pid: any(running.pid(name) == pid for name in SETTINGS))  # it lasts as long as the tests
     yield running
     running.close()
 

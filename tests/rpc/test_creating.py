@@ -244,8 +244,13 @@ def test_payloads_and_results_arrive_as_the_values_that_were_given(tf: TaskFlow,
 
 @pytest.mark.feature("R14")
 @pytest.mark.parametrize(
-    "text", [b"1" * 300, b"[1e400]", b'{"a":1,"a":2}', b'"\\u0000"', b" [ ] ", b'"\\ud800"'], ids=repr
-)
+    "text",
+    [
+        b"1" * 300, b"1" * 400, b'{"a":1,"a":2}', b'"\\u0000"', b" [ ] ", b"[" * 500 + b"]" * 500,
+        b"[" + b"[]," * 600 + b"[]]", b'"' + b"[" * 600 + b'"', b'"\\ud83d\\ude00"',
+    ],
+    ids=lambda text: repr(text)[:20],
+)  # fmt: skip
 def test_json_that_other_languages_write_is_kept_byte_for_byte(api: Api, queue: str, text: bytes) -> None:
     assert api.new(queue, payload=text).payload == text
 

@@ -6,11 +6,23 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
 
-from taskflow import Job, JobState, NewJob, NotFound, QueueInfo, TaskFlow
+from taskflow import (
+    Constant,
+    FailedPrecondition,
+    FiringInfo,
+    FiringState,
+    Job,
+    JobState,
+    NewJob,
+    NotFound,
+    QueueInfo,
+    TaskFlow,
+)
 from taskflow.v1 import cluster_pb2, queues_pb2
 from taskflow.v1 import jobs_pb2 as pb
 from tests.support import rows
@@ -99,13 +111,18 @@ def test_a_queue_counts_what_is_ready_scheduled_and_running_and_knows_its_oldest
 
 
 @pytest.mark.feature("S3.4")
-def test_a_large_queue_is_counted_up_to_ten_thousand(api: Api, queue: str) -> None:
-    for _ in range(3):
+def test_a_large_queue_shows_about_how_much_waits_and_whether_it_grows(api: Api, tf: TaskFlow, queue: str) -> None:
+    create(api, *(spec(queue) for _ in range(4000)))
+    assert not get(api, queue).ready_estimated
+    for _ in range(2):
         create(api, *(spec(queue) for _ in range(4000)))
 
     found = get(api, queue)
+    assert (found.ready, found.ready_estimated, found.ready_capped) == (12_000, True, False)
 
-    assert (found.ready, found.ready_capped) == (10_000, True)
+    create(api, *(spec(queue) for _ in range(2000)))
+    eventually(lambda: get(api, queue).ready == 14_000)
+    assert tf.queues.get(queue).ready_estimated
 
 
 @pytest.mark.feature("S3.4")
@@ -126,7 +143,7 @@ def test_queues_are_listed_by_name_over_pages(api: Api, queue: str) -> None:
     assert sorted(name for name in found if f"{queue}-" in name) == names
 
 
-@pytest.mark.feature("R10", "R11")
+@pytest.mark.feature("R10", "R11", "X.25")
 def test_a_queue_of_a_namespace_is_another_queue(api: Api, tf: TaskFlow, queue: str) -> None:
     full = f"billing.eu/{queue}"
     plain, other = tf.new_job(queue, 1), tf.new_job(full, 2)
@@ -168,6 +185,26 @@ def test_workers_are_listed_while_they_live_with_what_they_run(api: Api, queue: 
         eventually(lambda: next(w for w in workers(api) if w.id == found.id).draining)
 
     eventually(lambda: all(w.id != found.id for w in workers(api)))
+
+
+@pytest.mark.feature("S3.4")
+def test_a_worker_is_listed_once_with_all_its_coordinators(api: Api, database: str, queue: str) -> None:
+    with RawWorker(api, queues=[queue], name=f"once-{queue}") as worker:
+        # A standby stores the same row under its own name when the worker registers with it.
+        rows.found(
+            database,
+            "insert into taskflow.workers select worker_id, 'standby', name, host, pid, queues, tasks, concurrency,"
+            " sdk, true, started_at + interval '1 s' from taskflow.workers where worker_id = %s"
+            " returning worker_id",
+            UUID(bytes=worker.worker_id),
+        )
+        found = [w for w in workers(api, 1) if w.name == f"once-{queue}"]
+
+        assert [list(w.coordinators) for w in found] == [["coordinator-1", "standby"]]
+        assert [(w.coordinator, w.draining, w.id) for w in found] == [
+            ("coordinator-1", True, rows.shown(worker.worker_id))
+        ]
+        rows.found(database, "delete from taskflow.workers where coordinator = 'standby' returning worker_id")
 
 
 @pytest.mark.feature("S3.4")
@@ -228,6 +265,75 @@ def test_a_job_that_no_live_worker_can_run_waits(api: Api, tf: TaskFlow, queue: 
         assert lonely.get().state == JobState.READY
 
 
+# -- draining ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.feature("S3.8")
+def test_a_draining_queue_accepts_no_new_jobs_and_finishes_those_that_it_has(
+    api: Api, tf: TaskFlow, queue: str
+) -> None:
+    tries: list[str] = []
+
+    def handle(job: Job) -> str:
+        tries.append(job.id)
+        if job.payload == "twice" and job.attempt == 1:
+            raise RuntimeError("not yet")
+        return "ran"
+
+    there = [
+        tf.new_job(queue, "once"),
+        tf.new_job(queue, "twice", retries=1, backoff=Constant(0.05)),
+        tf.new_job(queue, delay=0.3),
+    ]
+
+    drained = tf.queues.drain(queue)
+
+    assert drained.draining and not drained.paused and get(api, queue).draining
+    submissions: list[Callable[[], object]] = [
+        lambda: tf.new_job(queue),
+        lambda: tf.new_job(queue, key="a-key"),
+        lambda: tf.new_jobs([NewJob(f"{queue}-other"), NewJob(queue)]),
+    ]
+    for refused in submissions:
+        with pytest.raises(FailedPrecondition, match=f"'{queue}' drains and accepts no new jobs") as caught:
+            refused()
+        assert caught.value.reason == "QUEUE_DRAINING"
+    partial = pb.CreateJobsRequest(jobs=[spec(queue), spec(f"{queue}-other")], allow_partial=True)
+    answer = api.jobs.CreateJobs(partial, timeout=TIMEOUT)
+    assert [problem.index for problem in answer.errors] == [0]
+    with working(tf, queue, handle):
+        assert {job.wait(timeout=20).result for job in there} == {"ran"}
+        assert len(tries) == 4
+        eventually(lambda: (found := tf.queues.get(queue)).ready == found.running == found.scheduled == 0)
+
+        assert not tf.queues.resume(queue).draining
+        assert tf.new_job(queue).wait(timeout=20).result == "ran"
+    with pytest.raises(NotFound):
+        tf.queues.drain(f"{queue}-unknown")
+
+
+@pytest.mark.feature("S3.8")
+def test_schedules_skip_their_instants_while_their_queue_drains(tf: TaskFlow, queue: str) -> None:
+    tf.new_job(queue)
+    tf.queues.drain(queue)
+    task = tf.tasks.create(f"often-{queue}", queue=queue, schedule="* * * * * *")
+
+    def skipped() -> list[FiringInfo]:
+        found = [each for made in tf.schedules.list(task=task.name) for each in tf.schedules.firings(made.id)]
+        return [each for each in found if each.state is FiringState.SKIPPED_OFF]
+
+    (first, *_) = eventually(skipped, 5)
+    assert first.reason == f"its queue {queue} drains" and not first.job_id
+    assert tf.queues.get(queue).ready == 1
+    with pytest.raises(FailedPrecondition, match="drains"):
+        tf.tasks.run(task.name)
+    (made,) = tf.schedules.list(task=task.name)
+    tf.schedules.pause(made.id)
+    with pytest.raises(FailedPrecondition, match="drains"):
+        tf.schedules.backfill(made.id, start=datetime.now(UTC) - timedelta(minutes=1))
+    tf.tasks.remove(task.name)
+
+
 # -- order (R13) -------------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +351,29 @@ def test_higher_priorities_go_first_and_equal_ones_in_the_order_of_their_commits
     assert [h.lane.priority for h in handed] == [9] * 3 + [7] * 3 + [5] * 4 + [2] * 3 + [0] * 3
 
 
-@pytest.mark.feature("R13", "X.2")
+@pytest.mark.feature("R13", "X.2", "B14")
+def test_a_low_job_runs_though_one_worker_always_has_higher_ones(api: Api, tf: TaskFlow, queue: str) -> None:
+    more = True
+
+    @tf.task(name=f"high-{queue}", queue=queue)
+    def high() -> None:
+        """Another one follows each, so that there are always 300: more than run until a page brings the next ones."""
+        if more:
+            tf.new_job(queue, {}, task=f"high-{queue}", priority=6)
+
+    @tf.task(name=f"low-{queue}", queue=f"{queue}-low")
+    def low() -> str:
+        return "ran"
+
+    tf.new_jobs([NewJob(queue, {}, task=f"high-{queue}", priority=6)] * 300)
+    late = tf.new_job(f"{queue}-low", {}, task=f"low-{queue}", priority=5)
+    eventually(lambda: get(api, queue).memory_bytes > 300 * 250 and get(api, f"{queue}-low").memory_bytes > 0)
+    with working(tf, concurrency=1):
+        assert late.wait(timeout=10).result == "ran"
+        more = False
+
+
+@pytest.mark.feature("R13")
 def test_one_worker_runs_a_lane_in_the_order_of_tx_and_id(tf: TaskFlow, database: str, queue: str) -> None:
     ran: list[str] = []
     with working(tf, queue, lambda job: ran.append(job.id), concurrency=1):

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from taskflow import Fail, Job, TaskFlow
+from taskflow import Fail, InvalidArgument, Job, TaskFlow
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1 import worker_pb2
 from tests.support import rows
@@ -76,7 +77,7 @@ def test_a_job_is_seen_in_each_state_of_its_life(api: Api, queue: str) -> None:
         assert not worker.poll(seconds=0.1)
         first = worker.take()
         assert rows.now_us() >= due - 50_000
-        requested = api.get(job.id)
+        requested = eventually(lambda: (asked := api.get(job.id)).worker and asked)  # once its owner has heard of it
         seen.append(requested.state)
         assert (requested.attempt, requested.worker) == (1, "raw-1")
 
@@ -108,9 +109,7 @@ def test_a_job_is_seen_in_each_state_of_its_life(api: Api, queue: str) -> None:
 
 
 @pytest.mark.feature("S3.4")
-def test_a_running_job_is_seen_with_its_start_once_it_outlasts_a_heartbeat(
-    api: Api, database: str, queue: str
-) -> None:
+def test_a_running_job_is_seen_with_its_start_once_it_outlasts_a_heartbeat(api: Api, database: str, queue: str) -> None:
     job = api.new(queue)
     with RawWorker(api, queues=[queue], name="long") as worker:
         handed = worker.take()
@@ -278,7 +277,7 @@ def test_waiting_with_no_time_answers_at_once(api: Api, queue: str) -> None:
     assert (job.state, took < 1) == (READY, True)
 
 
-@pytest.mark.feature("X.11", "M.4")
+@pytest.mark.feature("X.11", "M.4", "C1")
 def test_those_who_wait_are_answered_though_the_coordinator_restarts(
     cluster: ServiceCluster, api: Api, tf: TaskFlow, database: str, queue: str
 ) -> None:
@@ -291,6 +290,21 @@ def test_those_who_wait_are_answered_though_the_coordinator_restarts(
         with working(tf, queue, lambda job: 1):
             assert waits.result()[0].state == SUCCEEDED
     cluster.wait_healthy("coordinator")
+
+
+@pytest.mark.feature("C1")
+def test_a_wait_ends_though_no_notice_of_the_end_comes(api: Api, database: str, queue: str) -> None:
+    """The end is written behind the coordinators' backs; the scheduler reads what is awaited every 2 s."""
+    job = api.new(queue)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(awaited, api, job.id, 30_000)
+        assert api.get(job.id).state == READY
+        write = """
+            insert into taskflow.attempts (job_id, finished_at, attempt, tries, outcome, final)
+            values (%s, taskflow.now(), 1, 1, 1, true) returning final"""
+        assert rows.found(database, write, job.id) == [(True,)]
+        ended, took = wait.result()
+    assert (ended.state, took < 20) == (SUCCEEDED, True)
 
 
 CALLS: list[Callable[[Api, str], object]] = [
@@ -344,3 +358,37 @@ def test_an_outcome_of_an_older_attempt_is_refused_counted_and_logged(api: Api, 
     lines = eventually(lambda: found if len(found := logs(api, job.id)) >= 2 else None)
     assert [(line.attempt, line.level) for line in lines] == [(1, "warning"), (2, "warning")]
     assert "OUTCOME_RECORDED" in lines[0].message and "STALE_EXEC_ID" in lines[1].message
+
+
+# -- what runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.feature("S3.4")
+def test_jobs_of_one_worker_and_those_that_run_long_are_listed(api: Api, tf: TaskFlow, queue: str) -> None:
+    for _ in range(4):
+        api.new(queue)
+    with RawWorker(api, queues=[queue], name=f"one-{queue}") as one, RawWorker(api, queues=[queue], name="two") as two:
+        mine = one.poll(most=2, seconds=5)
+        one.start(mine[0])
+        others = two.poll(most=1, seconds=5)
+        two.start(others[0])
+        ids = [rows.shown(handed.task.job_id) for handed in mine]
+        other = rows.shown(others[0].task.job_id)
+
+        def found(**filters: object) -> set[str]:
+            return {job.id for job in listed(api, queue=queue, **filters)}
+
+        eventually(lambda: found(running_longer_than=Duration(nanos=200_000_000)) == {ids[0], other})
+        assert found(worker=f"one-{queue}") == set(ids)
+        assert found(worker=f"one-{queue}", states=[RUNNING]) == {ids[0]}
+        assert found(worker=f"one-{queue}", running_longer_than=Duration()) == {ids[0]}
+        assert found(running_longer_than=Duration(seconds=3600)) == found(worker="nobody") == set()
+        assert {job.id for job in tf.jobs.list(queue=queue, worker=f"one-{queue}")} == set(ids)
+        assert [job.id for job in tf.jobs.list(worker=f"one-{queue}", running_longer_than=0.1)] == ids[:1]
+        with pytest.raises(InvalidArgument, match="states: worker is known of requested and running jobs only"):
+            list(tf.jobs.list(worker="two", states="failed"))
+        with pytest.raises(InvalidArgument, match="running_longer_than"):
+            list(tf.jobs.list(running_longer_than=-1))
+        one.report(*(handed.outcome() for handed in mine))
+        two.report(*(handed.outcome() for handed in others))
+        assert found(worker=f"one-{queue}") == set()

@@ -13,8 +13,10 @@ from uuid import UUID
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from taskflow.v1 import jobs_pb2 as pb
@@ -27,7 +29,8 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.feature("S3.6")
 
-COMMON = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+REFLECTIONS = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
+COMMON = {"grpc.health.v1.Health", *REFLECTIONS}
 OWN = {
     "scheduler": {
         f"taskflow.v1.{name}Service"
@@ -41,9 +44,7 @@ GRACE = 5.0  # the services' default
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServiceCluster]:
+def cluster(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceCluster]:
     """All four, against a database of their own; the worker runs the app of tests.support.cli_app."""
     name = f"servers_{os.getpid()}"
     dsn = pg.create_database(postgres, name, template)
@@ -97,6 +98,23 @@ def test_a_server_lists_its_own_services_and_nobody_else_s(cluster: ServiceClust
     assert all(methods.values()), "and describes them"
 
 
+@pytest.mark.parametrize("version", REFLECTIONS)
+def test_either_version_of_reflection_lists_and_describes_all_services(cluster: ServiceCluster, version: str) -> None:
+    request, named = reflection_pb2.ServerReflectionRequest, (*REFLECTIONS, *OWN["queue"])
+    asked = [request(list_services=""), *(request(file_containing_symbol=name) for name in named)]
+    with channel(cluster, "queue") as to:
+        ask = to.stream_stream(
+            f"/{version}/ServerReflectionInfo",
+            request_serializer=request.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        listed, *described = ask(iter(asked), timeout=TIMEOUT)
+
+    assert {service.name for service in listed.list_services_response.service} == OWN["queue"] | COMMON
+    files = [FileDescriptorProto.FromString(one.file_descriptor_response.file_descriptor_proto[0]) for one in described]
+    assert [f"{file.package}.{file.service[0].name}" for file in files] == list(named)
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_a_server_is_healthy_as_a_whole_and_by_service(cluster: ServiceCluster, name: str) -> None:
     serving = health_pb2.HealthCheckResponse.SERVING
@@ -140,7 +158,7 @@ def test_the_death_of_one_stops_its_own_part_alone(cluster: ServiceCluster, api:
 @pytest.mark.feature("B13", "X.22")
 @pytest.mark.parametrize("name", ["queue", "coordinator", "scheduler", "worker"])
 def test_a_stop_ends_within_its_grace_whatever_is_open(cluster: ServiceCluster, api: Api, name: str) -> None:
-    """Polls, sessions, feeds, offers, somebody who waits for a job, and a stream that waits for its next one."""
+    """Polls, sessions, feeds, offers, who waits for a job, by a call and on a stream, and a stream at rest."""
     job = api.new("for-nobody")
     enough = threading.Event()
 
@@ -150,6 +168,13 @@ def test_a_stop_ends_within_its_grace_whatever_is_open(cluster: ServiceCluster, 
 
     stream = api.jobs.StreamCreateJobs(requests())
     other = next(stream).ids[0]
+
+    def awaited() -> Iterator[pb.StreamAwaitJobsRequest]:
+        yield pb.StreamAwaitJobsRequest(add=[UUID(job.id).bytes])
+        enough.wait(60)
+
+    waits = api.jobs.StreamAwaitJobs(awaited())
+    assert next(waits) == pb.StreamAwaitJobsResponse(), "it has read"
 
     def wait() -> Any:
         request = pb.AwaitJobRequest(id=job.id)
@@ -171,6 +196,7 @@ def test_a_stop_ends_within_its_grace_whatever_is_open(cluster: ServiceCluster, 
         for made in (job.id, str(UUID(bytes=other))):
             api.jobs.CancelJob(pb.CancelJobRequest(id=made), timeout=TIMEOUT)
         answer = waiting.result()
+        streamed = _ended(lambda: next(waits))
         enough.set()
     ended = polling.result()  # with the stop, or with the worker
     with RawWorker(api, queues=["nothing-comes"], worker_id=raw.worker_id):
@@ -180,10 +206,30 @@ def test_a_stop_ends_within_its_grace_whatever_is_open(cluster: ServiceCluster, 
     assert list(stream) == [], "ended in order, by the server where it is that which stops"
     assert ended == [] if name == "queue" else isinstance(ended, grpc.RpcError | ValueError)
     if name == "scheduler":
-        assert answer.code == grpc.StatusCode.UNAVAILABLE
+        assert answer.code == streamed.code() == grpc.StatusCode.UNAVAILABLE
     else:
-        assert answer.state == pb.JOB_STATE_CANCELLED
+        assert answer.state == streamed.jobs[0].state == pb.JOB_STATE_CANCELLED
     assert goes_through(api)
+
+
+@pytest.mark.feature("B13")
+def test_a_wait_that_begins_while_the_scheduler_stops_does_not_hold_it_up(cluster: ServiceCluster, api: Api) -> None:
+    job = api.new("for-nobody")
+    cluster.restart("scheduler", env={"TASKFLOW_FAILPOINTS": "scheduler.await=delay:1"})
+    eventually(lambda: api.get(job.id).state == pb.JOB_STATE_READY)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(_ended, lambda: api.wait(job.id, 30))
+        eventually(lambda: waiting.running())
+        begun = time.monotonic()
+        assert cluster.stop("scheduler", grace=20) == 0
+        took = time.monotonic() - begun
+        cluster.start("scheduler")
+        cluster.wait_healthy("scheduler")
+
+        assert took < GRACE / 2
+        assert waiting.result().code() == grpc.StatusCode.UNAVAILABLE
+    api.jobs.CancelJob(pb.CancelJobRequest(id=job.id), timeout=TIMEOUT, wait_for_ready=True)
 
 
 def _ended(call: Any) -> Any:

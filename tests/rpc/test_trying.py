@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 from typing import Any
@@ -16,6 +17,7 @@ from taskflow import (
     JobFailed,
     JobHandle,
     JobState,
+    NewJob,
     Outcome,
     Retry,
     Snooze,
@@ -50,7 +52,7 @@ class Fails(Exception):
 # -- retries -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.feature("R3", "S3.2")
+@pytest.mark.feature("R3", "S3.2", "R4")
 @pytest.mark.parametrize(("retries", "fails", "succeeds"), [(0, 0, True), (0, 1, False), (2, 2, True), (2, 3, False)])
 def test_retries_are_further_tries_after_the_first(
     tf: TaskFlow, queue: str, retries: int, fails: int, succeeds: bool
@@ -102,6 +104,24 @@ def test_the_delay_grows_by_the_factor_up_to_the_limit_within_its_jitter(tf: Tas
     first, second = zip(*waited, strict=True)
     assert min(first) >= 0.09 and max(first) <= 0.11 + 0.6
     assert min(second) >= 0.81 and max(second) <= 0.99 + 0.6
+
+
+@pytest.mark.feature("X.14", "R3")
+def test_jitter_spreads_the_delays_of_jobs_that_failed_together(tf: TaskFlow, queue: str) -> None:
+    def handle(job: Job) -> None:
+        raise Fails
+
+    with working(tf, queue, handle):
+        jobs = tf.new_jobs([NewJob(queue, retries=1, backoff=Constant(1000, jitter=0.2)) for _ in range(40)])
+        eventually(lambda: {job.get().state for job in jobs} == {JobState.RETRYING})
+
+    delays = []
+    for job in jobs:
+        (failed,), due = tf.jobs.attempts(job.id), job.get().run_time
+        assert failed.finish_time is not None and due is not None
+        delays.append((due - failed.finish_time).total_seconds())
+    assert 799 <= min(delays) < 900 and 1100 < max(delays) <= 1201
+    assert len(set(delays)) > 20
 
 
 @pytest.mark.feature("R3", "X.14")
@@ -212,6 +232,49 @@ def test_what_a_draining_worker_gives_back_runs_elsewhere_and_uses_no_try(
     assert [outcomes(tf, job) for job in jobs] == [[Outcome.RETURNED, Outcome.SUCCEEDED], *[[Outcome.SUCCEEDED]] * 2]
 
 
+@pytest.mark.parametrize("kind", ["async", "thread"])
+def test_a_job_that_has_ended_leaves_nothing_for_the_garbage_collector(
+    cluster: ServiceCluster, queue: str, kind: str
+) -> None:
+    """Each full collection stops every handler; thousands of ended jobs that wait for one make them frequent."""
+
+    async def handler(job: Job) -> None: ...
+
+    run = handler if kind == "async" else lambda job: None
+    with TaskFlow(cluster.scheduler_address) as client, working(client, queue, run, concurrency=5):
+        gc.collect()
+        gc.disable()
+        try:
+            jobs = client.new_jobs([NewJob(queue) for _ in range(200)])
+            assert {job.wait(timeout=20).state for job in jobs} == {JobState.SUCCEEDED}
+            eventually(lambda: sum(type(each).__name__ == "Attempt" for each in gc.get_objects()) < 20)
+        finally:
+            gc.enable()
+
+
+@pytest.mark.feature("X.22")
+def test_a_thread_that_outlasts_its_worker_and_its_client_ends_in_silence(
+    cluster: ServiceCluster, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    threads: list[threading.Thread] = []
+    stop = threading.Event()
+
+    def slow(job: Job) -> None:
+        threads.append(threading.current_thread())
+        stop.wait(20)
+
+    with TaskFlow(cluster.scheduler_address) as first, working(first, queue, slow, grace=0.1, concurrency=1):
+        first.new_job(queue)
+        eventually(lambda: threads)
+    stop.set()
+    threads[0].join(10)
+
+    assert not threads[0].is_alive()
+    assert faults == []
+
+
 @pytest.mark.feature("R4")
 def test_hand_outs_without_a_start_are_capped(api: Api, queue: str) -> None:
     """Three here, by setting."""
@@ -268,6 +331,9 @@ def test_an_executor_may_start_what_it_has_just_been_handed(api: Api, queue: str
     [
         (b"x" * ((1 << 20) + 1), pb.ENCODING_BYTES, "ResultTooLarge"),
         (b"{", pb.ENCODING_JSON, "InvalidResult"),
+        (b"[-1e999]", pb.ENCODING_JSON, "InvalidResult"),
+        (b'{"\\udfff": 1}', pb.ENCODING_JSON, "InvalidResult"),
+        (b"[" * 501 + b"]" * 501, pb.ENCODING_JSON, "InvalidResult"),
         (b"\xff", pb.ENCODING_TEXT, "InvalidResult"),
         (b"a\0b", pb.ENCODING_TEXT, "InvalidResult"),
         (b"1", 99, "InvalidResult"),

@@ -16,7 +16,8 @@ def test_a_query_of_the_page_runs(database: str, query: str) -> None:
         conn.execute(query).fetchall()
 
 
-@pytest.mark.parametrize("view", ["job_states", "attempt_history"])
+@pytest.mark.feature("S1.2")
+@pytest.mark.parametrize("view", ["job_states", "attempt_history", "schedule_task"])
 def test_the_page_names_every_column_of_a_view(database: str, view: str) -> None:
     section = PAGE.read_text().partition(f"## `taskflow.{view}`")[2].partition("\n## ")[0]
     named = {name for line in section.splitlines() if line.startswith("| `")

@@ -6,18 +6,19 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
-from services.core.errors import NotOwner
-from services.core.lanes import LOW_ID, LaneKey, Mark, Position
-from services.store.database import CommitUnknown, Writer, commit
-from services.store.dispatch import Changes, take_shards, write
+from taskflow_server.core.errors import NotOwner, Unavailable
+from taskflow_server.core.lanes import LOW_ID, LaneKey, Mark, Position
+from taskflow_server.store.database import CommitUnknown, Writer, commit
+from taskflow_server.store.dispatch import Changes, take_shards, write
 from tests.support import rows
 from tests.support.cluster import Program
 from tests.support.waiting import eventually, eventually_async
@@ -193,11 +194,56 @@ async def test_a_takeover_ends_an_owner_that_hangs_between_its_fence_and_its_com
             await hanging.commit()
 
 
+@pytest.fixture
+def limited(database: str) -> Iterator[str]:
+    """The dsn of a role that may write our tables, and end nobody's backends but its own."""
+    role = f"limited_{os.getpid()}"
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute(f"create role {role} login password 'limited'")
+        conn.execute(f"grant usage on schema taskflow to {role}")
+        conn.execute(f"grant all on all tables in schema taskflow to {role}")
+        parts = urlsplit(database)
+        yield urlunsplit(parts._replace(netloc=f"{role}:limited@{parts.netloc.rpartition('@')[2]}"))
+        conn.execute(f"drop owned by {role}")
+        conn.execute(f"drop role {role}")
+
+
+@pytest.mark.parametrize("ends", ["in time", "too late"])
+async def test_a_takeover_waits_for_an_owner_that_it_may_not_end_and_names_it_when_that_is_too_long(
+    database: str, limited: str, make_writer: Callable[[], Writer], ends: str
+) -> None:
+    old, before = await take(make_writer(), 7), refusals(database)
+    writer = Writer(limited, timeout=2 if ends == "too late" else 10)
+    async with await psycopg.AsyncConnection.connect(database) as hanging:
+        await hanging.execute("select taskflow.fence(array[7]::smallint[], array[%s]::bigint[])", (old[7],))
+        if ends == "too late":
+            with pytest.raises(Unavailable, match=f"backend {hanging.info.backend_pid} of role") as refused:
+                await take(writer, 7, owner="another")
+            assert refused.value.reason == "SHARDS_LOCKED"
+        else:
+            taking = asyncio.create_task(take(writer, 7, owner="another"))
+            await eventually_async(lambda: refusals(database) > before)
+            assert not taking.done()
+            await hanging.commit()
+            assert (await taking)[7] == old[7] + 1
+        await hanging.commit()
+
+    await take(writer, 7, owner="another")
+    await writer.reset()
+
+
+def refusals(database: str) -> int:
+    """Transactions that were rolled back: each try to end a backend without the right to is one."""
+    return int(
+        rows.found(database, "select xact_rollback from pg_stat_database where datname = current_database()")[0][0]
+    )
+
+
 STOPPED = """
 import asyncio, sys
-from services.core.errors import NotOwner
-from services.store.database import Writer
-from services.store.dispatch import Changes, write
+from taskflow_server.core.errors import NotOwner
+from taskflow_server.store.database import Writer
+from taskflow_server.store.dispatch import Changes, write
 from tests.support import rows
 
 async def main():

@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.core.errors import NotOwner
-from services.store import schedules as store
-from services.store.database import Database, Writer
+from taskflow_server.core.errors import NotOwner
+from taskflow_server.store import schedules as store
+from taskflow_server.store.database import Database, Writer
 from tests.support import rows
 
 AT = datetime(2031, 1, 1, tzinfo=UTC)

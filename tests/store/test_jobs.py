@@ -12,11 +12,11 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from services.core.errors import AlreadyExists, InvalidArgument, Unavailable
-from services.core.names import qualify
-from services.store.database import Writer
-from services.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
-from services.store.times import to_datetime
+from taskflow_server.core.errors import AlreadyExists, InvalidArgument, Unavailable
+from taskflow_server.core.names import qualify
+from taskflow_server.store.database import Writer
+from taskflow_server.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
+from taskflow_server.store.times import to_datetime
 from tests.support import rows
 from tests.support.waiting import eventually_async
 
@@ -278,7 +278,7 @@ async def test_a_key_that_stands_twice_in_one_batch_makes_one_job(database: str,
     assert stored(database, jobs) == {jobs[0].id}
 
 
-@pytest.mark.feature("B5", "X.3")
+@pytest.mark.feature("B5", "X.3", "X.25")
 async def test_a_key_belongs_to_its_namespace(database: str, writer: Writer) -> None:
     jobs = [rows.job("q", key="k-3"), rows.job("other/q", key="k-3")]
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from services.store.dispatch import NO_SCANS
-from services.store.queries import sql
+from taskflow_server.store.lane_reader import NO_SCANS
+from taskflow_server.store.queries import sql
 
 WAITING, PAGE = 20_000, 200
 TODAY = "select to_char(now() at time zone 'UTC', '\"taskflow.jobs_p\"YYYYMMDD')"
@@ -23,7 +23,8 @@ from generate_series(1, %s) n
 
 @pytest.fixture(scope="module")
 def conn(database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True, options=NO_SCANS.strip()) as opened:
+    options = " ".join(f"-c {name}={value}" for name, value in NO_SCANS.items())
+    with psycopg.connect(database, autocommit=True, options=options) as opened:
         row = opened.execute(TODAY).fetchone()
         assert row is not None
         opened.execute(f"alter table {row[0]} set (autovacuum_enabled = false)")  # the test says what the planner knows
@@ -42,7 +43,7 @@ def test_a_page_reads_no_more_of_a_long_lane_than_it_brings(
         conn.execute("analyze")
     conn.execute(f"set plan_cache_mode = {mode}")
     start = {"queues": ["long"], "tasks": [""], "priorities": [5], "txs": ["0"], "ids": [UUID(int=0)]}
-    wanted = start | {"limits": [PAGE], "catching_up": [False], "late_of": [1] * len(late), "late": late}
+    wanted = start | {"limits": [PAGE], "catch_tos": ["0"], "late_of": [1] * len(late), "late": late}
 
     row = conn.execute("explain (analyze, buffers, format json) " + sql("read_lanes"), wanted, prepare=True).fetchone()
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.core.lanes import START, Lane, LaneKey, Mark, Page, PageRequest
-from services.store.database import Writer
-from services.store.dispatch import LaneReader
-from services.store.jobs import Stored, store_jobs
+from taskflow_server.core.lanes import START, Lane, LaneKey, Mark, Page, PageRequest
+from taskflow_server.store.database import Writer
+from taskflow_server.store.jobs import Stored, store_jobs
+from taskflow_server.store.lane_reader import LaneReader
 from tests.support import rows
 
 CALLERS = 4

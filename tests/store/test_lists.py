@@ -1,4 +1,4 @@
-"""Lists never scan history, and say what the derived view says (protocol.md, part D; X.19)."""
+"""Lists never scan history, and say what the derived view says (docs/protocol.md, part D; X.19)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from services.core.ids import uuid7
-from services.runtime.clock import SystemClock
-from services.scheduler.coordinators import Coordinators
-from services.scheduler.directory import Directory
-from services.scheduler.lists import Lists
-from services.store.database import Database
-from services.store.tags import words
 from taskflow._policy import JobState, Outcome
 from taskflow.v1 import jobs_pb2 as pb
+from taskflow_server.core.ids import uuid7
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.scheduler.coordinators import Coordinators
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.lists import Lists
+from taskflow_server.store.database import Database
+from taskflow_server.store.tags import words
 
 QUEUES, TASKS, TAGS = ("a", "b", "team/c"), ("", "t", "u"), ("red", "green", "x" * 300)
 FATES = (

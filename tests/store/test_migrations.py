@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.store.migrate import MigrationError, migrate, migrations, status
+from taskflow_server.store.migrate import MigrationError, migrate, migrations, status
 from tests.support import postgres as pg
 
 
@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.feature("X.28")
 async def test_the_real_migrations_apply_once_and_then_there_is_nothing_to_do(empty: str) -> None:
     assert {row.state for row in await status(empty)} == {"pending"}
 
@@ -90,6 +91,7 @@ def test_a_wrong_file_name_is_refused(folder: Path, name: str, words: str) -> No
         migrations(folder)
 
 
+@pytest.mark.feature("X.28")
 async def test_migrators_that_start_together_apply_each_file_once(empty: str, folder: Path) -> None:
     results = await asyncio.gather(*(migrate(empty, folder) for _ in range(5)))
 
@@ -103,7 +105,7 @@ async def test_a_lock_that_somebody_holds_makes_a_migration_fail_and_not_wait_fo
 ) -> None:
     await migrate(empty, folder)
     (folder / "0003_alter.sql").write_text("alter table taskflow.a add column m integer;")
-    monkeypatch.setattr("services.store.migrate.LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr("taskflow_server.store.migrate.LOCK_TIMEOUT", "200ms")
 
     with psycopg.connect(empty) as holder:
         holder.execute("lock table taskflow.a in access share mode")

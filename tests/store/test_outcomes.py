@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from services.store.database import Database, Writer
-from services.store.dispatch import AttemptRow, Changes, TaskLogRow, recorded, take_shards, write
-from services.store.jobs import store_jobs
 from taskflow._policy import Outcome
+from taskflow_server.store.database import Database, Writer
+from taskflow_server.store.dispatch import AttemptRow, Changes, TaskLogRow, recorded, take_shards, write
+from taskflow_server.store.jobs import store_jobs
 from tests.support import rows
 from tests.support.waiting import eventually_async
 
@@ -98,9 +98,7 @@ async def test_a_row_that_stands_there_by_the_same_exec_id_is_accepted_and_the_r
     with pytest.raises(psycopg.errors.UniqueViolation):
         await write(make_writer(), Changes(attempts=[there, new]), epochs)
     assert rows.attempts_of(database, new.job_id) == {}
-    await write(
-        make_writer(), Changes(attempts=[there, new], defer=[rows.deferred(there.job_id)]), epochs, slow=True
-    )
+    await write(make_writer(), Changes(attempts=[there, new], defer=[rows.deferred(there.job_id)]), epochs, slow=True)
 
     assert rows.attempts_of(database, there.job_id, new.job_id) == {
         there.job_id: there.exec_id, new.job_id: new.exec_id,
@@ -129,6 +127,24 @@ async def test_a_row_by_another_exec_id_wins_and_nothing_else_of_its_job_is_touc
     assert small_rows(database, good.job_id) == {"deferred": False, "leased": False, "cancelled": True}
 
 
+async def test_an_outcome_that_was_decided_again_after_a_commit_in_doubt_leaves_what_that_commit_wrote(
+    database: str, make_writer: Callable[[], Writer], epochs: dict[int, int]
+) -> None:
+    """The same attempt: the retry that was committed has its row in `deferred`; a cancel came before the second try."""
+    first = rows.attempt(rows.new_id(), outcome=Outcome.FAILED, final=False)
+    good = rows.attempt(rows.new_id())
+    writer = make_writer()
+    await write(writer, Changes(attempts=[first], defer=[rows.deferred(first.job_id)]), epochs)
+
+    again = first._replace(outcome=Outcome.CANCELLED, final=True)
+    ended = [first.job_id, good.job_id]
+    changes = Changes(attempts=[again, good], undefer=ended, cancelled=ended)
+
+    assert await write(writer, changes, epochs, slow=True) == {first.job_id}
+    assert small_rows(database, first.job_id)["deferred"]
+    assert rows.attempts_of(database, good.job_id) == {good.job_id: good.exec_id}
+
+
 async def test_a_job_that_another_commit_finished_is_not_tried_again(
     database: str, make_writer: Callable[[], Writer], epochs: dict[int, int]
 ) -> None:
@@ -136,9 +152,7 @@ async def test_a_job_that_another_commit_finished_is_not_tried_again(
     with psycopg.connect(database, autocommit=True) as conn:
         put(conn, beaten._replace(exec_id=None, outcome=Outcome.CANCELLED, final=True))
 
-    await write(
-        make_writer(), Changes(attempts=[beaten], defer=[rows.deferred(beaten.job_id)]), epochs, slow=True
-    )
+    await write(make_writer(), Changes(attempts=[beaten], defer=[rows.deferred(beaten.job_id)]), epochs, slow=True)
 
     assert rows.attempts_of(database, beaten.job_id) == {beaten.job_id: None}
     assert not small_rows(database, beaten.job_id)["deferred"]

@@ -17,16 +17,15 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from services.core.errors import InvalidArgument, NotFound, Unavailable
-from services.core.lanes import START, Lane, LaneKey
-from services.core.retention import Action, DayReport
-from services.store import prune as module
-from services.store.database import Database, Writer
-from services.store.dispatch import LaneReader
-from services.store.jobs import retry_by_hand, store_jobs
-from services.store.prune import PruneBusy, prune
-from tests.support import days, rows
-from tests.support.cluster import ROOT
+from taskflow_server.core.errors import InvalidArgument, NotFound, Unavailable
+from taskflow_server.core.lanes import START, Lane, LaneKey
+from taskflow_server.core.retention import Action, DayReport
+from taskflow_server.store import prune as module
+from taskflow_server.store.database import Database, Writer
+from taskflow_server.store.jobs import retry_by_hand, store_jobs
+from taskflow_server.store.lane_reader import LaneReader
+from taskflow_server.store.prune import PruneBusy, prune
+from tests.support import days, forkserver, rows
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.feature("X.18", "A10")
@@ -60,10 +59,8 @@ def pruned(dsn: str, keep: timedelta = KEEP, **options: Any) -> dict[date, DayRe
 
 def command(dsn: str, *words: str, failpoint: str = "") -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
-    return subprocess.run(
-        [sys.executable, "-m", "taskflow._cli", "db", "prune", "--database-url", dsn, *words],
-        capture_output=True, text=True, timeout=60, cwd=ROOT, env=environ | {"TASKFLOW_FAILPOINTS": failpoint},
-    )  # fmt: skip
+    program = [sys.executable, "-m", "taskflow._cli", "db", "prune", "--database-url", dsn, *words]
+    return forkserver.run(program, env=environ | {"TASKFLOW_FAILPOINTS": failpoint})
 
 
 def closed(dsn: str) -> list[date]:
@@ -98,7 +95,7 @@ def retry(dsn: str, job_id: UUID) -> bool:
         db = Database(dsn)
         await db.open()
         try:
-            return await retry_by_hand(db, job_id.bytes)
+            return await retry_by_hand(db, job_id.bytes, "somebody")
         finally:
             await db.close()
 
@@ -351,9 +348,7 @@ def test_what_somebody_else_left_pending_is_finalized_first(database: str, day: 
     with psycopg.connect(database) as reader, psycopg.connect(database, autocommit=True, options=IMPATIENT) as dba:
         reader.execute("select count(*) from taskflow.jobs")
         with pytest.raises(psycopg.errors.LockNotAvailable):
-            dba.execute(
-                f"alter table taskflow.jobs detach partition taskflow.jobs_p{theirs:%Y%m%d} concurrently"
-            )
+            dba.execute(f"alter table taskflow.jobs detach partition taskflow.jobs_p{theirs:%Y%m%d} concurrently")
 
     reports = pruned(database)
 

@@ -9,14 +9,22 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2, jobs_pb2_grpc, queues_pb2_grpc
+from taskflow.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    queue_pb2,
+    queue_pb2_grpc,
+    queues_pb2_grpc,
+)
 from tests.support import rows
 
 TIMEOUT = 10.0
 
 
 class Api:
-    """Stubs of the scheduler at `address`. A context manager."""
+    """Stubs of the scheduler at `address`. A context manager. Its own calls wait for one that is being restarted."""
 
     def __init__(self, address: str) -> None:
         limit = 32 << 20  # ours is not the limit to be met
@@ -28,7 +36,6 @@ class Api:
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.max_reconnect_backoff_ms", 200),
                 ("grpc.initial_reconnect_backoff_ms", 50),
-                ("grpc.min_reconnect_backoff_ms", 50),
             ],
         )
         self.jobs = jobs_pb2_grpc.JobServiceStub(self.channel)
@@ -46,16 +53,20 @@ class Api:
         return self.create(spec(queue, **fields))
 
     def create(self, job: jobs_pb2.JobSpec) -> jobs_pb2.Job:
-        answer: jobs_pb2.Job = self.jobs.CreateJob(jobs_pb2.CreateJobRequest(job=job), timeout=TIMEOUT)
+        answer: jobs_pb2.Job = self.jobs.CreateJob(
+            jobs_pb2.CreateJobRequest(job=job), timeout=TIMEOUT, wait_for_ready=True
+        )
         return answer
 
     def get(self, id: str) -> jobs_pb2.Job:
-        job: jobs_pb2.Job = self.jobs.GetJob(jobs_pb2.GetJobRequest(id=id), timeout=TIMEOUT)
+        job: jobs_pb2.Job = self.jobs.GetJob(jobs_pb2.GetJobRequest(id=id), timeout=TIMEOUT, wait_for_ready=True)
         return job
 
     def topology(self) -> cluster_pb2.Topology:
         """Who the scheduler knows of."""
-        answer: cluster_pb2.Topology = self.cluster.GetTopology(cluster_pb2.GetTopologyRequest(), timeout=TIMEOUT)
+        answer: cluster_pb2.Topology = self.cluster.GetTopology(
+            cluster_pb2.GetTopologyRequest(), timeout=TIMEOUT, wait_for_ready=True
+        )
         return answer
 
     def wait(self, id: str, seconds: float = 20.0) -> jobs_pb2.Job:
@@ -65,6 +76,13 @@ class Api:
         job: jobs_pb2.Job = self.jobs.AwaitJob(request, timeout=seconds + TIMEOUT)
         assert job.state >= jobs_pb2.JOB_STATE_SUCCEEDED, f"not final after {seconds:g} s: {job}"
         return job
+
+
+def pending(queue_service: str, name: str) -> int:
+    """Jobs of a queue, or of a task, that wait in the queue service at this address."""
+    with grpc.insecure_channel(queue_service, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        stats = queue_pb2_grpc.QueueServiceStub(channel).Stats(queue_pb2.StatsRequest(), timeout=TIMEOUT)
+    return sum(lane.pending for lane in stats.lanes if name in (lane.queue, lane.task))
 
 
 def spec(queue: str = "q", **fields: Any) -> jobs_pb2.JobSpec:

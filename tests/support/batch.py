@@ -7,14 +7,14 @@ import os
 import signal
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 from botocore.config import Config
 
-from services.cluster.ports import free_ports
-from services.cluster.service import environment, python
-from tests.support.cluster import Program
+from taskflow_server.cluster.ports import free_ports
+from taskflow_server.cluster.service import environment, python
+from tests.support.cluster import ROOT, Program
 from tests.support.waiting import eventually
 
 REGION = "eu-central-1"
@@ -30,12 +30,17 @@ class BatchServer:
     `lag`: seconds until its lists show a job.
     """
 
+    kind = "aws-batch"
+    secret = SECRET
+    last_line = ""  # of the programs: Batch shows no logs
+    variables: ClassVar = CREDENTIALS  # of the pusher
+
     def __init__(self, directory: Path, port: int = 0, lag: float = 0.0) -> None:
         self.port = port or free_ports(1)[0]
         self.directory = directory
         self.url = f"http://127.0.0.1:{self.port}"
         command = python("tests.support.batch_server", str(self.port), str(lag))
-        self.program = Program(command, directory / "batch.log", environment(os.environ))
+        self.program = Program(command, directory / "batch.log", environment(os.environ, ROOT))
         eventually(self._answers, 30)
         self.batch = self.client("batch")
         self._set_up()
@@ -66,6 +71,13 @@ class BatchServer:
         """A new one; its name."""
         self.batch.create_job_queue(jobQueueName=name, state="ENABLED", priority=1, computeEnvironmentOrder=self._place)
         return name
+
+    def destination(self, home: str, **more: Any) -> dict[str, Any]:
+        """Of a pusher, for the queue `home`."""
+        return {
+            "kind": "aws-batch", "job_queue": home, "region": REGION, "endpoint_url": self.url,
+            "job_definition": "gated", **more,
+        }  # fmt: skip
 
     def define(self, name: str, command: list[str]) -> None:
         self.batch.register_job_definition(
@@ -98,6 +110,10 @@ class BatchServer:
 
     def statuses(self, queue: str) -> list[str]:
         return [job["status"] for job in self.jobs(queue)]
+
+    def left(self, queue: str) -> list[str]:
+        """Jobs that have not ended: Batch itself cleans up after the others."""
+        return [job["jobId"] for job in self.jobs(queue) if job["status"] not in ("SUCCEEDED", "FAILED")]
 
     def signal(self, number: signal.Signals) -> None:
         """SIGSTOP: it is away; SIGCONT: it is back."""

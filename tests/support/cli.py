@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from tests.support import forkserver
 from tests.support.cluster import ROOT, ServiceCluster
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -22,10 +23,8 @@ def command_of(cluster: ServiceCluster) -> Cli:
     """Runs `taskflow` with these words to its end."""
 
     def call(*words: str, stdin: str | None = None) -> Answer:
-        return subprocess.run(
-            [sys.executable, "-m", "taskflow._cli", *words],
-            input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment(cluster),
-        )  # fmt: skip
+        command = [sys.executable, "-m", "taskflow._cli", *words]
+        return forkserver.run(command, env=environment(cluster), cwd=ROOT, input=stdin)
 
     return call
 

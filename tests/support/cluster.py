@@ -7,9 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from services.cluster.cluster import Cluster
-from services.cluster.process import spawn, stop, wait_until
-from services.cluster.service import environment
+from taskflow_server.cluster import process as processes
+from taskflow_server.cluster.cluster import Cluster
+from taskflow_server.cluster.process import stop, wait_until
+from taskflow_server.cluster.service import environment
+from tests.support.forkserver import Forked, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 SPINE = ("queue", "coordinator", "scheduler")
@@ -20,9 +22,12 @@ living: "list[ServiceCluster]" = []  # those whose logs a failing test shows
 class Program:
     """Any other process of a test, as an SDK worker in an app. Ends with the tests, if not before."""
 
-    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path = ROOT) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path = ROOT, *, forked: bool = True
+    ) -> None:
         self.log = log
-        self.process: subprocess.Popen[bytes] = spawn(command, env=env, cwd=cwd, log=log)
+        start = spawn if forked else processes.spawn
+        self.process: subprocess.Popen[bytes] | Forked = start(command, env=env, cwd=cwd, log=log)
 
     @property
     def alive(self) -> bool:
@@ -32,7 +37,7 @@ class Program:
     @property
     def output(self) -> str:
         """All that it wrote so far."""
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; does not wait."""
@@ -57,7 +62,8 @@ class Program:
 class ServiceCluster:
     """The services against one database, on free ports that stay the same over restarts.
 
-    `env` adds variables by service, as `{"coordinator": {"TASKFLOW_FAILPOINTS": "…"}}`.
+    `env` adds variables by service, as `{"coordinator": {"TASKFLOW_FAILPOINTS": "…"}}`. They are forked from a parent
+    that has imported third parties' packages, unless `forked` is off.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class ServiceCluster:
         app: str | None = None,
         env: Mapping[str, Mapping[str, str]] | None = None,
         metrics: bool = False,
+        forked: bool = True,
     ) -> None:
         self.dsn = dsn
         self.directory = directory
@@ -76,6 +83,8 @@ class ServiceCluster:
         self._cluster = Cluster(
             dsn, directory, services=services, app=app, environ=self._environ, cwd=ROOT, metrics=metrics
         )
+        for service in self._cluster.services.values():
+            service.spawn = spawn if forked else processes.spawn
         for name, extra in (env or {}).items():
             self._cluster[name].env.update(extra)
         self._programs: dict[str, Program] = {}

@@ -6,6 +6,7 @@ Slow and plain on purpose. `random_cron` writes expressions of every kind, for t
 from __future__ import annotations
 
 import calendar
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -174,6 +175,8 @@ def random_cron(rng: Random, *, seconds: bool = False, plain: bool = False) -> s
         which = rng.choice([*WEEKDAYS, *"01234567"])
         weekday = rng.choice(["?", f"{which}#{rng.randint(1, 5)}", f"{which}L", f"{which}#1,{which}L"])
         day = day if "*/" not in day else "*"  # a day that fits both may not exist
+    if day == "?" and any(mark.isdigit() for mark in re.sub(r"[#/][0-9]+", "", weekday)):
+        day = "*"  # refused: Quartz, whose '?' it is, counts weekdays otherwise
     fields = [field(rng, 0, 59), hour, day, month, weekday]
     text = " ".join([field(rng, 0, 59), *fields] if seconds else fields)
     return text.upper() if rng.random() < 0.1 else text
@@ -190,6 +193,8 @@ def item(rng: Random, low: int, high: int, names: list[str] | None, *, around: b
 
     kind = rng.choice(["*", "*/n", "a", "a", "a-b", "a-b/n", "a/n"])
     step = rng.randint(1, min(high - low, 30))
+    if low == 0 and high > 7 and rng.random() < 0.1:
+        step = high + 1  # the whole field
     begin, end = sorted(rng.sample(range(low, high + 1), 2))
     if around and end < 7 and rng.random() < 0.3:
         begin, end = end, begin

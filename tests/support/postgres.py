@@ -1,16 +1,15 @@
-"""A real Postgres for the tests: TASKFLOW_TEST_DATABASE_URL, else a container, else the embedded one.
+"""A real Postgres for the tests: TASKFLOW_TEST_DATABASE_URL, else the embedded one, else a container.
 
-The embedded one keeps fsync on, unless TASKFLOW_TEST_FSYNC=off asks for speed.
+The embedded one runs without fsync, but for the faults, whose commits must be on disk.
 """
 
 import asyncio
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -18,11 +17,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
-from services.cluster.embedded import EmbeddedPostgres
-from services.store.migrate import migrate
+from taskflow_server.cluster.binaries import NoPostgresError, find
+from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.store.migrate import migrate
+from tests.support.leftovers import allow
 
 IMAGE = "postgres:18"
-IMAGE_PATIENCE = 20.0  # an engine that cannot have the image within it counts as none
+ENGINE_PATIENCE = 10  # seconds for an answer of the Docker engine
 T = TypeVar("T")
 
 
@@ -33,16 +34,19 @@ def run(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def server(*, fsync: bool = False) -> Iterator[str]:
     """The dsn of a superuser's database on a Postgres for this session."""
     given = os.environ.get("TASKFLOW_TEST_DATABASE_URL")
     if given:
         yield given
-    elif engine_has_image():
+        return
+    try:
+        find()
+    except NoPostgresError:
         with _container() as dsn:
             yield dsn
     else:
-        with _embedded() as dsn:
+        with _embedded(fsync) as dsn:
             yield dsn
 
 
@@ -59,7 +63,7 @@ def create_template(admin: str, name: str) -> None:
 
 def create_database(admin: str, name: str, template: str) -> str:
     """A fresh copy of the template; returns its dsn."""
-    _execute(admin, "create database {} template {}", name, template)
+    _execute(admin, "create database {} template {} strategy file_copy", name, template)
     return with_database(admin, name)
 
 
@@ -69,25 +73,17 @@ def drop_database(admin: str, name: str) -> None:
 
 
 def engine_has_image() -> bool:
-    """Whether a Docker engine answers and has, or can pull in time, the image."""
+    """Whether a Docker engine answers and has the image; the tests pull none."""
     if not (os.environ.get("DOCKER_HOST") or Path("/var/run/docker.sock").exists()):
         return False
-    ready = threading.Event()
+    import docker
 
-    def ask() -> None:
-        with suppress(Exception):  # whatever is wrong with the engine, it is none
-            import docker
-
-            client = docker.from_env(timeout=int(IMAGE_PATIENCE))
-            client.ping()
-            try:
-                client.images.get(IMAGE)
-            except docker.errors.ImageNotFound:
-                client.images.pull(IMAGE)
-            ready.set()
-
-    threading.Thread(target=ask, daemon=True).start()
-    return ready.wait(IMAGE_PATIENCE)
+    try:
+        client = docker.from_env(timeout=ENGINE_PATIENCE)
+        client.images.get(IMAGE)
+    except (docker.errors.DockerException, OSError):
+        return False
+    return True
 
 
 @contextmanager
@@ -101,11 +97,13 @@ def _container() -> Iterator[str]:
 
 
 @contextmanager
-def _embedded() -> Iterator[str]:
-    directory = Path(tempfile.mkdtemp(prefix="taskflow-tests-"))
-    postgres = EmbeddedPostgres(directory, fsync=os.environ.get("TASKFLOW_TEST_FSYNC") != "off")
+def _embedded(fsync: bool) -> Iterator[str]:
+    directory = Path(tempfile.mkdtemp(prefix="postgres-"))
+    postgres = EmbeddedPostgres(directory, fsync=fsync)
     try:
-        yield postgres.start()
+        dsn = postgres.start()
+        allow(postgres.pid or 0, tree=True)
+        yield dsn
     finally:
         postgres.remove()
         shutil.rmtree(directory, ignore_errors=True)

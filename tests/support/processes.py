@@ -1,11 +1,12 @@
 """Looking at processes from outside, by /proc."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 
-def descendants(pid: int) -> list[int]:
-    """Its children, their children, and so on."""
+def descendants(pid: int, stop_at: Collection[int] = ()) -> list[int]:
+    """Its children, their children, and so on; those of `stop_at` have none here."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -15,7 +16,8 @@ def descendants(pid: int) -> list[int]:
         parents[int(stat.parent.name)] = int(after_name[1])
     found = [pid]
     for each in found:
-        found.extend(child for child, parent in parents.items() if parent == each)
+        if each not in stop_at:
+            found.extend(child for child, parent in parents.items() if parent == each)
     return found[1:]
 
 
@@ -55,3 +57,39 @@ def peak_memory(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"no VmHWM for {pid}")
+
+
+def started_at(pid: int) -> float:
+    """When it started, in seconds since the machine did."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return 0.0
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+def command_of(pid: int) -> str:
+    """Its command line, cut."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+    except OSError:
+        return "ended meanwhile"
+
+
+def listening(pid: int) -> set[int]:
+    """TCP ports that it listens on."""
+    ports: dict[str, int] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                ports[f"socket:[{words[9]}]"] = int(words[1].rpartition(":")[2], 16)
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(descriptor)
+        except OSError:
+            continue
+        if target in ports:
+            found.add(ports[target])
+    return found

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from services.cluster.ports import free_ports
+from taskflow_server.cluster.ports import free_ports
 from tests.support.cluster import ROOT, Program
 from tests.support.waiting import eventually
 

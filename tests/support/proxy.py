@@ -25,6 +25,7 @@ class PostgresProxy:
         self._server: asyncio.Server | None = None
         self.cut_table = ""
         self.cuts = 0
+        self.at_once = False
 
     @property
     def dsn(self) -> str:
@@ -36,7 +37,11 @@ class PostgresProxy:
 
     def cut_next_commit(self, table: str) -> None:
         """With the next new rows of `table`: COMMIT reaches the server, its answer reaches nobody. `cuts` counts."""
-        self.cut_table = table
+        self.cut_table, self.at_once = table, False
+
+    def lose_next_commit(self, table: str) -> None:
+        """The same, but the client's side is reset as soon as COMMIT is sent, while the server may still work on it."""
+        self.cut_table, self.at_once = table, True
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -90,6 +95,7 @@ class _Link:
         self._copying = self._copied = self._bound = False
         self._inserts: dict[bytes, bytes] = {}  # prepared statements by name: inserts that come with their COMMIT
         self._doomed = False  # COMMIT has been sent: what the server says is for nobody
+        self._lost = False  # the client has been cut off, and the server does not know it yet
 
     def cut(self) -> None:
         for _, writer in (self._client, self._server):
@@ -98,6 +104,10 @@ class _Link:
     async def run(self) -> None:
         up, down = asyncio.create_task(self._up()), asyncio.create_task(self._down())
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if self._lost:  # the server reads to the end what was sent, and then that nobody is there any more
+            with suppress(ConnectionError, OSError):
+                self._server[1].write_eof()
+            await down
         for task in (up, down):
             task.cancel()
         await asyncio.gather(up, down, return_exceptions=True)
@@ -113,6 +123,11 @@ class _Link:
                 self._note(kind, body)
                 writer.write(kind + size + body)
                 await writer.drain()
+                if self._doomed and self._proxy.at_once:
+                    self._lost = True
+                    self._proxy.cuts += 1
+                    self._client[1].transport.abort()
+                    return
 
     def _note(self, kind: bytes, body: bytes) -> None:
         if not self._begun:
@@ -121,7 +136,8 @@ class _Link:
         table = self._proxy.cut_table
         if kind == _PARSE:
             name, text = body.split(b"\0", 2)[:2]
-            self._inserts[name] = text if b"insert into" in text and b"on conflict" not in text else b""
+            upsert = b"on conflict" in text and b"insert into taskflow.counts " not in text
+            self._inserts[name] = text if b"insert into" in text and not upsert else b""
         elif table and kind == _BIND:
             text = self._inserts.get(body.split(b"\0", 2)[1], b"")
             self._bound = self._bound or f"insert into {table} ".encode() in text
@@ -139,6 +155,8 @@ class _Link:
         reader, writer = self._server[0], self._client[1]
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
+                if self._lost:
+                    continue
                 if self._doomed:
                     self._proxy.cuts += 1
                     return

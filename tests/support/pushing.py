@@ -1,4 +1,4 @@
-"""A pusher beside a cluster and a stand-in for AWS Batch, for the tests that start and kill it."""
+"""A pusher beside a cluster and a stand-in for a destination, for the tests that start and kill it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from services.cluster.ports import free_ports
 from taskflow import JobInfo, JobState, TaskFlow
-from tests.support.batch import CREDENTIALS, REGION, BatchServer
+from taskflow_server.cluster.ports import free_ports
 from tests.support.cluster import Program, ServiceCluster
 from tests.support.waiting import eventually
 
@@ -20,25 +19,27 @@ _numbers = itertools.count(1)
 
 
 class Pushing:
-    """A cluster with AWS Batch beside it, and pushers that a test starts and kills."""
+    """A cluster with a destination beside it, and pushers that a test starts and kills.
 
-    def __init__(self, cluster: ServiceCluster, batch: BatchServer, folder: Path) -> None:
+    `place`: a stand-in, such as BatchServer or KubeServer.
+    """
+
+    def __init__(self, cluster: ServiceCluster, place: Any, folder: Path) -> None:
         self.cluster = cluster
-        self.batch = batch
+        self.place: Any = place
         self.folder = folder
         self.queue = self.new_queue()
         self.tf = TaskFlow(cluster.scheduler_address)
         self.started: list[Program] = []
 
     def new_queue(self) -> str:
-        """Of Batch; its name."""
-        return self.batch.queue(f"q{next(_numbers)}")
+        """Where jobs of this test's destination are kept apart: a queue, a namespace; its name."""
+        name: str = self.place.queue(f"q{next(_numbers)}")
+        return name
 
     def destination(self, queue: str = "", **more: Any) -> dict[str, Any]:
-        return {
-            "kind": "aws-batch", "job_queue": queue or self.queue, "region": REGION, "endpoint_url": self.batch.url,
-            "job_definition": "gated", **more,
-        }  # fmt: skip
+        found: dict[str, Any] = self.place.destination(queue or self.queue, **more)
+        return found
 
     def start(self, destinations: dict[str, Any], owner: str, failpoints: str = "", **env: str) -> Program:
         name = f"pusher-{next(_numbers)}"
@@ -53,9 +54,9 @@ class Pushing:
             "TASKFLOW_PUSH_SETTLE": str(SETTLE),
             "TASKFLOW_PUSH_LONGEST_PAUSE": "1",
             "TASKFLOW_FAILPOINTS": failpoints,
-            **CREDENTIALS,
+            **self.place.variables,
         }
-        program = self.cluster.run(name, "-m", "services.worker", env=settings | env)
+        program = self.cluster.run(name, "-m", "taskflow_server.cli", "worker", env=settings | env)
         self.started.append(program)
         return program
 
@@ -74,7 +75,8 @@ class Pushing:
 
     def jobs(self) -> list[dict[str, Any]]:
         """All external jobs that there ever were."""
-        return self.batch.jobs(self.queue)
+        found: list[dict[str, Any]] = self.place.jobs(self.queue)
+        return found
 
     def statuses(self) -> list[str]:
         return [job["status"] for job in self.jobs()]
@@ -96,7 +98,7 @@ class Pushing:
 
     def close(self) -> None:
         """Pushers are killed: their external jobs stay."""
-        self.batch.hold(False)
+        self.place.hold(False)
         for program in self.started:
             program.kill()
         self.tf.close()

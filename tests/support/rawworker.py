@@ -54,12 +54,15 @@ class RawWorker:
     void: list[bytes] = field(default_factory=list)  # what the coordinator has asked back
     give_back: bool = False  # whether heartbeats consent to that
     cancels: list[worker_pb2.Cancel] = field(default_factory=list)
+    recalled: list[str] = field(default_factory=list)  # queues whose attempts it is to return unless they have started
+    revoked: list[bytes] = field(default_factory=list)
+    acknowledged: int = 0  # heartbeats
     beating: bool = True
     draining: bool = False
 
     def __enter__(self) -> Self:
         self._channels = [
-            grpc.insecure_channel(instance.addresses[0], options=[("grpc.enable_http_proxy", 0)])
+            grpc.insecure_channel(instance.addresses[-1], options=[("grpc.enable_http_proxy", 0)])
             for instance in eventually(self._cluster)
         ]
         self.coordinator = worker_pb2_grpc.WorkerServiceStub(self._channels[0])
@@ -111,8 +114,13 @@ class RawWorker:
                     self._welcomed.set()
                 elif kind == "ack":
                     self.void.extend(answer.ack.void)
+                    self.acknowledged += 1
                 elif kind == "cancel":
                     self.cancels.append(answer.cancel)
+                elif kind == "recall":
+                    self.recalled.extend(answer.recall.queues)
+                elif kind == "revoke":
+                    self.revoked.extend(answer.revoke.exec_ids)
         except grpc.RpcError:
             pass
 
@@ -132,11 +140,11 @@ class RawWorker:
 
     # -- what the test asks for ------------------------------------------------------------------------------------
 
-    def poll(self, most: int = 1, seconds: float = 10.0, only: Iterable[str] = ()) -> list[Handed]:
+    def poll(self, most: int = 1, seconds: float = 10.0, only: Iterable[str] = (), prefetch: int = 0) -> list[Handed]:
         """What is handed out; nothing when that takes longer than so many seconds."""
         request = queue_pb2.PollRequest(
             worker_id=self.worker_id, tasks=list(self.tasks), queue_handlers=list(self.queues), queues=list(only),
-            max=most, timeout_ms=int(seconds * 1000),
+            max=most, timeout_ms=int(seconds * 1000), prefetch=prefetch,
         )  # fmt: skip
         answer = self.queue_service.Poll(request, timeout=seconds + TIMEOUT)
         return [Handed(task, lane) for lane in answer.lanes for task in lane.tasks]

@@ -1,7 +1,8 @@
 """A worker that keeps a record of its own: each start and each end of a handler is a line on disk before it counts.
 
-Run as a program: `python -m tests.support.recorder FILE QUEUE [CONCURRENCY]`, TASKFLOW_ADDRESS naming the scheduler.
-A payload says what to do: {"sleep": seconds, "fail": times, "die": true}.
+Run as a program: `python -m tests.support.recorder FILE QUEUE [CONCURRENCY] [async|thread]`, TASKFLOW_ADDRESS naming
+the scheduler. A payload says what to do: {"sleep": seconds, "fail": times, "die": true}. A handler that is cancelled
+writes `stop` in place of `end`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +42,7 @@ class Record:
                 if running[job] > 1:
                     found.overlapping.append(job)
             else:
-                found.ends[job] += 1
+                found.ends[job] += kind == "end"
                 running[job] -= 1
         return found
 
@@ -52,23 +54,38 @@ def main() -> None:
     out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def note(kind: str, job: Job) -> None:
-        now = asyncio.get_running_loop().time()  # the machine's monotonic clock, the same for every process
+        now = time.monotonic()  # the machine's, the same for every process
         os.write(out, f"{now:.6f} {kind} {job.id} {job.exec_id}\n".encode())
 
-    async def handle(job: Job) -> dict[str, int]:
+    def begin(job: Job) -> float:
         note("start", job)
         wish = job.payload if isinstance(job.payload, dict) else {}
         if wish.get("die"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if wish.get("sleep"):
-            await asyncio.sleep(wish["sleep"])
-        if job.attempt <= wish.get("fail", 0):
-            note("end", job)
-            raise RuntimeError(f"attempt {job.attempt} was told to fail")
+        return float(wish.get("sleep", 0))
+
+    def end(job: Job) -> dict[str, int]:
         note("end", job)
+        wish = job.payload if isinstance(job.payload, dict) else {}
+        if job.attempt <= wish.get("fail", 0):
+            raise RuntimeError(f"attempt {job.attempt} was told to fail")
         return {"attempt": job.attempt}
 
-    tf.run(queue, handler=handle, concurrency=concurrency)
+    async def handle(job: Job) -> dict[str, int]:
+        seconds = begin(job)
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            note("stop", job)
+            raise
+        return end(job)
+
+    def handle_in_thread(job: Job) -> dict[str, int]:
+        time.sleep(begin(job))
+        return end(job)
+
+    threaded = sys.argv[4:5] == ["thread"]
+    tf.run(queue, handler=handle_in_thread if threaded else handle, concurrency=concurrency)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import psycopg
 
-from services.core.ids import exec_id, uuid7
-from services.store.dispatch import AttemptRow, DeferredRow, LeaseRow
-from services.store.jobs import NewJob
 from taskflow._policy import Deferral, Outcome
+from taskflow_server.core.ids import exec_id, uuid7
+from taskflow_server.store.dispatch import AttemptRow, DeferredRow, LeaseRow
+from taskflow_server.store.jobs import NewJob
 
 
 def now_us() -> int:
@@ -51,6 +51,12 @@ def found(dsn: str, statement: str, *parameters: Any, **named: Any) -> list[tupl
     """The rows of a question, asked on a connection of its own."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         return conn.execute(statement, parameters or named or None).fetchall()
+
+
+def run(dsn: str, statement: str, *parameters: Any) -> int:
+    """A statement on a connection of its own; the rows that it touched."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        return conn.execute(statement, parameters or None).rowcount
 
 
 def attempts_of(dsn: str, *job_ids: bytes) -> dict[bytes, bytes | None]:

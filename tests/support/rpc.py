@@ -5,13 +5,22 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import yaml
 
+from tests.support.tier import LONG
+
 TIMEOUT = 40.0
 JSON, YAML = "application/json", "text/yaml"
+
+
+def formats(test: str) -> list[str]:
+    """Both in the long tier; else one of them, by the test's name: each method has tests in either."""
+    return [JSON, YAML] if LONG else [(JSON, YAML)[zlib.crc32(test.encode()) % 2]]
 
 
 class Refused(Exception):
@@ -56,6 +65,17 @@ class Rpc:
             connection.request("POST", "/rpc", body, headers)
             answer = connection.getresponse()
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def get(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        """A resource, or a search: status, and the JSON of the answer."""
+        connection = http.client.HTTPConnection(self.address, timeout=TIMEOUT)
+        try:
+            connection.request("GET", f"{path}?{urlencode(query)}" if query else path)
+            answer = connection.getresponse()
+            found: dict[str, Any] = json.loads(answer.read())
+            return answer.status, found
         finally:
             connection.close()
 

@@ -1,6 +1,6 @@
 """The app of the SDK's system tests: one task for each thing that a handler can do.
 
-    python -m tests.support.sdk_app <scheduler> <file> [keyword=value …]     as `tf.run` takes them
+    python -m tests.support.sdk_app <scheduler> <file> [few] [keyword=value …]     as `tf.run` takes them
 
 Each attempt appends lines to `file`: `start|end <task> <exec_id>`.
 """
@@ -11,12 +11,21 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from taskflow import Cancelled, Constant, Fail, Job, Retry, Snooze, TaskFlow
 
 tf = TaskFlow(sys.argv[1] if len(sys.argv) > 1 else "localhost:9003")
 NOTES = sys.argv[2] if len(sys.argv) > 2 else os.devnull
+
+
+FEW = "few" in sys.argv  # of the tasks with processes only `work`: each process takes a tenth of a second to start
+
+
+def elsewhere(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A task with a process of its own."""
+    return (lambda function: function) if FEW else tf.task(queue="sdk", processes=1, **options)
 
 
 def note(what: str, job: Job) -> None:
@@ -34,7 +43,7 @@ async def attributes(job: Job) -> Any:
     return job.metadata
 
 
-@tf.task(queue="sdk", processes=1)
+@elsewhere()
 def attributes_elsewhere(job: Job) -> Any:
     return job.metadata
 
@@ -88,12 +97,12 @@ def work(seconds: float, job: Job) -> str:
     return "worked"
 
 
-@tf.task(queue="sdk", processes=1, timeout=1)
+@elsewhere(timeout=1)
 def count() -> int:
     return sum(range(10**15))
 
 
-@tf.task(queue="sdk", processes=1)
+@elsewhere()
 def die(how: str) -> str:
     if how == "segfault":
         ctypes.string_at(0)
@@ -104,7 +113,7 @@ def die(how: str) -> str:
     return "alive"
 
 
-@tf.task(queue="sdk", processes=1)
+@elsewhere()
 async def add(a: int, b: int) -> int:
     await asyncio.sleep(0.01)
     return a + b
@@ -118,7 +127,7 @@ def obey(job: Job) -> None:
     raise Cancelled
 
 
-@tf.task(queue="sdk", processes=1)
+@elsewhere()
 def obey_process(job: Job) -> None:
     note("start", job)
     while not job.cancelled:
@@ -126,7 +135,7 @@ def obey_process(job: Job) -> None:
     raise Cancelled
 
 
-@tf.task(queue="sdk", processes=1)
+@elsewhere()
 def defy(job: Job) -> None:
     note("start", job)
     while True:
@@ -151,5 +160,5 @@ async def block(seconds: float, job: Job) -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    given = dict(word.split("=") for word in sys.argv[3:])
+    given = dict(word.split("=") for word in sys.argv[3:] if "=" in word)
     tf.run(**{key: int(value) if value.isdigit() else float(value) for key, value in given.items()})  # type: ignore

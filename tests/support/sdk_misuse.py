@@ -16,7 +16,7 @@ tf.new_job("emails", {}, retries="3")  # wrong: arg-type
 tf.new_job(7)  # wrong: arg-type
 tf.new_job("emails").wait(until=3)  # wrong: call-arg
 tf.new_jobs([1, 2])  # wrong: list-item
-NewJob("emails", {}, priority="high")  # wrong: arg-type
+NewJob("emails", {}, priority=[7])  # wrong: arg-type
 JobOptions("positional")  # wrong: call-arg
 Exponential(1.0)  # wrong: call-arg
 send(17, None)  # wrong: arg-type

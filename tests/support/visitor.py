@@ -38,6 +38,7 @@ class Answer(HTMLParser):
         self.rows: list[dict[str, str]] = []
         self.forms: list[Form] = []
         self.links: dict[str, str] = {}
+        self.hrefs: set[str] = set()
         self.tags: list[str] = []
         self._words: list[str] = []
         self._cell: str | None = None
@@ -78,6 +79,7 @@ class Answer(HTMLParser):
             self._button = True
         elif tag == "a":
             self._link = given.get("href")
+            self.hrefs.add(given.get("href", ""))
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("td", "th"):

@@ -38,7 +38,7 @@ def certificate() -> Path:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    folder = tempfile.mkdtemp(prefix="taskflow-certificate-")
+    folder = tempfile.mkdtemp(prefix="certificate-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder, "localhost.pem")
     secret = key.private_bytes(

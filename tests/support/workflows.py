@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.core.workflow import (
+from taskflow._policy import Outcome
+from taskflow_server.core.workflow import (
     CancelJob,
     CancelRequested,
     CancelTimer,
@@ -29,8 +30,7 @@ from services.core.workflow import (
     advance,
     events,
 )
-from services.core.workflow.planning import Limits
-from taskflow._policy import Outcome
+from taskflow_server.core.workflow.planning import Limits
 
 NOW = datetime(2026, 5, 4, 8, tzinfo=UTC)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,10 @@ import pytest
 from taskflow import TaskFlow
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
+from tests.support.tier import size
 from tests.support.waiting import eventually
 
-JOBS = 100_000 if os.environ.get("TASKFLOW_LONG") else 20_000
+JOBS = size(10_000, 100_000)
 FACTS = """
     select regexp_replace(relname, '_p\\d+$', ''), sum(n_tup_ins)::int, sum(n_tup_upd)::int, sum(n_tup_del)::int,
         sum(n_dead_tup)::int
@@ -24,6 +24,7 @@ SMALL = """
 """
 
 
+@pytest.mark.longer
 @pytest.mark.feature("M.1")
 def test_short_jobs_leave_two_rows_each_and_none_dead(cluster: ServiceCluster, database: str, tmp_path: Path) -> None:
     """Updates there are, of lanes and members: by the second, not by the job."""

@@ -15,13 +15,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.cluster.embedded import EmbeddedPostgres
-from services.cluster.ports import free_ports
-from services.store.migrate import migrate
 from taskflow import InvalidArgument, NewJob, NotFound, TaskFlow
 from taskflow.v1 import jobs_pb2, jobs_pb2_grpc
+from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.ports import free_ports
+from taskflow_server.store.migrate import migrate
+from tests.support import forkserver
 from tests.support import postgres as pg
-from tests.support.cluster import ROOT, Program, ServiceCluster
+from tests.support.cluster import Program, ServiceCluster
 from tests.support.waiting import eventually
 
 ABSENT = "01980a2c-7d1e-7c43-9b1f-0c5d2f6a7b8c"
@@ -32,10 +33,7 @@ Answer = subprocess.CompletedProcess[str]
 def run(*words: str, **variables: str) -> Answer:
     """A program of ours; TASKFLOW_* only as given."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
-    return subprocess.run(
-        [sys.executable, "-m", *words],
-        capture_output=True, text=True, timeout=60, cwd=ROOT, env={**environ, **variables},
-    )  # fmt: skip
+    return forkserver.run([sys.executable, "-m", *words], env={**environ, **variables})
 
 
 def taskflow(cluster: ServiceCluster, *words: str, **variables: str) -> Answer:
@@ -151,7 +149,9 @@ def test_an_address_that_never_answers_is_exit_code_4_or_3_within_seconds(occupi
 def test_a_port_in_use_ends_a_service_with_status_2(service: str, occupied: int, database: str) -> None:
     common = {"TASKFLOW_DATABASE_URL": database, "TASKFLOW_METRICS_PORT": "0"}
 
-    is_one_line(run(f"services.{service}", TASKFLOW_PORT=str(occupied), **common), 2, "TASKFLOW_PORT", str(occupied))
+    is_one_line(
+        run("taskflow_server.cli", service, TASKFLOW_PORT=str(occupied), **common), 2, "TASKFLOW_PORT", str(occupied)
+    )
 
 
 @pytest.mark.parametrize("service", ["scheduler", "coordinator"])
@@ -160,7 +160,7 @@ def test_without_postgres_a_service_ends_with_status_2(service: str) -> None:
     url = f"postgresql://ada:secret@127.0.0.1:{absent}/shop"
 
     answer = run(
-        f"services.{service}", TASKFLOW_DATABASE_URL=url, TASKFLOW_PORT=str(port), TASKFLOW_METRICS_PORT="0",
+        "taskflow_server.cli", service, TASKFLOW_DATABASE_URL=url, TASKFLOW_PORT=str(port), TASKFLOW_METRICS_PORT="0",
         TASKFLOW_DATABASE_TIMEOUT="1",
     )  # fmt: skip
 
@@ -180,14 +180,16 @@ def test_without_postgres_a_service_ends_with_status_2(service: str) -> None:
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_accepts(service: str, variable: str, value: str) -> None:
-    answer = run(f"services.{service}", TASKFLOW_DATABASE_URL="postgresql://127.0.0.1:1/x", **{variable: value})
+    answer = run(
+        "taskflow_server.cli", service, TASKFLOW_DATABASE_URL="postgresql://127.0.0.1:1/x", **{variable: value}
+    )
 
-    is_one_line(answer, 2, variable, f"not '{value}'")
+    is_one_line(answer, 2, variable, f"'{value}'")
 
 
 @pytest.mark.parametrize("service", ["scheduler", "coordinator"])
 def test_a_missing_database_url_is_named(service: str) -> None:
-    is_one_line(run(f"services.{service}"), 2, "TASKFLOW_DATABASE_URL: must be set")
+    is_one_line(run("taskflow_server.cli", service), 2, "TASKFLOW_DATABASE_URL: must be set")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,17 @@ def test_a_missing_database_url_is_named(service: str) -> None:
     [("json", "module:attribute"), ("nowhere:app", "no module nowhere"), ("examples.shop:nope", "it has app")],
 )
 def test_a_wrong_app_ends_the_packaged_worker_with_status_2(app: str, words: str) -> None:
-    is_one_line(run("services.worker", TASKFLOW_APP=app), 2, "TASKFLOW_APP", words)
+    is_one_line(run("taskflow_server.cli", "worker", TASKFLOW_APP=app), 2, "TASKFLOW_APP", words)
+
+
+def test_an_up_beside_a_cluster_of_its_database_says_which_runs(cluster: ServiceCluster, tmp_path: Path) -> None:
+    where = ["--free-ports", "--database-url", cluster.dsn, "--data-dir", str(tmp_path / "other")]
+
+    answer = run("taskflow_server.cli", "up", *where)
+
+    runs = [f"{name}-1 at {cluster.address(name)}" for name in ("coordinator", "queue", "scheduler")]
+    is_one_line(answer, 1, f"a cluster runs on this database already: {', '.join(runs)};")
+    assert taskflow(cluster, "queue", "list").returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -240,11 +252,11 @@ def test_while_postgres_is_away_calls_are_unavailable_and_afterwards_all_is_ther
 
     own_postgres.kill()
     away = taskflow(cluster, *sum_of, '{"a": 1, "b": 2}')
-    is_one_line(away, 3, "database")
+    is_one_line(away, 3, "Postgres does not answer")
     own_postgres.start()
 
     eventually(lambda: taskflow(cluster, "job", "show", before).returncode == 0, 20)
-    assert taskflow(cluster, "job", "wait", before, "--timeout", "30s").stdout == "2\n"
+    assert taskflow(cluster, "job", "wait", before, "--wait-timeout", "30s").stdout == "2\n"
     assert taskflow(cluster, *sum_of, '{"a": 1, "b": 3}', "--wait").stdout == "4\n"
     assert worker.stop() == 0
     cluster.close()
@@ -256,7 +268,7 @@ def test_ctrl_c_at_any_moment_shows_no_trace(words: list[str], delay: float, tmp
     """Nobody answers at the address, so that every command is still trying, at whatever point."""
     (port,) = free_ports(1)
     env = {**os.environ, "TASKFLOW_ADDRESS": f"127.0.0.1:{port}"}
-    program = Program([sys.executable, "-m", "taskflow._cli", *words], tmp_path / "log", env)
+    program = Program([sys.executable, "-m", "taskflow._cli", *words], tmp_path / "log", env, forked=False)
     with pytest.raises(subprocess.TimeoutExpired):
         program.process.wait(delay)
 

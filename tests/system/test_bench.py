@@ -1,17 +1,17 @@
-"""`make bench`, as small as it gets: real processes, real figures. With TASKFLOW_LONG, all that it can measure."""
+"""`make bench`, as small as it gets: real processes, real figures."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.targets import IDS
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MEASURED = IDS if os.environ.get("TASKFLOW_LONG") else ("P.5", "P.11", "P.12")
+MEASURED = ("P.5", "P.11", "P.12")
 
 
+@pytest.mark.long
 def test_a_small_run_measures_runs_every_job_and_tells_what_it_has_reached(tmp_path: Path) -> None:
     target = tmp_path / "figures.json"
     words = ["--quick", "--scale", "0.1", "--rounds", "1", "--json", str(target), "--only", ",".join(MEASURED)]

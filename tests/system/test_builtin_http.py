@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import itertools
 import json
@@ -62,9 +63,14 @@ async def big(request: web.Request) -> web.Response:
     return web.Response(body=b"x" * int(request.query["bytes"]))
 
 
+@functools.cache
+def zeros() -> bytes:
+    return gzip.compress(b"\0" * (256 << 20))
+
+
 async def bomb(request: web.Request) -> web.Response:
     """256 MiB of zeros, in 256 kB."""
-    return web.Response(body=zeros, headers={"Content-Encoding": "gzip"}, content_type="text/plain")
+    return web.Response(body=zeros(), headers={"Content-Encoding": "gzip"}, content_type="text/plain")
 
 
 async def slow(request: web.Request) -> web.Response:
@@ -82,7 +88,6 @@ async def round_and_round(request: web.Request) -> web.Response:
 
 tries: dict[str, int] = {}
 times: dict[str, list[float]] = {}
-zeros = gzip.compress(b"\0" * (256 << 20))
 keys = map(str, itertools.count())
 ROUTES = {
     "/echo": echo,
@@ -228,6 +233,7 @@ def test_a_body_that_is_text_goes_as_it_is(tf: TaskFlow, server: WebServer) -> N
     assert csv.result["body"]["headers"]["Content-Type"] == "text/csv"
 
 
+@pytest.mark.feature("S0.1")
 @pytest.mark.parametrize(
     ("sent", "kind", "body"),
     [
@@ -268,6 +274,7 @@ def test_a_relative_url_is_appended_to_the_app_url(tf: TaskFlow, server: WebServ
     assert server.paths()[-2:] == ["/base/echo", "/echo"]
 
 
+@pytest.mark.feature("S0.1")
 @pytest.mark.parametrize(
     ("auth", "sent"),
     [
@@ -368,10 +375,9 @@ def test_the_pause_that_an_answer_asks_for_is_kept_within_reason(
     assert least <= second - first < 10
 
 
+@pytest.mark.feature("S0.1")
 @pytest.mark.parametrize(("expect", "code"), [([404], 404), (["4xx"], 418), ([302, 200], 302), (["2xx", 503], 503)])
-def test_a_status_that_is_expected_is_the_answer(
-    tf: TaskFlow, server: WebServer, expect: list[Any], code: int
-) -> None:
+def test_a_status_that_is_expected_is_the_answer(tf: TaskFlow, server: WebServer, expect: list[Any], code: int) -> None:
     job = called(tf, f"{server.url}/status?is={code}", expected_status=expect)
 
     assert job.state is JobState.SUCCEEDED, job.error
@@ -399,6 +405,7 @@ def test_a_certificate_must_be_good_and_of_that_name(tf: TaskFlow, secure: WebSe
     assert secure.paths() == ["/echo"]
 
 
+@pytest.mark.feature("S0.1")
 def test_a_call_has_a_limit_of_time(tf: TaskFlow, server: WebServer) -> None:
     started = time.monotonic()
 
@@ -459,9 +466,7 @@ def test_a_secret_does_not_go_to_another_origin(
     assert TOKEN in str(server.requests[-1][2])
 
 
-def test_a_redirect_to_where_it_may_not_go_ends_the_job(
-    tf: TaskFlow, server: WebServer, outside: WebServer
-) -> None:
+def test_a_redirect_to_where_it_may_not_go_ends_the_job(tf: TaskFlow, server: WebServer, outside: WebServer) -> None:
     job = ended(new(tf, f"{server.url}/there", query={"to": f"{outside.url}/echo"}, retries=3))
 
     is_final(job, "Forbidden", "127.0.0.1 is not public", "TASKFLOW_HTTP_ALLOW")

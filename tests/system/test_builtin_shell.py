@@ -141,6 +141,13 @@ def test_a_command_is_run_without_a_shell(tf: TaskFlow, payload: dict[str, Any])
     assert ran(tf, **payload).result["stdout_tail"] == "a b $HOME;\n"
 
 
+@pytest.mark.feature("S1.1")
+def test_a_named_task_runs_a_command_instead_of_a_handler(tf: TaskFlow) -> None:
+    tf.tasks.create("greet", target="shell.run", queue="commands", payload={"command": ["echo", "hello"]})
+
+    assert tf.tasks.run_with_result("greet", timeout=30)["stdout_tail"] == "hello\n"
+
+
 def test_a_script_takes_arguments_and_input(tf: TaskFlow) -> None:
     done = ran(tf, script='cat; echo "$0 $2 $1"', args=["a b", "$(c)"], stdin="in\n" * 50_000)
 
@@ -305,9 +312,7 @@ def test_an_argument_list_that_the_system_does_not_take_ends_the_job(tf: TaskFlo
     is_final(ran(tf, command=["echo", "x" * 200_000]), "CannotStart", "Argument list too long")
 
 
-def test_scripts_and_commands_are_off_by_default(
-    make_cluster: Callable[..., ServiceCluster], tmp_path: Path
-) -> None:
+def test_scripts_and_commands_are_off_by_default(make_cluster: Callable[..., ServiceCluster], tmp_path: Path) -> None:
     cluster = make_cluster(services=EVERYTHING, env={"worker": {"TASKFLOW_BUILTINS": "http, shell"}})
     cluster.start_all()
     with TaskFlow(cluster.scheduler_address) as tf:
@@ -449,9 +454,7 @@ def test_a_command_whose_keeper_is_killed_dies_and_fails(own: tuple[ServiceClust
     eventually(lambda: dead([pid]), 3)
 
 
-def test_the_end_of_a_drain_ends_the_tree_and_uses_no_try(
-    own: tuple[ServiceCluster, TaskFlow], tmp_path: Path
-) -> None:
+def test_the_end_of_a_drain_ends_the_tree_and_uses_no_try(own: tuple[ServiceCluster, TaskFlow], tmp_path: Path) -> None:
     cluster, tf = own
     job, pids = planted(tf, tmp_path)
 

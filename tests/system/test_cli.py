@@ -69,6 +69,52 @@ def test_a_payload_arrives_as_it_was_given(cli: Cli, worker: Program, words: lis
     assert json.loads(answer.stdout)["result"] == arrives
 
 
+def test_a_job_by_its_tasks_name_goes_to_the_tasks_queue_with_its_options(cli: Cli, worker: Program) -> None:
+    added = json.loads(cli("job", "new", "--task", "add", '{"a": 1, "b": 2}', "--wait", "--json").stdout)
+    assert (added["queue"], added["result"]) == ("sums", 3)
+    assert show(cli, new(cli, "sums", '{"text": "no"}', "--task", "boom"))["retries"] == 1
+    assert show(cli, new(cli, "sums", '{"text": "no"}', "--task", "boom", "--retries", "0"))["retries"] == 0
+    piped = cli("job", "new", "-", "--task", "echo", "--wait", stdin="[1]")
+    assert piped.stdout == "[1]\n"
+    failed_in_one_line(cli("job", "new"), 2, "missing argument QUEUE")
+
+
+def test_a_wait_has_its_own_limit_and_timeout_is_the_attempts(cli: Cli, worker: Program) -> None:
+    late = cli("job", "new", "nobody", "--wait", "--wait-timeout", "100ms", "--timeout", "90s", "--json")
+    failed_in_one_line(late, 4, "is ready after 0.1 s")
+    found = UUID.search(late.stderr)
+    assert found is not None
+    id = found[0]
+    assert show(cli, id)["timeout"] == 90
+    failed_in_one_line(cli("job", "new", "nobody", "--wait-timeout", "1s"), 2, "--wait-timeout is for --wait")
+
+
+@pytest.mark.feature("R12")
+def test_a_job_that_nobody_runs_is_made_with_a_warning(cli: Cli, worker: Program) -> None:
+    eventually(lambda: "near" in cli("job", "new", "misspelt", "--task", "ecko").stderr, timeout=30)
+    made = cli("job", "new", "misspelt", "--task", "ecko")
+    assert (made.returncode, made.stderr) == (
+        0, "warning: no worker has ever had a handler for task 'ecko'; near in name: 'echo'\n",
+    )  # fmt: skip
+    shown = cli("job", "show", made.stdout.strip()).stdout
+    assert re.search(r"^warning +no worker has ever had a handler for task 'ecko'", shown, re.MULTILINE)
+    assert re.search(r"^warning +no worker has ever", cli("queue", "show", "misspelt").stdout, re.MULTILINE)
+    document = json.loads(cli("job", "new", "misspelt", "--json").stdout)
+    assert [warning["reason"] for warning in document["warnings"]] == ["NO_LIVE_WORKER"]
+    late = cli("job", "wait", document["id"], "--wait-timeout", "100ms")
+    failed_in_one_line(late, 4, "no live worker has a handler for jobs without a task in queue 'misspelt'")
+
+
+def test_a_job_of_the_command_line_is_found_by_its_metadata_and_tags(cli: Cli) -> None:
+    words = ["--metadata", "customer=c9", "--metadata", "a=b", "--tag", "nightly", "--run-at", "2099-01-01T00:00:00Z"]
+    id = cli("job", "new", "later", *words).stdout.strip()
+
+    found = cli("job", "list", "--metadata", "customer=c9", "--tag", "nightly", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in found] == [id]
+    assert show(cli, id)["state"] == "scheduled"
+    failed_in_one_line(cli("job", "new", "later", "--metadata", "customer"), 2, "--metadata")
+
+
 def test_a_payload_from_a_file(cli: Cli, worker: Program, tmp_path: Path) -> None:
     (tmp_path / "sum.json").write_text('{"a": 40,\n "b": 2}')
 
@@ -127,16 +173,18 @@ def test_a_job_is_shown_with_its_attempts_and_logs(cli: Cli, worker: Program) ->
     ] or objects == []  # log lines travel on their own; the loop above has seen them arrive
 
 
-@pytest.mark.feature("X.10", "R7", "R8")
+@pytest.mark.feature("X.10", "R7", "R8", "S3.4")
 def test_a_running_job_is_waited_for_cancelled_and_retried(cli: Cli, worker: Program) -> None:
     id = new(cli, "long", '{"seconds": 60}', "--task", "wait_for_it")
     eventually(lambda: show(cli, id)["state"] == "running")
+    assert id in eventually(lambda: cli("job", "list", "--running-longer", "200ms").stdout)
+    assert not cli("job", "list", "--worker", "nobody", "--running-longer", "1h").stdout
 
-    failed_in_one_line(cli("job", "wait", id, "--timeout", "200ms"), 4, id, "running")
+    failed_in_one_line(cli("job", "wait", id, "--wait-timeout", "200ms"), 4, id, "running")
     assert cli("job", "retry", id).returncode == 1
     cancelled = cli("job", "cancel", id, "--reason", "enough")
     assert (cancelled.returncode, id in cancelled.stdout) == (0, True)
-    failed_in_one_line(cli("job", "wait", id, "--timeout", "30s"), 1, id, "was cancelled")
+    failed_in_one_line(cli("job", "wait", id, "--wait-timeout", "30s"), 1, id, "was cancelled")
     failed_in_one_line(cli("job", "cancel", id), 1, id)
     again = cli("job", "retry", id, "--json")
 
@@ -173,8 +221,8 @@ def test_queues_and_workers_are_listed(cli: Cli, worker: Program) -> None:
     workers = [json.loads(line) for line in cli("workers", "list", "--json").stdout.splitlines()]
 
     assert (found["counted"]["ready"], found["counted"]["scheduled"]) == (1, 1)
-    assert table[0].split() == ["QUEUE", "READY", "SCHEDULED", "RUNNING", "OLDEST", "WORKERS", "MEMORY"]
-    assert any(line.split()[:4] == ["counted", "1", "1", "0"] for line in table)
+    assert table[0].split() == ["QUEUE", "READY", "SCHEDULED", "RUNNING", "REQUESTED", "OLDEST", "WORKERS", "MEMORY"]
+    assert any(line.split()[:5] == ["counted", "1", "1", "0", "0"] for line in table)
     assert re.search(r"^ready +1$", shown, re.MULTILINE)
     assert [(each["name"], sorted(each["tasks"])) for each in workers] == [
         ("smith", ["add", "boom", "echo", "wait_for_it"])

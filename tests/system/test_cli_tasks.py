@@ -50,7 +50,7 @@ def documents(cli: Cli, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.stdout.splitlines()]
 
 
-@pytest.mark.feature("S4.1", "S4.3")
+@pytest.mark.feature("S4.1", "S4.3", "S1.1")
 def test_a_task_is_made_listed_shown_changed_and_removed(cli: Cli, worker: Program) -> None:
     id = made(cli, "task", "create", "add", "--queue", "sums", "--title", "Sums", "--retries", "2", "--schedule",
               "0 8 * * mon", "--zone", "Europe/Berlin", "--priority", "high", "--timeout", "90s")  # fmt: skip
@@ -75,12 +75,25 @@ def test_a_task_is_made_listed_shown_changed_and_removed(cli: Cli, worker: Progr
     assert cli("task", "list").stderr == "no tasks yet; make one with: taskflow task create NAME\n"
 
 
+@pytest.mark.feature("S4.1")
+def test_tasks_of_one_name_in_two_namespaces_are_told_apart(cli: Cli, worker: Program) -> None:
+    for name in ("add", "books/add"):
+        made(cli, "task", "create", name, "--target", "echo")
+    names = [line.split()[0] for line in cli("task", "list").stdout.splitlines()[1:]]
+    assert names == ["add", "books/add"]
+    assert "task         books/add" in re.sub(" +", " " * 9, cli("task", "show", "books/add").stdout)
+    job = document(cli, "task", "run", "books/add", '"x"')
+    assert document(cli, "job", "wait", job["id"])["result"] == "x"
+    for name in names:
+        cli("task", "remove", name)
+
+
 def test_a_task_without_a_handler_is_made_with_a_remark_or_refused(cli: Cli, worker: Program) -> None:
     made_so = cli("task", "create", "unseen", "--inactive")
 
-    assert (made_so.returncode, made_so.stderr) == (0, "no worker has registered the handler unseen yet\n")
+    assert (made_so.returncode, made_so.stderr) == (0, "no worker has ever registered the handler unseen\n")
     assert document(cli, "task", "show", "unseen")["active"] is False
-    failed_in_one_line(cli("task", "create", "required", "--require-handler"), 1, "no worker has registered")
+    failed_in_one_line(cli("task", "create", "required", "--require-handler"), 1, "no worker has ever registered")
     failed_in_one_line(cli("task", "create", "unseen"), 1, "there is a task 'unseen' already")
     cli("task", "remove", "unseen")
 
@@ -91,7 +104,7 @@ def test_a_task_is_run_by_name_and_its_result_printed(cli: Cli, worker: Program,
     (tmp_path / "sum.json").write_text('{"a": 40, "b": 2}')
 
     person = cli("task", "run", "plus", '{"a": 2, "b": 3}', "--wait")
-    program = document(cli, "task", "run", "plus", f"@{tmp_path}/sum.json", "--result", "--timeout", "30s")
+    program = document(cli, "task", "run", "plus", f"@{tmp_path}/sum.json", "--result", "--wait-timeout", "30s")
     piped = cli("task", "run", "plus", "-", "--result", stdin='{"a": 1, "b": 1}')
     id = made(cli, "task", "run", "plus", '{"a": 5, "b": 5}')
 
@@ -106,8 +119,11 @@ def test_a_run_that_fails_is_status_1_one_that_goes_on_4_and_both_are_in_the_log
     made(cli, "task", "create", "bang", "--target", "boom", "--queue", "trouble")
     made(cli, "task", "create", "waits", "--target", "wait_for_it", "--queue", "long")
 
-    failed_in_one_line(cli("task", "run", "waits", '{"seconds": 0}', "--timeout", "5s"), 2, "--timeout is for --wait")
-    late = cli("task", "run", "waits", '{"seconds": 60}', "--wait", "--timeout", "200ms", "--json")
+    unwaited = cli("task", "run", "waits", '{"seconds": 0}', "--wait-timeout", "5s")
+    failed_in_one_line(unwaited, 2, "--wait-timeout is for --wait")
+    for verb in (["task", "run", "waits"], ["job", "wait", ABSENT], ["workflow", "run", "any", "--wait"]):
+        failed_in_one_line(cli(*verb, "--timeout", "5s"), 2, "limit of an attempt", "--wait-timeout")
+    late = cli("task", "run", "waits", '{"seconds": 60}', "--wait", "--wait-timeout", "200ms", "--json")
     failed_in_one_line(late, 4)
     failed = cli("task", "run", "bang", '{"text": "no way"}', "--wait")
     assert (failed.returncode, "failed in attempt 1: Fail: no way" in failed.stderr) == (1, True)

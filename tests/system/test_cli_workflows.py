@@ -44,10 +44,24 @@ def document(name: str, *more: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "title": "Sums", "steps": [add, *more], "output": "{{ steps.add.result }}"}
 
 
+@pytest.mark.feature("R12")
+def test_a_workflow_whose_steps_nobody_runs_is_stored_with_a_warning(cli: Cli, app: Program, tmp_path: Path) -> None:
+    eventually(lambda: "add" in cli("workers", "list", "--json").stdout)
+    file = tmp_path / "document.json"
+    file.write_text(json.dumps({"name": "typo", "steps": [{"name": "sum", "kind": "task", "meta": {"task": "ad"}}]}))
+    said = "step 'sum': no worker has ever had a handler for task 'ad'; near in name: 'add'"
+    for check in ([], ["--check"]):
+        answer = cli("workflow", "put", str(file), *check)
+        assert (answer.returncode, answer.stderr) == (0, f"warning: {said}\n")
+    assert f"warning   {said}" in cli("workflow", "show", "typo").stdout
+    made = cli("schedule", "create", "--workflow", "typo", "0 0 1 1 *")
+    assert (made.returncode, made.stderr) == (0, f"warning: {said}\n")
+
+
 WAIT = {"name": "wait", "kind": "wait", "meta": {"signal": "go"}, "depends_on": ["add"]}
 
 
-@pytest.mark.feature("S0.6", "S1.4")
+@pytest.mark.feature("S0.6", "S1.4", "S0.10")
 def test_a_workflow_is_put_listed_shown_drawn_run_and_deleted(cli: Cli, app: Program, tmp_path: Path) -> None:
     stored(cli, tmp_path, document("sums"))
 
@@ -62,7 +76,10 @@ def test_a_workflow_is_put_listed_shown_drawn_run_and_deleted(cli: Cli, app: Pro
     assert "succeeded" in runs and "mine" in runs
     assert shown(cli, "workflow", "show", "sums")["document"] == document("sums")
     assert cli("workflow", "graph", "sums").stdout.startswith("flowchart TD\n  s0[")
-    assert cli("workflow", "delete", "sums").returncode == 0
+    stale = "its latest version is 1, not version 2"
+    failed_in_one_line(cli("workflow", "put", str(tmp_path / "document.json"), "--if-version", "2"), 1, stale)
+    failed_in_one_line(cli("workflow", "delete", "sums", "--if-version", "2"), 1, stale)
+    assert cli("workflow", "delete", "sums", "--if-version", "1").returncode == 0
     failed_in_one_line(cli("workflow", "run", "sums"), 1, "there is no workflow 'sums'")
 
 

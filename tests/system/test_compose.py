@@ -13,10 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
-from services.cluster.ports import free_ports
-from services.cluster.service import environment
+from taskflow_server.cluster.ports import free_ports
+from taskflow_server.cluster.service import environment
+from taskflow_server.worker.settings import WorkerSettings
 from tests.support import postgres as pg
 from tests.support.cluster import ROOT, Program
 from tests.support.plainyaml import read
@@ -35,6 +39,11 @@ PORTS = {  # name -> gRPC and metrics port, as the services have them by default
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
+def plain(text: str) -> str:
+    """With the file's own defaults for its variables."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
 class Rehearsal:
     """The file's services of ours, as processes on this machine."""
 
@@ -46,14 +55,16 @@ class Rehearsal:
 
     def here(self, text: str) -> str:
         """With the file's own defaults, loopback for its hosts, and free ports for its ports."""
-        text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+        text = plain(text)
         for name, (port, _) in PORTS.items():
             text = re.sub(rf"\b({name}|127\.0\.0\.1):{port}\b", f"127.0.0.1:{self.ports[name][0]}", text)
         return "127.0.0.1" if text == "0.0.0.0" else text
 
     def environment(self, name: str) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TASKFLOW_")}
-        env = environment(inherited) | {k: self.here(v) for k, v in OURS[name].get("environment", {}).items()}
+        env = environment(inherited) | {
+            k: self.here(v) for k, v in OURS[name].get("environment", {}).items() if v is not None
+        }
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         if "TASKFLOW_DATABASE_URL" in env:
             env["TASKFLOW_DATABASE_URL"] = self._dsn
@@ -168,6 +179,7 @@ def words(text: str) -> list[str]:
     return re.findall(r'"([^"]*)"', text)
 
 
+@pytest.mark.feature("S3.6")
 @pytest.mark.parametrize("name", PORTS)
 def test_an_image_runs_and_checks_what_the_compose_file_says(name: str) -> None:
     port, metrics_port = PORTS[name]
@@ -175,7 +187,7 @@ def test_an_image_runs_and_checks_what_the_compose_file_says(name: str) -> None:
     commands = {kind: words(rest) for kind, rest in re.findall(r"^(HEALTHCHECK|CMD)(.*)$", stage, re.MULTILINE)}
 
     assert part["build"]["target"] == name
-    assert commands["CMD"] == part["command"] == ["python", "-m", f"services.{name}"]
+    assert commands["CMD"] == part["command"] == ["taskflow-server", name]
     assert ["CMD", *commands["HEALTHCHECK"]] == part["healthcheck"]["test"]
     where = f"127.0.0.1:{port}"
     assert part["healthcheck"]["test"][-1] == (f"http://{where}/healthz" if name == "gateway" else where)
@@ -192,11 +204,11 @@ def test_images_run_as_a_user_of_their_own_and_hold_what_is_there() -> None:
 
 
 def test_every_published_port_is_on_loopback_and_an_app_on_the_host_finds_all_three() -> None:
-    published = {port for part in COMPOSE.values() for port in part.get("ports", [])}
+    published = {plain(port) for part in COMPOSE.values() for port in part.get("ports", [])}
 
     assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) for port in published)
     for name in ("coordinator", "queue", "scheduler", "gateway"):
-        assert f"127.0.0.1:{PORTS[name][0]}:{PORTS[name][0]}" in OURS[name]["ports"]
+        assert f"127.0.0.1:{PORTS[name][0]}:{PORTS[name][0]}" in map(plain, OURS[name]["ports"])
 
 
 @pytest.mark.parametrize(
@@ -208,9 +220,10 @@ def test_every_published_port_is_on_loopback_and_an_app_on_the_host_finds_all_th
     ],
 )
 def test_an_instance_says_where_containers_and_where_the_host_find_it(service: str, variable: str, of: str) -> None:
-    port = PORTS[of][0]
+    port, published = PORTS[of][0], OURS[of]["ports"][0].rpartition(":")[0]
 
-    assert OURS[service]["environment"][variable] == f"{of}:{port},127.0.0.1:{port}"
+    assert OURS[service]["environment"][variable] == f"{of}:{port},{published}"
+    assert plain(published) == f"127.0.0.1:{port}"
 
 
 def test_only_who_needs_postgres_knows_its_password_and_variables_are_settings() -> None:
@@ -219,12 +232,16 @@ def test_only_who_needs_postgres_knows_its_password_and_variables_are_settings()
         cls.model_fields["name"].default.removesuffix("-1"): cls.model_fields for cls in SERVICES.values()
     }
 
-    assert with_url == {"coordinator", "migrate", "scheduler"}
+    with_password = {name for name, part in OURS.items() if "PGPASSWORD" in part["environment"]}
+
+    assert with_url == with_password == {"coordinator", "migrate", "scheduler"}
     for name in PORTS:
-        for variable in OURS[name]["environment"]:
-            assert variable.removeprefix("TASKFLOW_").lower() in known[name]
+        for variable in OURS[name]["environment"].keys() - {"PGPASSWORD"}:
+            alias = {"TASKFLOW_ADDRESS": "TASKFLOW_SCHEDULER_ADDRESS"}
+            assert alias.get(variable, variable).removeprefix("TASKFLOW_").lower() in known[name]
 
 
+@pytest.mark.feature("S3.6")
 def test_prometheus_scrapes_each_service_at_its_metrics_port() -> None:
     config = read(ROOT / "deploy" / "prometheus" / "prometheus.yml")
     targets = {t for job in config["scrape_configs"] for static in job["static_configs"] for t in static["targets"]}
@@ -232,6 +249,7 @@ def test_prometheus_scrapes_each_service_at_its_metrics_port() -> None:
     assert targets == {f"{name}:{metrics_port}" for name, (_, metrics_port) in PORTS.items()}
 
 
+@pytest.mark.feature("S3.6")
 def test_every_file_and_folder_that_is_mounted_is_there() -> None:
     mounted = [volume.split(":") for part in COMPOSE.values() for volume in part.get("volumes", [])]
     volumes = read(ROOT / "docker-compose.yml")["volumes"]
@@ -240,3 +258,73 @@ def test_every_file_and_folder_that_is_mounted_is_there() -> None:
         assert (ROOT / source).is_dir() if source.startswith("./") else source in volumes
     for name in ("provisioning/datasources/prometheus.yml", "provisioning/dashboards/taskflow.yml"):
         assert read(ROOT / "deploy" / "grafana" / name)["apiVersion"] == 1
+
+
+@pytest.mark.parametrize("password", ["p@ss/w%rd", "a:b?c#d&e f'g", "pl+us%41[x]"])
+def test_postgres_may_have_any_password(password: str, postgres: str) -> None:
+    """It goes beside the URL, as libpq takes it: in a URL some of its characters would have to be encoded."""
+    part = OURS["migrate"]["environment"]
+    assert "TASKFLOW_POSTGRES_PASSWORD" not in part["TASKFLOW_DATABASE_URL"]
+    assert part["PGPASSWORD"] == COMPOSE["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    info, role = conninfo_to_dict(postgres), f"compose_{os.getpid()}"
+    url = part["TASKFLOW_DATABASE_URL"].replace("taskflow@postgres:5432", f"{role}@{info['host']}:{info['port']}")
+    url = url.replace("/taskflow", f"/{info['dbname']}")
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("create role {} login password {}").format(sql.Identifier(role), sql.Literal(password)))
+        try:
+            env = {**os.environ, "TASKFLOW_DATABASE_URL": url, "PGPASSWORD": password}
+            words = [sys.executable, "-m", "taskflow_server.cli", "db", "doctor"]
+            done = subprocess.run(words, env=env, capture_output=True, text=True)
+        finally:
+            conn.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+    assert done.returncode == 1, done.stderr
+    assert "FAULT migrations" in done.stdout  # it has looked
+
+
+def test_each_container_has_an_init_that_reaps_what_handlers_leave_behind() -> None:
+    assert all(part.get("init") is True for part in OURS.values())
+    assert 'ENTRYPOINT ["tini", "-s", "--"]' in target("base")
+    assert "install --yes --no-install-recommends tini" in target("base")
+
+
+def test_no_two_services_build_an_image_of_one_name() -> None:
+    images = [part["image"] for part in OURS.values()]
+
+    assert len(images) == len(set(images))
+
+
+def test_the_worker_can_be_given_its_settings_and_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one file: a name without a value under `environment` would take away what that file or the image says."""
+    for part in OURS.values():
+        assert None not in part["environment"].values()
+    default = plain(OURS["worker"]["env_file"])
+    assert OURS["worker"]["env_file"] == f"${{TASKFLOW_WORKER_ENV:-{default}}}"
+    lines = [line.removeprefix("# ") for line in (ROOT / default).read_text().splitlines() if "=" in line]
+    settings = {name: value.strip("'") for name, value in (line.split("=", 1) for line in lines if line[0].isupper())}
+    assert "TASKFLOW_SECRET_SHOP_TOKEN" in settings
+    assert settings.keys() >= {
+        "TASKFLOW_APP", "TASKFLOW_BUILTINS", "TASKFLOW_HTTP_ALLOW", "TASKFLOW_HTTP_SECRET_HOSTS",
+        "TASKFLOW_SHELL_ALLOW", "TASKFLOW_SHELL_SCRIPTS", "TASKFLOW_PUSH_DESTINATIONS", "TASKFLOW_PUSH_OWNER",
+    }  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert WorkerSettings().destinations.keys() == {"batch"}  # every example is a valid value
+    assert "'.[aws,k8s,mesos,ray]'" in DOCKERFILE
+
+
+def test_the_base_image_can_be_another() -> None:
+    """A mirror of the public one, or one that has the certificates and the pip.conf of a network."""
+    assert re.findall(r"^FROM (\S+) AS (?:build|base)$", DOCKERFILE, re.MULTILINE) == ["${PYTHON_IMAGE}"] * 2
+    default = re.search(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
+    assert default
+    for part in OURS.values():
+        assert part["build"]["args"]["PYTHON_IMAGE"] == f"${{TASKFLOW_PYTHON_IMAGE:-{default[1]}}}"
+
+
+def test_every_variable_of_the_file_is_in_the_reference_with_its_default() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
+
+    for name, default in set(re.findall(r"\$\{(\w+):-([^}]*)\}", text)):
+        assert f"| `{name}` | `{default}` |" in page

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from taskflow import Constant, Fail, Job, JobHandle, JobState, TaskFlow
+from tests.support import rows
 from tests.support.cluster import SPINE, ServiceCluster
 from tests.support.visitor import Answer, Stream, Visitor, metric
 from tests.support.waiting import eventually
@@ -116,6 +117,14 @@ def test_a_queue_s_page_has_its_newest_jobs(jobs: dict[str, JobHandle], visitor:
     assert jobs["ready"].id not in ids(page)
 
 
+@pytest.mark.feature("S3.7", "R12")
+def test_a_job_that_nobody_runs_says_so_on_its_pages(jobs: dict[str, JobHandle], visitor: Visitor) -> None:
+    said = "no live worker has a handler for jobs without a task in queue 'nobody'"
+    assert said in visitor.get(f"/jobs/{jobs['ready'].id}").words
+    assert said in visitor.get("/queues/nobody").words
+    assert "no live worker" not in visitor.get("/queues/shop").words
+
+
 @pytest.mark.feature("S3.8", "S3.7")
 def test_a_queue_is_paused_and_resumed_by_its_buttons(tf: TaskFlow, visitor: Visitor) -> None:
     tf.new_job("steered", 1)
@@ -131,6 +140,11 @@ def test_a_queue_is_paused_and_resumed_by_its_buttons(tf: TaskFlow, visitor: Vis
     resumed = visitor.send(alone, "/queues/steered/resume")
     assert resumed.path.startswith("/queues/steered?")
     assert not tf.queues.get("steered").paused
+    drained = visitor.send(visitor.get("/queues/steered"), "/queues/steered/drain")
+    assert "no new jobs are accepted" in drained.words and "draining" in drained.words
+    assert tf.queues.get("steered").draining
+    visitor.send(drained, "/queues/steered/resume")
+    assert not tf.queues.get("steered").draining
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------
@@ -199,6 +213,9 @@ def test_a_job_s_page_has_its_payload_result_attempts_and_log(jobs: dict[str, Jo
     busy = eventually(lambda: _logged(visitor.get(f"/jobs/{jobs['running'].id}")), timeout=20)
     assert "sending 3 of 8 mails" in busy.words
     assert busy.row(No="1")["Outcome"] == "running"
+    path = f"/jobs/{jobs['running'].id}"
+    eventually(lambda: visitor.get(path).row(No="1").get("Ran", "").endswith(" so far"), timeout=20)
+    assert re.search(r"Ran \S+ s so far Worker", visitor.get(path).words)
 
     failed = visitor.get(f"/jobs/{jobs['failed'].id}")
     assert "Fail the handler said that no retry can help the card was refused" in failed.words
@@ -248,8 +265,10 @@ def test_a_large_payload_is_cut_and_can_be_saved_whole(tf: TaskFlow, visitor: Vi
     assert visitor.get(page.links["Save all of it"]).body == bytes(range(256)) * 40
 
 
-@pytest.mark.feature("S3.7")
-def test_a_job_is_cancelled_and_retried_by_its_buttons(tf: TaskFlow, visitor: Visitor) -> None:
+@pytest.mark.feature("S3.7", "S1.2")
+def test_a_job_is_cancelled_and_retried_by_its_buttons(
+    tf: TaskFlow, visitor: Visitor, running: ServiceCluster
+) -> None:
     job = tf.new_job("unserved", "again")
     page = visitor.get(f"/jobs/{job.id}")
 
@@ -258,11 +277,15 @@ def test_a_job_is_cancelled_and_retried_by_its_buttons(tf: TaskFlow, visitor: Vi
     assert "Cancelled" in cancelled.words
     eventually(lambda: job.get().state is JobState.CANCELLED)
     assert "by hand, in the console" in eventually(lambda: visitor.get(f"/jobs/{job.id}")).words
-    retried = visitor.send(visitor.get(f"/jobs/{job.id}"), f"/jobs/{job.id}/retry")
+    ended = visitor.get(f"/jobs/{job.id}")
+    assert 'data-confirm="The state of this job is cancelled. Run it again' in ended.source
+    retried = visitor.send(ended, f"/jobs/{job.id}/retry")
     assert "Back in its queue" in retried.words
     eventually(lambda: job.get().state is JobState.READY)
     late = visitor.post(f"/jobs/{job.id}/retry", page.form(f"/jobs/{job.id}/cancel").fields)
     assert late.status == 409 and "JOB_NOT_FINISHED" in late.words
+    asked = "select event from taskflow.events where job_id = %s and actor = 'console' order by at"
+    assert rows.found(running.dsn, asked, job.id) == [("cancel_requested",), ("retried",)]
 
 
 # -- tasks and schedules ---------------------------------------------------------------------------------------------
@@ -300,6 +323,38 @@ def test_tasks_show_their_last_and_next_runs_and_schedules_their_ledger(
 
 
 @pytest.mark.feature("S1.5", "S3.7")
+def test_a_schedule_is_told_in_its_own_zone_too(tf: TaskFlow, visitor: Visitor) -> None:
+    made = tf.schedules.create("never-registered", cron="0 9 * * mon", time_zone="Asia/Kolkata")
+
+    page = visitor.get(f"/schedules/{made.id}")
+
+    assert page.words.count("03:30:00 UTC") >= 6, "next, and the five after"
+    assert page.words.count("09:00:00 +0530 Asia/Kolkata") >= 6
+    assert "09:00:00 +0530" in visitor.get("/schedules").row(Runs="never-registered")["Next"]
+
+
+@pytest.mark.feature("S3.7")
+def test_no_link_of_a_page_leads_nowhere(jobs: dict[str, JobHandle], tf: TaskFlow, visitor: Visitor) -> None:
+    """Also those to handlers without a named task, and to a workflow that was deleted."""
+    tf.schedules.create("never-registered", cron="0 4 * * *")
+    step = {"name": "a", "kind": "wait", "meta": {"duration": "1d"}}
+    tf.workflows.put({"name": "gone", "steps": [step]})
+    tf.schedules.create(workflow="gone", cron="0 5 * * *")
+    run = tf.workflows.start("gone")
+    tf.workflows.delete("gone")
+
+    found: dict[str, str] = {}
+    for path in ("/queues", "/jobs", "/tasks", "/schedules", "/workflows", "/runs", "/workers", f"/runs/{run.id}"):
+        page = visitor.get(path)
+        found |= {to: path for to in page.hrefs if to.startswith("/") and not to.startswith(("/static", "/jobs"))}
+
+    assert {"/tasks/never-registered", "/workflows/gone", "/workflows/gone?version=1"} <= found.keys()
+    assert {to: at for to, at in found.items() if visitor.get(to).status not in (200, 307)} == {}
+    assert "no named task of this name" in visitor.get("/tasks/never-registered").words
+    assert visitor.get("/tasks/nobody-knows").status == visitor.get("/workflows/nobody-knows").status == 404
+
+
+@pytest.mark.feature("S1.5", "S3.7")
 def test_a_schedule_is_paused_and_resumed_by_its_buttons(tf: TaskFlow, visitor: Visitor) -> None:
     made = tf.schedules.create("report", cron="30 3 * * *")
 
@@ -315,6 +370,11 @@ def test_a_schedule_is_paused_and_resumed_by_its_buttons(tf: TaskFlow, visitor: 
 @pytest.mark.feature("S3.7")
 def test_workers_and_services_are_shown(jobs: dict[str, JobHandle], running: ServiceCluster, visitor: Visitor) -> None:
     page = visitor.get("/workers")
+    (worker,) = [row["Worker"] for row in page.rows if row.get("Queues") == "shop"]
+    of_the_worker = visitor.get("/jobs", worker=worker)
+    assert ids(of_the_worker) == {jobs["running"].id} == ids(visitor.get("/jobs", worker=worker, longer="0"))
+    assert not ids(visitor.get("/jobs", longer="1000"))
+    assert "is not a number of minutes" in visitor.get("/jobs", longer="soon").words
 
     assert any(row.get("Queues") == "shop" for row in page.rows)
     for service in ("scheduler", "coordinator", "queue"):
@@ -370,6 +430,19 @@ def test_times_are_told_by_the_cluster_s_own_clock(make_cluster: Callable[..., S
 
     eventually(lambda: "in 3 h" in visitor.get(f"/jobs/{job.id}").words)
     cluster.close()
+
+
+@pytest.mark.feature("S3.7")
+def test_the_tiles_sum_all_queues_and_not_only_those_of_the_page(tf: TaskFlow, visitor: Visitor) -> None:
+    tf.new_jobs([{"queue": f"tile-{n}", "payload": n} for n in range(60)])
+
+    front = visitor.get("/queues")
+
+    queues = list(tf.queues.list(page_size=1000))
+    assert len([row for row in front.rows if "Ready" in row]) == 50 < len(queues)
+    assert f"{len(queues)} queues {sum(queue.ready for queue in queues)} ready" in front.words
+    second = visitor.get(front.links["Next"])
+    assert f"{len(queues)} queues" in second.words
 
 
 # -- live ------------------------------------------------------------------------------------------------------------

@@ -271,8 +271,15 @@ CONTRAST = """(least) => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(WIDE, "light", id="wide-light"),
+        pytest.param(PHONE, "dark", id="phone-dark"),
+        pytest.param(WIDE, "dark", id="wide-dark", marks=pytest.mark.long),
+        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.feature("S3.7")
 def test_every_page_can_be_read(
     shop: dict[str, JobHandle],
@@ -288,10 +295,13 @@ def test_every_page_can_be_read(
     seen = look(color_scheme=scheme, viewport=size)
     paths = ["/queues", "/queues/shop", "/jobs", "/jobs?state=bored", "/tasks", "/tasks/report", "/schedules"]
     paths += [f"/jobs/{shop[name].id}" for name in ("running", "failed", "retrying")]
-    paths += ["/workflows", "/workflows/win-back", "/runs", f"/runs/{run.id}", "/workers", "/nothing"]
+    paths += ["/workflows", "/workflows/win-back", "/designer?workflow=win-back", "/runs", f"/runs/{run.id}"]
+    paths += ["/workers", "/nothing"]
 
     for n, path in enumerate(paths):
         seen.page.goto(path)
+        if path.startswith("/designer"):
+            expect(seen.page.locator("#problems")).to_have_text("No problems", timeout=PATIENCE)
         seen.page.screenshot(path=tmp_path / f"{n:02}-{scheme}-{size['width']}.png", full_page=True)
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= size["width"], path
         assert _contrast(seen.page) == [], path
@@ -303,6 +313,99 @@ def test_every_page_can_be_read(
         )
         assert names == [], path
         assert seen.page.locator("h1").count() == 1, path
+
+
+LONG = "mail.example.org does not answer: " + "again and again, " * 400
+DRAWN = """() => {
+  const graph = document.querySelector(".graph"), svg = graph.querySelector("svg");
+  const steps = svg.querySelectorAll("a[href^='#step-branch-']").length;
+  return [
+    graph.scrollWidth <= graph.clientWidth, svg.getBoundingClientRect().width / svg.viewBox.baseVal.width, steps,
+  ];
+}"""
+BRANCHES = [f"branch-{n}" for n in range(1, 41)]
+MANY = {
+    "name": "many-branches",
+    "steps": [
+        {"name": "begin", "kind": "task", "queue": "crowd", "meta": {"task": "send"}},
+        *(
+            {"name": name, "kind": "task", "queue": "crowd", "meta": {"task": "send"}, "depends_on": ["begin"]}
+            for name in BRANCHES
+        ),
+        {"name": "end", "kind": "wait", "meta": {"duration": "1d"}, "depends_on": BRANCHES},
+    ],
+}  # fmt: skip
+BROKEN = """() => [...document.querySelectorAll(".rows th, .rows td, .tag, .tiles li, .facts dd")].flatMap((cell) => {
+  const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+  while (walk.nextNode()) {
+    for (const word of walk.currentNode.data.matchAll(/[^\\s-]+/g)) {
+      const range = document.createRange();
+      range.setStart(walk.currentNode, word.index);
+      range.setEnd(walk.currentNode, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+      if (word[0].length <= 20 && lines.size > 1) found.push(word[0]);
+    }
+  }
+  return found;
+})"""
+
+
+@pytest.fixture(scope="module")
+def crowded(running: ServiceCluster, tf: TaskFlow, shop: dict[str, JobHandle]) -> Iterator[str]:
+    """Long names and errors, full lists, a schedule in another zone, and a run of forty parallel steps: its id."""
+    app = TaskFlow(running.scheduler_address)
+
+    @app.task(name="rebuild_search_index", queue="crowd")
+    def rebuild_search_index() -> None:
+        raise Fail(LONG)
+
+    @app.task(name="send", queue="crowd")
+    def send() -> None: ...
+
+    with working(app, name="worker-1-of-the-north"):
+        app.new_jobs([{"queue": "crowd", "payload": {}, "task": "rebuild_search_index"} for _ in range(50)])
+        eventually(lambda: len(list(tf.jobs.list(queue="crowd", states=["failed"]))) == 50, timeout=30)
+        tf.schedules.create("rebuild_search_index", cron="0 9 * * mon", time_zone="America/New_York")
+        tf.workflows.put(MANY)
+        run = tf.workflows.start("many-branches")
+        eventually(lambda: tf.workflows.get_run(run.id).step("begin").state is StepState.SUCCEEDED, timeout=30)
+        yield run.id
+
+
+@pytest.mark.parametrize("size", [pytest.param(WIDE, id="wide"), pytest.param(PHONE, id="phone")])
+@pytest.mark.feature("S3.7")
+def test_crowded_pages_break_no_word_and_stay_short(
+    crowded: str, look: Callable[..., Seen], tmp_path: Path, size: dict[str, int]
+) -> None:
+    page = look(viewport=size).page
+    tallest = {"/jobs?queue=crowd": 6_000, "/schedules": 1_200, "/workers": 1_000, f"/runs/{crowded}": 6_200}
+    page.goto("/jobs?queue=crowd&state=failed")
+    one = page.locator(".rows a[href^='/jobs/0']").first.get_attribute("href")
+    tallest[str(one)] = 1_900
+    page.goto("/schedules")
+    row = page.locator(".rows tr", has_text="America/New_York").first
+    zoned = row.locator("a[href^='/schedules/0']").first.get_attribute("href")
+    tallest[str(zoned)] = 1_300
+
+    for n, (path, most) in enumerate(tallest.items()):
+        page.goto(path)
+        page.screenshot(path=tmp_path / f"{n}-{size['width']}.png", full_page=True)
+        assert page.evaluate(BROKEN) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], path
+        assert page.evaluate("document.documentElement.scrollHeight") <= most, path
+        spilt = "facts => facts.filter(each => each.scrollWidth > each.clientWidth).map(each => each.innerText)"
+        assert page.eval_on_selector_all(".facts dd", spilt) == [], path
+
+
+@pytest.mark.feature("S3.7")
+def test_forty_parallel_steps_are_seen_at_once(crowded: str, look: Callable[..., Seen]) -> None:
+    page = look().page
+    page.goto(f"/runs/{crowded}")
+
+    fits, scale, steps = page.evaluate(DRAWN)  # in one look: a live page replaces its elements
+
+    assert fits and scale > 0.9, "legible"
+    assert steps == 40
 
 
 @pytest.mark.feature("S3.7")

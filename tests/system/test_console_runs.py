@@ -70,6 +70,7 @@ def reach(tf: TaskFlow, run: RunInfo, step: str, state: StepState) -> None:
     eventually(lambda: tf.workflows.get_run(run.id).step(step).state is state, timeout=30)
 
 
+@pytest.mark.feature("S0.10")
 def test_a_workflow_s_page_draws_its_document(tf: TaskFlow, visitor: Visitor) -> None:
     row = visitor.get("/workflows").row(Workflow="order An order & its <ends>")
     assert (row["Version"], row["Schedule"]) == ("1", "0 6 * * *")
@@ -81,10 +82,13 @@ def test_a_workflow_s_page_draws_its_document(tf: TaskFlow, visitor: Visitor) ->
     assert page.source.count("url(#end-failure)") == 1
     assert "reserve → charge, on success" in page.source
     assert '"offset"' not in page.words and '"signal": "shipped"' in page.words
+    tf.workflows.put({"name": "typo", "steps": [{"name": "a", "kind": "task", "meta": {"task": "nobody-has-it"}}]})
+    assert "step 'a': no worker has ever had a handler for task 'nobody-has-it'" in visitor.get("/workflows/typo").words
     assert visitor.get("/workflows/order?version=9").status == 404
     assert visitor.get("/workflows/order?version=-1").status == 400
 
 
+@pytest.mark.feature("S0.10")
 def test_a_run_is_followed_from_its_failure_over_a_retry_and_a_wait_to_its_end(tf: TaskFlow, visitor: Visitor) -> None:
     run = tf.workflows.start("order", {"card": "4711"}, metadata={"user": "u1"}, label="the first")
     eventually(lambda: tf.workflows.get_run(run.id).state is RunState.FAILED, timeout=30)
@@ -110,6 +114,7 @@ def test_a_run_is_followed_from_its_failure_over_a_retry_and_a_wait_to_its_end(t
     assert drawn(done)["parcel"] == "wait · succeeded" and '"sum": 3' in done.words
     job = visitor.get(done.links[next(text for text in done.links if "…" in text)])
     assert run.id[:8] in job.words, "a job leads to its run"
+    assert job.links["retry its run"] == f"/runs/{run.id}" and "/retry" not in job.source, "which alone is retried"
 
 
 def test_a_run_is_cancelled_by_its_button(tf: TaskFlow, visitor: Visitor) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.cluster.health import is_serving
+from taskflow_server.cluster.health import is_serving
 from tests.support.cluster import SPINE, ServiceCluster
 from tests.support.visitor import Stream, Visitor, metric
 from tests.support.waiting import eventually

@@ -13,7 +13,7 @@ import pytest
 
 from taskflow import Fail, Job, JobState, NewJob, Outcome, TaskFlow
 from taskflow.errors import InvalidArgument
-from tests.support import rows
+from tests.support import forkserver, rows
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
 
@@ -92,7 +92,7 @@ def test_what_ended_is_counted_as_often_as_it_stands_in_the_history(tf: TaskFlow
 def test_the_command_line_narrows_alike(tf: TaskFlow, cluster: ServiceCluster) -> None:
     def listed(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "taskflow._cli", "job", "list", "--address", cluster.scheduler_address, *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return forkserver.run(command)
 
     found = listed("--json", "--tag", "even", "--error", "number 5", "--since", "2h")
     assert [json.loads(line)["payload"]["n"] for line in found.stdout.splitlines()] == [54]
@@ -105,6 +105,6 @@ def test_the_command_line_narrows_alike(tf: TaskFlow, cluster: ServiceCluster) -
 def test_a_list_that_cannot_be_is_refused_by_field(tf: TaskFlow) -> None:
     with pytest.raises(InvalidArgument) as refused:
         list(tf.jobs.list(states="done"))
-    assert refused.value.field == "state"
+    assert refused.value.field == "states"
     with pytest.raises(TypeError, match="colour"):
         tf.jobs.list(colour="red")  # type: ignore[call-arg]

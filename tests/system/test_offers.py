@@ -10,6 +10,7 @@ import pytest
 from taskflow import Job, TaskFlow
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
+from tests.support.tier import size
 from tests.support.waiting import eventually
 from tests.support.workers import working
 
@@ -19,6 +20,7 @@ COVERED = """
 """
 
 
+@pytest.mark.longer
 @pytest.mark.feature("A3", "S3.1", "S3.2")
 @pytest.mark.parametrize(
     "failpoints",
@@ -47,13 +49,13 @@ def test_every_job_runs_once_whatever_becomes_of_its_offer(
             singles = [count.new_job() for _ in range(3)]
             results = [job.wait(timeout=30).result for job in singles]
             singles += [count.new_job() for _ in range(3)]
-            many = [{"queue": "whatever", "task": "count", "priority": n % 2 + 5} for n in range(600)]
+            many = [{"queue": "whatever", "task": "count", "priority": n % 2 + 5} for n in range(size(150, 600))]
             made = [*tf.new_jobs(many), *singles]
             results += [job.wait(timeout=30).result for job in made[:-3]]
             eventually(lambda: rows.found(cluster.dsn, COVERED) == [(True,)])  # pages have seen all of them by now
     cluster.close()
 
-    assert results == [1] * 606
+    assert results == [1] * (size(150, 600) + 6)
     assert starts == Counter(job.id for job in made)
 
 

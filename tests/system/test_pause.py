@@ -11,6 +11,7 @@ import pytest
 
 from taskflow import Job, JobState, TaskFlow
 from taskflow.errors import NotFound
+from tests.support import forkserver
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
 
@@ -63,10 +64,11 @@ def test_nothing_of_a_paused_queue_starts_through_kills_and_backlogs_until_it_is
         assert sorted(payload for queue, payload in ran if queue == "held") == [0, 1, 2, 3]
 
 
+@pytest.mark.feature("S3.4")
 def test_what_runs_goes_on_and_the_command_line_does_the_same(cluster: ServiceCluster) -> None:
     def taskflow(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "taskflow._cli", *words, "--address", cluster.scheduler_address]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return forkserver.run(command)
 
     begun, go_on = threading.Event(), threading.Event()
     with TaskFlow(cluster.scheduler_address) as app:
@@ -89,10 +91,27 @@ def test_what_runs_goes_on_and_the_command_line_does_the_same(cluster: ServiceCl
         assert running.wait(timeout=20).result == "done"
         assert waiting.get().state is JobState.READY
         assert ["paused", "yes"] in [line.split() for line in taskflow("queue", "show", "slow").stdout.splitlines()]
-        assert taskflow("queue", "resume", "slow").stdout == "slow is handed out\n"
+        assert taskflow("queue", "resume", "slow").stdout == "slow is dispatched\n"
         eventually(lambda: waiting.get().state is JobState.SUCCEEDED)
         app.stop()
         worker.join(20)
+
+
+def test_a_queue_drains_by_the_command_line_until_it_is_resumed(cluster: ServiceCluster) -> None:
+    def taskflow(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "taskflow._cli", *words, "--address", cluster.scheduler_address]
+        return forkserver.run(command)
+
+    with TaskFlow(cluster.scheduler_address) as tf:
+        tf.new_jobs([("drained", n) for n in range(3)])
+        assert taskflow("queue", "drain", "drained").stdout == "drained drains: 3 jobs left\n"
+        shown = [line.split() for line in taskflow("queue", "show", "drained").stdout.splitlines()]
+        assert ["draining", "yes"] in shown and ["ready", "3"] in shown
+        tf.queues.pause("drained")
+        refused = taskflow("job", "new", "drained")
+        assert refused.returncode != 0 and "'drained' drains and accepts no new jobs; resume it" in refused.stderr
+        assert taskflow("queue", "resume", "drained").stdout == "drained is dispatched\n"
+        assert taskflow("job", "new", "drained").returncode == 0
 
 
 def test_a_queue_that_is_not_there_cannot_be_paused(cluster: ServiceCluster) -> None:

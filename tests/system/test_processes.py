@@ -7,7 +7,7 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from services.cluster.health import is_serving
+from taskflow_server.cluster.health import is_serving
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
 
@@ -21,7 +21,7 @@ SERVES = {
 
 @pytest.fixture(scope="module")
 def four(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
-    cluster = make_cluster(services=tuple(SERVES))
+    cluster = make_cluster(services=tuple(SERVES), forked=False)
     cluster.start_all()
     return cluster
 
@@ -39,7 +39,7 @@ def test_four_processes_answer_reflection_each_on_its_own_port(four: ServiceClus
     assert len({four.pid(name) for name in SERVES}) == 4
     for name, service in SERVES.items():
         command = Path(f"/proc/{four.pid(name)}/cmdline").read_bytes().split(b"\0")
-        assert f"services.{name}".encode() in command
+        assert {b"taskflow_server.cli", name.encode()} <= set(command)
         assert service in reflected(four.address(name))
         others = set(SERVES.values()) - {service, "grpc.health.v1.Health"}
         assert not reflected(four.address(name)) & others

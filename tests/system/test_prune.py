@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ import psycopg
 import pytest
 
 from taskflow import TaskFlow
-from tests.support import days, rows
-from tests.support.cluster import ROOT, ServiceCluster
+from tests.support import days, forkserver, rows
+from tests.support.cluster import ServiceCluster
 from tests.support.recorder import Record
 from tests.support.waiting import eventually
 
@@ -84,10 +83,8 @@ def test_days_go_under_load_without_a_failed_call_or_a_lost_job(
 
     with TaskFlow(cluster.scheduler_address) as tf, calling(tf, "busy") as made:
         eventually(lambda: len(made) > 50)
-        pruned = subprocess.run(
-            [sys.executable, "-m", "taskflow._cli", "db", "prune", "--database-url", database, "--older-than", "30d"],
-            capture_output=True, text=True, timeout=120, cwd=ROOT,
-        )  # fmt: skip
+        words = ["db", "prune", "--database-url", database, "--older-than", "30d"]
+        pruned = forkserver.run([sys.executable, "-m", "taskflow._cli", *words], timeout=120)
         since = len(made)
         eventually(lambda: len(made) > since + 50)
 

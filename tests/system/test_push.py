@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from services.cluster.ports import free_ports
-from taskflow import Exponential, JobState, Outcome
-from tests.support.batch import REGION, SECRET, BatchServer
+from taskflow import JobState, Outcome
+from taskflow_server.cluster.ports import free_ports
+from tests.support.batch import BatchServer
 from tests.support.cluster import ServiceCluster
 from tests.support.processes import runs
 from tests.support.pushing import PATIENCE, Pushing
@@ -35,128 +35,7 @@ def pushing(cluster: ServiceCluster, batch: BatchServer, tmp_path: Path) -> Iter
     found.close()
 
 
-@pytest.mark.feature("S1.8")
-def test_a_job_is_queued_then_runs_then_succeeds_there_with_a_link_to_its_log(pushing: Pushing) -> None:
-    pushing.batch.hold(True)
-    pusher = pushing.start({"etl": pushing.destination(tasks={"extract": {}})}, "one")
-    gate = pushing.gate()
-
-    id = pushing.new("extract", gate)
-    eventually(lambda: "queued at etl as" in pushing.logs(id), PATIENCE)
-    assert pushing.get(id).state is JobState.RUNNING
-    pushing.batch.hold(False)
-    eventually(lambda: "running at etl as" in pushing.logs(id), PATIENCE)
-    pushing.runs_there(gate)
-    gate.write_text("0")
-
-    job = pushing.ends(id, JobState.SUCCEEDED)
-    (there,) = pushing.jobs()
-    assert job.result["id"] == there["jobId"]
-    assert job.result["exit_code"] == 0
-    assert job.result["log_url"].startswith(f"https://{REGION}.console.aws.amazon.com/cloudwatch/home?region=")
-    assert job.result["log_url"] in pushing.logs(id)
-    assert SECRET not in pusher.output
-
-
-@pytest.mark.feature("S1.8")
-def test_a_failure_has_its_exit_code_and_each_attempt_is_one_external_job(pushing: Pushing) -> None:
-    pushing.start({"etl": pushing.destination(tasks={"fails": {}})}, "two")
-    gate = pushing.gate()
-    gate.write_text("3")
-
-    id = pushing.new("fails", gate, retries=1, backoff=Exponential(first=0.1))
-
-    job = pushing.ends(id, JobState.FAILED)
-    assert job.error is not None
-    assert (job.error.type, job.attempt) == ("ExitCode", 2)
-    assert "exit code 3" in job.error.message
-    assert "log: https://" in job.error.message
-    there = pushing.jobs()
-    names = {f"taskflow-two-{attempt.exec_id.replace('-', '')}" for attempt in pushing.tf.jobs.attempts(id)}
-    assert {job["jobName"] for job in there} == names
-    assert [job["status"] for job in there] == ["FAILED", "FAILED"]
-
-
-@pytest.mark.feature("S1.8")
-def test_a_cancel_ends_the_external_job(pushing: Pushing) -> None:
-    pushing.start({"etl": pushing.destination(tasks={"endless": {}})}, "three")
-    gate = pushing.gate()
-    id = pushing.new("endless", gate, retries=3)
-    process = pushing.runs_there(gate)
-
-    pushing.tf.jobs.cancel(id)
-
-    pushing.ends(id, JobState.CANCELLED)
-    eventually(lambda: not runs(process), PATIENCE)
-    eventually(lambda: pushing.statuses() == ["FAILED"], PATIENCE)
-
-
-@pytest.mark.feature("S1.8")
-@pytest.mark.feature("M.9")
-@pytest.mark.parametrize("point", ["took", "started", "submitted", "ended", "reported"])
-def test_a_pusher_that_is_killed_at_any_step_leaves_one_external_job_and_uses_no_try(
-    pushing: Pushing, point: str
-) -> None:
-    destinations = {"etl": pushing.destination(tasks={point: {}})}
-    gate = pushing.gate()
-    gate.write_text("0")
-    first = pushing.start(destinations, point, failpoints=f"push.{point}=kill")
-    id = pushing.new(point, gate)
-    first.wait(PATIENCE)
-
-    pushing.start(destinations, point)
-
-    job = pushing.ends(id, JobState.SUCCEEDED)
-    (there,) = pushing.jobs()
-    assert job.result["id"] == there["jobId"]
-    pushing.ends(pushing.new(point, gate), JobState.SUCCEEDED)  # by then it has looked at everything
-    assert pushing.statuses() == ["SUCCEEDED", "SUCCEEDED"]
-
-
-@pytest.mark.feature("M.9")
-def test_a_pusher_that_is_killed_while_it_ends_a_job_there_ends_it_when_it_is_back(pushing: Pushing) -> None:
-    destinations = {"etl": pushing.destination(tasks={"ending": {}})}
-    first = pushing.start(destinations, "ending", failpoints="push.doomed=kill")
-    gate = pushing.gate()
-    id = pushing.new("ending", gate, retries=3)
-    process = pushing.runs_there(gate)
-    pushing.tf.jobs.cancel(id)
-    first.wait(PATIENCE)
-    assert runs(process)
-
-    pushing.start(destinations, "ending")
-
-    eventually(lambda: not runs(process), PATIENCE)
-    assert pushing.ends(id, JobState.CANCELLED).attempt == 1
-    assert len(pushing.jobs()) == 1
-
-
-@pytest.mark.feature("S1.8")
-@pytest.mark.feature("M.9")
-def test_what_ended_while_no_pusher_ran_is_reported_and_what_was_cancelled_then_is_ended(pushing: Pushing) -> None:
-    destinations = {"etl": pushing.destination(tasks={"left": {}})}
-    first = pushing.start(destinations, "left")
-    ending, cancelled = pushing.gate(), pushing.gate()
-    ends, stays = pushing.new("left", ending), pushing.new("left", cancelled)
-    pushing.runs_there(ending)
-    process = pushing.runs_there(cancelled)
-    eventually(lambda: "running at etl" in pushing.logs(ends) and "running at etl" in pushing.logs(stays), PATIENCE)
-
-    first.kill()
-    ending.write_text("0")
-    pushing.tf.jobs.cancel(stays)
-    eventually(lambda: pushing.statuses() == ["RUNNING", "SUCCEEDED"] or
-               pushing.statuses() == ["SUCCEEDED", "RUNNING"], PATIENCE)  # fmt: skip
-    assert runs(process)
-    pushing.start(destinations, "left")
-
-    assert pushing.ends(ends, JobState.SUCCEEDED).attempt == 1
-    pushing.ends(stays, JobState.CANCELLED)
-    eventually(lambda: not runs(process), PATIENCE)
-    assert len(pushing.jobs()) == 2
-
-
-@pytest.mark.feature("S1.8")
+@pytest.mark.feature("S1.8", "S1.1")
 def test_two_destinations_are_used_at_once_and_a_destination_s_own_name_is_a_task(pushing: Pushing) -> None:
     other = pushing.new_queue()
     pushing.start({"small": pushing.destination(tasks={"load": {}}), "large": pushing.destination(other)}, "both")
@@ -171,7 +50,7 @@ def test_two_destinations_are_used_at_once_and_a_destination_s_own_name_is_a_tas
 
     destinations = [pushing.ends(id, JobState.SUCCEEDED).result["destination"] for id in jobs]
     assert destinations == ["small", "large"]
-    assert (pushing.statuses(), pushing.batch.statuses(other)) == (["SUCCEEDED"], ["SUCCEEDED"])
+    assert (pushing.statuses(), pushing.place.statuses(other)) == (["SUCCEEDED"], ["SUCCEEDED"])
 
 
 @pytest.mark.feature("S1.8")
@@ -249,7 +128,7 @@ def test_of_two_external_jobs_of_one_attempt_the_later_is_ended_and_a_stranger_i
     (first,) = pushing.jobs()
 
     def submit(name: str, job: str, gate: Path) -> str:
-        return str(pushing.batch.submit(name, pushing.queue, gate, TASKFLOW_JOB_ID=job))
+        return str(pushing.place.submit(name, pushing.queue, gate, TASKFLOW_JOB_ID=job))
 
     later = submit(first["jobName"], id, other)
     stranger = submit(f"taskflow-twins-{uuid4().hex}", str(uuid4()), foreign)
@@ -273,7 +152,7 @@ def test_after_a_crash_the_earliest_of_twins_counts_although_it_has_ended(pushin
     pushing.runs_there(gate)
     first.kill()
     (elder,) = pushing.jobs()
-    pushing.batch.submit(elder["jobName"], pushing.queue, other, TASKFLOW_JOB_ID=id)
+    pushing.place.submit(elder["jobName"], pushing.queue, other, TASKFLOW_JOB_ID=id)
     process = pushing.runs_there(other)
     gate.write_text("0")
     eventually(lambda: pushing.statuses() == ["SUCCEEDED", "RUNNING"], PATIENCE)
@@ -282,22 +161,6 @@ def test_after_a_crash_the_earliest_of_twins_counts_although_it_has_ended(pushin
 
     assert pushing.ends(id, JobState.SUCCEEDED).result["id"] == elder["jobId"]
     eventually(lambda: not runs(process), PATIENCE)
-
-
-@pytest.mark.feature("S1.8")
-def test_a_pusher_that_is_stopped_leaves_what_it_submitted_to_the_next(pushing: Pushing) -> None:
-    destinations = {"etl": pushing.destination(tasks={"long": {}})}
-    first = pushing.start(destinations, "stopped")
-    gate = pushing.gate()
-    id = pushing.new("long", gate)
-    pushing.runs_there(gate)
-
-    assert first.stop() == 0
-    pushing.start(destinations, "stopped")
-    gate.write_text("0")
-
-    assert pushing.ends(id, JobState.SUCCEEDED).attempt == 1
-    assert pushing.statuses() == ["SUCCEEDED"]
 
 
 @pytest.mark.feature("S1.8")

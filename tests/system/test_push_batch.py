@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from services.cluster.ports import free_ports
-from services.worker.push import kinds
-from services.worker.push.aws_batch import BatchTask
-from services.worker.push.destination import Away, Destination, Order, Phase, Refused, Ticket, name_of
+from taskflow_server.cluster.ports import free_ports
+from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push.aws_batch import BatchTask
+from taskflow_server.worker.push.destination import Away, Destination, Order, Phase, Refused, Ticket, name_of
 from tests.support.batch import CREDENTIALS, REGION, BatchServer
 from tests.support.waiting import eventually
 

@@ -57,7 +57,7 @@ def start(running: ServiceCluster, tmp_path: Path) -> Iterator[Callable[..., Pro
 
 
 @needs_curl
-@pytest.mark.feature("S2.5")
+@pytest.mark.feature("S2.5", "M.10")
 def test_a_worker_of_sh_and_curl_completes_jobs(start: Callable[..., Program], rpc: Rpc, tf: TaskFlow) -> None:
     worker = start("sh", str(EXAMPLES / "worker.sh"))
     texts = ["one", "it's three words", "ü 'quoted' \"text\": with a colon", "words " * 200]
@@ -72,7 +72,7 @@ def test_a_worker_of_sh_and_curl_completes_jobs(start: Callable[..., Program], r
 
 
 @needs_curl
-@pytest.mark.feature("S2.6", "R4")
+@pytest.mark.feature("S2.6", "R4", "M.10")
 def test_workers_of_sh_that_are_killed_lose_no_job(start: Callable[..., Program], rpc: Rpc, tf: TaskFlow) -> None:
     """What a killed one had is back in time, and done by another."""
     rpc("awf.task/poll", taskDefinitions=["count-words"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,12 @@ import pytest
 
 from taskflow import TaskFlow
 from tests.support import rows
+from tests.support.api import pending
 from tests.support.cluster import SPINE, ServiceCluster
-from tests.support.rpc import JSON, YAML, Refused, Rpc
+from tests.support.rpc import JSON, Refused, Rpc, formats
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.longer
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,12 @@ def tf(running: ServiceCluster) -> Iterator[TaskFlow]:
         yield client
 
 
-@pytest.fixture(params=[JSON, YAML])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "rpc" in metafunc.fixturenames:
+        metafunc.parametrize("rpc", formats(metafunc.function.__name__), indirect=True)
+
+
+@pytest.fixture
 def rpc(running: ServiceCluster, request: pytest.FixtureRequest) -> Rpc:
     return Rpc(running.address("gateway"), request.param)
 
@@ -56,14 +65,18 @@ def refused(call: Callable[[], object]) -> Refused:
 # -- taking --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.feature("S2.1", "S2.9")
-def test_a_poll_hands_out_what_is_ready_up_to_its_batch_and_nothing_when_there_is_nothing(rpc: Rpc, name: str) -> None:
+@pytest.mark.feature("S2.1", "S2.9", "R9")
+def test_a_poll_hands_out_what_is_ready_up_to_its_batch_and_nothing_when_there_is_nothing(
+    running: ServiceCluster, rpc: Rpc, name: str
+) -> None:
     assert rpc("awf.task/poll", taskDefinitions=[name]) == {"resources": []}
     made = [new(rpc, name, params={"n": n}, label="a label") for n in range(3)]
     assert [task["status"] for task in made] == ["ready"] * 3
 
-    two = eventually(lambda: rpc("awf.task/poll", taskDefinitions=[name], maxBatchSize=2)["resources"])
-    one = eventually(lambda: rpc("awf.task/poll", taskDefinitions=["tests.rpc/other", name])["resources"])
+    eventually(lambda: pending(running.address("queue"), name) == 3)
+
+    two = rpc("awf.task/poll", taskDefinitions=[name], maxBatchSize=2)["resources"]
+    one = rpc("awf.task/poll", taskDefinitions=["tests.rpc/other", name])["resources"]
 
     assert [task["params"]["n"] for task in two + one] == [0, 1, 2]
     assert {task["status"] for task in two + one} == {"requested"}
@@ -87,6 +100,19 @@ def test_a_long_poll_is_answered_as_soon_as_there_is_a_task_and_empty_at_its_tim
         while made["id"] not in answer and (more := waiting.recv(65536).decode()):
             answer += more
     assert "200 OK" in answer and made["id"] in answer
+
+
+@pytest.mark.long
+@pytest.mark.feature("S2.2")
+def test_a_long_poll_without_a_timeout_waits_for_a_minute(running: ServiceCluster) -> None:
+    """By the real clock."""
+    rpc, began = Rpc(running.address("gateway")), time.monotonic()
+    with rpc.begin("awf.task/long-poll", taskDefinitions=["tests.rpc/nobody"]) as waiting:
+        waiting.settimeout(80)
+        told = b""
+        while b'{"result":{"resources":[]}}' not in told:
+            told += waiting.recv(4096) or pytest.fail(f"closed after {told!r}")
+    assert 60 <= time.monotonic() - began < 75
 
 
 @pytest.mark.feature("R25", "S2.1")
@@ -113,18 +139,18 @@ def test_a_wrong_parameter_is_named(rpc: Rpc, params: dict[str, Any], field: str
         assert "params.workflowDefinitions" in error.error["message"]
 
 
-@pytest.mark.feature("R25")
+@pytest.mark.feature("R25", "S2.1")
 def test_unknown_parameters_are_ignored_and_absent_ones_have_defaults(rpc: Rpc, name: str) -> None:
     new(rpc, name), new(rpc, name)
     found = rpc("awf.task/long-poll", taskDefinitions=[name], whatever={"a": [1]}, maxBatchSize=None)
     assert len(found["resources"]) == 1
-    assert rpc("taskflow.task/poll", taskDefinitions=[name], maxBatchSize=2.0)["resources"]
+    eventually(lambda: rpc("taskflow.task/poll", taskDefinitions=[name], maxBatchSize=2.0)["resources"])
 
 
 # -- running -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.feature("S2.3", "S2.5", "R9")
+@pytest.mark.feature("S2.3", "S2.5", "R9", "M.10")
 def test_a_task_is_started_and_succeeds(rpc: Rpc, name: str) -> None:
     made = new(rpc, name, params={"patients": ["pt-1"]}, requester={"resourceType": "User", "id": "admin"})
     task = rpc.take(name)
@@ -141,7 +167,7 @@ def test_a_task_is_started_and_succeeds(rpc: Rpc, name: str) -> None:
     assert rpc("awf.task/status", id=made["id"])["resource"] == done
 
 
-@pytest.mark.feature("S2.5", "S2.9")
+@pytest.mark.feature("S2.5", "S2.9", "R9")
 @pytest.mark.parametrize("under", ["error", "result"])
 def test_a_failure_is_retried_twice_ten_seconds_apart_then_done_with_its_reason(
     rpc: Rpc, tf: TaskFlow, name: str, under: str
@@ -165,6 +191,92 @@ def test_a_failure_is_retried_twice_ten_seconds_apart_then_done_with_its_reason(
         "type": "awf.task/failed-by-executor", "message": "no such patient", "data": error,
     }  # fmt: skip
     assert told["retryCount"] == 3
+
+
+@pytest.mark.feature("S2.5")
+@pytest.mark.parametrize("value", ["text", "", 7, 0.5, True, False, [1, {"a": None}], {}, {"a": []}])
+def test_a_result_or_an_error_is_any_json_value(rpc: Rpc, name: str, value: Any) -> None:
+    for method, field in (("success", "result"), ("fail", "error"), ("fail", "result")):
+        new(rpc, name)
+        task = rpc.take(name)
+        rpc.of("start", task)
+        told = rpc.of(method, task, **{field: value})["resource"]
+        if method == "success":
+            assert (told["outcome"], told["result"]) == ("succeeded", value)
+        else:
+            expected = (
+                value if value != {} else {"type": "awf.task/failed-by-executor", "message": "Failed by executor"}
+            )
+            assert (told["error"], type(told["error"])) == (expected, type(expected))
+            rpc("awf.task/cancel", id=task["id"])
+
+
+@pytest.mark.feature("S2.5", "R14")
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "Infinity", "NaN"])
+@pytest.mark.parametrize("method", ["success", "fail", "create-and-execute"])
+def test_no_infinity_enters_or_leaves(running: ServiceCluster, name: str, method: str, number: str) -> None:
+    rpc = Rpc(running.address("gateway"))
+    task = {"id": "", "execId": ""}
+    if method != "create-and-execute":
+        new(rpc, name)
+        task = rpc.take(name)
+        rpc.of("start", task)
+    names = json.dumps({"definition": name, "id": task["id"], "execId": task["execId"]})[:-1]
+    values = ", ".join(f'"{field}": {{"limit": [{number}]}}' for field in ("params", "result", "error"))
+    body = f'{{"method": "awf.task/{method}", "params": {names}, {values}}}}}'
+
+    status, _, answer = rpc.send(body.encode(), {"content-type": JSON})
+
+    assert (status, json.loads(answer)["error"]["data"]["reason"]) == (400, "BAD_BODY")
+    if task["id"]:
+        assert rpc("awf.task/status", id=task["id"])["resource"]["status"] == "in-progress"
+
+
+@pytest.mark.feature("S2.5", "R14")
+@pytest.mark.parametrize(("method", "field"), [("success", "result"), ("fail", "error"), ("fail", "result")])
+def test_a_value_nested_too_deeply_is_refused_and_changes_nothing(
+    running: ServiceCluster, name: str, method: str, field: str
+) -> None:
+    rpc = Rpc(running.address("gateway"))
+    deep: Any = 0
+    for _ in range(501):
+        deep = [deep]
+    new(rpc, name)
+    task = rpc.take(name)
+    rpc.of("start", task)
+    error = refused(lambda: rpc.of(method, task, **{field: deep}))
+    assert (error.status, error.error["data"]["field"], error.reason) == (400, f"params.{field}", "BAD_VALUE")
+    assert rpc.of(method, task, **{field: deep[0]})["resource"].get(field, deep[0]) == deep[0]
+
+
+@pytest.mark.feature("S2.9", "S1.2")
+def test_what_was_not_given_is_not_there(rpc: Rpc, running: ServiceCluster, name: str) -> None:
+    """No result of a success without one, no error of a task that was cancelled."""
+    new(rpc, name), new(rpc, name)
+    first, second = rpc.take(name), rpc.take(name)
+    rpc.of("start", first)
+    assert "result" not in rpc.of("success", first)["resource"]
+    rpc.of("start", second)
+    cancelled = rpc("awf.task/cancel", id=second["id"])["resource"]
+    assert (cancelled["outcome"], "error" in cancelled) == ("canceled", False)
+    asked = "select actor from taskflow.events where job_id = %s and event = 'cancel_requested'"
+    assert rows.found(running.dsn, asked, second["id"]) == [("executor API",)]
+
+
+@pytest.mark.feature("S2.1")
+def test_a_poll_answers_with_all_fields_of_a_task(rpc: Rpc, tf: TaskFlow, running: ServiceCluster, name: str) -> None:
+    new(rpc, name)
+    now = rpc.take(name)
+    assert now["executeAt"] == now["meta"]["createdAt"] <= now["meta"]["lastUpdated"]
+    assert now["meta"]["versionId"].isdigit()
+    rpc.of("start", now)
+    rpc.of("success", now)
+
+    ((time,),) = rows.found(running.dsn, "select taskflow.now() + interval '1 h'")
+    assert isinstance(time, datetime)
+    made = new(rpc, name, executeAt=time.isoformat())
+    tf.advance_clock(3601, step=600)
+    assert rpc.take(name)["executeAt"] == made["executeAt"]
 
 
 @pytest.mark.feature("R3")
@@ -212,7 +324,7 @@ def log_of(rpc: Rpc, id: str) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.feature("R1")
+@pytest.mark.feature("R1", "M.10")
 def test_the_outcome_recorded_may_be_repeated_and_another_is_refused(rpc: Rpc, name: str) -> None:
     new(rpc, name)
     task = rpc.take(name)
@@ -227,11 +339,14 @@ def test_the_outcome_recorded_may_be_repeated_and_another_is_refused(rpc: Rpc, n
 
 
 @pytest.mark.feature("R1", "A8")
-def test_of_outcomes_told_at_once_one_stands_and_all_hear_which(rpc: Rpc, tf: TaskFlow, name: str) -> None:
+def test_of_outcomes_told_at_once_one_stands_and_all_hear_which(
+    running: ServiceCluster, rpc: Rpc, tf: TaskFlow, name: str
+) -> None:
     tf.tasks.create(name)
     for _ in range(5):
         new(rpc, name)
-    tasks = eventually(lambda: rpc("awf.task/poll", taskDefinitions=[name], maxBatchSize=9)["resources"])
+    eventually(lambda: pending(running.address("queue"), name) == 5)
+    tasks = rpc("awf.task/poll", taskDefinitions=[name], maxBatchSize=9)["resources"]
 
     def told(task: dict[str, Any], method: str) -> str:
         try:
@@ -250,7 +365,7 @@ def test_of_outcomes_told_at_once_one_stands_and_all_hear_which(rpc: Rpc, tf: Ta
             assert [a.final for a in tf.jobs.attempts(task["id"])] == [True]
 
 
-@pytest.mark.feature("S2.4")
+@pytest.mark.feature("S2.4", "R5", "R9", "R25")
 def test_a_notification_prolongs_and_is_logged(rpc: Rpc, tf: TaskFlow, running: ServiceCluster, name: str) -> None:
     new(rpc, name)
     task = rpc.take(name)
@@ -273,10 +388,19 @@ def test_a_notification_prolongs_and_is_logged(rpc: Rpc, tf: TaskFlow, running: 
     ]  # fmt: skip
     assert log[2]["message"] == "still at it"
     assert (log[3]["progress-current"], log[3]["progress-total"], log[3]["progress-unit"]) == (12.5, 20, "rows")
+    assert type(log[3]["progress-total"]) is int
+    assert {(entry["subject"]["resourceType"], entry["subject"]["id"]) for entry in log} == {("AidboxTask", task["id"])}
+    assert [(e["action"].removeprefix("awf.task/"), e.get("status-before"), e["status-after"]) for e in log] == [
+        ("create-and-execute", None, "ready"), ("start", "requested", "in-progress"),
+        ("notify", "in-progress", "in-progress"), ("notify", "in-progress", "in-progress"),
+        ("success", "in-progress", "done"),
+    ]  # fmt: skip
+    assert log[1]["action-params"] == {"execId": task["execId"]}
+    assert log[2]["action-params"] == {"notification": "awf.task/heartbeat", "message": "still at it"}
     assert [entry["re-time"] for entry in log] == sorted(entry["re-time"] for entry in log)
 
 
-@pytest.mark.feature("S2.4")
+@pytest.mark.feature("S2.4", "R25")
 @pytest.mark.parametrize(
     ("params", "field"),
     [
@@ -284,6 +408,8 @@ def test_a_notification_prolongs_and_is_logged(rpc: Rpc, tf: TaskFlow, running: 
         ({"notification": "shout"}, "params.notification"),
         ({"notification": "progress"}, "params.progress-current"),
         ({"notification": "progress", "progress-current": "5"}, "params.progress-current"),
+        ({"notification": "progress", "progress-current": 10**400}, "params.progress-current"),
+        ({"notification": "progress", "progress-current": 1, "progress-total": 10**400}, "params.progress-total"),
     ],
 )
 def test_a_wrong_notification_is_named(rpc: Rpc, params: dict[str, Any], field: str) -> None:
@@ -292,7 +418,7 @@ def test_a_wrong_notification_is_named(rpc: Rpc, params: dict[str, Any], field: 
     assert (error.status, error.error["data"]["field"]) == (400, field)
 
 
-@pytest.mark.feature("S2.6", "R4", "R5")
+@pytest.mark.feature("S2.6", "R4", "R5", "M.10")
 def test_time_outs_bring_a_task_back_under_another_exec_id(rpc: Rpc, tf: TaskFlow, name: str) -> None:
     new(rpc, name)
     first = rpc.take(name)
@@ -319,7 +445,7 @@ def test_time_outs_bring_a_task_back_under_another_exec_id(rpc: Rpc, tf: TaskFlo
 # -- what users ask ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.feature("S2.9")
+@pytest.mark.feature("S2.9", "R9")
 def test_a_task_waits_for_its_time(rpc: Rpc, tf: TaskFlow, running: ServiceCluster, name: str) -> None:
     ((now,),) = rows.found(running.dsn, "select taskflow.now()")
     assert isinstance(now, datetime)
@@ -399,6 +525,174 @@ def test_a_list_filters_and_counts(rpc: Rpc, name: str) -> None:
     (shown, *_) = rpc("awf.task/list", definitions=[name])["resources"]
     assert (shown["id"], "params" in shown) == (big, False)
     assert refused(lambda: listed(status="asleep")).error["data"]["field"] == "params.status"
+    assert listed(filter={"status": "created"}) == listed(status="created", outcome="failed") == ([], 0)
+
+
+@pytest.mark.feature("S2.9")
+def test_a_list_has_the_filters_and_the_order_that_clients_know(rpc: Rpc, tf: TaskFlow, name: str) -> None:
+    one, two = f"{name}-one", f"{name}-two"
+    a, b = (new(rpc, one, params={"to": who})["id"] for who in ("Ada", "Bob_100%"))
+    c = new(rpc, two, label="for ada")["id"]
+    tf.tasks.update(one, requested_timeout=2.5)
+    rpc.of("start", rpc.take(one))  # a, which is the last that was changed
+    both = {"includeDefinitions": [one, two]}
+
+    def listed(filter: dict[str, Any], **params: Any) -> list[str]:
+        return [task["id"] for task in rpc("awf.task/list", filter=filter, **params)["resources"]]
+
+    assert eventually(lambda: listed(both) == [c, b, a])
+    assert listed({"includeDefinitions": [one]}) == [b, a]
+    assert listed({**both, "excludeDefinitions": [one]}) == [c]
+    mine = listed({"excludeDefinitions": [one, "awf.workflow/decision-task"], "ilike": "ada"})
+    assert c in mine and a not in mine and b not in mine
+    assert listed({"includeDefinitions": ["awf.workflow/decision-task"]}) == []
+    assert listed({**both, "ilike": "ADA"}) == [c, a] and listed({**both, "ilike": "b_b%100"}) == [b]
+    assert listed(both, sort={"createdAt": "asc"}) == [a, b, c]
+    assert listed(both, sort={"lastUpdated": "desc"}) == [a, c, b]
+    assert listed(both, sort={"lastUpdated": "asc"}, count=1, page=3) == [a]
+    settings = {"allowedRetryCount": 2, "requestedToStartTimeout": 2500, "retryDelay": 10_000}
+    assert rpc("awf.task/list", {"filter": both, "include-settings?": True})["settings"][one] == settings
+    assert rpc("awf.task/status", {"id": a, "include-settings?": True})["settings"] == settings
+
+
+@pytest.mark.feature("R25", "S2.9")
+@pytest.mark.parametrize("kind", ["task", "workflow"])
+@pytest.mark.parametrize(
+    ("params", "field", "reason"),
+    [
+        ({"definition": "a"}, "params.definition", "UNKNOWN_PARAMETER"),
+        ({"filter": {"definition": "a"}}, "params.filter.definition", "UNKNOWN_PARAMETER"),
+        ({"filter": {"status": "asleep"}}, "params.filter.status", "BAD_PARAMETER"),
+        ({"filter": {"outcome": ["gone"]}}, "params.filter.outcome", "BAD_PARAMETER"),
+        ({"filter": {"includeDefinitions": ["a", "a b"]}}, "params.filter.includeDefinitions[1]", "BAD_NAME"),
+        ({"filter": []}, "params.filter", "BAD_PARAMETER"),
+        ({"filter": {"ilike": 7}}, "params.filter.ilike", "BAD_PARAMETER"),
+        ({"sort": {"id": "asc"}}, "params.sort.id", "UNKNOWN_PARAMETER"),
+        ({"sort": {"createdAt": "up"}}, "params.sort.createdAt", "BAD_PARAMETER"),
+        ({"sort": {"createdAt": "asc", "lastUpdated": "asc"}}, "params.sort", "BAD_PARAMETER"),
+    ],
+)
+def test_a_list_refuses_what_it_would_not_apply(
+    rpc: Rpc, kind: str, params: dict[str, Any], field: str, reason: str
+) -> None:
+    error = refused(lambda: rpc(f"awf.{kind}/list", params))
+    assert (error.status, error.error["data"]["field"], error.reason) == (400, field, reason)
+    assert error.error["message"].startswith(f"{field}: ")
+
+
+# -- waits and other built-in definitions ---------------------------------------------------------------------------
+
+
+@pytest.mark.feature("S2.9")
+def test_a_wait_by_itself_ends_when_it_is_due(rpc: Rpc, tf: TaskFlow) -> None:
+    wait = new(rpc, "awf.task/wait", params={"duration": {"hours": 4, "minutes": 30}}, label="a pause")
+    gone = new(rpc, "awf.task/wait", params={"until": "2199-01-01"})
+    assert (wait["status"], wait["params"]["duration"]["hours"], wait["label"]) == ("waiting", 4, "a pause")
+    assert gone["executeAt"] == "2199-01-01T00:00:00Z"
+
+    tf.advance_clock(4.6 * 3600, step=3600)
+
+    ended = eventually(lambda: (r := rpc("awf.task/status", id=wait["id"])["resource"])["status"] == "done" and r)
+    assert (ended["outcome"], "result" in ended) == ("succeeded", False)
+    assert rpc("awf.task/cancel", id=gone["id"])["resource"]["outcome"] == "canceled"
+
+
+@pytest.mark.feature("S2.9", "R25")
+@pytest.mark.parametrize(
+    ("method", "params", "field", "words"),
+    [
+        (
+            "awf.task/create-and-execute",
+            {"definition": "awf.task/subscribe"},
+            "params.definition",
+            "only awf.task/wait",
+        ),
+        ("awf.task/create-and-execute", {"definition": "aidbox.task/x"}, "params.definition", "only awf.task/wait"),
+        ("awf.task/create-and-execute", {"definition": "awf.task/wait"}, "params.params", "`until` or `duration`"),
+        (
+            "awf.task/create-and-execute",
+            {"definition": "awf.task/wait", "params": {"until": "soon"}},
+            "params.params",
+            "'soon' is not a time",
+        ),
+        (
+            "awf.workflow/create-and-execute",
+            {"definition": "awf.workflow/x"},
+            "params.definition",
+            "only awf.task/wait",
+        ),
+        ("awf.workflow/create-and-execute", {"definition": "awf.task/wait"}, "params.definition", "is a task"),
+        ("awf.task/poll", {"taskDefinitions": ["a", "awf.task/wait"]}, "params.taskDefinitions[1]", "itself"),
+        (
+            "awf.task/poll",
+            {"taskDefinitions": ["awf.workflow/decision-task"]},
+            "params.taskDefinitions[0]",
+            "params.workflowDefinitions",
+        ),
+    ],
+)
+def test_other_built_in_definitions_are_refused_in_a_line_that_says_why(
+    rpc: Rpc, method: str, params: dict[str, Any], field: str, words: str
+) -> None:
+    error = refused(lambda: rpc(method, params))
+    assert (error.status, error.error["data"]["field"]) == (400, field)
+    assert words in error.error["message"] and "\n" not in error.error["message"]
+
+
+# -- resources by GET -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.feature("S2.9")
+def test_tasks_and_workflows_are_counted_as_clients_count_them(running: ServiceCluster, name: str) -> None:
+    """What the TypeScript client's pendingTasks, pendingDecisions and inProgress ask."""
+    rpc = Rpc(running.address("gateway"))
+
+    def total(path: str, **query: str) -> Any:
+        status, found = rpc.get(path, {"_count": "0", **query})
+        assert (status, list(found)) == (200, ["total"])
+        return found["total"]
+
+    pending = {".status": "ready", "definition-not": "awf.workflow/decision-task"}
+    decisions = {".status": "ready", "definition": "awf.workflow/decision-task"}
+    before = (
+        total("/AidboxTask", **pending),
+        total("/AidboxTask", **decisions),
+        total("/AidboxWorkflow", **{".status": "in-progress"}),
+    )
+    new(rpc, name), new(rpc, name)
+    run = rpc("awf.workflow/create-and-execute", definition=f"{name}-w")["resource"]
+    rpc.of("start", rpc.take(name))
+
+    eventually(lambda: total("/AidboxTask", **decisions) == before[1] + 1)
+    assert total("/AidboxTask", **pending) == before[0] + 1
+    assert total("/AidboxWorkflow", **{".status": "in-progress"}) == before[2] + 1
+    assert total("/AidboxTask", definition=name) == 2
+    assert total("/AidboxTask", definition=name, **{".status": "in-progress,done"}) == 1
+    assert total("/AidboxWorkflow", **{"definition-not": f"{name}-w"}) == total("/AidboxWorkflow") - 1
+
+    status, found = rpc.get("/AidboxTask", {"_count": "1", "definition": name})
+    assert (status, found["total"], len(found["entry"])) == (200, 2, 1)
+    (entry,) = found["entry"]
+    assert rpc.get(f"/AidboxTask/{entry['resource']['id']}", {})[1]["definition"] == name
+    assert rpc.get(f"/AidboxWorkflow/{run['id']}", {}) == (200, rpc("awf.workflow/status", id=run["id"])["resource"])
+
+
+@pytest.mark.feature("R25")
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/AidboxTask", {"subject": "Patient/1"}, "query.subject"),
+        ("/AidboxTask", {"_count": "-1"}, "query._count"),
+        ("/AidboxTask", {".status": "asleep"}, "query..status"),
+        ("/AidboxWorkflow", {".status": "ready"}, "query..status"),
+        ("/AidboxWorkflow", {"definition": "a b"}, "query.definition[0]"),
+    ],
+)
+def test_a_count_refuses_what_it_does_not_know(
+    running: ServiceCluster, path: str, query: dict[str, str], field: str
+) -> None:
+    status, found = Rpc(running.address("gateway")).get(path, query)
+    assert (status, found["error"]["data"]["field"]) == (400, field)
 
 
 @pytest.mark.feature("S2.9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from taskflow import RunState, TaskFlow
 from tests.support import rows
 from tests.support.cluster import SPINE, ServiceCluster
-from tests.support.rpc import JSON, YAML, Refused, Rpc
+from tests.support.rpc import Refused, Rpc, formats
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 EVENT, ACTION = "awf.workflow.event/", "awf.workflow.action/"
+
+pytestmark = pytest.mark.longer
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,12 @@ def tf(running: ServiceCluster) -> Iterator[TaskFlow]:
         yield client
 
 
-@pytest.fixture(params=[JSON, YAML])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "rpc" in metafunc.fixturenames:
+        metafunc.parametrize("rpc", formats(metafunc.function.__name__), indirect=True)
+
+
+@pytest.fixture
 def rpc(running: ServiceCluster, request: pytest.FixtureRequest) -> Rpc:
     return Rpc(running.address("gateway"), request.param)
 
@@ -103,13 +112,16 @@ def test_an_executor_decides_a_workflow_from_its_beginning_to_its_end(rpc: Rpc, 
     tf.advance_clock(3601, step=600)
     last = decision(rpc, name)
     assert last["params"]["event"] == f"{EVENT}task-completed"
+    wait = rpc("awf.task/status", id=last["params"]["task-id"])["resource"]
+    assert (wait["definition"], wait["status"], wait["outcome"]) == ("awf.task/wait", "done", "succeeded")
     decide(rpc, last, {"action": f"{ACTION}complete-workflow", "result": {"reminded": True}})
 
     found = eventually(lambda: (s := status(rpc, run["id"]))["resource"]["status"] == "done" and s)
     assert isinstance(found, dict)
     assert (found["resource"]["outcome"], found["resource"]["result"]) == ("succeeded", {"reminded": True})
     assert found["resource"]["params"] == {"patient": "pt-1"}
-    assert {task["id"] for task in found["activities"]} == done
+    assert {task["id"] for task in found["activities"]} == {*done, wait["id"]}
+    assert found["activities"][-1] == wait
     assert {task["requester"]["id"] for task in found["activities"]} == {run["id"]}
     assert [task["params"]["event"].removeprefix(EVENT) for task in found["decisions"]] == [
         "workflow-init", "task-completed", "task-completed", "task-completed",
@@ -121,9 +133,12 @@ def status(rpc: Rpc, id: str) -> dict[str, Any]:
 
 
 @pytest.mark.feature("S2.7")
-def test_a_workflow_begins_another_and_hears_of_its_end(rpc: Rpc, name: str) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_workflow_begins_another_and_hears_of_its_end(rpc: Rpc, name: str, known: bool) -> None:
+    """Also one that nobody has polled for or started: a decision registers it as they do."""
     child = f"{name}-child"
-    rpc("awf.task/poll", workflowDefinitions=[name, child])
+    if known:
+        rpc("awf.task/poll", workflowDefinitions=[name, child])
     run = begin(rpc, name)
     action = {"action": f"{ACTION}schedule-workflow", "task-request": {"definition": child, "params": {"of": "it"}}}
     decide(rpc, decision(rpc, name), action)
@@ -138,6 +153,135 @@ def test_a_workflow_begins_another_and_hears_of_its_end(rpc: Rpc, name: str) -> 
     decide(rpc, asked, {"action": f"{ACTION}unknown-error", "error": {"message": "the child failed"}})
     (parent,) = eventually(lambda: rpc("awf.workflow/list", definitions=[name], status="done")["resources"])
     assert (parent["outcome"], parent["error"]["message"]) == ("failed", "the child failed")
+
+
+@pytest.mark.feature("S2.7", "R10")
+@pytest.mark.parametrize("first", ["decision", "poll", "create"])
+def test_a_task_has_two_retries_whoever_names_its_definition_first(
+    rpc: Rpc, tf: TaskFlow, name: str, first: str
+) -> None:
+    task = f"{name}-t"
+    if first == "poll":
+        rpc("awf.task/poll", taskDefinitions=[task])
+    elif first == "create":
+        rpc("awf.task/cancel", id=rpc("awf.task/create-and-execute", definition=task)["resource"]["id"])
+    begin(rpc, name)
+    decide(rpc, decision(rpc, name), schedule(task))
+
+    taken = rpc.take(task)
+    assert taken["taskflow"]["retries"] == 2
+    rpc.of("start", taken)
+    again = rpc.of("fail", taken)["resource"]
+    assert again["status"] == "waiting"
+    delay = datetime.fromisoformat(again["executeAt"]) - datetime.fromisoformat(again["meta"]["lastUpdated"])
+    assert delay.total_seconds() == pytest.approx(10, abs=1)
+    known = tf.tasks.get(task)
+    assert (known.retries, known.backoff.first) == (2, 10)
+
+
+@pytest.mark.feature("S2.7", "R10")
+def test_retries_that_a_worker_s_task_has_of_its_own_count_over_rpc_too(
+    running: ServiceCluster, tf: TaskFlow, name: str
+) -> None:
+    rpc = Rpc(running.address("gateway"))
+    by_decision, by_create = f"{name}-decided", f"{name}-created"
+    app = TaskFlow(running.scheduler_address)
+    for each in (by_decision, by_create):
+        app.task(name=each, retries=5)(lambda: None)
+    with working(app):
+        eventually(lambda: [w for w in tf.workers.list() if by_create in w.tasks])
+        run = begin(rpc, name)
+        decide(rpc, decision(rpc, name), schedule(by_decision))
+
+        (decided,) = eventually(lambda: status(rpc, run["id"])["activities"])
+        created = eventually(
+            lambda: (
+                (t := rpc("awf.task/create-and-execute", definition=by_create)["resource"])["taskflow"]["retries"] and t
+            )
+        )
+
+    assert isinstance(created, dict)
+    assert [task["taskflow"]["retries"] for task in (decided, created)] == [5, 5]
+    backoffs = [tf.tasks.get(each).backoff for each in (by_decision, by_create)]
+    assert [backoff and backoff.first for backoff in backoffs] == [10, 10], "the worker says nothing of it"
+
+
+@pytest.mark.feature("S2.7")
+def test_an_action_that_cannot_be_carried_out_is_an_event_whose_id_can_be_asked_for(
+    rpc: Rpc, tf: TaskFlow, name: str
+) -> None:
+    run = begin(rpc, name)
+    workflow = {"action": f"{ACTION}schedule-workflow", "task-request": {"definition": "aidbox.task/other"}}
+    decide(rpc, decision(rpc, name), schedule("awf.task/subscribe"), workflow)
+
+    for kind, definition in (("task", "awf.task/subscribe"), ("workflow", "aidbox.task/other")):
+        asked = decision(rpc, name)
+        assert asked["params"]["event"] == f"{EVENT}{kind}-completed"
+        assert definition in asked["params"]["error"]["message"]
+        found = rpc(f"awf.{kind}/status", id=asked["params"][f"{kind}-id"])["resource"]
+        assert (found["definition"], found["status"], found["outcome"]) == (definition, "done", "failed")
+        assert found["outcomeReason"]["type"] == "awf.executor/unknown-error"
+        assert found["outcomeReason"]["message"] == asked["params"]["error"]["message"]
+        assert found["requester"]["id"] == run["id"]
+        if kind == "workflow":
+            decide(rpc, asked, {"action": f"{ACTION}unknown-error", "error": {"type": "mine", "message": "no such"}})
+        else:
+            decide(rpc, asked)
+
+    ended = eventually(lambda: (s := status(rpc, run["id"]))["resource"]["status"] == "done" and s)
+    assert isinstance(ended, dict)
+    assert [(a["resourceType"], a["outcome"]) for a in ended["activities"]] == [
+        ("AidboxTask", "failed"), ("AidboxWorkflow", "failed"),
+    ]  # fmt: skip
+    assert ended["resource"]["outcomeReason"]["type"] == "awf.executor/unknown-error"
+    assert ended["resource"]["error"] == {"type": "mine", "message": "no such"}
+    steps = {step.name: str(step.state) for step in tf.workflows.get_run(run["id"]).steps}
+    assert steps == {"decision": "succeeded", "task-1": "failed", "task-2": "failed"}
+
+
+@pytest.mark.feature("S2.7")
+def test_a_wait_of_a_decision_is_an_activity_that_ends_with_its_workflow(rpc: Rpc, name: str) -> None:
+    run = begin(rpc, name)
+    decide(rpc, decision(rpc, name), schedule("awf.task/wait", duration={"hours": 1}))
+
+    (wait,) = eventually(lambda: status(rpc, run["id"])["activities"])
+    assert (wait["definition"], wait["status"], "outcome" in wait) == ("awf.task/wait", "waiting", False)
+    assert wait["params"] == {"until": wait["executeAt"]} and wait["executeAt"] > wait["meta"]["createdAt"]
+    assert rpc("awf.task/status", id=wait["id"])["resource"] == wait
+    with pytest.raises(Refused) as caught:
+        rpc("awf.task/cancel", id=wait["id"])
+    assert (caught.value.status, caught.value.reason) == (422, "WAIT_OF_A_WORKFLOW")
+
+    rpc("awf.workflow/cancel", id=run["id"])
+    assert rpc("awf.task/status", id=wait["id"])["resource"]["outcome"] == "canceled"
+
+
+@pytest.mark.feature("S2.9")
+@pytest.mark.parametrize("outcome", ["complete-workflow", "fail", "cancel"])
+def test_a_workflow_resource_has_the_fields_that_clients_know(rpc: Rpc, name: str, outcome: str) -> None:
+    run = begin(rpc, name)
+    assert run["status"] in ("created", "in-progress")
+    assert (run["execId"], run["retryCount"], run["executeAt"]) == (run["id"], 0, run["meta"]["createdAt"])
+    if outcome == "cancel":
+        rpc("awf.workflow/cancel", id=run["id"])
+    else:
+        decide(rpc, decision(rpc, name), {"action": f"{ACTION}{outcome}", "error": {"code": 7}})
+    ended = eventually(lambda: (r := status(rpc, run["id"])["resource"])["status"] == "done" and r)
+    assert isinstance(ended, dict)
+    assert "result" not in ended and ended["retryCount"] == 1
+    assert ("error" in ended, "outcomeReason" in ended) == (outcome == "fail", outcome == "fail")
+    if outcome == "fail":
+        assert ended["outcomeReason"] == {
+            "type": "awf.workflow/failed-by-executor", "message": "Failed by executor", "data": ended["error"],
+        }  # fmt: skip
+        assert ended["error"]["code"] == 7
+    listed = rpc("awf.workflow/list", filter={"includeDefinitions": [name], "status": "done"})["resources"]
+    assert [(r["id"], "params" in r) for r in listed] == [(run["id"], False)]
+    for wrong in ({"filter": {"status": "ready"}}, {"status": "ready"}):
+        with pytest.raises(Refused) as caught:
+            rpc("awf.workflow/list", wrong)
+        assert caught.value.error["data"]["field"] in ("params.filter.status", "params.status")
+        assert "is none of created, in-progress, done" in caught.value.error["message"]
 
 
 @pytest.mark.feature("S2.7", "S2.6")
@@ -160,7 +304,7 @@ def test_a_decision_that_times_out_is_handed_out_again_and_its_actions_are_appli
     assert rpc("awf.task/poll", taskDefinitions=[f"{name}-t"]) == {"resources": []}
 
 
-@pytest.mark.feature("S2.7")
+@pytest.mark.feature("S2.7", "S2.1")
 def test_decisions_of_one_run_are_handed_out_one_at_a_time_and_beside_tasks(rpc: Rpc, name: str) -> None:
     task = f"{name}-t"
     rpc("awf.task/poll", taskDefinitions=[task])

@@ -11,12 +11,13 @@ from itertools import pairwise
 
 import pytest
 
-from services.cluster.ports import free_ports
 from taskflow import BackfillInfo, FiringState, ScheduleInfo, TaskFlow
 from taskflow.errors import InvalidArgument, NotFound, Unavailable
+from taskflow_server.cluster.ports import free_ports
 from tests.support import rows
 from tests.support.cluster import Program, ServiceCluster
 from tests.support.cron_oracle import fires
+from tests.support.tier import size
 from tests.support.waiting import eventually
 
 
@@ -49,6 +50,12 @@ def now_of(cluster: ServiceCluster) -> datetime:
     return now
 
 
+def stand_at(cluster: ServiceCluster, tf: TaskFlow, second: int, of: int) -> None:
+    """Moves the clock on to that second of a minute or an hour, so that no instant of a test comes by chance."""
+    now = now_of(cluster)
+    tf.advance_clock((second - (now.minute * 60 + now.second)) % of, step=of)
+
+
 def fired(cluster: ServiceCluster, schedule: ScheduleInfo) -> list[datetime]:
     return [at for at, state, _ in rows.found(cluster.dsn, LEDGER, schedule.id) if state == "fired"]
 
@@ -71,7 +78,7 @@ def test_a_schedule_fires_at_its_instants_and_each_is_in_the_ledger_with_its_job
     assert [f.instant for f in reversed(ledger)] == wanted
     jobs = {job.id: job for job in tf.jobs.list(task="report")}
     assert {f.job_id for f in ledger} == set(jobs)
-    assert {f.state for f in ledger} == {FiringState.FIRED}
+    assert {f.state for f in ledger} == {FiringState.FIRED} and all(f.reason for f in ledger)
     assert all(job.payload == {"kind": "daily"} and job.metadata["user"] == "u1" for job in jobs.values())
     there = tf.schedules.get(schedule.id)
     assert there.next_run_at == oracle("*/15 * * * *", "UTC", now_of(cluster), now_of(cluster) + timedelta(hours=1))[0]
@@ -79,16 +86,17 @@ def test_a_schedule_fires_at_its_instants_and_each_is_in_the_ledger_with_its_job
     tf.schedules.delete(schedule.id)
 
 
+@pytest.mark.longer
 @pytest.mark.feature("S1.5", "R16")
-def test_a_year_of_schedules_goes_by_with_its_changes_of_hour(cluster: ServiceCluster, tf: TaskFlow) -> None:
-    """Against an oracle that imports neither croniter nor our module."""
+def test_months_of_schedules_go_by_with_their_change_of_hour(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    """Against an oracle that imports neither croniter nor our module. Hours change at most 217 days apart."""
     zones = {"Europe/Berlin": "30 2 * * *", "America/New_York": "0 9 * * mon"}
     made = {
         zone: tf.schedules.create("yearly", cron=cron, time_zone=zone, overlap="allow") for zone, cron in zones.items()
     }
     before = now_of(cluster)
 
-    tf.advance_clock(timedelta(days=370), step=75_600)
+    tf.advance_clock(timedelta(days=size(230, 370)), step=75_600)
 
     for zone, schedule in made.items():
         wanted = oracle(zones[zone], zone, before, now_of(cluster))
@@ -99,7 +107,7 @@ def test_a_year_of_schedules_goes_by_with_its_changes_of_hour(cluster: ServiceCl
         tf.schedules.delete(schedule.id)
 
 
-@pytest.mark.feature("R17")
+@pytest.mark.feature("R17", "M.7")
 def test_what_was_missed_fires_once_and_the_rest_says_why_not(cluster: ServiceCluster, tf: TaskFlow) -> None:
     schedule = tf.schedules.create("hourly", cron="0 * * * *")
 
@@ -113,7 +121,7 @@ def test_what_was_missed_fires_once_and_the_rest_says_why_not(cluster: ServiceCl
     tf.schedules.delete(schedule.id)
 
 
-@pytest.mark.feature("R17")
+@pytest.mark.feature("R17", "M.7")
 def test_a_firing_is_skipped_while_the_job_before_it_is_unfinished(cluster: ServiceCluster, tf: TaskFlow) -> None:
     schedule = tf.schedules.create("slow", cron="* * * * *")  # nobody runs it: the first job stays unfinished
 
@@ -130,7 +138,65 @@ def test_a_firing_is_skipped_while_the_job_before_it_is_unfinished(cluster: Serv
     tf.schedules.delete(schedule.id)
 
 
-@pytest.mark.feature("S1.5", "R19")
+@pytest.mark.feature("S1.5", "R17")
+def test_each_misfire_policy_holds_for_what_was_missed(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    """Skip, fire once, catch up beside each other, and catch up that allows no overlap."""
+    stand_at(cluster, tf, 1800, of=3600)
+    made = {
+        (misfire, overlap): tf.schedules.create("missed", cron="0 * * * *", misfire=misfire, overlap=overlap)
+        for misfire, overlap in (
+            ("skip", "allow"), ("fire_once", "allow"), ("catch_up", "allow"), ("catch_up", "queue"),
+        )
+    }  # fmt: skip
+    before = now_of(cluster)
+    tf.advance_clock(timedelta(hours=4), step=14_400)
+    wanted = oracle("0 * * * *", "UTC", before, now_of(cluster))
+    assert len(wanted) == 4
+
+    def states(misfire: str, overlap: str) -> list[str]:
+        ledger = rows.found(cluster.dsn, LEDGER, made[misfire, overlap].id)
+        assert [at for at, _, _ in ledger] == wanted[: len(ledger)], "one row for each instant"
+        return [state for _, state, _ in ledger]
+
+    eventually(lambda: states("skip", "allow") == ["skipped_misfire"] * 4)
+    eventually(lambda: states("fire_once", "allow") == [*["skipped_misfire"] * 3, "fired"])
+    eventually(lambda: states("catch_up", "allow") == ["fired"] * 4)
+    eventually(lambda: states("catch_up", "queue") == ["fired", *["queued"] * 3])
+    (_, _, first), *_ = rows.found(cluster.dsn, LEDGER, made["catch_up", "queue"].id)
+    tf.jobs.cancel(str(first))
+    tf.advance_clock(60, step=30)
+    eventually(lambda: states("catch_up", "queue") == ["fired", "fired", "queued", "queued"])
+    for schedule in made.values():
+        tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("S1.5", "R17")
+def test_each_overlap_policy_holds_while_a_job_is_unfinished(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    """Nobody runs the jobs. A job that was made by hand does not count."""
+    stand_at(cluster, tf, 5, of=60)
+    by_hand = tf.new_job("default", task="overlaps")
+    made = {
+        overlap: tf.schedules.create("overlaps", cron="* * * * *", overlap=overlap)
+        for overlap in ("skip", "allow", "queue", "replace")
+    }
+
+    tf.advance_clock(180, step=30)
+
+    def states(overlap: str) -> list[str]:
+        return [state for _, state, _ in rows.found(cluster.dsn, LEDGER, made[overlap].id)]
+
+    eventually(lambda: states("skip") == ["fired", "skipped_overlap", "skipped_overlap"])
+    eventually(lambda: states("allow") == ["fired"] * 3)
+    eventually(lambda: states("queue") == ["fired", "queued", "queued"])
+    eventually(lambda: states("replace") == ["fired"] * 3)
+    jobs = [job for _, _, job in rows.found(cluster.dsn, LEDGER, made["replace"].id)]
+    eventually(lambda: [str(tf.jobs.get(str(job)).state) for job in jobs] == ["cancelled", "cancelled", "ready"])
+    assert str(by_hand.get().state) == "ready"
+    for schedule in made.values():
+        tf.schedules.delete(schedule.id)
+
+
+@pytest.mark.feature("S1.5", "R19", "M.7")
 def test_a_paused_schedule_makes_no_job_and_catches_nothing_up(cluster: ServiceCluster, tf: TaskFlow) -> None:
     schedule = tf.schedules.create("paused", cron="*/10 * * * *", overlap="allow")
     assert tf.schedules.pause(schedule.id).next_run_at is None
@@ -214,7 +280,7 @@ def reached(app: TaskFlow) -> bool:
         return False
 
 
-@pytest.mark.feature("M.7", "R18")
+@pytest.mark.feature("M.7", "R18", "S1.5")
 def test_a_backfill_makes_each_job_once_whoever_asks_and_how_often(cluster: ServiceCluster, tf: TaskFlow) -> None:
     schedule = tf.schedules.create("late", cron="0 * * * *", payload={"n": 1}, metadata={"customer": "c1"})
     before = now_of(cluster)
@@ -338,7 +404,7 @@ def another(cluster: ServiceCluster, name: str) -> tuple[Program, str]:
         "TASKFLOW_DATABASE_URL": cluster.dsn, "TASKFLOW_PORT": str(port), "TASKFLOW_NAME": name,
         "TASKFLOW_METRICS_PORT": "0", "TASKFLOW_CLOCK": "manual", "TASKFLOW_LEADER_TIMEOUT": "1",
     }  # fmt: skip
-    return cluster.run(name, "-m", "services.scheduler", env=env), f"127.0.0.1:{port}"
+    return cluster.run(name, "-m", "taskflow_server.cli", "scheduler", env=env), f"127.0.0.1:{port}"
 
 
 def leader(cluster: ServiceCluster) -> str | None:

@@ -12,9 +12,10 @@ import pytest
 
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
+from tests.support.tier import size
 from tests.support.waiting import eventually
 
-SCHEDULES = int(os.environ.get("TASKFLOW_TEST_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("TASKFLOW_TEST_SCHEDULES", size(500, 10_000)))
 AHEAD = 5 + SCHEDULES // 2000  # seconds in which they are made
 
 # Of 100 tasks, by a cron that names this one second; with default policies and a payload.
@@ -34,6 +35,7 @@ from taskflow.firings f join taskflow.jobs j on j.id = f.job_id where f.instant 
 """
 
 
+@pytest.mark.longer
 @pytest.mark.feature("S1.5", "M.7")
 def test_schedules_that_are_due_in_one_second_all_fire(cluster: ServiceCluster) -> None:
     ((at,),) = rows.found(cluster.dsn, MAKE, schedules=SCHEDULES, ahead=AHEAD)

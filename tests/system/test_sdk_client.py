@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from taskflow import (
     NewJob,
     NotFound,
     TaskFlow,
+    TaskFlowError,
     Unavailable,
 )
 from tests.support.cluster import Program, ServiceCluster
@@ -68,9 +69,7 @@ async def test_coroutines_that_call_at_once_travel_together(cluster: ServiceClus
 
 def test_threads_that_call_at_once_travel_together(tf: TaskFlow) -> None:
     sizes = calls_of(tf)
-    threads = [
-        threading.Thread(target=lambda: [tf.new_job("threads", n) for n in range(20)]) for _ in range(30)
-    ]
+    threads = [threading.Thread(target=lambda: [tf.new_job("threads", n) for n in range(20)]) for _ in range(30)]
 
     for thread in threads:
         thread.start()
@@ -171,9 +170,9 @@ def test_what_cannot_be_done_now_is_a_failed_precondition(tf: TaskFlow, worker: 
 
 
 def test_a_wrong_state_or_id_is_refused_here(tf: TaskFlow) -> None:
-    with pytest.raises(InvalidArgument, match="there are scheduled, ready"):
+    with pytest.raises(InvalidArgument, match="none of scheduled, ready"):
         next(tf.jobs.list(states="done"))
-    with pytest.raises(InvalidArgument, match="one looks like"):
+    with pytest.raises(InvalidArgument, match="an id looks like"):
         tf.jobs.get("17")
 
 
@@ -216,3 +215,58 @@ def test_a_closed_client_says_so(cluster: ServiceCluster) -> None:
 
     with pytest.raises(FailedPrecondition, match="is closed"):
         tf.new_job("closed")
+
+
+def test_calls_of_other_threads_while_a_client_is_closed_end_with_errors_of_the_tree(cluster: ServiceCluster) -> None:
+    """At moments of chance: before, in and behind each call, and in a worker."""
+    for _ in range(5):
+        tf, ends, ready = TaskFlow(cluster.scheduler_address), list[BaseException](), threading.Barrier(7)
+        job = tf.new_job("closing", delay=3600)
+        calls: list[Callable[[], object]] = [
+            lambda tf=tf: tf.new_job("closing", delay=3600),
+            lambda tf=tf: tf.new_jobs([("closing", 1), ("closing", 2)]),
+            lambda tf=tf: list(tf.jobs.list(queue="closing", page_size=5)),
+            lambda tf=tf: tf.queues.get("closing"),
+            job.get,
+            lambda job=job: job.wait(timeout=60),
+        ]
+        threads = [threading.Thread(target=_repeat, args=(call, ready, ends), daemon=True) for call in calls]
+        for thread in threads:
+            thread.start()
+        ready.wait(10)
+        tf.queues.get("closing")
+        tf.close()
+
+        for thread in threads:
+            thread.join(10)
+        assert [error.reason for error in ends if isinstance(error, TaskFlowError)] == ["CLOSED"] * len(calls), ends
+
+
+def _repeat(call: Callable[[], object], ready: threading.Barrier, ends: list[BaseException]) -> None:
+    """Until it fails."""
+    ready.wait(10)
+    try:
+        while True:
+            call()
+    except BaseException as error:
+        ends.append(error)
+
+
+def test_a_run_ends_with_an_error_of_the_tree_when_its_client_is_closed(cluster: ServiceCluster) -> None:
+    tf, ends, begun = TaskFlow(cluster.scheduler_address), list[BaseException](), threading.Event()
+
+    def run() -> None:
+        try:
+            tf.run("closed-run", handler=lambda job: begun.set())
+        except BaseException as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    tf.new_job("closed-run")
+    assert begun.wait(20)
+    tf.close()
+
+    thread.join(10)
+    assert not thread.is_alive()
+    assert all(isinstance(error, TaskFlowError) for error in ends), ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import signal
 import threading
 import time
@@ -48,7 +49,7 @@ def worker(cluster: ServiceCluster, notes: Path) -> Callable[..., Program]:
     made: list[Program] = []
 
     def start(*words: str) -> Program:
-        command = ("-m", "tests.support.sdk_app", cluster.scheduler_address, str(notes), *words)
+        command = ("-m", "tests.support.sdk_app", cluster.scheduler_address, str(notes), "few", *words)
         made.append(cluster.run(f"sdk-{next(_numbers)}", *command))
         return made[-1]
 
@@ -108,6 +109,43 @@ def test_sigterm_in_the_middle_of_a_stream_of_jobs_loses_nothing_and_uses_no_try
     assert programs[2].stop() == 0
 
 
+@pytest.mark.feature("R5")
+def test_threads_that_outlive_their_timeouts_are_counted_and_told_and_hold_up_no_stop(
+    tf: TaskFlow, worker: Callable[..., Program]
+) -> None:
+    program = worker("concurrency=2", "grace=60")
+    for job in [new(tf, "doze", 60, timeout=1) for _ in range(2)]:
+        with pytest.raises(JobUnsuccessful):
+            job.wait(timeout=20)
+    waiting = new(tf, "sleep", 0)
+
+    (listed,) = eventually(lambda: [each for each in tf.workers.list() if each.overdue == 2])
+
+    assert (listed.running, listed.concurrency) == (0, 2)
+    eventually(lambda: "2 of 2 slots are taken by handlers that go on" in program.output)
+    assert "sdk_app.py" in program.output and "in doze" in program.output
+    assert "no job is polled for" in program.output
+    assert waiting.get().state == "ready"
+    program.signal(signal.SIGTERM)
+    assert program.wait(10) == 0
+    waiting.cancel()
+
+
+@pytest.mark.feature("R5")
+def test_a_strict_worker_drains_and_ends_when_a_thread_outlives_its_timeout(
+    tf: TaskFlow, worker: Callable[..., Program], notes: Path
+) -> None:
+    program = worker("concurrency=2", "strict=1", "strict_after=0.1")
+    never = new(tf, "doze", 60, timeout=1)
+    other = new(tf, "sleep", 3)
+    eventually(lambda: starts(notes, "sleep"), 20)
+
+    assert program.wait(20) == 70
+
+    assert other.wait(timeout=20).result == "slept"
+    assert never.get().state == "failed"
+
+
 def test_a_second_signal_ends_at_once_with_its_processes(
     tf: TaskFlow, worker: Callable[..., Program], notes: Path
 ) -> None:
@@ -120,12 +158,12 @@ def test_a_second_signal_ends_at_once_with_its_processes(
     program.signal(signal.SIGTERM)
 
     assert program.wait(5) == 128 + signal.SIGTERM
-    job.cancel()
+    with pytest.raises(JobUnsuccessful):
+        job.wait(timeout=30)
+    assert outcomes(tf, job) == ["lost"]
 
 
-def test_handler_processes_end_with_a_killed_worker(
-    tf: TaskFlow, worker: Callable[..., Program], notes: Path
-) -> None:
+def test_handler_processes_end_with_a_killed_worker(tf: TaskFlow, worker: Callable[..., Program], notes: Path) -> None:
     program = worker()
     job = new(tf, "work", 60)
     eventually(lambda: starts(notes, "work"), 20)
@@ -187,9 +225,8 @@ def test_a_worker_cut_off_stops_its_handlers_by_itself_and_comes_back(
     assert program.stop() == 0
 
 
-def test_a_blocked_event_loop_keeps_the_lease_and_is_warned_about(
-    tf: TaskFlow, worker: Callable[..., Program]
-) -> None:
+@pytest.mark.feature("R5")
+def test_a_blocked_event_loop_keeps_the_lease_and_is_warned_about(tf: TaskFlow, worker: Callable[..., Program]) -> None:
     program = worker()
 
     job = new(tf, "block", 2 * LEASE + 1)
@@ -242,7 +279,7 @@ def test_a_worker_that_starts_before_its_cluster_waits_for_it(
     make_cluster: Callable[..., ServiceCluster], tmp_path: Path
 ) -> None:
     late = make_cluster()
-    program = late.run("early", "-m", "tests.support.sdk_app", late.scheduler_address)
+    program = late.run("early", "-m", "tests.support.sdk_app", late.scheduler_address, os.devnull, "few")
     eventually(lambda: "cannot reach TaskFlow's scheduler" in program.output, 20)
 
     late.start_all()
@@ -258,7 +295,7 @@ def test_a_worker_without_queue_service_and_coordinator_works_on_when_they_are_b
     """The coordinator goes while the worker pauses between two polls that fail."""
     own = make_cluster()
     own.start_all()
-    program = own.run("left", "-m", "tests.support.sdk_app", own.scheduler_address)
+    program = own.run("left", "-m", "tests.support.sdk_app", own.scheduler_address, os.devnull, "few")
     with TaskFlow(own.scheduler_address) as tf:
         assert tf.new_job("sdk", 1, task="echo").wait(timeout=30).result == 1
         own.kill("queue")

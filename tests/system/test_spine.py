@@ -116,7 +116,7 @@ def test_jobs_of_a_killed_worker_run_again_within_their_tries(
 
     doomed.signal(signal.SIGKILL)
 
-    eventually(lambda: finished(database, "orphans") == {"lost": 5}, 10)
+    eventually(lambda: finished(database, "orphans") == {"lost": 5}, 6)
     with psycopg.connect(database) as conn:
         again = conn.execute(
             "select count(*) from taskflow.deferred where queue = 'orphans' and attempt = 2"

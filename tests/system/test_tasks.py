@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import grpc
 import pytest
 
-from taskflow import Constant, Exponential, Fail, Job, JobFailed, JobState, TaskFlow, TaskInfo
+from taskflow import Constant, Exponential, Fail, Job, JobFailed, JobState, RunFailed, TaskFlow, TaskInfo
 from taskflow.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -18,9 +19,12 @@ from taskflow.errors import (
     InvalidArgument,
     NotFound,
 )
+from taskflow.v1 import tasks_pb2, tasks_pb2_grpc
 from tests.support import rows
+from tests.support.api import TIMEOUT, Api, refusal
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
+from tests.support.workers import working
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def tf(cluster: ServiceCluster) -> Iterator[TaskFlow]:
         worker.join(20)
 
 
-@pytest.mark.feature("S4.1", "S4.2", "S4.3", "R20")
+@pytest.mark.feature("S4.1", "S4.2", "S4.3", "R20", "S1.1", "S1.2", "R19")
 def test_a_task_is_made_found_and_run_by_name_or_id(tf: TaskFlow) -> None:
     task = tf.tasks.create("double", queue="app", title="Twice", retries=1, schedule="0 8 * * mon")
 
@@ -107,7 +111,138 @@ def test_each_run_leaves_a_log_newest_first(tf: TaskFlow) -> None:
         tf.tasks.logs("logged", type="done")
 
 
-@pytest.mark.feature("S4.5", "R18", "R19")
+@pytest.mark.feature("S4.3", "S4.4", "R22", "S4.1")
+def test_tasks_and_their_logs_are_asked_for_as_an_app_s_own_api_has_it(tf: TaskFlow) -> None:
+    """`get()` lists; `get_logs()` without arguments has the last 50 of all tasks, whatever their end, newest first."""
+    one = tf.tasks.create("asked", target="double", queue="app", schedule="0 8 * * mon")
+    tf.tasks.create("other", target="double", queue="app")
+    for n in (1, -1):
+        tf.jobs.wait(tf.tasks.run("asked", {"n": n}).id, timeout=20)
+    tf.jobs.wait(tf.tasks.run("other", {"n": 5}).id, timeout=20)
+    jobs = [tf.tasks.run("other", {"n": n}).id for n in range(52)]
+    eventually(lambda: all(tf.jobs.get(job).state.final for job in jobs), timeout=30)
+
+    listed = {task.name: task for task in tf.tasks.get()}
+    assert listed["asked"].next_run_at is not None and listed["other"].next_run_at is None
+    assert all(listed[name].last_run_at is not None for name in ("asked", "other"))
+    assert listed["asked"] == tf.tasks.get(one.id)
+    everything = tf.tasks.get_logs()
+    assert len(everything.logs) == 50 < everything.count
+    assert [log.time for log in everything.logs] == sorted((log.time for log in everything.logs), reverse=True)
+    assert {log.task for log in tf.tasks.get_logs(limit=1000).logs} >= {"asked", "other"}
+    asked = tf.tasks.get_logs(id=one.id)
+    assert (asked.count, [log.type for log in asked.logs]) == (2, ["app.task.failed", "app.task.completed"])
+    failed = tf.tasks.get_logs("asked", limit=10, where={"type": "failed"})
+    assert (failed.count, failed.logs[0].error is not None) == (1, True)
+    assert tf.tasks.get_logs("asked", where={"type": "app.task.completed"}).logs[0].result == 2
+    for wrong in ({"where": {"status": "failed"}}, {"where": {"type": "done"}}, {"limit": 1001}):
+        with pytest.raises(InvalidArgument):
+            tf.tasks.get_logs("asked", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.feature("S4.2", "S1.2", "S1.1")
+def test_a_task_s_own_payload_is_that_of_jobs_that_bring_none(tf: TaskFlow, cluster: ServiceCluster) -> None:
+    """By hand, by its schedule, by another schedule, and as a step of a workflow."""
+    task = tf.tasks.create("preset", target="double", queue="app", payload={"n": 20}, schedule="*/10 * * * *")
+    assert task.payload == {"n": 20} == tf.tasks.get("preset").payload
+    assert tf.tasks.run_with_result("preset") == 40
+    assert tf.tasks.run_with_result("preset", {"n": 1}) == 2
+
+    tf.advance_clock(700, step=100)
+    eventually(lambda: 40 in [log.result for log in tf.tasks.logs("preset").logs][:-2], timeout=20)
+    step = {"name": "a", "kind": "task", "meta": {"task": "preset"}}
+    tf.workflows.put({"name": "of-preset", "steps": [step], "output": "{{ steps.a.result }}"})
+    assert tf.workflows.wait(tf.workflows.start("of-preset").id, 30).output == 40
+
+    assert tf.tasks.update("preset", payload={"n": 3}, schedule="").payload == {"n": 3}
+    assert tf.tasks.run_with_result("preset") == 6
+    assert tf.tasks.update("preset", payload=None).payload is None
+
+
+@pytest.mark.feature("S1.2")
+def test_each_instance_of_a_task_and_its_attempts_are_rows_of_the_views(tf: TaskFlow, cluster: ServiceCluster) -> None:
+    """Of `job_states` and `attempt_history`, whether a person, a schedule or a workflow made it."""
+    tf.tasks.create("in-sql", target="double", queue="app", payload={"n": 4}, retries=1, backoff=Constant(0.01))
+    schedule = tf.schedules.create("in-sql", at=now_of(cluster) + timedelta(minutes=1))
+    step = {"name": "a", "kind": "task", "meta": {"task": "in-sql", "input": {"n": -4}}}
+    tf.workflows.put({"name": "of-in-sql", "steps": [step]})
+    by_hand = tf.tasks.run("in-sql", {"n": "many"}).id
+    with pytest.raises(RunFailed) as failed:
+        tf.workflows.wait(tf.workflows.start("of-in-sql").id, 30)
+    ((by_step,),) = [step.jobs for step in failed.value.run.steps]
+    tf.advance_clock(61, step=61)
+    (firing,) = eventually(lambda: [f for f in tf.schedules.firings(schedule.id) if f.job_id])
+    jobs = [by_hand, by_step.job_id, firing.job_id]
+    eventually(lambda: all(tf.jobs.get(job).state.final for job in jobs), timeout=20)
+
+    states = "select id::text, task, state, attempt, result from taskflow.job_states where id = any(%s::uuid[])"
+    assert {id: rest for id, *rest in rows.found(cluster.dsn, states, jobs)} == {
+        by_hand: ["double", "failed", 2, None],
+        by_step.job_id: ["double", "failed", 1, None],
+        firing.job_id: ["double", "succeeded", 1, "8"],
+    }
+    history = (
+        "select attempt, outcome, final, error ->> 'message' is not null, started_at <= finished_at"
+        " from taskflow.attempt_history where job_id = %s order by attempt"
+    )
+    assert rows.found(cluster.dsn, history, by_hand) == [
+        (1, "failed", False, True, True), (2, "failed", True, True, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.feature("S1.2", "X.1", "R13")
+def test_a_run_of_a_task_or_workflow_has_a_time_and_a_priority_of_its_own(tf: TaskFlow) -> None:
+    tf.tasks.create("ranked", queue="elsewhere", priority=2)
+    due = datetime.now(UTC) + timedelta(days=2)
+    step = {"name": "a", "kind": "task", "meta": {"task": "ranked"}}
+    own = {"name": "b", "kind": "task", "meta": {"task": "ranked"}, "priority": "critical"}
+    tf.workflows.put({"name": "of-ranked", "steps": [step, own]})
+
+    job = tf.tasks.run("ranked", run_at=due, priority=7)
+    run = tf.workflows.start("of-ranked", priority=8)
+    plain = tf.workflows.start("of-ranked")
+
+    assert (job.state, job.priority, job.run_time) == (JobState.SCHEDULED, 7, due)
+    assert tf.tasks.run("ranked").priority == 2
+    made = eventually(lambda: len(found := _jobs_of(tf, run.id, plain.id)) == 4 and found)
+    assert made == {(run.id, "a"): 8, (run.id, "b"): 9, (plain.id, "a"): 2, (plain.id, "b"): 9}
+    with pytest.raises(InvalidArgument, match="priority"):
+        tf.workflows.start("of-ranked", priority=10)
+    for each in (run, plain):
+        tf.workflows.cancel(each.id)
+
+
+def _jobs_of(tf: TaskFlow, *runs: str) -> dict[tuple[str, str], int]:
+    jobs = [job for job in tf.jobs.list(task="ranked") if job.metadata.get("taskflow.run") in runs]
+    return {(job.metadata["taskflow.run"], job.metadata["taskflow.step"]): job.priority for job in jobs}
+
+
+@pytest.mark.feature("R18", "R17")
+def test_a_run_by_hand_of_a_scheduled_task_is_a_job_more_and_changes_nothing_of_its_schedule(
+    tf: TaskFlow, cluster: ServiceCluster
+) -> None:
+    """Nobody runs the jobs: an unfinished one of the schedule refuses none by hand, and one by hand no firing."""
+    task = tf.tasks.create("extra", queue="nowhere", schedule="*/10 * * * *")
+    (schedule,) = tf.schedules.list(task="extra")
+    early = tf.tasks.run("extra")
+    assert tf.tasks.get("extra").next_run_at == task.next_run_at
+
+    assert task.next_run_at is not None
+    ((now,),) = rows.found(cluster.dsn, "select taskflow.now()")
+    tf.advance_clock(task.next_run_at - now + timedelta(minutes=2), step=60)
+    (fired,) = eventually(lambda: [f for f in tf.schedules.firings(schedule.id) if f.job_id])
+    coming = tf.tasks.get("extra").next_run_at
+    late = tf.tasks.run("extra")
+
+    assert fired.instant == task.next_run_at, "the job by hand that waits did not overlap"
+    assert tf.tasks.get("extra").next_run_at == coming == tf.schedules.get(schedule.id).next_run_at
+    assert len(list(tf.schedules.firings(schedule.id))) == 1
+    jobs = {job.id: job.metadata.get("taskflow.trigger") for job in tf.jobs.list(task="extra")}
+    assert jobs == {early.id: "manual", fired.job_id: None, late.id: "manual"}
+    tf.tasks.remove("extra")
+
+
+@pytest.mark.feature("S4.5", "R18", "R19", "S1.1", "S1.2")
 def test_an_inactive_task_fires_no_more_and_can_still_be_run(tf: TaskFlow, cluster: ServiceCluster) -> None:
     task = tf.tasks.create("awaited", queue="app", frequency="*/10 * * * *")
     assert tf.tasks.update("awaited", active=False).next_run_at is None
@@ -125,7 +260,7 @@ def test_an_inactive_task_fires_no_more_and_can_still_be_run(tf: TaskFlow, clust
     assert min(fired(tf, cluster)) > now
 
 
-@pytest.mark.feature("S4.5")
+@pytest.mark.feature("S4.5", "S1.1")
 def test_a_task_s_properties_change_and_it_goes_with_its_schedule(tf: TaskFlow, cluster: ServiceCluster) -> None:
     task = tf.tasks.create("changing", target="double", schedule="@daily")
     changed = tf.tasks.update(
@@ -147,7 +282,7 @@ def test_a_task_s_properties_change_and_it_goes_with_its_schedule(tf: TaskFlow, 
     assert rows.found(cluster.dsn, "select 1 from taskflow.schedules where task in ('changing', 'changed')") == []
 
 
-@pytest.mark.feature("S4.5")
+@pytest.mark.feature("S4.5", "S1.1")
 @pytest.mark.parametrize(
     ("option", "value", "shown"),
     [
@@ -163,6 +298,9 @@ def test_a_task_s_properties_change_and_it_goes_with_its_schedule(tf: TaskFlow, 
         ("timeout", 9, 9.0),
         ("timeout", None, None),
         ("heartbeat_timeout", 8, 8.0),
+        ("requested_timeout", 7, 7.0),
+        ("in_progress_timeout", 70, 70.0),
+        ("payload", {"n": 1}, {"n": 1}),
         ("backoff", Constant(5), Exponential(first=5, factor=1, limit=5)),
         ("backoff", None, None),
         ("metadata", {"b": "2"}, {"b": "2"}),
@@ -271,20 +409,21 @@ def test_a_bad_requester_is_refused_by_field(tf: TaskFlow, requester: object, sa
     assert "requester" in refused.value.field
 
 
-@pytest.mark.feature("S4.1", "R20")
+@pytest.mark.feature("S4.1", "R20", "R10")
 def test_a_bad_task_is_refused_by_field(tf: TaskFlow) -> None:
     for name, options, field in (
-        ("bad name", {}, "task.name"),
+        *((name, {}, "task.name") for name in ("bad name", "bad.name", "naïve", "a:b", "")),
         ("bad", {"schedule": "61 * * * *"}, "task.schedule"),
-        ("bad", {"retries": -1}, "task.retries"),
+        ("bad", {"retries": -1}, "retries"),
         ("bad", {"frequency": "@daily", "schedule": "@daily"}, "frequency"),
         ("bad", {"time_zone": "Asia/Tokyo"}, "task.time_zone"),
     ):
         with pytest.raises(InvalidArgument) as refused:
             tf.tasks.create(name, **options)  # type: ignore[arg-type]
         assert refused.value.field == field
+    assert tf.tasks.create("A-Z_09").name == "A-Z_09"
     assert tf.tasks.create("unseen").warnings == ("HANDLER_NOT_SEEN",)
-    with pytest.raises(FailedPrecondition, match="no worker has registered"):
+    with pytest.raises(FailedPrecondition, match="no worker has ever registered"):
         tf.tasks.create("required", require_handler=True)
 
 
@@ -302,3 +441,60 @@ def now_of(cluster: ServiceCluster) -> datetime:
     ((now,),) = rows.found(cluster.dsn, "select taskflow.now()")
     assert isinstance(now, datetime)
     return now
+
+
+@pytest.mark.feature("R20")
+def test_a_handler_is_seen_for_ever_once_a_worker_has_registered_it(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    with TaskFlow(cluster.scheduler_address) as app:
+
+        @app.task(queue="app")
+        def leaves() -> None:
+            pass
+
+        with working(app, name="leaver"):
+            eventually(lambda: any(worker.name == "leaver" for worker in tf.workers.list()))
+    eventually(lambda: all(worker.name != "leaver" for worker in tf.workers.list()))
+    assert tf.tasks.create("restarting", target="leaves", require_handler=True).warnings == ()
+
+
+@pytest.mark.feature("S4.3", "R22", "S4.4")
+def test_the_logs_of_a_removed_task_stay(tf: TaskFlow) -> None:
+    made = tf.tasks.create("short-lived", target="double", queue="app")
+    job = tf.tasks.run("short-lived", {"n": 2})
+    tf.jobs.wait(job.id, 20)
+    before = tf.tasks.logs()
+    assert job.id in [log.job_id for log in before.logs]
+    tf.tasks.remove("short-lived")
+    assert tf.tasks.logs() == before
+    assert [log.task for log in tf.tasks.logs(made.id).logs] == ["short-lived"]
+    assert [log.job_id for log in tf.tasks.logs("short-lived").logs] == [job.id]
+    tf.tasks.create("short-lived", target="double", queue="app")
+    assert tf.tasks.logs("short-lived").count == 0, "the present task of that name"
+    with pytest.raises(NotFound):
+        tf.tasks.logs("never-there")
+
+
+@pytest.mark.feature("S4.1")
+@pytest.mark.parametrize("name", ["0123456789abcdef" * 2, "01234567-89ab-cdef-0123-456789abcdef"])
+def test_a_task_whose_name_looks_like_an_id_is_found_by_it(tf: TaskFlow, name: str) -> None:
+    made = tf.tasks.create(name, target="double", queue="app")
+    assert tf.tasks.get(name).id == tf.tasks.get(made.id).id == made.id
+    assert tf.tasks.update(name, title="by its name").title == "by its name"
+    assert tf.tasks.run_with_result(name, {"n": 4}) == 8
+    other = tf.tasks.create(made.id, target="double")
+    assert tf.tasks.get(made.id).id == other.id, "a name goes before an id"
+    tf.tasks.remove(other.name)
+    tf.tasks.remove(name)
+    with pytest.raises(NotFound):
+        tf.tasks.get(name)
+
+
+def test_a_limit_of_logs_out_of_range_is_named(tf: TaskFlow, cluster: ServiceCluster) -> None:
+    with Api(cluster.scheduler_address) as api, pytest.raises(grpc.RpcError) as error:
+        stub = tasks_pb2_grpc.TaskServiceStub(api.channel)
+        stub.ListTaskLogs(tasks_pb2.ListTaskLogsRequest(limit=1001), timeout=TIMEOUT)
+    assert (refusal(error.value).field, refusal(error.value).message[:12]) == ("limit", "limit: 1001 ")
+    with pytest.raises(InvalidArgument) as refused:
+        tf.tasks.logs(limit=1001)
+    assert refused.value.field == "limit"
+    assert str(refused.value).startswith("limit: 1001 is not")

@@ -12,9 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from services.cluster import home
-from services.cluster.embedded import attach
-from services.cluster.health import is_serving
+from taskflow import TaskFlow
+from taskflow_server.cluster import home
+from taskflow_server.cluster.embedded import attach
+from taskflow_server.cluster.health import is_serving
+from tests.support.folders import NAMES, write_app
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,16 +26,16 @@ SERVICES = {"scheduler", "coordinator", "queue", "worker", "gateway"}
 class Up:
     """One run of the command, with an environment by which all its children are found."""
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
+    def __init__(self, data_dir: Path, *options: str, cwd: Path = ROOT) -> None:
         self.data_dir = data_dir
         self.mark = f"TASKFLOW_TEST_MARK={uuid.uuid4()}"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
         name, _, value = self.mark.partition("=")
         self.output = data_dir.with_name(f"{value}.out")
-        command = [sys.executable, "-m", "services.cli", "up", "--data-dir", str(data_dir), *options]
+        command = [sys.executable, "-m", "taskflow_server.cli", "up", "--data-dir", str(data_dir), *options]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env={**environ, name: value}, stdout=output, stderr=subprocess.STDOUT
+                command, cwd=cwd, env={**environ, name: value}, stdout=output, stderr=subprocess.STDOUT
             )
 
     @property
@@ -79,8 +81,8 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     """Starts the command on the test's data folder; whatever is left is ended."""
     runs: list[Up] = []
 
-    def start(*options: str) -> Up:
-        runs.append(Up(tmp_path / "data", *options))
+    def start(*options: str, cwd: Path = ROOT) -> Up:
+        runs.append(Up(tmp_path / "data", *options, cwd=cwd))
         return runs[-1]
 
     yield start
@@ -96,6 +98,9 @@ def test_it_runs_everything_until_ctrl_c_and_the_data_stay(up: Callable[..., Up]
     first = up("--free-ports").running()
     assert set(first.addresses) >= SERVICES
     assert all(is_serving(first.health(name), 5) for name in SERVICES)
+    assert "http.call" not in (first.data_dir / "logs" / "worker.log").read_text(), (
+        "built-in handlers were not asked for"
+    )
     dsn = attach(tmp_path / "data")
     assert dsn is not None
     with psycopg.connect(dsn) as conn:
@@ -125,7 +130,14 @@ def test_a_second_one_says_in_one_line_that_one_is_running(up: Callable[..., Up]
 
 
 @pytest.mark.parametrize(
-    "fact", ["up.lock", "logs/initdb.log", "logs/postgres.log", "logs/queue.log", "logs/worker.log"]
+    "fact",
+    [
+        *(
+            pytest.param(log, marks=pytest.mark.long)
+            for log in ("up.lock", "logs/initdb.log", "logs/postgres.log", "logs/queue.log")
+        ),
+        "logs/worker.log",
+    ],
 )
 @pytest.mark.feature("M.5")
 def test_ctrl_c_while_it_starts_leaves_nothing_running(up: Callable[..., Up], fact: str) -> None:
@@ -139,6 +151,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing_running(up: Callable[..., Up], fa
     assert starting.said.splitlines()[-1] == "stopped"
 
 
+@pytest.mark.long
 def test_when_it_is_killed_everything_goes_with_it_and_the_next_one_starts(up: Callable[..., Up]) -> None:
     first = up("--free-ports").running()
     assert len(first.children()) > len(SERVICES)
@@ -152,7 +165,7 @@ def test_when_it_is_killed_everything_goes_with_it_and_the_next_one_starts(up: C
 
 def test_what_dies_is_started_again_at_its_address_with_one_line(up: Callable[..., Up]) -> None:
     running = up("--free-ports").running()
-    queue = next(pid for pid in running.children() if _is(pid, "services.queue"))
+    queue = next(pid for pid in running.children() if _is(pid, "queue"))
     postgres = next(pid for pid in running.children() if _is(pid, "-D") and _parent(pid) == running.process.pid)
 
     os.kill(queue, signal.SIGKILL)
@@ -177,20 +190,22 @@ def test_a_port_in_use_is_one_line_that_names_it_and_who_needs_it(up: Callable[.
             assert refused.process.wait(20) == 2
         if f"port {port - 1} " not in refused.said:
             break
-    what = f"taskflow up: port {port} is in use, and queue needs it: stop what listens there, or choose another port\n"
-    assert refused.said == what
+    what = f"taskflow up: port {port} is in use, and queue needs it: stop what listens there, or take other ports with"
+    assert refused.said == f"{what} --port-base N or --free-ports\n"
     assert refused.children() == []
 
 
+@pytest.mark.long
 def test_an_absent_database_is_one_line(up: Callable[..., Up]) -> None:
     refused = up("--free-ports", "--database-url", "postgresql://someone:secret@127.0.0.1:1/x")
 
     assert refused.process.wait(30) == 3
     assert len(refused.said.splitlines()) == 1
-    assert refused.said.startswith("taskflow up: no database at 127.0.0.1:1/x: ")
+    assert refused.said.startswith("taskflow up: TASKFLOW_DATABASE_URL: no Postgres answers at 127.0.0.1:1/x: ")
     assert "secret" not in refused.said
 
 
+@pytest.mark.long
 def test_a_database_of_ones_own_is_used_and_migrated(up: Callable[..., Up], database: str) -> None:
     running = up("--free-ports", "--database-url", database).running()
 
@@ -201,6 +216,36 @@ def test_a_database_of_ones_own_is_used_and_migrated(up: Callable[..., Up], data
     assert "coordinator" in members
 
 
+@pytest.mark.feature("M.5")
+def test_an_app_may_have_folders_of_the_names_of_ours(up: Callable[..., Up], tmp_path: Path) -> None:
+    folder = tmp_path / "app"
+    write_app(folder, packages=True)
+
+    running = up("--free-ports", "shop:app", cwd=folder).running()
+
+    with TaskFlow(running.addresses["scheduler"]) as tf:
+        assert tf.new_job("folders", task="mine").wait(30).result == list(NAMES)
+
+
+
+@pytest.mark.long
+def test_two_on_one_database_do_not_end_each_other(up: Callable[..., Up], database: str, tmp_path: Path) -> None:
+    """Both start at once, with data folders of their own: the second says what runs, or serves beside the first."""
+    both = [
+        up("--free-ports", "--database-url", database),
+        up("--free-ports", "--database-url", database, "--data-dir", str(tmp_path / "other")),
+    ]
+
+    eventually(lambda: all("TaskFlow is up" in each.said or each.process.poll() is not None for each in both), 120)
+    alive = [each for each in both if each.process.poll() is None]
+    assert alive
+    for each in alive:
+        assert "starting it again" not in each.said
+        assert is_serving(each.addresses["scheduler"], 5)
+    assert [each.said.count("\n") for each in both if each not in alive] == [1] * (2 - len(alive))
+
+
+@pytest.mark.long
 def test_a_wrong_app_is_one_line_and_stops_everything(up: Callable[..., Up]) -> None:
     refused = up("--free-ports", "no_such_module:app")
 

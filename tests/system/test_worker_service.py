@@ -1,18 +1,25 @@
-"""`python -m services.worker`: the SDK's worker as a service process."""
+"""`python -m taskflow_server.worker`: the SDK's worker as a service process."""
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from services.cluster.health import is_serving
-from services.runtime.settings import load
-from services.worker.settings import WorkerSettings
 from taskflow import JobState, TaskFlow
-from tests.support.cluster import ServiceCluster
+from taskflow_server.cluster.health import is_serving
+from taskflow_server.cluster.ports import free_ports
+from taskflow_server.cluster.service import environment
+from taskflow_server.runtime.settings import load
+from taskflow_server.worker.settings import WorkerSettings
+from tests.support.cluster import Program, ServiceCluster
+from tests.support.folders import NAMES, write_app
 from tests.support.waiting import eventually
 
 EVERYTHING = ("queue", "coordinator", "scheduler", "worker")
@@ -47,6 +54,24 @@ def test_sigterm_lets_running_jobs_end_and_gives_the_others_back(
     cluster.close()
 
 
+@pytest.mark.parametrize("packages", [True, False], ids=["packages", "plain folders"])
+def test_an_app_may_have_folders_of_the_names_of_ours(
+    cluster: ServiceCluster, tmp_path: Path, packages: bool
+) -> None:
+    write_app(tmp_path, packages=packages)
+    env = environment() | {
+        "TASKFLOW_SCHEDULER_ADDRESS": cluster.scheduler_address, "TASKFLOW_PORT": str(free_ports(1)[0]),
+        "TASKFLOW_METRICS_PORT": "0", "TASKFLOW_BUILTINS": "",
+    }  # fmt: skip
+    command = [str(Path(sys.executable).with_name("taskflow-server")), "worker", "shop:app"]
+    worker = Program(command, tmp_path / "worker.log", env, cwd=tmp_path, forked=False)
+    try:
+        with TaskFlow(cluster.scheduler_address) as tf:
+            assert tf.new_job("folders", task="mine").wait(30).result == list(NAMES), worker.output
+    finally:
+        worker.kill()
+
+
 def test_with_nothing_to_run_it_says_so_once_and_stays_healthy(make_cluster: Callable[..., ServiceCluster]) -> None:
     cluster = make_cluster(services=("worker",), env={"worker": {"TASKFLOW_BUILTINS": ""}})
 
@@ -67,6 +92,30 @@ def test_without_an_app_it_runs_http_call_and_stays_healthy_while_the_cluster_is
     assert is_serving(cluster.address("worker"), timeout=5)
     eventually(lambda: "runs task http.call" in cluster.log("worker"))
     assert cluster.stop("worker") == 0
+
+
+def test_where_its_default_ports_are_in_use_it_takes_others(make_cluster: Callable[..., ServiceCluster]) -> None:
+    """As beside `taskflow up`; ports that the operator names are not changed."""
+    cluster = make_cluster()
+    defaults = (WorkerSettings.model_fields["port"].default, WorkerSettings.model_fields["metrics_port"].default)
+    with ExitStack() as stack:
+        for port in defaults:
+            other = stack.enter_context(socket.socket())
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):  # somebody has it already
+                other.bind(("127.0.0.1", port))
+                other.listen()
+        worker = cluster.run("second", "-m", "taskflow_server.cli", "worker", env={"TASKFLOW_LOG_FORMAT": "json"})
+        eventually(lambda: '"ready"' in worker.output, timeout=20)
+        lines = [json.loads(line) for line in worker.output.splitlines() if "its default port is in use" in line]
+        taken = {line["port"]: line["takes"] for line in lines}
+
+        assert set(taken) == set(defaults)
+        assert is_serving(f"127.0.0.1:{taken[defaults[0]]}", timeout=5)
+        fixed = cluster.run("third", "-m", "taskflow_server.cli", "worker", env={"TASKFLOW_PORT": str(defaults[0])})
+        assert fixed.wait(20) == 2
+        assert "TASKFLOW_PORT: cannot listen" in fixed.output
+    assert worker.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -183,6 +184,10 @@ def test_a_sequence_is_retried_by_its_group_and_a_run_by_hand_from_what_failed(t
     by_hand = tf.workflows.start("by-hand", "h")
     with pytest.raises(RunFailed):
         tf.workflows.wait(by_hand.id, TIMEOUT)
+    failed = next(step.jobs[0].job_id for step in tf.workflows.get_run(by_hand.id).steps if step.name == "two")
+    with pytest.raises(FailedPrecondition, match=f"instead: taskflow workflow retry {by_hand.id}") as alone:
+        tf.jobs.retry(failed)
+    assert alone.value.reason == "JOB_OF_A_RUN"
     tf.workflows.retry(by_hand.id)
     again = tf.workflows.wait(by_hand.id, TIMEOUT)
 
@@ -242,6 +247,38 @@ def test_versions_are_kept_and_a_run_keeps_the_one_that_it_began_with(tf: TaskFl
     assert tf.workflows.put(document("old")).version == 3
 
 
+@pytest.mark.feature("S0.6", "S0.10")
+def test_of_those_who_change_the_same_version_one_is_stored_and_the_others_are_told(tf: TaskFlow) -> None:
+    def document(output: str) -> dict[str, Any]:
+        return {"name": "shared", "steps": [{"name": "a", "kind": "wait", "meta": {"duration": 1}}], "output": output}
+
+    def put(output: str, known: int) -> int | str:
+        try:
+            return tf.workflows.put(document(output), if_version=known).version
+        except FailedPrecondition as refused:
+            return f"{refused.reason}: {refused}"
+
+    assert put("a", 1) == "WORKFLOW_CHANGED: workflow 'shared' was changed meanwhile: there is none of this name, " \
+        "not version 1"  # fmt: skip
+    assert put("a", 0) == 1
+    with ThreadPoolExecutor(8) as editors:
+        said = list(editors.map(lambda n: put(f"by {n}", 1), range(8)))
+    assert said.count(2) == 1
+    assert all("its latest version is 2, not version 1" in str(each) for each in said if each != 2)
+    assert tf.workflows.get("shared").document == document(f"by {said.index(2)}")
+    assert put("a", 0).startswith("WORKFLOW_CHANGED")  # type: ignore[union-attr]
+    with pytest.raises(FailedPrecondition, match="its latest version is 2"):
+        tf.workflows.delete("shared", if_version=1)
+    with pytest.raises(InvalidArgument, match="if_version"):
+        tf.workflows.delete("shared", if_version=-1)
+    tf.workflows.delete("shared", if_version=2)
+    with pytest.raises(FailedPrecondition, match="there is none of this name"):
+        tf.workflows.delete("shared", if_version=2)
+    with pytest.raises(NotFound):
+        tf.workflows.delete("shared")
+    assert (put("a", 0), tf.workflows.put(document("b")).version) == (3, 4)
+
+
 @pytest.mark.feature("S0.6")
 def test_a_bad_document_is_refused_with_every_problem_at_its_path(tf: TaskFlow) -> None:
     bad = {
@@ -298,8 +335,8 @@ def test_a_step_that_cannot_be_done_fails_its_own_run_only(tf: TaskFlow) -> None
 @pytest.mark.feature("S1.4")
 def test_a_result_that_no_template_could_read_fails_its_step_and_nothing_else(tf: TaskFlow) -> None:
     tf.workflows.put({"name": "deep", "steps": [task("a", "nest", 1010)], "output": "{{ steps.a.result }}"})
-    tf.workflows.put({"name": "large", "steps": [task("a", "nest", 500)], "output": "{{ steps.a.result }}"})
-    tf.workflows.put({"name": "unread", "steps": [task("a", "nest", 500)]})
+    tf.workflows.put({"name": "large", "steps": [task("a", "nest", 499)], "output": "{{ steps.a.result }}"})
+    tf.workflows.put({"name": "unread", "steps": [task("a", "nest", 499)]})
 
     runs = {name: tf.workflows.start(name) for name in ("deep", "large", "unread")}
 
@@ -309,7 +346,7 @@ def test_a_result_that_no_template_could_read_fails_its_step_and_nothing_else(tf
     assert tf.workflows.wait(runs["unread"].id, TIMEOUT).step("a").state is StepState.SUCCEEDED
 
 
-@pytest.mark.feature("S1.4")
+@pytest.mark.feature("S1.4", "A11")
 def test_the_last_of_many_parallel_steps_fires_the_join_once(cluster: ServiceCluster, tf: TaskFlow) -> None:
     names = [f"part-{n}" for n in range(60)]
     tf.workflows.put({
@@ -358,6 +395,66 @@ def test_concurrency_holds_later_runs_until_one_ends(tf: TaskFlow) -> None:
     assert tf.workflows.wait(runs[2].id, TIMEOUT).sla_missed
 
 
+@pytest.mark.feature("S1.3")
+def test_an_sla_is_missed_when_its_time_comes_though_the_run_never_begins(
+    cluster: ServiceCluster, tf: TaskFlow
+) -> None:
+    steps = [{"name": "w", "kind": "wait", "meta": {"signal": "go"}}]
+    tf.workflows.put({"name": "late", "concurrency": 1, "sla": 600, "steps": steps})
+    tf.workflows.put({"name": "unhurried", "concurrency": 1, "steps": steps})
+    first = [tf.workflows.start(name) for name in ("late", "unhurried")]
+    for run in first:
+        in_state(tf, run, "w", StepState.WAITING)
+    waits, cancelled, _ = (tf.workflows.start(name) for name in ("late", "late", "unhurried"))
+    tf.workflows.cancel(cancelled.id)
+    before = missed_slas(cluster)
+
+    tf.advance_clock(timedelta(seconds=590), step=590)
+    assert not tf.workflows.get_run(waits.id).sla_missed
+    tf.advance_clock(timedelta(seconds=11), step=11)
+
+    eventually(lambda: tf.workflows.get_run(waits.id).sla_missed, timeout=30)
+    assert tf.workflows.get_run(waits.id).state is RunState.NEW
+    assert missed_slas(cluster) == before + 1
+    others = [run for name in ("late", "unhurried") for run in tf.workflows.runs(name) if run.id != waits.id]
+    assert len(others) == 4 and not any(run.sla_missed for run in others)
+    for run in (first[0], waits):
+        tf.workflows.signal(run.id, "go")
+    assert tf.workflows.wait(waits.id, TIMEOUT).sla_missed and missed_slas(cluster) == before + 1
+    assert rows.found(cluster.dsn, "select count(*) from taskflow.run_slas") == [(0,)]
+
+
+def missed_slas(cluster: ServiceCluster) -> int:
+    return cluster.log("coordinator").count("a run has not begun within its sla")
+
+
+@pytest.mark.feature("S1.3", "R17", "R19")
+def test_a_workflow_s_schedule_fires_between_its_start_and_its_end_one_run_at_a_time(
+    cluster: ServiceCluster, tf: TaskFlow
+) -> None:
+    ((now,),) = rows.found(cluster.dsn, "select taskflow.now()")
+    start, end = now + timedelta(minutes=15), now + timedelta(minutes=45)
+    times = {"cron": "*/10 * * * *", "start": start.isoformat(), "end": end.isoformat()}
+    steps = [{"name": "w", "kind": "wait", "meta": {"signal": "go"}}]
+    put = tf.workflows.put({"name": "seasonal", "steps": steps, "schedule": times})
+    assert put.next_run_at is not None and start <= put.next_run_at < end
+
+    tf.advance_clock(timedelta(minutes=26), step=30)
+
+    (first,) = eventually(lambda: list(tf.workflows.runs("seasonal", states=["running"])), timeout=30)
+    by_hand = tf.workflows.start("seasonal")
+    (schedule,) = tf.schedules.list(workflow="seasonal")
+    tf.advance_clock(timedelta(minutes=40), step=30)
+    eventually(lambda: tf.schedules.get(schedule.id).next_run_at is None, timeout=30)
+    ledger = list(tf.schedules.firings(schedule.id))
+    assert all(start <= firing.instant <= end for firing in ledger) and len(ledger) == 3
+    assert [str(firing.state) for firing in reversed(ledger)] == ["fired", "skipped_overlap", "skipped_overlap"]
+    assert str(tf.workflows.get_run(by_hand.id).state) == "new", "a scheduled workflow has one run at a time"
+    tf.workflows.signal(first.id, "go")
+    eventually(lambda: str(tf.workflows.get_run(by_hand.id).state) == "running", timeout=30)
+    tf.workflows.cancel(by_hand.id)
+
+
 @pytest.mark.feature("S1.4", "S1.5")
 def test_a_workflow_runs_by_its_own_schedule_and_by_schedules_that_name_it(tf: TaskFlow) -> None:
     steps = [task("a", "add", "{{ input }}")]
@@ -383,32 +480,91 @@ def test_a_workflow_runs_by_its_own_schedule_and_by_schedules_that_name_it(tf: T
         tf.schedules.create(workflow="no-such-workflow", cron="@daily")
 
 
+def scheduled(cluster: ServiceCluster, where: str, *values: object) -> dict[str, Any]:
+    """The one row of taskflow.schedule_task that fits, its payloads read."""
+    columns = "id task_id task_type task_payload pre_task_payload workflow_payload workflow_json run_id due_at job_id"
+    query = f"select {columns.replace(' ', ', ')}, schedule_id from taskflow.schedule_task where {where}"  # noqa: S608  ours
+    (row,) = rows.found(cluster.dsn, query, *values)
+    found = dict(zip([*columns.split(), "schedule_id"], row, strict=True))
+    again = rows.found(cluster.dsn, query, *values)
+    assert isinstance(found["id"], int) and again[0][0] == found["id"], "a number that stays"
+    return {name: json.loads(value) if isinstance(value, str) and name.endswith(("_payload", "_json")) else value
+            for name, value in found.items()}  # fmt: skip
+
+
 @pytest.mark.feature("S0.7")
 def test_what_is_scheduled_is_read_from_the_view(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    long = {"text": "y" * 10_000}
     tf.workflows.put({
         "name": "seen",
         "steps": [
             task("say", "shout", {"text": "{{ input.text }}"}),
             {"name": "pause", "kind": "wait", "meta": {"duration": "1d"}, "depends_on": ["say"]},
+            {"name": "ask", "kind": "wait", "meta": {"signal": "answered"}, "depends_on": ["say"]},
+            task("next", "nobody", long, depends_on=["say"]) | {"queue": "unserved"},
         ],
     })  # fmt: skip
-    text = "x" * 10_000
-    run = tf.workflows.start("seen", {"text": text, "more": "y" * 35_000})
-    in_state(tf, run, "pause", StepState.WAITING)
+    text = "x" * 45_000
+    run = tf.workflows.start("seen", {"text": text})
+    for step, state in (("pause", StepState.WAITING), ("ask", StepState.WAITING), ("next", StepState.RUNNING)):
+        in_state(tf, run, step, state)
 
-    ((id, kind, payload, before, whole, document, name),) = rows.found(
-        cluster.dsn,
-        "select id, task_type, task_payload, pre_task_payload, workflow_payload, workflow_json, task_id"
-        " from taskflow.schedule_task where run_id = %s",
-        run.id,
-    )
-
-    assert isinstance(id, int)
-    assert (name, kind, json.loads(str(payload))) == ("pause", "wait", {"duration": "1d"})
-    assert json.loads(str(before)) == {"text": text.upper()}
-    assert len(str(whole)) > 45_000 and json.loads(str(whole))["text"] == text
-    assert json.loads(str(document))["name"] == "seen"
+    for step, kind, payload, due in (
+        ("pause", "wait", {"duration": "1d"}, True),
+        ("ask", "wait", {"signal": "answered"}, False),
+        ("next", "task", {"task": "nobody", "input": long}, False),
+    ):
+        found = scheduled(cluster, "run_id = %s and task_id = %s", run.id, step)
+        assert (found["task_type"], found["task_payload"]) == (kind, payload)
+        assert found["pre_task_payload"] == {"text": text.upper()} and len(str(text)) == 45_000
+        assert found["workflow_payload"] == {"text": text} and found["workflow_json"]["name"] == "seen"
+        assert (found["due_at"] is not None) is due
+    tf.workflows.signal(run.id, "answered")
+    in_state(tf, run, "ask", StepState.SUCCEEDED)
+    left = rows.found(cluster.dsn, "select task_id from taskflow.schedule_task where run_id = %s", run.id)
+    assert sorted(left) == [("next",), ("pause",)]
     tf.workflows.cancel(run.id)
+
+
+@pytest.mark.feature("S0.7")
+def test_a_group_that_waits_for_its_retry_is_in_the_view_as_itself(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    steps = [task("one", "add", [1]), task("two", "fail", "{{ input }}", depends_on=["one"])]
+    group = {"name": "both", "steps": ["one", "two"], "retries": 1, "backoff": {"first": 3600.0, "limit": 3600.0}}
+    tf.workflows.put({"name": "again-later", "steps": steps, "groups": [group]})
+    run = tf.workflows.start("again-later", "g")
+    eventually(lambda: rows.found(cluster.dsn, "select from taskflow.run_timers where run_id = %s", run.id), timeout=30)
+
+    found = scheduled(cluster, "run_id = %s", run.id)
+
+    assert (found["task_id"], found["task_type"], found["task_payload"]) == ("both", "group", group)
+    assert (found["pre_task_payload"], found["due_at"] is not None) == (1, True), "what its failed step resumes with"
+    tf.workflows.cancel(run.id)
+
+
+@pytest.mark.feature("S0.7")
+def test_schedules_and_delayed_jobs_are_in_the_view(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    tf.workflows.put({"name": "planned", "steps": [{"name": "w", "kind": "wait", "meta": {"signal": "go"}}]})
+    tf.tasks.create("planned-task", target="add", queue="steps", schedule="0 0 1 1 *")
+    flow = tf.schedules.create(workflow="planned", cron="0 0 1 1 *", payload={"gift": "tea"})
+    once = tf.schedules.create("add", at=datetime(2999, 1, 1, tzinfo=UTC), payload=[1, 2])
+    job = tf.new_job("unserved", {"a": 1}, task="later", delay=3600)
+
+    found = scheduled(cluster, "schedule_id = %s", flow.id)
+    assert (found["task_id"], found["task_type"], found["workflow_payload"]) == ("planned", "workflow", {"gift": "tea"})
+    assert found["workflow_json"]["name"] == "planned" and found["due_at"] == flow.next_run_at
+    found = scheduled(cluster, "schedule_id = %s", once.id)
+    assert (found["task_id"], found["task_type"], found["task_payload"]) == ("add", "task", [1, 2])
+    assert found["due_at"] == datetime(2999, 1, 1, tzinfo=UTC)
+    found = scheduled(cluster, "task_id = %s", "planned-task")
+    assert found["task_type"] == "task" and found["due_at"] == tf.tasks.get("planned-task").next_run_at
+    found = scheduled(cluster, "job_id = %s", job.id)
+    assert (found["task_id"], found["task_type"], found["task_payload"]) == ("later", "job", {"a": 1})
+
+    tf.schedules.pause(flow.id)
+    tf.tasks.update("planned-task", active=False)
+    job.cancel()
+    gone = "select from taskflow.schedule_task where schedule_id = %s or job_id = %s or task_id = 'planned-task'"
+    eventually(lambda: not rows.found(cluster.dsn, gone, flow.id, job.id), timeout=30)
 
 
 @pytest.mark.feature("S0.8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from services.runtime.batcher import Batcher
+from taskflow_server.runtime.batcher import Batcher
 
 
 class Disk:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -149,11 +150,11 @@ def test_the_address_comes_from_the_environment_and_an_option_goes_before_it(
     ("words", "said"),
     [
         (["jobb"], "did you mean 'job'"),
-        (["job", "new"], "missing argument"),
+        (["job", "new"], "missing argument queue"),
         (["job", "list", "--foo"], "--foo"),
         (["job", "list", "--limit", "none"], "--limit"),
         (["job", "list", "--state", "broken"], "scheduled, ready"),
-        (["job", "show", "17"], "'17' is not a job's id"),
+        (["job", "show", "17"], "'17' is not an id"),
         (["job", "new", "no name", "1"], "'no name' is not a name"),
         (["job", "new", "q", "{"], "line 1, column 2"),
         (["job", "new", "q", "@absent.json"], "absent.json"),
@@ -166,8 +167,10 @@ def test_the_address_comes_from_the_environment_and_an_option_goes_before_it(
         (["queue", "show", "a/b/c"], "'a/b/c' is not a name"),
         (["worker", "no_colon"], "module:attribute"),
         (["worker", "nowhere:app"], "there is no module nowhere"),
+        (["worker", "./shop/tasks.py:app"], "names a file; give the module, shop.tasks:app,"),
+        (["worker", "shop.py"], "names a file; give the module, shop:app,"),
         (["worker", "json:app"], "json has nothing called app"),
-        (["worker", "json:dumps"], "has a function, not a TaskFlow app"),
+        (["worker", "json:loads"], "has a function, not a TaskFlow app"),
         (["worker", "json:app", "--concurrency", "0"], "--concurrency"),
     ],
 )
@@ -191,6 +194,27 @@ def test_an_app_that_fails_to_import_is_named_with_the_line_at_fault(tmp_path: P
     assert "shop.py:3: ZeroDivisionError: division by zero" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("import json\nvalue = json.loads('{')", "shop.py:5: JSONDecodeError: Expecting property name"),
+        ("import helper", "helper.py:2: KeyError: 'b'"),
+        ("app.task(queue='a b')(print)", "shop.py:4: InvalidArgument: queue: 'a b' is not a name"),
+        ("def broken(:", "shop.py:4: SyntaxError: invalid syntax"),
+    ],
+    ids=["in the standard library", "in another module of the app", "in TaskFlow", "syntax"],
+)
+def test_an_import_that_fails_is_shown_at_a_line_of_the_users_own(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "helper.py").write_text("def find(key):\n    return {}[key]\n\nfind('b')\n")
+    (tmp_path / "shop.py").write_text(f"from taskflow import TaskFlow\n\napp = TaskFlow()\n{line}\n")
+
+    answer = _run("worker", "shop:app", cwd=tmp_path)
+
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert said in answer.stderr
+
+
 def test_what_an_apps_module_misses_is_named_not_the_module(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("import nothing_of_this_name\n")
 
@@ -199,6 +223,29 @@ def test_what_an_apps_module_misses_is_named_not_the_module(tmp_path: Path) -> N
     assert answer.returncode == 2
     assert "importing shop failed" in answer.stderr
     assert "nothing_of_this_name" in answer.stderr
+
+
+def test_an_app_that_ends_the_process_is_named_with_the_line_at_fault(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("import sys\n\nsys.exit(0)\n")
+
+    answer = _run("worker", "shop:app", cwd=tmp_path)
+
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert "shop.py:3: it ended the process, by sys.exit(0)" in answer.stderr
+
+
+@pytest.mark.parametrize("app", ["taskflow.shop:app", "taskflow:app", "taskflow_server.shop:app"])
+def test_an_app_in_a_folder_named_like_our_package_says_so(tmp_path: Path, app: str) -> None:
+    name = re.split("[.:]", app)[0]
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "shop.py").write_text("from taskflow import TaskFlow\n\napp = TaskFlow()\n")
+
+    answer = _run("worker", app, cwd=tmp_path)
+
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert f"has the name of TaskFlow's own package {name}" in answer.stderr
 
 
 def test_an_app_under_another_name_is_suggested(tmp_path: Path) -> None:
@@ -245,7 +292,7 @@ def test_without_typer_there_is_worker_and_a_word_on_the_rest(tmp_path: Path) ->
     worker = _run("worker", "shop:app", env=env)
 
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert "taskflow-sdk[cli]" in other.stderr
+    assert "pip install './sdk[cli]'" in other.stderr
     assert worker.returncode == 2
     assert "it has tf" in worker.stderr
 
@@ -259,4 +306,13 @@ def test_the_server_s_commands_say_what_to_install_where_it_is_absent() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
     assert answer.returncode == 2
-    assert answer.stderr == "taskflow: taskflow up is part of the server: pip install 'taskflow-server[embedded]'\n"
+    assert answer.stderr == "taskflow: taskflow up is part of the server; in a clone: pip install '.[embedded]'\n"
+
+
+def test_a_wrong_choice_names_the_choices_in_our_words(call: Call) -> None:
+    answer = call("up", "--clock", "bla")
+
+    assert answer.code == 2
+    assert answer.err == (
+        "taskflow: invalid value for '--clock': 'bla' is not one of 'system', 'manual'; see `taskflow up --help`\n"
+    )

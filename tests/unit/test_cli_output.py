@@ -20,6 +20,15 @@ def test_a_list_for_programs_is_a_document_a_line(capsys: pytest.CaptureFixture[
     ]
 
 
+@pytest.mark.feature("R14")
+def test_what_is_no_json_number_is_text_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker of an older version may have kept `1e400`, which Python reads as an infinity."""
+    _output.document({"payload": [json.loads("1e400"), float("nan"), "é"]})
+
+    shown = capsys.readouterr().out
+    assert json.loads(shown, parse_constant=lambda word: pytest.fail(word)) == {"payload": ["Infinity", "NaN", "é"]}
+
+
 def test_a_table_in_a_pipe_has_columns_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     _output.table(("id", "error"), [("a" * 36, "x" * 300), ("b", "y")], empty="nothing")
 

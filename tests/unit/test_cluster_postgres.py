@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from services.cluster import binaries, embedded, home
-from services.cluster.binaries import NoPostgresError
-from services.cluster.embedded import EmbeddedPostgres, LockedError, PostgresError, attach
-from services.cluster.home import HomeError
-from services.cluster.process import Interrupted
+from taskflow_server.cluster import binaries, embedded, home
+from taskflow_server.cluster.binaries import NoPostgresError
+from taskflow_server.cluster.embedded import EmbeddedPostgres, LockedError, PostgresError, attach
+from taskflow_server.cluster.home import HomeError
+from taskflow_server.cluster.process import Interrupted
 from tests.support.waiting import eventually
 
 
@@ -50,6 +50,7 @@ def test_rows_survive_kill_minus_nine_and_the_server_is_back_at_its_address(serv
         assert conn.execute("select count(*) from kept").fetchone() == (1000,)
 
 
+@pytest.mark.long
 def test_it_is_durable_unless_asked_otherwise(server: EmbeddedPostgres, tmp_path: Path) -> None:
     dsn = server.start()
 
@@ -76,6 +77,7 @@ def test_nobody_comes_in_without_the_password(server: EmbeddedPostgres) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.long
 def test_a_second_one_on_the_same_data_is_refused_and_can_attach(server: EmbeddedPostgres) -> None:
     dsn = server.start()
 
@@ -90,7 +92,7 @@ def test_a_second_one_on_the_same_data_is_refused_and_can_attach(server: Embedde
 def test_it_ends_with_its_supervisor_and_the_next_one_gets_the_data(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     script = (
-        "import pathlib, time; from services.cluster.embedded import EmbeddedPostgres\n"
+        "import pathlib, time; from taskflow_server.cluster.embedded import EmbeddedPostgres\n"
         f"postgres = EmbeddedPostgres(pathlib.Path({str(data_dir)!r}))\n"
         "postgres.start(); print(postgres.pid, flush=True); time.sleep(60)"
     )
@@ -109,6 +111,7 @@ def test_it_ends_with_its_supervisor_and_the_next_one_gets_the_data(tmp_path: Pa
         postgres.remove()
 
 
+@pytest.mark.long
 def test_a_stale_pid_file_that_names_another_program_does_not_keep_it_from_starting(server: EmbeddedPostgres) -> None:
     server.start()
     pid_file = home.locate(server.data_dir).data / "postmaster.pid"
@@ -122,6 +125,7 @@ def test_a_stale_pid_file_that_names_another_program_does_not_keep_it_from_start
     assert server.pid is not None
 
 
+@pytest.mark.long
 def test_a_start_that_is_interrupted_leaves_nothing_and_the_next_one_works(server: EmbeddedPostgres) -> None:
     looks = iter([False] * 5)
 
@@ -133,6 +137,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_and_the_next_one_works(serve
     assert setting(server.start(), "fsync") == "on"
 
 
+@pytest.mark.long
 def test_a_small_shared_memory_is_avoided(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_SMALL_SHARED_MEMORY", 1 << 62)
 
@@ -142,6 +147,7 @@ def test_a_small_shared_memory_is_avoided(server: EmbeddedPostgres, monkeypatch:
         assert "\ndynamic_shared_memory_type = mmap" in config
 
 
+@pytest.mark.long
 def test_why_it_does_not_start_is_one_line(server: EmbeddedPostgres) -> None:
     server.start()
     server.stop()
@@ -171,22 +177,23 @@ def test_a_wrong_user_is_refused_in_one_line(tmp_path: Path, user: str, words: s
         EmbeddedPostgres(tmp_path, environ={"TASKFLOW_PG_USER": user})
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="root must become an ordinary user for it")
 def test_an_ordinary_user_needs_nothing_from_root() -> None:
     code = Path(__file__).resolve().parents[2]
     script = (
         "import os, pathlib, sys, tempfile\n"
-        "from services.cluster.embedded import EmbeddedPostgres; import psycopg\n"
+        "from taskflow_server.cluster.embedded import EmbeddedPostgres; import psycopg\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    postgres = EmbeddedPostgres(pathlib.Path(folder))\n"
         "    psycopg.connect(postgres.start()).close(); print(os.listdir(folder)); postgres.remove()"
     )
-    path = os.pathsep.join([str(code), str(code / "sdk"), sysconfig.get_path("purelib")])
+    path = os.pathsep.join([str(code / "src"), str(code / "sdk"), sysconfig.get_path("purelib")])
     nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
 
     def reachable(python: str) -> bool:
         try:
-            ask = [python, "-c", "import sys, psycopg, services; print(sys.version_info[:2])"]
+            ask = [python, "-c", "import sys, psycopg, taskflow_server; print(sys.version_info[:2])"]
             return str(sys.version_info[:2]) in subprocess.run(ask, **options, **nobody).stdout
         except OSError:
             return False

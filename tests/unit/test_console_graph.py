@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.console.graph import GAP, HEIGHT, WIDTH, Drawing, Edge, draw, flow_of, spread
+from taskflow_server.gateway.console.graph import (
+    BESIDE,
+    GAP,
+    HEIGHT,
+    WIDTH,
+    Drawing,
+    Edge,
+    draw,
+    draw_in_blocks,
+    flow_of,
+    spread,
+)
 
 CAMPAIGN = json.loads((Path(__file__).resolve().parents[2] / "sdk" / "examples" / "campaign.json").read_text())
 
@@ -95,3 +106,35 @@ def test_dependencies_are_edges_and_a_group_that_leads_nowhere_is_left_out() -> 
 
 def test_no_steps_are_an_empty_drawing() -> None:
     assert draw([], []) == Drawing(6.0, 0.0, (), ())
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_steps_that_are_alike_and_many_stand_in_a_block(joined: bool) -> None:
+    many = [f"m{n}" for n in range(40)]
+    ways = [Edge("a", name) for name in many] + [Edge(name, "z") for name in many if joined]
+
+    drawing = draw_in_blocks(["a", *many, "z"], ways)
+
+    (frame,) = drawing.frames
+    assert drawing.width <= 1_140, "as wide as a page shows"
+    inside = [box for box in drawing.boxes if box.name in many]
+    assert [box.name for box in drawing.boxes] == ["a", *many, "z"]
+    assert len({(box.x, box.y) for box in inside}) == 40 and len({box.y for box in inside}) == 40 / BESIDE
+    for box in inside:
+        assert frame.x <= box.x and box.x + WIDTH <= frame.x + frame.width
+        assert frame.y <= box.y and box.y + HEIGHT <= frame.y + frame.height
+    assert [(line.edge.source, line.edge.target) for line in drawing.lines] == (
+        [("a", "m0 and 39 more"), ("m0 and 39 more", "z")] if joined else [("a", "m0 and 39 more")]
+    )
+    tops = top(drawing)
+    assert tops["a"] + HEIGHT <= frame.y
+    assert not joined or frame.y + frame.height <= tops["z"]
+
+
+@given(st.lists(names, unique=True), edges)
+def test_blocks_and_boxes_stand_apart(some: list[str], ways: list[Edge]) -> None:
+    drawing = draw_in_blocks(some, ways)
+
+    assert [box.name for box in drawing.boxes] == some
+    for a, b in itertools.combinations(drawing.boxes, 2):
+        assert abs(a.y - b.y) >= HEIGHT or abs(a.x - b.x) >= WIDTH

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.gateway.console import words
-from services.gateway.console.page import local, pairs_of
-from services.gateway.errors import Failure
-from services.gateway.guard import known_host
 from taskflow.v1 import jobs_pb2 as pb
+from taskflow_server.gateway.console import words
+from taskflow_server.gateway.console.page import local, pairs_of
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.guard import known_host
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -38,6 +38,8 @@ def test_a_duration_is_told_in_its_greatest_units(seconds: float, shown: str) ->
         (7300, "2 h ago"),
         (-40, "in 40 s"),
         (-86_400 * 3 + 5, "in 3 d"),
+        (86_400 * 400, "400 d ago"),
+        (-86_400 * 26_481, "in 73 y"),
     ],
 )
 def test_an_instant_is_told_by_how_far_it_is(before: float, shown: str) -> None:

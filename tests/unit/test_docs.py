@@ -2,15 +2,14 @@
 
 import re
 
-from services.coordinator.settings import CoordinatorSettings
-from services.scheduler.settings import SchedulerSettings
 from taskflow._cli import _exits
 from taskflow._core import DEFAULT_TIMEOUT
 from taskflow._create import MAX_JOBS
-from taskflow._policy import DEFAULT_BACKOFF, FINAL_STATES, TRANSITIONS, Backoff, JobState, Outcome, decide
+from taskflow._policy import DEFAULT_BACKOFF, FINAL_STATES, SOFT, TRANSITIONS, Backoff, JobState, Outcome, decide
 from taskflow._values import MAX_BYTES
 from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE
-from taskflow._worker_session import SOFT
+from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.scheduler.settings import SchedulerSettings
 from tests.support.docs import ROOT, table
 
 LIFE = ROOT / "docs" / "concepts" / "job-lifecycle.md"
@@ -47,7 +46,8 @@ def test_the_figures_that_the_pages_name_are_the_defaults() -> None:
     scheduler = {name: field.default for name, field in SchedulerSettings.model_fields.items()}
 
     assert (coordinator["lease"], coordinator["heartbeat_interval"], SOFT) == (15, 2, 2 / 3)
-    assert (coordinator["reconnect_grace"], coordinator["owner_timeout"], coordinator["lease_row_after"]) == (5, 5, 5)
+    assert (coordinator["owner_timeout"], coordinator["lease_row_after"]) == (5, 5)
+    assert CoordinatorSettings(database_url="postgresql://").grace == 12.5
     assert (coordinator["cancel_grace"], coordinator["max_handouts"]) == (30, 20)
     assert (coordinator["stop_grace"], scheduler["max_payload_bytes"], MAX_BYTES) == (5, 1 << 20, 1 << 20)
     assert Backoff(first=1, factor=2, limit=600, jitter=0.1) == DEFAULT_BACKOFF

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core import ids
-from services.core.book import VOID_AFTER, Book, Claim, Entry, Phase, Seat, Shard
-from services.core.lanes import LaneKey
+from taskflow_server.core import ids
+from taskflow_server.core.book import VOID_AFTER, Book, Claim, Entry, Phase, Seat, Shard
+from taskflow_server.core.lanes import LaneKey
+from tests.support.tier import size
 
 KEY = LaneKey("q", "", 5)
 
@@ -69,7 +70,7 @@ class World:
         return book
 
     def open(self) -> None:
-        self.book.open(Shard(0, self.epoch, 0, False), list(self.book.seats))
+        self.book.open(Shard(0, self.epoch, 0, False))
         self.settle()
 
     # -- the owner ---------------------------------------------------------------------------
@@ -159,7 +160,9 @@ class World:
         if worker not in self.book.seats:
             return
         claims = [Claim(e, j, 1, 0, started=True, finished=False) for e, j in have.items()]
-        void, back = self.book.hear(worker, {0: epoch}, claims, voided, self.now)
+        void, back, revoked = self.book.hear(worker, {0: epoch}, claims, voided, self.now)
+        living = next((w for w in self.workers if w.name == worker and w.alive), None)
+        assert living is None or not living.running.keys() & set(revoked), "what a living worker runs is revoked"
         for entry in back:
             self.book.hand_out(entry)
         self.complete()
@@ -299,7 +302,8 @@ class World:
 
 
 @pytest.mark.feature("A5", "A6", "A7", "A8", "M.4")
-@settings(max_examples=1000, deadline=None)
+@pytest.mark.longer
+@settings(max_examples=size(300, 5000), deadline=None)
 @given(st.integers(min_value=0, max_value=2**32))
 def test_no_job_runs_twice_and_each_ends_once_through_takeovers_and_deaths(seed: int) -> None:
     world = World(seed)

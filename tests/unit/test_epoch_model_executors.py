@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.book import Entry, Phase
-from services.core.holds import Hold, Holds
+from taskflow_server.core.book import Entry, Phase
+from taskflow_server.core.holds import Hold, Holds
+from tests.support.tier import size
 from tests.unit.test_epoch_model import KEY, ModelWorker, World
 
 REQUESTED, SILENCE = 5.0, 9.0  # seconds
@@ -181,7 +182,8 @@ class ExecutorWorld(World):
 
 
 @pytest.mark.feature("A6", "S2.3", "S2.6", "R2")
-@settings(max_examples=1000, deadline=None)
+@pytest.mark.longer
+@settings(max_examples=size(300, 5000), deadline=None)
 @given(st.integers(min_value=0, max_value=2**32))
 def test_beside_executors_no_job_runs_twice_and_each_ends_once(seed: int) -> None:
     world = ExecutorWorld(seed)

@@ -1,4 +1,4 @@
-"""The guard of `http.call`: what may not be called is not, however it is written (targets.md, security)."""
+"""The guard of `http.call`: what may not be called is not, however it is written."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker import builtins
-from services.worker.http.call import HttpCaller
-from services.worker.http.guard import Forbidden, Guard
-from services.worker.settings import WorkerSettings
 from taskflow import JobInfo, JobState, TaskFlow, testing
+from taskflow_server.worker import builtins
+from taskflow_server.worker.http.call import HttpCaller
+from taskflow_server.worker.http.guard import Forbidden, Guard
+from taskflow_server.worker.settings import WorkerSettings
 
 # PORT is that of a server on loopback, which must see no connection.
 FORBIDDEN = [

@@ -1,7 +1,8 @@
 """The real lane reader under random commits, offers, pages and takeovers (protocol A2, A3, A4, B3).
 
 A toy Postgres hands out transaction numbers and snapshots; schedulers commit late, roll back, offer late, twice or
-never; an owner reads pages, takes offers, dispatches, finishes, cancels unread jobs, and is replaced at random.
+never; an owner reads pages, leaves the ends of some unread, takes offers, dispatches, finishes, cancels unread jobs,
+lets the lane leave memory while it is idle, and is replaced at random.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.lanes import START, Lane, LaneKey, Mark, Page, PageRequest, Position, Snapshot
+from taskflow_server.core.lanes import START, Lane, LaneKey, Mark, Page, PageRequest, Position, Snapshot
+from tests.support.tier import size
 
 KEY = LaneKey("q", "", 5)
 
@@ -42,7 +44,7 @@ class ToyPostgres:
         seen = {
             i: tx
             for i, tx in self.rows.items()
-            if i not in self.cancelled and not (request.catching_up and i in self.final)
+            if i not in self.cancelled and not (tx < request.catch_to and i in self.final)
         }
         ahead = sorted(Position(tx, i) for i, tx in seen.items() if (tx, i) > request.position)
         behind = [Position(tx, i) for i, tx in seen.items() if tx in ended]
@@ -64,6 +66,7 @@ class World:
         self.dispatched: dict[bytes, int] = {}
         self.excused: dict[bytes, int] = {}
         self.finished: dict[bytes, int] = {}
+        self.left = 0  # how often the lane has left memory
 
     def dispatch(self, job: bytes) -> None:
         assert job not in self.finished, "dispatched after its end"
@@ -74,6 +77,8 @@ class World:
         self.memory.discard(job)
         self.db.final.add(job)
         self.finished[job] = self.finished.get(job, 0) + 1
+        if self.lane.catching_up and not self.lane.holds(job):
+            self.lane.drop(job)
         self.lane.close((job,))
 
     def begin(self) -> None:
@@ -116,8 +121,13 @@ class World:
         if self.flying is not None:
             request, page = self.flying
             self.flying = None
-            for row in self.lane.merge(request, page):
-                self.dispatch(row.id)
+            fresh = self.lane.merge(request, page)
+            room = self.rng.randint(1, 2 * len(fresh) + 1)  # a page always brings something
+            for row in fresh[:room]:
+                if row.id not in self.memory:
+                    self.dispatch(row.id)
+            if fresh[room:]:
+                self.lane.unread(fresh[room:], page.snapshot.xmax)
 
     def finish_one(self) -> None:
         if self.memory:
@@ -135,7 +145,16 @@ class World:
             self.dispatched.setdefault(job, 0)
 
     def write_mark(self) -> None:
-        self.db.mark = self.lane.mark()
+        if self.lane.passed != self.lane.marked:
+            self.db.mark = self.lane.mark()
+            self.lane.marked = self.lane.passed
+
+    def leave_memory(self) -> None:
+        """The lane comes back at the next step, by an offer or a look at all lanes."""
+        if self.lane.idle:
+            assert not self.memory
+            self.left += 1
+            self.lane = Lane.at(KEY, 0, self.db.mark, self.db.next_tx)
 
     def take_over(self) -> None:
         if self.takeovers:
@@ -150,7 +169,7 @@ class World:
             (self.begin, 6), (self.write, 12), (self.commit, 8), (self.rollback, 1), (self.offer, 12),
             (self.lose_offer, 2), (self.read, 8), (self.merge, 10), (self.finish_one, 14),
             (self.cancel_unread, 1), (self.write_mark, 3),
-            (self.take_over, 1),
+            (self.take_over, 1), (self.leave_memory, 3),
         ]  # fmt: skip
         actions, weights = zip(*steps, strict=True)
         for _ in range(self.rng.randint(50, 600)):
@@ -175,12 +194,21 @@ class World:
 
 
 @pytest.mark.feature("A2", "A3", "B3")
-@settings(max_examples=1500, deadline=None)
+@pytest.mark.longer
+@settings(max_examples=size(400, 5000), deadline=None)
 @given(st.integers(min_value=0, max_value=2**32), st.booleans())
 def test_every_committed_job_is_dispatched_once_in_any_order_of_events(seed: int, takeovers: bool) -> None:
     world = World(seed, takeovers=takeovers)
     world.run()
     world.check()
+
+
+def test_the_lanes_of_the_model_do_leave_memory() -> None:
+    worlds = [World(seed, takeovers=True) for seed in range(100)]
+    for world in worlds:
+        world.run()
+
+    assert sum(world.left > 0 for world in worlds) > 20
 
 
 @pytest.mark.feature("A2", "B3")
@@ -234,3 +262,38 @@ def test_the_mark_stands_just_before_the_oldest_unfinished_job() -> None:
     assert Position(7, jobs[0]) <= mark.position < Position(7, jobs[1])
     lane.close(jobs[1:])
     assert lane.mark().position == Position(9, bytes(16))
+
+
+@pytest.mark.feature("A3", "B3")
+def test_an_offered_job_holds_the_mark_back_where_a_page_before_it_was_left_unread() -> None:
+    lane = Lane.at(KEY, 0, START, 0)
+    lane.merge(lane.request(10), Page(Snapshot(5, frozenset()), [], [], False))
+    early, offered = Position(6, id_of(1)), Position(9, id_of(2))
+    assert lane.offer(*offered)
+    page = Page(Snapshot(10, frozenset()), [early], [], True)
+    assert lane.merge(lane.request(1), page) == [early]
+
+    lane.unread([early], page.snapshot.xmax)
+    fresh = lane.merge(lane.request(10), Page(Snapshot(12, frozenset()), [early, offered], [], False))
+    lane.close([early.id])
+
+    assert fresh == [early], "the other was dispatched when it was offered"
+    assert early <= lane.mark().position < offered
+
+
+@pytest.mark.feature("B3")
+def test_others_transactions_move_the_position_of_an_idle_lane_and_not_its_mark() -> None:
+    lane = Lane.at(KEY, 0, START, 0)
+    job = Position(7, id_of(1))
+    lane.merge(lane.request(10), Page(Snapshot(9, frozenset({8})), [job], [], False))
+    lane.close([job.id])
+    lane.marked = lane.passed
+    assert lane.idle
+
+    for xmax in range(10, 20):
+        lane.merge(lane.request(10), Page(Snapshot(xmax, frozenset({xmax - 1})), [], [], False))
+
+    assert lane.position.tx == 19
+    assert lane.passed == lane.marked, "nothing is to be written"
+    lane.merge(lane.request(10), Page(Snapshot(20, frozenset()), [], [Position(18, id_of(2))], False))
+    assert lane.passed > lane.marked, "a late transaction has brought something"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.runtime import logs
-from services.runtime.histogram import BatchHistogram
-from services.runtime.metrics import OTHER_QUEUES, QueueLabels
+from taskflow_server.runtime import logs
+from taskflow_server.runtime.histogram import BatchHistogram
+from taskflow_server.runtime.metrics import OTHER_QUEUES, QueueLabels
 
 BOUNDS = (0.002, 0.01, 1, 60)
 # Bounds themselves, their neighbours, and far beyond: microseconds.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.core.errors import InvalidArgument as Refused
-from services.core.names import qualify
 from taskflow import InvalidArgument, TaskFlow, testing
+from taskflow_server.core.errors import InvalidArgument as Refused
+from taskflow_server.core.names import qualify
 
 BAD = ["http.cal", "HTTP.call", "http.call.x", "acme/http.call", "http.call/x.y", "shell.run ", "a.b", "", "a b"]
 

@@ -13,16 +13,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.clock import RealClock
-from services.worker.push import kinds
-from services.worker.push.aws_batch import AwsBatch, BatchTask
-from services.worker.push.calls import Calls
-from services.worker.push.destination import Away, External, Phase, Refused, Ticket, exec_id_of, name_of, sort_out
-from services.worker.push.held import MISSING, Held, learn, outcome_of
 from taskflow.v1 import jobs_pb2
+from taskflow_server.runtime.clock import RealClock
+from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push.aws_batch import AwsBatch, BatchTask
+from taskflow_server.worker.push.calls import Calls
+from taskflow_server.worker.push.destination import (
+    Away,
+    External,
+    Phase,
+    Refused,
+    Ticket,
+    exec_id_of,
+    name_of,
+    sort_out,
+)
+from taskflow_server.worker.push.held import MISSING, MOST_REASONS, Held, learn, outcome_of
+from taskflow_server.worker.push.kubernetes_jobs import KubernetesJobs
+from taskflow_server.worker.push.marathon import Marathon
+from taskflow_server.worker.push.ray_jobs import RayJobs
 
 TICKET = Ticket(bytes(range(16)), bytes(range(16, 32)))
 BATCH = {"kind": "aws-batch", "job_queue": "q", "job_definition": "d"}
+KUBERNETES = {"kind": "kubernetes", "image": "i"}
+MARATHON = {"kind": "marathon", "url": "http://marathon:8080", "command": ["true"]}
+RAY = {"kind": "ray", "url": "http://head:8265", "command": ["true"]}
 owners = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?", fullmatch=True)
 tickets = st.builds(Ticket, st.binary(min_size=16, max_size=16), st.binary(min_size=16, max_size=16))
 
@@ -53,6 +68,26 @@ def test_each_phase_is_told_once_with_the_link_to_the_log() -> None:
     ]
     assert held.progress == "running at etl"
     assert held.verdict is None
+
+
+def test_why_it_waits_is_told_once_for_each_sort_of_reason_and_only_so_many() -> None:
+    pulls = [external(Phase.QUEUED, reason=f"{sort}: {n}") for n in range(3) for sort in ("ErrImagePull", "BackOff")]
+    many = [external(Phase.RUNNING, reason=f"Reason{n}: it changes") for n in range(2 * MOST_REASONS)]
+
+    assert [text for _, text in held_with(external(Phase.QUEUED), *pulls).lines] == [
+        "queued at etl as x-1",
+        "queued at etl as x-1: ErrImagePull: 0",
+        "queued at etl as x-1: BackOff: 0",
+    ]
+    assert len(held_with(*many).lines) == MOST_REASONS
+
+
+def test_the_last_lines_of_the_program_are_told_at_its_end() -> None:
+    lines = held_with(external(Phase.RUNNING), external(Phase.FAILED, exit_code=3, tail="one\ntwo")).lines
+
+    assert [text for _, text in lines] == [
+        "running at etl as x-1", "failed at etl as x-1, exit code 3", "its last lines:\none\ntwo"
+    ]  # fmt: skip
 
 
 def test_a_success_is_the_result_with_exit_code_and_log() -> None:
@@ -171,9 +206,9 @@ def test_destinations_are_read_from_text_and_from_a_file(tmp_path: Path) -> None
         ("{", "not JSON"),
         ("push.json", "'push.json' is neither a JSON object nor a file: No such file or directory"),
         ({"a b": BATCH}, "'a b': a destination's name is letters, digits, - and _, up to 128"),
-        ({"etl": {"kind": "aws"}}, "etl.kind: 'aws' is none of aws-batch, and no module:Class"),
-        ({"etl": 5}, "etl.kind: None is none of aws-batch, and no module:Class"),
-        ({"etl": {"kind": "nowhere:It"}}, "etl.kind: No module named 'nowhere'"),
+        ({"etl": {"kind": "aws"}}, "etl.kind: 'aws' is none of aws-batch, kubernetes, marathon, ray, and no module:"),
+        ({"etl": 5}, "etl.kind: None is none of aws-batch, kubernetes, marathon, ray, and no module:Class"),
+        ({"etl": {"kind": "nowhere:It"}}, "etl.kind: nowhere cannot be imported: ModuleNotFoundError: No module"),
         ({"etl": {"kind": "json:loads"}}, "etl.kind: 'loads' of json is no Destination"),
         ({"etl": {"kind": "aws-batch"}}, "etl.job_queue: field required"),
         ({"etl": {"kind": "aws-batch", "job_queue": "q"}}, "etl: it needs a job_definition"),
@@ -203,14 +238,25 @@ def test_an_owner_must_fit_into_every_destination_s_names(owner: str) -> None:
 
 
 def test_the_kinds_are_listed_by_their_names() -> None:
-    assert {"aws-batch": AwsBatch} == kinds.KINDS
+    assert {"aws-batch": AwsBatch, "kubernetes": KubernetesJobs, "marathon": Marathon, "ray": RayJobs} == kinds.KINDS
 
 
-def test_without_boto3_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "boto3", None)
+@pytest.mark.parametrize(
+    ("module", "settings", "complaint"),
+    [
+        ("boto3", BATCH, "AWS Batch needs boto3: pip install boto3"),
+        ("kubernetes", KUBERNETES, "Kubernetes needs its Python client: pip install kubernetes"),
+        ("urllib3", MARATHON, "Marathon needs urllib3: pip install urllib3"),
+        ("urllib3", RAY, "Ray needs urllib3: pip install urllib3"),
+    ],
+)
+def test_without_a_library_the_start_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, module: str, settings: dict[str, Any], complaint: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
 
-    with pytest.raises(ValueError, match=r"^etl: AWS Batch needs boto3: pip install 'taskflow-server\[aws\]'$"):
-        list(kinds.build("me", kinds.read(json.dumps({"etl": BATCH}))))
+    with pytest.raises(ValueError, match=f"^etl: {complaint}$"):
+        list(kinds.build("me", kinds.read(json.dumps({"etl": settings}))))
 
 
 # -- calls -------------------------------------------------------------------------------------------------------------
@@ -253,8 +299,8 @@ async def test_the_pause_after_a_failure_grows_to_its_limit_and_begins_anew_afte
     clock = Clock()
     call = calls(clock)
 
-    def pause() -> float:
-        call.failed(Away("no"))
+    def pause(after: float = 0.0) -> float:
+        call.failed(Away("no", after))
         assert call.resting
         assert not call.usable
         began = clock.now
@@ -269,4 +315,6 @@ async def test_the_pause_after_a_failure_grows_to_its_limit_and_begins_anew_afte
     assert all(6.3 <= each <= 8.06 for each in pauses[3:])
     assert call.usable
     assert pause() <= 1.06
+    assert 29.9 <= pause(after=30.0) <= 30.06  # as long as the destination asks for, within reason
+    assert 299.9 <= pause(after=86_400.0) <= 300.06
     call.close()

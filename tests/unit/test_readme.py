@@ -1,7 +1,9 @@
 """What README and docs show is there: programs, commands, make targets, files, tests, variables."""
 
 import ast
+import functools
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -52,9 +54,23 @@ def test_make_targets_exist(page: Path) -> None:
     assert named <= targets
 
 
+@functools.cache
+def commands() -> Collection[str]:
+    return reference.commands()
+
+
+@functools.cache
+def names_of_tests() -> set[str]:
+    return {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in [path.stem, *re.findall(r"def (test_\w+)", path.read_text())]
+    }
+
+
 @every_page
 def test_commands_exist(page: Path) -> None:
-    known = reference.commands()
+    known = commands()
     groups = {path.rpartition(" ")[0] for path in known}
 
     for line in code(page):
@@ -77,11 +93,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @every_page
 def test_files_and_tests_that_are_named_exist(page: Path) -> None:
-    tests = {
-        name
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for name in [path.stem, *re.findall(r"def (test_\w+)", path.read_text())]
-    }
+    tests = names_of_tests()
     for line in code(page):
         if re.fullmatch(r"(?:tests|services|sdk|data|docs|tools|proto|examples)/[\w./-]+", line) and "NNNN" not in line:
             assert (ROOT / line).exists(), line

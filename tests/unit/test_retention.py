@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.core.retention import Action, Survey, decide, reason
+from taskflow_server.core.retention import Action, Survey, decide, reason
 
 pytestmark = pytest.mark.feature("A10")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.errors import Failure
-from services.gateway.rpc.formats import JSON, MOST, YAML, of_answer, of_request, read, write
+from taskflow_server.gateway.errors import Failure
+from taskflow_server.gateway.rpc.formats import JSON, MOST, YAML, from_json, of_answer, of_request, read, write
 
 pytestmark = pytest.mark.feature("S2.1")
 
@@ -64,12 +64,26 @@ def test_yaml_that_is_none_or_grows_without_end_is_refused(text: str | bytes) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "NaN", "[1e]", '{"a": Infinity}', "[" * 100_000, '"\\ud800"', "\xff", "9" * 5000, "{'a': 1}"]
-)
+    "text",
+    [
+        "", "{", "NaN", "[1e]", "[1e400]", "-1e999", '{"a": Infinity}', "[" * 100_000, '"\\ud800"', "\xff", "9" * 5000,
+        "{'a': 1}",
+    ],
+)  # fmt: skip
 def test_json_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Failure) as caught:
         read(text.encode("latin-1"), JSON)
     assert (caught.value.status, caught.value.reason) == (400, "BAD_BODY")
+
+
+@pytest.mark.feature("R14")
+def test_what_an_older_version_kept_is_answered_as_json_that_all_readers_take() -> None:
+    kept = from_json(b'{"a": [1e400, -1e999, 1.5, NaN], "b": "\\ud800x", "\\udfff": "\\ud83d\\ude00"}')
+    assert kept == {"a": ["1e400", "-1e999", 1.5, "NaN"], "b": "\ufffdx", "\ufffd": "\U0001f600"}
+    for kind in (JSON, YAML):
+        assert read(write(kept, kind), kind) == kept
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write({"a": float("inf")}, JSON)
 
 
 @pytest.mark.parametrize("media", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])

@@ -15,7 +15,8 @@ HISTORIES = RULES.with_name("rules_test.yml")
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "taskflow.json"
 PAGE = ROOT / "docs" / "operations" / "metrics.md"
 _FUNCTIONS = {
-    "and", "by", "histogram_quantile", "increase", "max", "min", "on", "or", "rate", "sum", "unless", "up", "without"
+    "and", "by", "deriv", "histogram_quantile", "increase", "max", "min", "on", "or", "rate", "sum", "unless", "up",
+    "without",
 }  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def test_rules_dashboard_and_page_ask_for_metrics_that_there_are(expression: str
         assert bare.count(left) == bare.count(right)
 
 
+@pytest.mark.feature("S3.6")
 def test_every_metric_stands_in_a_panel_or_a_rule() -> None:
     asked = " ".join(expressions())
 
@@ -74,6 +76,7 @@ def test_every_alert_says_what_it_is_about() -> None:
             assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m"))
 
 
+@pytest.mark.feature("S1.10")
 def test_every_alert_has_a_history_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     alerts = {rule["alert"] for group in read(RULES)["groups"] for rule in group["rules"]}
     cases = [case for history in read(HISTORIES)["tests"] for case in history["alert_rule_test"]]
@@ -82,6 +85,7 @@ def test_every_alert_has_a_history_in_which_it_fires_and_one_in_which_it_does_no
     assert tried == {(alert, fires) for alert in alerts for fires in (True, False)}
 
 
+@pytest.mark.feature("S1.10")
 def test_the_alerts_fire_as_the_histories_say() -> None:
     done = subprocess.run([program("promtool"), "test", "rules", HISTORIES], capture_output=True, text=True)
 

@@ -1,12 +1,14 @@
 """How handlers are called, and how a task's arguments are checked against its signature."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
 
-from taskflow import AlreadyExists, InvalidArgument, Job, JobOptions, TaskFlow
+from taskflow import AlreadyExists, InvalidArgument, Job, JobOptions, TaskFlow, testing
 from taskflow._binding import Binding, build
 from taskflow._values import encode
 
@@ -63,6 +65,8 @@ def test_a_handler_may_take_nothing() -> None:
         ({"to": 1, "cc": 2}, "cc", "no such parameter (it has: to)"),
         ("text", "payload", "is text"),
         (["a"], "payload", "is a list"),
+        (1, "payload", "is an int;"),
+        (1.5, "payload", "is a float;"),
     ],
 )
 def test_a_payload_that_does_not_fit_is_named(payload: Any, field: str, says: str) -> None:
@@ -217,3 +221,80 @@ def test_run_refuses_what_it_cannot_do(arguments: Any, field: str) -> None:
         TaskFlow("localhost:1").run(**arguments)
 
     assert refused.value.field == field
+
+
+class Shop:
+    def pay(self, order: int) -> None: ...
+
+    @classmethod
+    def open(cls) -> None: ...
+
+
+def test_a_method_is_refused_when_it_is_registered_and_one_of_an_object_is_not() -> None:
+    tf = TaskFlow()
+
+    for function, name in ((Shop.pay, "self"), (Shop.open.__func__, "cls")):  # type: ignore[attr-defined]
+        with pytest.raises(InvalidArgument, match=f"has the parameter {name}, so it is a method") as refused:
+            tf.task(function)
+        assert refused.value.field == "handler"
+
+    assert tf.task(Shop().pay).name == "pay"
+    assert tf.task(Shop.open).name == "open"
+
+
+@pytest.mark.parametrize("handler", [lambda a, b: 1, lambda payload: payload, lambda job, to: to])
+def test_a_queues_lambda_takes_the_job_alone(handler: Any) -> None:
+    """Else each job would fail for want of a field of that name."""
+    with pytest.raises(InvalidArgument, match="a lambda takes the job alone, and this one takes ") as refused:
+        TaskFlow().run("q", handler=handler)
+    assert refused.value.field == "handler"
+    with testing.cluster(TaskFlow()) as cluster, pytest.raises(InvalidArgument, match="a lambda takes the job alone"):
+        cluster.handle("q", handler)
+
+
+def test_a_parameter_called_job_is_the_job_with_any_as_its_annotation() -> None:
+    def handler(job: Any) -> Any:
+        return job.payload
+
+    assert call(handler, 7) == 7
+
+
+def typed(
+    to: str = "", copies: int = 1, share: float = 0.5, urgent: bool = False, names: list[str] | None = None,
+    more: dict[str, Any] | None = None, data: bytes | str = b"", of: UUID | None = None, free: Any = None, bare=None,  # type: ignore[no-untyped-def]
+) -> None: ...  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "says"),
+    [
+        ("to", 5, "to: typed takes str, and this is an int"),
+        ("to", None, "to: typed takes str, and this is None"),
+        ("copies", "2", "copies: typed takes int, and this is a str"),
+        ("copies", 2.0, "copies: typed takes int, and this is a float"),
+        ("share", "0.5", "share: typed takes float, and this is a str"),
+        ("urgent", 1, "urgent: typed takes bool, and this is an int"),
+        ("names", "ada", "names: typed takes list[str] | None, and this is a str"),
+        ("more", ["a"], "more: typed takes dict[str, Any] | None, and this is a list"),
+        ("data", 1, "data: typed takes bytes | str, and this is an int"),
+    ],
+)
+def test_arguments_of_another_type_than_annotated_are_refused_when_a_job_is_made(
+    argument: str, value: Any, says: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        Binding(typed).payload((), {argument: value})
+
+    assert (refused.value.field, str(refused.value)) == (argument, says)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("to", "ada"), ("to", datetime(2027, 1, 1, tzinfo=UTC)), ("to", UUID(int=1)), ("copies", True), ("share", 1),
+        ("names", None), ("names", ("a", "b")), ("names", ["a"]), ("more", {"a": 1}), ("data", "a"), ("data", b"a"),
+        ("of", "a"), ("free", 1), ("bare", object),
+    ],
+)  # fmt: skip
+def test_arguments_that_fit_or_may_fit_are_taken(argument: str, value: Any) -> None:
+    assert Binding(typed).payload((), {argument: value}) == {argument: value}

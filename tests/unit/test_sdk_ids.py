@@ -2,11 +2,13 @@
 
 import os
 import threading
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from taskflow import InvalidArgument, _ids
+from taskflow import InvalidArgument, TaskFlow, _ids
 from taskflow._clock import wall_ms
 
 
@@ -38,9 +40,7 @@ def test_ids_grow_when_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_threads_make_different_ids() -> None:
     made: list[bytes] = []
-    threads = [
-        threading.Thread(target=lambda: made.extend([_ids.new_id() for _ in range(5_000)])) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: made.extend([_ids.new_id() for _ in range(5_000)])) for _ in range(8)]
 
     for thread in threads:
         thread.start()
@@ -73,7 +73,31 @@ def test_an_id_is_shown_as_a_uuid() -> None:
 
 @pytest.mark.parametrize("wrong", ["", "17", "not-an-id", None, 17, "0198c0de-0000-7000-8000-00000000000g"])
 def test_what_is_no_id_is_refused_by_name(wrong: object) -> None:
-    with pytest.raises(InvalidArgument, match=r"^id: .*one looks like") as refused:
+    with pytest.raises(InvalidArgument, match=r"^id: .* is not an id; ") as refused:
         _ids.parse(wrong)  # type: ignore[arg-type]
 
     assert refused.value.field == "id"
+
+
+@pytest.mark.parametrize("verb", [
+    lambda tf, id: tf.jobs.get(id), lambda tf, id: tf.jobs.wait(id), lambda tf, id: tf.jobs.cancel(id),
+    lambda tf, id: tf.jobs.retry(id), lambda tf, id: tf.jobs.attempts(id), lambda tf, id: list(tf.jobs.logs(id)),
+    lambda tf, id: tf.workflows.get_run(id), lambda tf, id: tf.workflows.wait(id),
+    lambda tf, id: tf.workflows.cancel(id), lambda tf, id: tf.workflows.retry(id),
+    lambda tf, id: tf.workflows.signal(id, "go"), lambda tf, id: tf.schedules.get(id),
+    lambda tf, id: tf.schedules.update(id, cron="@daily"), lambda tf, id: tf.schedules.pause(id),
+    lambda tf, id: tf.schedules.resume(id), lambda tf, id: tf.schedules.delete(id),
+    lambda tf, id: tf.schedules.preview(id), lambda tf, id: list(tf.schedules.firings(id)),
+    lambda tf, id: tf.schedules.backfill(id, start=datetime(2027, 1, 1, tzinfo=UTC)),
+])  # fmt: skip
+def test_a_wrong_id_is_refused_in_the_same_way_by_every_verb(verb: Any) -> None:
+    """Before anything is sent: nobody listens at this address."""
+    with TaskFlow("127.0.0.1:1", timeout=0.1) as tf:
+        for wrong, said in (
+            ("17", "id: '17' is not an id; an id looks like 0198c0de-0000-7000-8000-000000000000"),
+            (17, "id: an int is not an id; give text, as job.id"),
+            (b"17", "id: a bytes is not an id; give text, as job.id"),
+        ):
+            with pytest.raises(InvalidArgument) as refused:
+                verb(tf, wrong)
+            assert (str(refused.value), refused.value.field, refused.value.reason) == (said, "id", "BAD_ID")

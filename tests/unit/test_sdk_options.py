@@ -81,8 +81,19 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"timeout": 0}, "timeout", "more than 0"),
     ({"heartbeat_timeout": -5}, "heartbeat_timeout", "seconds from 0"),
     ({"task": "no spaces"}, "task", "letters, digits"),
-    ({"key": ""}, "key", "1 to 1,024"),
-    ({"key": "a\x00b"}, "key", "zero byte"),
+    ({"key": ""}, "key", "1 to 255 characters"),
+    ({"key": "é" * 256}, "key", "1 to 255 characters"),
+    ({"key": "a\x00b"}, "key", "NUL"),
+    ({"key": "a\ud800b"}, "key", "half a surrogate pair"),
+    ({"label": "\ud800"}, "label", "surrogate pair"),
+    ({"label": "\x00"}, "label", "NUL"),
+    ({"metadata": {"a": "\udfff"}}, "metadata", "surrogate pair"),
+    ({"metadata": {"\ud800": "a"}}, "metadata", "surrogate pair"),
+    ({"metadata": {"a": "\x00"}}, "metadata", "NUL"),
+    ({"tags": ["\ud800"]}, "tags", "surrogate pair"),
+    ({"tags": ["a\x00"]}, "tags", "NUL"),
+    ({"requester": {"a": "\ud800"}}, "requester", "surrogate pair"),
+    ({"requester": {"a": float("inf")}}, "requester", "JSON"),
     ({"backoff": 5}, "backoff", "Exponential"),
     ({"backoff": Exponential(factor=0.5)}, "backoff.factor", "between 1"),
     ({"backoff": Exponential(jitter=2)}, "backoff.jitter", "share"),
@@ -132,3 +143,11 @@ def test_of_many_jobs_the_wrong_one_is_named(job: Any, field: str) -> None:
 def test_a_wrong_address_is_refused_at_once(address: Any) -> None:
     with pytest.raises(InvalidArgument, match="host:port"):
         TaskFlow(address)
+
+
+def test_jobs_that_say_the_same_are_equal_and_shown_with_what_they_say() -> None:
+    one = NewJob("emails", {"to": "ada"}, retries=2)
+
+    assert one == NewJob("emails", {"to": "ada"}, JobOptions(retries=2))
+    assert one not in (NewJob("emails", {"to": "bob"}, retries=2), NewJob("emails", {"to": "ada"}), "emails")
+    assert repr(one).startswith("NewJob(queue='emails', payload={'to': 'ada'}, options=JobOptions(")

@@ -1,6 +1,8 @@
 """What `import taskflow` gives, and what it costs."""
 
+import copy
 import inspect
+import pickle
 import subprocess
 import sys
 import tomllib
@@ -9,10 +11,24 @@ from pathlib import Path
 import pytest
 
 import taskflow
-from taskflow import errors
+from taskflow import (
+    Cancelled,
+    Fail,
+    InvalidArgument,
+    JobCancelled,
+    JobFailed,
+    Retry,
+    RunCancelled,
+    RunFailed,
+    Snooze,
+    TaskFlowError,
+    errors,
+)
+from taskflow._named import AsyncTasks, Tasks
 from taskflow._policy import JobState as PolicyState
 from taskflow._policy import Outcome as PolicyOutcome
 from taskflow._worker_leases import SDK
+from tests.support.docs import ROOT
 
 
 def test_all_is_sorted_and_complete() -> None:
@@ -32,6 +48,15 @@ def test_everything_public_says_what_it_is() -> None:
             assert thing.__doc__, name
 
 
+def test_everything_public_is_in_the_reference() -> None:
+    """`make verify` says whether it is as the docstrings are."""
+    page = (ROOT / "docs" / "reference" / "sdk.md").read_text()
+
+    assert [name for name in taskflow.__all__ if f"\n### {name}\n" not in page] == []
+    verbs = [verb for verb in vars(taskflow.TaskFlow) if not verb.startswith("_")]
+    assert [verb for verb in verbs if f"\n`{verb}(" not in page] == []
+
+
 def test_every_error_is_in_the_tree_and_every_signal_outside() -> None:
     signals = {errors.Retry, errors.Fail, errors.Snooze, errors.Cancelled, errors.Signal}
     for value in vars(errors).values():
@@ -42,6 +67,40 @@ def test_every_error_is_in_the_tree_and_every_signal_outside() -> None:
 def test_errors_are_what_python_expects_too() -> None:
     assert issubclass(taskflow.InvalidArgument, ValueError)
     assert issubclass(taskflow.DeadlineExceeded, TimeoutError)
+
+
+class Own(TaskFlowError):
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}", reason="OWN")
+        self.code = code
+
+
+class RateLimited(Retry):
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        JobFailed("failed", None),  # type: ignore[arg-type]
+        JobCancelled("cancelled", None),  # type: ignore[arg-type]
+        RunFailed("failed", None),  # type: ignore[arg-type]
+        RunCancelled("cancelled", None),  # type: ignore[arg-type]
+        InvalidArgument("wrong", field="x", reason="BAD", problems=[("x", "bad")]),
+        Snooze(5),
+        Retry("later", delay=2),
+        Fail("no"),
+        Cancelled(),
+        Own(7),
+        RateLimited(429),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_and_signals_survive_pickle_and_copy(error: Exception) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert (str(again), again.args, again.__dict__) == (str(error), error.args, error.__dict__)
 
 
 def test_the_package_is_marked_as_typed() -> None:
@@ -69,3 +128,9 @@ def test_workers_tell_the_version_that_is_packaged() -> None:
     package = tomllib.loads((Path(taskflow.__file__).parents[1] / "pyproject.toml").read_text())
 
     assert f"python/{package['project']['version']}" == SDK
+
+
+@pytest.mark.feature("R21")
+def test_run_with_result_waits_a_minute_by_default() -> None:
+    for face in (Tasks, AsyncTasks):
+        assert inspect.signature(face.run_with_result).parameters["timeout"].default == 60

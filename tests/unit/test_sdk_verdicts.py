@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskflow import Cancelled, Fail, Retry, Snooze, _verdict
+from taskflow import Cancelled, Fail, Retry, Snooze, _texts, _verdict
 from taskflow._verdict import Failure, Verdict
 from taskflow._worker_stops import merged
 
@@ -60,7 +60,7 @@ def test_a_traceback_begins_at_the_handler_and_is_bounded() -> None:
 
 
 def test_texts_are_made_storable() -> None:
-    assert _verdict.text("a\x00b \ud800", 100) == "a\\x00b \\ud800"
+    assert _texts.text("a\x00b \ud800", 100) == "a\\x00b \\ud800"
 
 
 def test_an_exception_whose_text_fails_is_still_reported() -> None:
@@ -70,7 +70,7 @@ def test_an_exception_whose_text_fails_is_still_reported() -> None:
 
     failure = raised(Broken()).failure
 
-    assert failure is not None and failure.message == "its message could not be written"
+    assert failure is not None and failure.message == "its message could not be written (RuntimeError)"
 
 
 @pytest.mark.parametrize("outcome", [_verdict.CANCELLED, _verdict.LOST, _verdict.RETURNED])
@@ -86,3 +86,13 @@ def test_past_its_timeout_nothing_counts() -> None:
     late = Verdict(_verdict.TIMED_OUT)
 
     assert merged(late, Verdict(_verdict.SUCCEEDED)) is late
+
+
+def test_a_coroutine_that_a_plain_handler_returns_fails_the_attempt_with_the_cure() -> None:
+    async def handler() -> None: ...
+
+    verdict = _verdict.of_value(handler())
+
+    assert verdict.outcome == _verdict.FAILED
+    assert verdict.failure is not None
+    assert verdict.failure.type == "InvalidResult" and "async def" in verdict.failure.message

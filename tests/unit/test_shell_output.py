@@ -8,7 +8,7 @@ import itertools
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.worker.shell.output import MAX_LINE, TAIL, Budget, Output
+from taskflow_server.worker.shell.output import MAX_LINE, TAIL, Budget, Output
 
 text = st.text(st.sampled_from("aü€🎉 \n"), max_size=200)
 long_text = st.builds(lambda part, times: part * times, text, st.integers(1, 80))

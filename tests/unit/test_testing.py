@@ -630,3 +630,18 @@ async def test_a_sync_app_in_an_async_test_keeps_context_variables(tf: TaskFlow)
 def test_importing_it_is_an_attribute_of_the_package() -> None:
     assert taskflow.testing is testing
     assert sorted(testing.__all__) == testing.__all__
+
+
+def test_a_job_by_its_tasks_name_has_the_tasks_options_in_memory_too() -> None:
+    app = TaskFlow("localhost:1")
+
+    @app.task(queue="own", retries=2, priority="high", timeout=9)
+    def counted(n: int = 0) -> int:
+        return n
+
+    with testing.cluster(app):
+        by_name = app.new_job(task="counted").get()
+        assert (by_name.queue, by_name.retries, by_name.priority, by_name.timeout) == ("own", 2, 7, 9.0)
+        said = app.new_job("q", task="counted", retries=0, priority=1).get()
+        assert (said.queue, said.retries, said.priority, said.timeout) == ("q", 0, 1, 9.0)
+        assert app.new_job("q").get().retries == 0

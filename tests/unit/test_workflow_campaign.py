@@ -8,8 +8,8 @@ from typing import Any
 
 import jsonschema
 
-from services.core.workflow import CreateJob, json_schema
 from taskflow._policy import Outcome
+from taskflow_server.core.workflow import CreateJob, json_schema
 from tests.support.docs import EXAMPLES
 from tests.support.workflows import World
 

@@ -8,10 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.workflow import CancelJob, CancelTimer, CreateJob, Limits, Note, SetTimer, StartRun
-from services.core.workflow.engine import broken
-from services.core.workflow.events import JobFinished, RetryRequested, Started, TimerDue
 from taskflow._policy import Outcome
+from taskflow_server.core.workflow import (
+    CancelJob,
+    CancelTimer,
+    CreateJob,
+    Limits,
+    Note,
+    SetTimer,
+    StartRun,
+    StepChanged,
+    StepStatus,
+)
+from taskflow_server.core.workflow.engine import broken
+from taskflow_server.core.workflow.events import JobFinished, RetryRequested, Started, TimerDue
 from tests.support.workflows import World
 
 ACTION = "awf.workflow.action/"
@@ -102,7 +112,52 @@ def test_a_wait_is_a_task_too(params: Any, seconds: int) -> None:
     assert (timer.due - world.now).total_seconds() == seconds
     world.pass_time("task-1")
 
-    assert asked(world) == {"event": "awf.workflow.event/task-completed", "task-id": "task-1"}
+    assert asked(world) == {"event": "awf.workflow.event/task-completed", "task-id": "run-1.task-1"}
+
+
+def unmade(changes: list[Any]) -> list[tuple[str, Any]]:
+    """The steps that changes say have failed, with their errors."""
+    return [(c.step, c.error) for c in changes if isinstance(c, StepChanged) and c.status is StepStatus.FAILED]
+
+
+@pytest.mark.feature("S2.7")
+@pytest.mark.parametrize("definition", ["awf.task/subscribe", "aidbox.task/anything", "awf.workflow/decision-task"])
+@pytest.mark.parametrize("kind", ["task", "workflow"])
+def test_an_action_for_a_built_in_definition_is_an_event_with_its_error(definition: str, kind: str) -> None:
+    world = started()
+    action = {"action": f"{ACTION}schedule-{kind}", "task-request": {"definition": definition}}
+
+    ((step, error),) = unmade(decide(world, action))
+
+    event = asked(world)
+    assert (event["event"], event[f"{kind}-id"]) == (f"awf.workflow.event/{kind}-completed", "run-1.task-1")
+    assert "TaskFlow has only awf.task/wait" in event["error"]["message"]
+    assert (step, error) == ("task-1", {**event["error"], "kind": kind})
+    assert error["definition"] == definition and world.made[-1].step == "decision"
+
+
+@pytest.mark.feature("S2.7")
+def test_a_task_that_cannot_be_made_is_an_event_with_its_error() -> None:
+    """Its owner says so by an end without a job."""
+    world = started()
+    decide(world, schedule("a"))
+    job = world.jobs.pop("task-1/1/0")
+    error = {"type": "bad_job", "message": "too large", "definition": "a"}
+
+    changes = world.send(JobFinished(job.step, 1, 0, Outcome.FAILED, error=error))
+
+    assert unmade(changes) == [("task-1", {**error, "kind": "task"})]
+    assert asked(world) == {"event": "awf.workflow.event/task-completed", "task-id": "run-1.task-1", "error": error}
+
+
+def test_waits_are_steps_of_their_run_that_end_with_it() -> None:
+    world = started()
+    steps = [c for c in decide(world, schedule("awf.task/wait", {"duration": 60})) if isinstance(c, StepChanged)]
+    assert [(c.step, c.status, c.due) for c in steps] == [("task-1", StepStatus.WAITING, "2026-05-04T08:01:00+00:00")]
+
+    ended = [c for c in world.cancel() if isinstance(c, StepChanged)]
+
+    assert [(c.step, c.status) for c in ended] == [("task-1", StepStatus.CANCELLED)]
 
 
 def test_a_workflow_is_started_and_its_end_is_news() -> None:

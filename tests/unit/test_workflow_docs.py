@@ -10,14 +10,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from services.core.workflow import FINAL_STEPS, KINDS, BadDocument, Definition, Limits, StepStatus, json_schema
-from services.core.workflow.document import MAX_DOCUMENT
-from services.core.workflow.expressions import MAX_LENGTH, Budget
-from services.core.workflow.models import MAX_EDGES, MAX_GROUPS, MAX_RETRIES, MAX_STEPS, Document
-from services.core.workflow.rest import MAX_CALLS, MAX_TIMEOUT
-from services.core.workflow.templates import Template
-from services.core.workflow.values import BadValue
 from taskflow._policy import DEFAULT_BACKOFF
+from taskflow_server.core.workflow import FINAL_STEPS, KINDS, BadDocument, Definition, Limits, StepStatus, json_schema
+from taskflow_server.core.workflow.document import MAX_DOCUMENT
+from taskflow_server.core.workflow.expressions import MAX_LENGTH, Budget
+from taskflow_server.core.workflow.models import MAX_EDGES, MAX_GROUPS, MAX_RETRIES, MAX_STEPS, Document
+from taskflow_server.core.workflow.rest import MAX_CALLS, MAX_TIMEOUT
+from taskflow_server.core.workflow.templates import Template
+from taskflow_server.core.workflow.values import BadValue
 from tests.support.docs import ROOT, blocks, table
 from tests.support.workflows import workflow
 
@@ -46,6 +46,7 @@ def test_every_document_and_every_step_is_right_and_by_the_schema(block: dict[st
     jsonschema.validate(document, json_schema())
 
 
+@pytest.mark.feature("S0.1")
 def test_every_kind_is_shown() -> None:
     shown = {bare(row[0]) for row in table(PAGE, "kind")}
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import jsonschema
 import pytest
 
-from services.core.errors import InvalidArgument
-from services.core.workflow import KINDS, BadDocument, Definition, json_schema, register
-from services.core.workflow.kinds import Jobs, JobSpec, Kind
-from services.core.workflow.models import MAX_STEPS, Strict
+from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.workflow import KINDS, BadDocument, Definition, json_schema, register
+from taskflow_server.core.workflow.kinds import Jobs, JobSpec, Kind
+from taskflow_server.core.workflow.models import MAX_STEPS, Strict
 from tests.support.docs import ROOT
 from tests.support.workflows import World, edges, task, wait, workflow
 
@@ -177,6 +177,7 @@ def ids(cases: list[tuple[Any, str]]) -> list[str]:
 
 
 @pytest.mark.parametrize(("document", "words"), SHAPES + MEANINGS, ids=ids(SHAPES + MEANINGS))
+@pytest.mark.feature("S0.6")
 def test_what_is_wrong_is_named_with_its_path_and_what_would_be_right(document: Any, words: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         Definition.parse(document)
@@ -264,12 +265,14 @@ def test_a_kind_that_is_registered_is_checked_runs_and_is_in_the_schema(monkeypa
 # The schema
 
 
+@pytest.mark.feature("S0.6")
 def test_the_published_schema_is_that_of_the_models() -> None:
     """`python -m tools.reference` writes it."""
     assert json.loads(SCHEMA.read_text()) == json_schema()
 
 
 @pytest.mark.parametrize(("document", "words"), SHAPES, ids=ids(SHAPES))
+@pytest.mark.feature("S0.6")
 def test_the_schema_refuses_what_the_parser_refuses_in_a_single_place(document: Any, words: str) -> None:
     assert not jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).is_valid(document)
 
@@ -287,6 +290,7 @@ def test_the_schema_refuses_what_the_parser_refuses_in_a_single_place(document: 
         *(workflow(task("a", meta={"task": name})) for name in ("http.call", "shell.run", "acme.crm/export")),
     ],
 )
+@pytest.mark.feature("S0.6")
 def test_the_schema_takes_what_the_parser_takes(document: Any) -> None:
     jsonschema.validate(document, json.loads(SCHEMA.read_text()))
     Definition.parse(document)

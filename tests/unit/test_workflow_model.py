@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from services.core.workflow import BadDocument, Change, Definition, Run, RunState, StepChanged, advance
-from services.core.workflow.changes import CancelJob, CreateJob, RunFinished, SetTimer
-from services.core.workflow.events import CancelRequested, JobFinished, RetryRequested, Signal, Started, TimerDue
-from services.core.workflow.values import size_of
 from taskflow._policy import Outcome
+from taskflow_server.core.workflow import BadDocument, Change, Definition, Run, RunState, StepChanged, advance
+from taskflow_server.core.workflow.changes import CancelJob, CreateJob, RunFinished, SetTimer
+from taskflow_server.core.workflow.events import CancelRequested, JobFinished, RetryRequested, Signal, Started, TimerDue
+from taskflow_server.core.workflow.values import size_of
 from tests.support.workflows import NOW, World, task, wait
 
 FINAL = {"succeeded", "failed", "skipped", "cancelled"}

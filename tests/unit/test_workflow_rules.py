@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 
-from services.core.workflow import CancelJob, CancelTimer, Definition, Run, RunState, Started, WrongDefinition, advance
-from services.core.workflow.changes import CreateJob, RunFinished, SetTimer
-from services.core.workflow.engine import broken
-from services.core.workflow.events import RetryRequested, TimerDue
-from services.core.workflow.planning import Limits
 from taskflow._policy import Backoff, Outcome
+from taskflow_server.core.workflow import (
+    CancelJob,
+    CancelTimer,
+    Definition,
+    Run,
+    RunState,
+    Started,
+    WrongDefinition,
+    advance,
+)
+from taskflow_server.core.workflow.changes import CreateJob, RunFinished, SetTimer
+from taskflow_server.core.workflow.engine import broken
+from taskflow_server.core.workflow.events import RetryRequested, TimerDue
+from taskflow_server.core.workflow.planning import Limits
 from tests.support.workflows import NOW, World, edges, task, wait, workflow
 
 R23 = pytest.mark.feature("R23")
@@ -27,6 +36,7 @@ def group(*steps: str, **more: Any) -> dict[str, Any]:
 
 
 @R24
+@pytest.mark.feature("S0.2")
 @pytest.mark.parametrize(
     ("arrows", "a", "then"),
     [
@@ -73,6 +83,7 @@ def test_what_depends_on_several_runs_once_when_the_last_has_succeeded(order: tu
     assert world.job("d").after == ("b", "c")
 
 
+@pytest.mark.feature("A11")
 @R24
 def test_two_children_that_end_at_once_pass_the_join_once_in_either_order() -> None:
     """Two owners read the same inbox one after the other; the second hears again what the first has heard (A11)."""
@@ -417,6 +428,7 @@ def calls(*urls: str, **meta: Any) -> dict[str, Any]:
     return workflow({"name": "a", "kind": "task_flow", "meta": meta}, output="{{ steps.a.result }}")
 
 
+@pytest.mark.feature("S0.1")
 def test_calls_are_made_one_after_the_other_and_their_results_listed() -> None:
     world = World(calls("x", "y")).start()
     assert [job.payload["url"] for job in world.made] == ["https://x.example/x"]  # type: ignore[union-attr]
@@ -428,6 +440,7 @@ def test_calls_are_made_one_after_the_other_and_their_results_listed() -> None:
     assert world.ends[0].output == [{"name": "x", "status": 200, "body": 1}, {"name": "y", "status": 201, "body": 2}]
 
 
+@pytest.mark.feature("S0.1")
 def test_the_first_failed_call_fails_the_step_and_no_other_follows() -> None:
     world = World(calls("x", "y", "z")).start()
     world.succeed("a")
@@ -452,6 +465,7 @@ def test_parallel_calls_are_made_at_once_and_a_failed_one_cancels_the_others() -
     assert world.status == "failed"
 
 
+@pytest.mark.feature("S0.1")
 @pytest.mark.parametrize("parallel", [False, True])
 def test_with_continue_on_failure_all_calls_are_made_and_the_step_succeeds(parallel: bool) -> None:
     world = World(calls("x", "y", parallel=parallel, continue_on_failure=True)).start()

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.workflow import values
-from services.core.workflow.expressions import AT_ONCE, MAX_VISITS, BadExpression, Budget, Expression
-from services.core.workflow.templates import BadTemplate, Template
-from services.core.workflow.values import BadValue
+from taskflow_server.core.workflow import values
+from taskflow_server.core.workflow.expressions import AT_ONCE, MAX_VISITS, BadExpression, Budget, Expression
+from taskflow_server.core.workflow.templates import BadTemplate, Template
+from taskflow_server.core.workflow.values import BadValue
 from tests.support.workflows import World, task, workflow
 
 SCOPE: dict[str, Any] = {
@@ -261,6 +261,7 @@ def test_relative_urls_are_appended_to_app_url_and_values_inside_are_encoded(
     assert world.job("a").payload["url"] == whole
 
 
+@pytest.mark.feature("S0.9")
 def test_the_workflow_s_app_url_is_stronger_than_the_namespace_s() -> None:
     step = {"name": "a", "kind": "task_flow", "meta": {"calls": [{"url": "/x", "body": "{{ context.app_url }}"}]}}
     world = World(workflow(step, app_url="https://mine.example"), None, {"app_url": "https://all.example"}).start()

@@ -1,10 +1,13 @@
 # TaskFlow. Needs Python 3.11 or newer, make and pip; everything else goes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test test-machines check lint type verify features proto schema reference lock bench docker clean FORCE
+.PHONY: help venv demo up test test-long check lint type verify features proto schema reference lock bench docker clean FORCE
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 6
+PYTEST = $(PY) -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder
+# Compiled modules and rewritten tests are kept, whatever the environment says: each process would make them again.
+export PYTHONDONTWRITEBYTECODE :=
 STAMP := .venv/.taskflow-stamp
 
 help: ## this list
@@ -17,18 +20,18 @@ $(STAMP): requirements.lock pyproject.toml sdk/pyproject.toml tools/venv.py $(if
 	@PYTHON="$(PYTHON)" BUILD="$(BUILD)" sh tools/venv.sh
 
 demo: $(STAMP) ## start a whole cluster, run the example shop on it, show what happened, stop
-	@$(PY) -m services.cluster.demo $(ARGS)
+	@$(PY) -m taskflow_server.cluster.demo $(ARGS)
 
 up: $(STAMP) ## start a whole cluster and stay, until Ctrl-C; the data stay in .taskflow
 	@$(BIN)/taskflow up $(ARGS)
 
-test: $(STAMP) ## run every test (ARGS="tests/store -k partition" for some)
-	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(if $(ARGS),$(ARGS),tests)
+test: $(STAMP) ## every row of the feature table proven (ARGS="tests/store -k partition" for some tests)
+	@$(PYTEST) $(if $(ARGS),$(ARGS),tests)
 
-test-machines: $(STAMP) ## set up whole clones and let them work, with each Python that is here; takes minutes
-	@TASKFLOW_TEST_MACHINES=1 $(PY) -m pytest $(if $(ARGS),$(ARGS),tests/system/test_bare_machines.py)
+test-long: $(STAMP) ## the long forms: larger sizes, more seeds, whole clones with each Python that is here
+	@TASKFLOW_TEST_LONG=1 $(PYTEST) $(if $(ARGS),$(ARGS),tests)
 
-check: lint type test verify ## what CI runs
+check: lint type test verify ## what to run before a push; CI runs the long tier too
 
 lint: $(STAMP) ## ruff over the Python, buf over the protos
 	@$(BIN)/ruff check .
@@ -49,7 +52,7 @@ proto: $(STAMP) ## generate the SDK's Python from proto/
 schema: $(STAMP) ## rewrite data/schema.sql from the migrations
 	@$(PY) -m tools.schema
 
-reference: $(STAMP) ## rewrite the derived parts of docs/reference: settings, command line, metrics
+reference: $(STAMP) ## rewrite the derived parts of docs/reference: settings, command line, metrics, SDK
 	@$(PY) -m tools.reference
 
 lock: $(STAMP) ## rewrite requirements.lock from the pyprojects (ARGS=--upgrade for newer versions)
@@ -58,8 +61,8 @@ lock: $(STAMP) ## rewrite requirements.lock from the pyprojects (ARGS=--upgrade 
 bench: $(STAMP) ## measure, against a cluster started for it
 	@$(PY) -m benchmarks $(ARGS)
 
-docker: ## build the images of the services; needs a Docker engine
-	@for name in scheduler coordinator queue worker gateway; do docker build --target $$name --tag taskflow-$$name . || exit 1; done
+docker: ## build the images of the services; needs a Docker engine (ARGS goes to docker build)
+	@for name in scheduler coordinator queue worker gateway; do docker build $(ARGS) --target $$name --tag taskflow-$$name . || exit 1; done
 
 clean: ## remove .venv and what tools left; not your data
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist

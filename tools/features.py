@@ -1,7 +1,8 @@
 """The feature table: what works, by the tests that prove it. `python -m tools.features [--write] [--tests]`.
 
-A row `works` when every test that names it passed in its last run and docs/reference/features.toml lists nothing as
-missing; `partial` when some did; `not yet` when none did. A skipped test, and one that was not run, prove nothing.
+A row consists of clauses, each with the tests that prove it. It `works` when each clause has a test, every test of the
+row passed in its last run and docs/reference/features.toml lists nothing as missing; it is `partial` when some did, and
+`not yet` when none did. A skipped test, and one that was not run, prove nothing.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +25,12 @@ STATES = ("works", "partial", "not yet")
 
 @dataclass
 class Row:
-    """One feature, with the outcome of each of its tests: passed, failed, skipped or not run."""
+    """One feature, with the outcome of each of its tests by node id: passed, failed, skipped or not run."""
 
     name: str
     title: str
     missing: str = ""
+    clauses: dict[str, list[str]] = field(default_factory=dict)  # by its text, the names of its test functions
     tests: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -36,13 +39,31 @@ class Row:
         passed = [outcome == "passed" for outcome in self.tests.values()]
         if not any(passed):
             return "not yet"
-        return "works" if all(passed) and not self.missing else "partial"
+        proven = all(self.proven(clause) for clause in self.clauses)
+        return "works" if all(passed) and proven and not self.missing else "partial"
+
+    def proven(self, clause: str) -> bool:
+        """Whether the clause names tests, and each of them passed with all of its parameters."""
+        names = self.clauses[clause]
+        return bool(names) and all(self._passed(name) for name in names)
+
+    def _passed(self, name: str) -> bool:
+        outcomes = [outcome for nodeid, outcome in self.tests.items() if function_of(nodeid) == name]
+        return bool(outcomes) and all(outcome == "passed" for outcome in outcomes)
+
+
+def function_of(nodeid: str) -> str:
+    """The name of a test's function, without its file, class and parameters."""
+    return nodeid.partition("[")[0].rpartition("::")[2]
 
 
 def catalogue() -> dict[str, Row]:
     """Every row of the catalogue, without tests."""
     entries = tomllib.loads(CATALOGUE.read_text())
-    return {name: Row(name, entry["title"], entry.get("missing", "")) for name, entry in entries.items()}
+    return {
+        name: Row(name, entry["title"], entry.get("missing", ""), entry.get("clauses", {}))
+        for name, entry in entries.items()
+    }
 
 
 def rows() -> list[Row]:
@@ -52,7 +73,19 @@ def rows() -> list[Row]:
     for nodeid, names in _collected().items():
         for name in names:
             found[name].tests[nodeid] = results.get(nodeid, {}).get("outcome", "not run")
+    if unknown := unknown_tests(found.values()):
+        sys.exit(f"{CATALOGUE.relative_to(ROOT)}: no test of its row is named {', '.join(unknown)}")
     return list(found.values())
+
+
+def unknown_tests(of: Iterable[Row]) -> list[str]:
+    """What clauses name, and no test with the mark of their row."""
+    return [
+        f"{name} ({row.name})"
+        for row in of
+        for name in sorted({name for names in row.clauses.values() for name in names})
+        if name not in map(function_of, row.tests)
+    ]
 
 
 def table(of: list[Row]) -> str:
@@ -102,6 +135,8 @@ def main() -> None:
     found = rows()
     for row in found:
         print(f"{row.name:<6} {row.state:<8} {row.title}{f' (without {row.missing})' if row.missing else ''}")
+        for clause, names in row.clauses.items():
+            print(f"{'':<7}{'works' if row.proven(clause) else 'not yet':<8} {clause}: {', '.join(names) or 'no test'}")
         for nodeid, outcome in row.tests.items():
             print(f"{'':<16}{outcome:<8} {nodeid}")
     print("; ".join(f"{sum(row.state == state for row in found)} {state}" for state in STATES))

@@ -1,4 +1,4 @@
-"""The derived parts of docs/reference: settings, command line, metrics, and the JSON Schema of workflows.
+"""The derived parts of docs/reference: settings, command line, metrics, the SDK, and the JSON Schema of workflows.
 
 `python -m tools.reference` rewrites them. The schema is a file of its own; each other part stands between two marks in
 a page whose other words are written by hand.
@@ -14,16 +14,17 @@ from typing import Any, Literal, get_args, get_origin
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic.fields import FieldInfo
 
-from services.coordinator.settings import CoordinatorSettings
-from services.core.workflow import json_schema
-from services.gateway.settings import GatewaySettings
-from services.queue.__main__ import QueueSettings
-from services.runtime import metrics as metric_module
-from services.runtime.histogram import BatchHistogram
-from services.runtime.settings import DatabaseSettings, ServiceSettings
-from services.scheduler.settings import SchedulerSettings
-from services.worker.settings import WorkerSettings
 from taskflow._cli._app import command
+from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.core.workflow import json_schema
+from taskflow_server.gateway.settings import GatewaySettings
+from taskflow_server.queue.__main__ import QueueSettings
+from taskflow_server.runtime import metrics as metric_module
+from taskflow_server.runtime.histogram import BatchHistogram
+from taskflow_server.runtime.settings import DatabaseSettings, ServiceSettings
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.worker.settings import WorkerSettings
+from tools import sdk_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -127,7 +128,7 @@ def workflow_schema() -> str:
 
 
 SCHEMA = PAGES / "workflow.schema.json"
-PARTS: dict[str, Callable[[], str]] = {"settings": settings, "cli": cli, "metrics": metrics}
+PARTS: dict[str, Callable[[], str]] = {"settings": settings, "cli": cli, "metrics": metrics, "sdk": sdk_reference.page}
 
 
 def filled(name: str) -> str:

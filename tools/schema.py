@@ -7,8 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from services.cluster.embedded import EmbeddedPostgres
-from services.store.migrate import migrate
+from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.store.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "data" / "schema.sql"

@@ -56,6 +56,7 @@ def started() -> Iterator[list[Program]]:
     yield programs
     for program in programs:
         program.stop(grace=10)
+        print(f"--- {program.log.name}\n{program.output[-2000:]}")  # pytest shows it where a test is red
 
 
 def write_files(page: Path, folder: Path) -> None:
@@ -123,8 +124,9 @@ def test_a_page_runs_as_written(
             log = tmp_path / f"{len(started)}.log"
             started.append(Program([*needed(program), *words], log, env, cwd=tmp_path))
             continue
+        ended = [each.output for each in started if not each.alive and each.wait() != 0]
+        assert not ended, f"a program that should stay has ended, before $ {command}\n{ended}"
         done = forkserver.run([*needed(program), *words], cwd=tmp_path, env=env, timeout=90)
-
         assert looks_like(shown, done.stdout), f"$ {command}\n{done.stdout}{done.stderr}"
 
 

@@ -101,6 +101,7 @@ class Kubernetes(StandIn):
         self.pages: dict[str, tuple[list[Object], str]] = {}
         jobs, pods = "/apis/batch/v1/namespaces/{namespace}/jobs", "/api/v1/namespaces/{namespace}/pods"
         routes = self.app.router
+        routes.add_get("/version", self.version)
         routes.add_post(jobs, self.create)
         routes.add_get(jobs, self.list_jobs)
         routes.add_get(jobs + "/{name}", self.read)
@@ -112,6 +113,10 @@ class Kubernetes(StandIn):
         body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": status,
                 "reason": reason, "message": message}  # fmt: skip
         return web.json_response(body, status=status, headers=headers)
+
+    async def version(self, request: web.Request) -> web.Response:
+        major, minor = VERSION.split(".")
+        return web.json_response({"major": major, "minor": minor, "gitVersion": f"v{VERSION}.0"})
 
     # -- the API -----------------------------------------------------------------------------------------------------
 

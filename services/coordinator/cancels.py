@@ -24,7 +24,6 @@ log = logs.get("cancels")
 
 WISHES = 500  # of one shard, read at a time
 _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
-SWEEP = 5.0  # seconds between readings of open wishes, beside the scheduler's hints
 
 
 class Cancels:
@@ -41,8 +40,9 @@ class Cancels:
     async def run(self) -> None:
         state = self._state
         while True:
+            interval = state.settings.cancel_interval
             try:
-                async with asyncio.timeout(min(SWEEP, 0.5) if self._deadlines else SWEEP):
+                async with asyncio.timeout(min(interval, 0.5) if self._deadlines else interval):
                     await state.cancels_wanted.wait()
             except TimeoutError:
                 pass

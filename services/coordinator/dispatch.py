@@ -22,6 +22,7 @@ from taskflow_server.core.book import Entry, Phase, Seat
 from taskflow_server.runtime.failpoints import reach
 
 STATS_TIMEOUT = 1.0
+_HEARD = b"heard"  # among a watcher's news: its first request has arrived
 
 
 class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
@@ -72,7 +73,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
                 while not finals.empty() and (job_id := finals.get_nowait()):
                     found.append(job_id)
                 watched.difference_update(found)
-                yield pb.WatchResponse(final=found)
+                yield pb.WatchResponse(final=[each for each in found if each is not _HEARD])
         finally:
             reader.cancel()
             closer.cancel()
@@ -82,6 +83,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
     async def _read_watches(
         self, requests: AsyncIterator[pb.WatchRequest], finals: asyncio.Queue[bytes], watched: set[bytes]
     ) -> None:
+        heard = False
         try:
             async for request in requests:
                 for job_id in request.add:
@@ -90,6 +92,9 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
                 for job_id in request.remove:
                     watched.discard(job_id)
                     self._state.unwatch(job_id, finals)
+                if not heard:
+                    heard = True
+                    finals.put_nowait(_HEARD)
         finally:
             finals.put_nowait(b"")
 

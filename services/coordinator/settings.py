@@ -49,6 +49,9 @@ class CoordinatorSettings(DatabaseSettings):
     in_progress_timeout: float = Field(
         120.0, gt=0, description="silence of an executor after which its attempts are marked lost; likewise"
     )
+    cancel_interval: float = Field(
+        5.0, gt=0, description="seconds between reads of open cancels, of which the scheduler also tells at once"
+    )
     cancel_grace: float = Field(30.0, gt=0, description="a running job's time to confirm a cancel")
     refused_retry: float = Field(
         30.0, gt=0, description="seconds until an outcome that the database refused is written again"

@@ -14,6 +14,7 @@ from taskflow.v1 import dispatch_pb2_grpc
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.rpc.server import channel
 from taskflow_server.runtime import logs
+from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.lifecycle import Background
 from taskflow_server.scheduler.directory import Directory
 
@@ -25,16 +26,17 @@ OFFER_BYTES = 2 << 20  # a message of offers stays well below the limit
 OFFER_PAUSE = 0.005
 RECONNECT = 0.5  # seconds between tries of a broken stream
 QUESTION_TIMEOUT = 1.0
+MOST_UNHEARD = 1000  # jobs of which an owner hears as soon as one is known; of others it hears by its own sweep
 MOVE_TIMEOUT = 5.0  # of one step of the clock
 
 
 class Link:
     """One coordinator. Its streams are opened again for as long as the link is kept."""
 
-    def __init__(self, address: str, backlog: int, finals: Callable[[Iterable[bytes]], None]) -> None:
+    def __init__(self, address: str, backlog: int, told: Callable[[Sequence[bytes]], None]) -> None:
         self.address = address
         self._backlog = backlog
-        self._finals = finals
+        self._told = told
         self._channel = channel(address)
         self.stub = dispatch_pb2_grpc.DispatchServiceStub(self._channel)
         self._offers: deque[pb.LaneJobs] = deque()
@@ -107,10 +109,11 @@ class Link:
             await asyncio.sleep(OFFER_PAUSE)
 
     async def _watch_stream(self) -> None:
+        await reach("scheduler.watch")
         self._add = set(self._watched)
         call = self.stub.Watch(self._watch_requests())
         async for answer in call:
-            self._finals(answer.final)
+            self._told(answer.final)
 
     async def _watch_requests(self) -> AsyncIterator[pb.WatchRequest]:
         self._watch_news.set()
@@ -133,16 +136,21 @@ class Coordinators:
         self._backlog = backlog
         self._links: dict[str, Link] = {}
         self._waiters: defaultdict[bytes, set[asyncio.Future[None]]] = defaultdict(set)
+        self._unheard: deque[bytes] = deque(maxlen=MOST_UNHEARD)
         self._stopping = False
         self.runs_news = asyncio.Event()
+        self.look = asyncio.Event()  # awaited jobs may have ended unnoticed
 
     def refresh(self, tasks: Background) -> None:
         """Follows the directory: links to the owners of shards, and to nobody else."""
         owners = set(self._directory.cluster.owners.values())
         for address in owners - self._links.keys():
-            link = self._links[address] = Link(address, self._backlog, self._final)
+            link = self._links[address] = Link(address, self._backlog, self._told)
             for job_id in self._waiters:
                 link.watch(job_id)
+        if self._links and self._unheard:
+            tasks.start(self._wake(list(self._links.values()), list(self._unheard)), "wishes unheard so far")
+            self._unheard.clear()
         for address in self._links.keys() - owners:
             tasks.start(self._links.pop(address).close(), f"close {address}")
 
@@ -159,7 +167,12 @@ class Coordinators:
                 link.offer(group)
 
     # -- waiting for jobs --------------------------------------------------------------------
-    def _final(self, job_ids: Iterable[bytes]) -> None:
+    def _told(self, job_ids: Sequence[bytes]) -> None:
+        if not job_ids:  # a new stream: what ended before the coordinator knew of our interest is never told
+            self.look.set()
+        self.settled(job_ids)
+
+    def settled(self, job_ids: Iterable[bytes]) -> None:
         for job_id in job_ids:
             for future in self._waiters.get(job_id, ()):
                 if not future.done():
@@ -195,15 +208,18 @@ class Coordinators:
     def awaited(self) -> list[bytes]:
         return list(self._waiters)
 
-    def settled(self, job_ids: Iterable[bytes]) -> None:
-        self._final(job_ids)
-
     # -- questions ---------------------------------------------------------------------------
-    async def wake(self, shard: int | None, job_id: bytes) -> None:
+    async def wake(self, job_id: bytes) -> None:
         """Rows were written for this job: its owner looks now, not at its next sweep."""
-        for link in self._links.values() if shard is None else filter(None, [self._owner(shard)]):
-            with suppress(grpc.RpcError):
-                await link.stub.Wake(pb.WakeRequest(job_ids=[job_id]), timeout=QUESTION_TIMEOUT)
+        links = list(self._links.values())
+        if not links:  # no owner is known yet, as for a moment after the start: the first one is told
+            self._unheard.append(job_id)
+        await self._wake(links, [job_id])
+
+    async def _wake(self, links: Sequence[Link], job_ids: Sequence[bytes]) -> None:
+        request = pb.WakeRequest(job_ids=job_ids)
+        asked = (link.stub.Wake(request, timeout=QUESTION_TIMEOUT) for link in links)
+        await asyncio.gather(*asked, return_exceptions=True)
 
     async def tell_of_runs(self) -> None:
         """Whenever `runs_news` is set: runs have something to hear. Those that come while one call is under way share

@@ -120,7 +120,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         async with self._reading.watching(job_id) as final:
             if not await self._db.rows("request_cancel", id=UUID(bytes=job_id), reason=reason, actor=actor):
                 raise FailedPrecondition(f"job {request.id} is finished; nothing is left to cancel", "JOB_FINISHED")
-            await self._coordinators.wake(None, job_id)
+            await self._coordinators.wake(job_id)
             return pb.CancelJobResponse(job=await self._reading.cancelled(job_id, final))
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Any) -> pb.Job:
@@ -137,7 +137,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
                 f"job {request.id} is not finished; only a succeeded, failed or cancelled job is retried by hand",
                 "JOB_NOT_FINISHED",
             )
-        await self._coordinators.wake(None, job_id)
+        await self._coordinators.wake(job_id)
         return await self._reading.job(job_id)
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Any) -> pb.ListAttemptsResponse:

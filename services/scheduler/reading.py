@@ -93,6 +93,7 @@ class Reading:
 
     async def sweep_awaited(self) -> None:
         """The net under the pushes: which of the awaited jobs are final."""
+        self._coordinators.look.clear()
         awaited = self._coordinators.awaited
         for start in range(0, len(awaited), 1000):
             rows = await self._db.rows("final_jobs", ids=[UUID(bytes=i) for i in awaited[start : start + 1000]])

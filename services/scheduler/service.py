@@ -27,6 +27,7 @@ from taskflow_server.core.names import shard_of
 from taskflow_server.rpc.server import Server
 from taskflow_server.runtime import logs, metrics, step_kinds
 from taskflow_server.runtime.clock import RealClock, SystemClock
+from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.lifecycle import Background
 from taskflow_server.runtime.readiness import Readiness
 from taskflow_server.runtime.settings import refuse
@@ -111,7 +112,8 @@ async def start(
         settings, db, clock, directory, coordinators, readiness, tasks, incarnation, firer, handlers
     )
     stack.callback(tasks.start(cluster, "cluster").cancel)  # before it leaves: who has left does not beat
-    tasks.start(keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs"), "awaited")
+    awaited = keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs", coordinators.look)
+    tasks.start(awaited, "awaited")
 
     tasks.start(firer.run(), "schedules")
     tasks.start(coordinators.tell_of_runs(), "news of runs")
@@ -236,6 +238,7 @@ async def follow_cluster(
     while True:
         soon = settings.topology_interval if directory.cluster.owners else min(settings.topology_interval, 0.2)
         await clock.sleep(soon)
+        await reach("scheduler.follow")
         try:
             if not await db.run("beat", name=settings.name, incarnation=incarnation):
                 namesake.failed(RuntimeError(settings.name))
@@ -252,12 +255,19 @@ async def follow_cluster(
             outage.failed(error)
 
 
-async def keep(clock: SystemClock | RealClock, interval: float, step: object, what: str) -> None:
-    """Runs `step` now and at every interval; a failure is logged and tried again in a minute at most."""
+async def keep(
+    clock: SystemClock | RealClock, interval: float, step: object, what: str, soon: asyncio.Event | None = None
+) -> None:
+    """Runs `step` now, at every interval, and when `soon` is set, which `step` clears; a failure is logged and tried
+    again in a minute at most."""
     while True:
         try:
             await step()  # type: ignore[operator]
-            await clock.sleep(interval)
+            if soon is None:
+                await clock.sleep(interval)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(soon.wait(), interval)
         except asyncio.CancelledError:
             raise
         except Exception as error:

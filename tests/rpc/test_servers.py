@@ -251,6 +251,40 @@ def test_a_coordinator_that_stops_hands_over_and_the_next_one_does_not_wait(clus
     assert cluster.log("coordinator").count("took over") == before + 1
 
 
+@pytest.mark.feature("X.11")
+def test_a_job_that_ends_before_its_owner_hears_of_the_wait_is_noticed(cluster: ServiceCluster, api: Api) -> None:
+    """A scheduler has just started: its stream to the coordinator comes later than the call that waits."""
+    cluster.restart(
+        "scheduler", env={"TASKFLOW_FAILPOINTS": "scheduler.watch=delay:2", "TASKFLOW_AWAIT_INTERVAL": "300"}
+    )
+    job = api.new("soon-done")
+
+    with ThreadPoolExecutor(1) as pool, RawWorker(api, queues=["soon-done"]) as worker:
+        begun = time.monotonic()
+        waiting = pool.submit(api.wait, job.id, 60)
+        worker.report(worker.take().outcome(pb.OUTCOME_SUCCEEDED))
+        assert waiting.result().state == pb.JOB_STATE_SUCCEEDED
+        assert time.monotonic() - begun < 50, "it was told, and did not run out of patience"
+    cluster.restart("scheduler")
+
+
+@pytest.mark.feature("A13", "X.10")
+def test_a_cancel_that_finds_no_owner_is_told_to_the_first_one(cluster: ServiceCluster, api: Api) -> None:
+    """A scheduler that has just started does not know yet who owns the shards."""
+    cluster.stop("coordinator")
+    cluster.restart("scheduler", env={"TASKFLOW_FAILPOINTS": "scheduler.follow=delay:4"})
+    cluster.start("coordinator", env={"TASKFLOW_CANCEL_INTERVAL": "300"})
+    cluster.wait_healthy("coordinator")
+    job = api.new("for-nobody")
+
+    first = api.jobs.CancelJob(pb.CancelJobRequest(id=job.id), timeout=TIMEOUT, wait_for_ready=True).job
+
+    assert first.state == pb.JOB_STATE_READY, "no owner is known"
+    eventually(lambda: api.get(job.id).state == pb.JOB_STATE_CANCELLED, 60)
+    cluster.restart("scheduler")
+    cluster.restart("coordinator")
+
+
 def test_a_server_is_not_healthy_before_it_is_ready(cluster: ServiceCluster) -> None:
     """A coordinator without a queue service owns nothing yet."""
     cluster.stop("queue")

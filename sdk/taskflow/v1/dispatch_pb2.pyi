@@ -119,7 +119,9 @@ class WatchResponse(_message.Message):
 
     FINAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def final(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def final(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """none: the first request has arrived; an end before that is not told"""
+
     def __init__(
         self,
         *,

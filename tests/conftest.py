@@ -15,6 +15,7 @@ from tests.support import postgres as pg
 from tests.support.cluster import ServiceCluster
 from tests.support.plugin import (  # noqa: F401  hooks
     pytest_addoption,
+    pytest_collection,
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_runtest_makereport,

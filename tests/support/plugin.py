@@ -1,5 +1,6 @@
 """Beside running tests: which features are proven, a line of progress, and what helps where a test is red."""
 
+import gc
 import shutil
 import sys
 import time
@@ -117,6 +118,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Called by tests/conftest.py."""
     if FOLDER in config.stash:
         shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Called by tests/conftest.py. Thousands of tests stay to the end: no garbage collection looks at them again."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 def descendants(pid: int, stop_at: Collection[int] = ()) -> list[int]:
     """Its children, their children, and so on; those of `stop_at` have none here."""
     parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for name in filter(str.isdigit, os.listdir("/proc")):  # without pathlib, which takes ten times as long
         try:
-            after_name = stat.read_text().rpartition(")")[2].split()
-        except OSError:
+            with open(f"/proc/{name}/stat", "rb", buffering=0) as stat:
+                parents[int(name)] = int(stat.read(1000).rpartition(b")")[2].split(None, 2)[1])
+        except (OSError, IndexError):
             continue  # it has just ended
-        parents[int(stat.parent.name)] = int(after_name[1])
     found = [pid]
     for each in found:
         if each not in stop_at:

@@ -43,7 +43,7 @@ type: $(STAMP) ## mypy, strict
 verify: $(STAMP) ## is what is derived up to date: generated code, schema dump, reference pages, lock, feature table
 	@$(PY) -m tools.verify
 
-features: $(STAMP) ## what works, with the tests behind each row; WRITE=1 puts it into README.md
+features: $(STAMP) ## what works, with the tests behind each row; WRITE=1 puts it into docs
 	@$(PY) -m tools.features $(if $(WRITE),--write)
 
 proto: $(STAMP) ## generate the SDK's Python from proto/

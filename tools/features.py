@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CATALOGUE = ROOT / "docs" / "reference" / "features.toml"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "reference" / "features.md"
 RESULTS = ROOT / ".pytest_cache" / "v" / "taskflow" / "features"
 BEGIN, END = "<!-- features: made by `make features` -->", "<!-- /features -->"
 STATES = ("works", "partial", "not yet")
@@ -97,20 +97,20 @@ def table(of: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def in_readme() -> str | None:
-    """The table that stands in README.md; None when its marks are missing."""
-    text = README.read_text() if README.exists() else ""
+def on_page() -> str | None:
+    """The table that stands on its page; None when the page or its marks are missing."""
+    text = PAGE.read_text() if PAGE.exists() else ""
     if BEGIN not in text or END not in text:
         return None
     return text.partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def write(of: list[Row]) -> None:
-    """Put the table between the marks of README.md."""
-    if in_readme() is None:
-        sys.exit(f"README.md lacks the marks {BEGIN} and {END}")
-    before, _, rest = README.read_text().partition(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{table(of)}\n{END}{rest.partition(END)[2]}")
+    """Put the table between the marks of its page."""
+    if on_page() is None:
+        sys.exit(f"{PAGE.relative_to(ROOT)} lacks the marks {BEGIN} and {END}")
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table(of)}\n{END}{rest.partition(END)[2]}")
 
 
 def _collected() -> dict[str, list[str]]:
@@ -128,9 +128,9 @@ def _collected() -> dict[str, list[str]]:
 
 
 def main() -> None:
-    """Print the table with the tests behind each row, or put it into README.md."""
+    """Print the table with the tests behind each row, or put it on its page."""
     parser = argparse.ArgumentParser(description="What works, by the tests that prove it.")
-    parser.add_argument("--write", action="store_true", help="rewrite the table in README.md")
+    parser.add_argument("--write", action="store_true", help="rewrite the table in docs/reference/features.md")
     options = parser.parse_args()
     found = rows()
     for row in found:

@@ -35,16 +35,16 @@ def locked() -> str:
 
 
 def feature_table() -> str:
-    """README.md has one row for each feature, with a state that exists. What the states are, the tests say."""
-    found = features.in_readme()
+    """docs/reference/features.md has one row for each feature, with a state that exists. What the states are, the tests say."""
+    found = features.on_page()
     if found is None:
-        return "README.md lacks the feature table: run `make features WRITE=1`"
+        return "docs/reference/features.md lacks the table: run `make features WRITE=1`"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines()[2:]]
     wanted = [(row.name, row.title) for row in features.catalogue().values()]
     if [tuple(row[:2]) for row in rows] != wanted:
-        return "the feature table in README.md is not docs/reference/features.toml's: run `make features WRITE=1`"
+        return "the table in docs/reference/features.md is not docs/reference/features.toml's: run `make features WRITE=1`"
     wrong = [row[0] for row in rows if not row[2].startswith(features.STATES)]
-    return f"the feature table in README.md has no such state: {', '.join(wrong)}" if wrong else ""
+    return f"the table in docs/reference/features.md has no such state: {', '.join(wrong)}" if wrong else ""
 
 
 def reference_pages() -> str:

@@ -35,16 +35,16 @@ def locked() -> str:
 
 
 def feature_table() -> str:
-    """docs/reference/features.md has one row for each feature, with a state that exists. What the states are, the tests say."""
-    found = features.on_page()
+    """The page has one row for each feature, with a state that exists. The tests say which state a row has."""
+    page, found = features.PAGE.relative_to(features.ROOT), features.on_page()
     if found is None:
-        return "docs/reference/features.md lacks the table: run `make features WRITE=1`"
+        return f"{page} lacks the table: run `make features WRITE=1`"
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines()[2:]]
     wanted = [(row.name, row.title) for row in features.catalogue().values()]
     if [tuple(row[:2]) for row in rows] != wanted:
-        return "the table in docs/reference/features.md is not docs/reference/features.toml's: run `make features WRITE=1`"
+        return f"the table in {page} is not that of features.toml: run `make features WRITE=1`"
     wrong = [row[0] for row in rows if not row[2].startswith(features.STATES)]
-    return f"the table in docs/reference/features.md has no such state: {', '.join(wrong)}" if wrong else ""
+    return f"the table in {page} has no such state: {', '.join(wrong)}" if wrong else ""
 
 
 def reference_pages() -> str:

@@ -156,17 +156,19 @@ def test_a_job_that_is_not_started_by_its_time_is_cancelled_as_expired(api: Api,
 def test_a_running_job_is_final_when_its_worker_confirms_and_is_not_tried_again(
     api: Api, tf: TaskFlow, queue: str, retries: int
 ) -> None:
-    started = threading.Event()
+    started, answered = threading.Event(), threading.Event()
 
     def until_cancelled(job: Job) -> None:
         started.set()
         eventually(lambda: job.cancelled)
+        answered.wait(20)  # else its end could be known before the answer is made
         raise RuntimeError("stopped half-way")
 
     with working(tf, queue, until_cancelled):
         job = tf.new_job(queue, retries=retries)
         assert started.wait(10)
         told = cancel(api, job.id, "enough")
+        answered.set()
         with pytest.raises(JobCancelled):
             job.wait(timeout=20)
 

@@ -579,7 +579,10 @@ CREATE TABLE taskflow.migrations (
 CREATE TABLE taskflow.namespaces (
     name text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    app_url text
+    app_url text,
+    quota_tasks integer,
+    quota_waiting_jobs bigint,
+    quota_payload_bytes integer
 );
 
 CREATE TABLE taskflow.queues (

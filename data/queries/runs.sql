@@ -458,13 +458,3 @@ with ended as (
     select id, (select taskflow.now()), 'run_cancel_requested', %(actor)s from ended
 )
 select id from ended;
-
--- name: create_namespace
-insert into taskflow.namespaces (name, app_url) values (%(name)s, %(app_url)s) on conflict do nothing
-returning name, app_url, created_at;
-
--- name: update_namespace
-update taskflow.namespaces set app_url = %(app_url)s where name = %(name)s returning name, app_url, created_at;
-
--- name: list_namespaces
-select name, app_url, created_at from taskflow.namespaces order by name;

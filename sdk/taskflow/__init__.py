@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taskflow._client import AsyncTaskFlow, TaskFlow
     from taskflow._handles import AsyncJobHandle, JobHandle
     from taskflow._job import Caller, Job
-    from taskflow._namespaces import NamespaceInfo
+    from taskflow._namespaces import NamespaceInfo, Quotas
     from taskflow._options import Backoff, Constant, Exponential, JobOptions, NewJob
     from taskflow._resources import (
         AttemptInfo,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         JobUnsuccessful,
         NotFound,
         PermissionDenied,
+        QuotaExceeded,
         ResourceExhausted,
         Retry,
         RunCancelled,
@@ -107,6 +108,8 @@ __all__ = [
     "PermissionDenied",
     "ProgressInfo",
     "QueueInfo",
+    "QuotaExceeded",
+    "Quotas",
     "ResourceExhausted",
     "Retry",
     "RunCancelled",
@@ -137,7 +140,7 @@ _MODULES = {
     "taskflow._client": "AsyncTaskFlow TaskFlow",
     "taskflow._handles": "AsyncJobHandle JobHandle",
     "taskflow._job": "Caller Job",
-    "taskflow._namespaces": "NamespaceInfo",
+    "taskflow._namespaces": "NamespaceInfo Quotas",
     "taskflow._options": "Backoff Constant Exponential JobOptions NewJob",
     "taskflow._resources": (
         "AttemptInfo ErrorInfo JobInfo JobState JobWarning LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
@@ -148,8 +151,8 @@ _MODULES = {
     "taskflow._workflow_values": "RunInfo RunJobInfo RunState StepInfo StepState WorkflowInfo",
     "taskflow.errors": (
         "AlreadyExists Cancelled DeadlineExceeded Fail FailedPrecondition InternalError InvalidArgument "
-        "JobCancelled JobFailed JobUnsuccessful NotFound PermissionDenied ResourceExhausted Retry RunCancelled "
-        "RunFailed RunUnsuccessful Snooze "
+        "JobCancelled JobFailed JobUnsuccessful NotFound PermissionDenied QuotaExceeded ResourceExhausted Retry "
+        "RunCancelled RunFailed RunUnsuccessful Snooze "
         "TaskFlowError Unavailable"
     ),
 }

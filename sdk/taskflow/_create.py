@@ -192,7 +192,10 @@ class Creator:
         if len(answers) != len(specs):
             raise errors.InternalError(f"the scheduler answered {len(answers)} of {len(specs)} jobs; any may exist")
         for item in response.errors:
-            answers[item.index] = by_code_number(item.code, item.message, _bare_field(item.field), item.reason)
+            again = item.retry_delay.ToMilliseconds() / 1000 if item.HasField("retry_delay") else None
+            answers[item.index] = by_code_number(
+                item.code, item.message, _bare_field(item.field), item.reason, item.metadata, again
+            )
         return answers
 
 

@@ -6,7 +6,9 @@ import asyncio
 import ipaddress
 import random
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 import grpc
@@ -232,11 +234,28 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.TaskFlowError]] = {
 _BY_NUMBER = {code.value[0]: kind for code, kind in _BY_CODE.items()}
 
 
-def by_code_number(code: int, message: str, field: str, reason: str) -> errors.TaskFlowError:
-    """The error of a google.rpc.Code with its details."""
+def by_code_number(
+    code: int,
+    message: str,
+    field: str,
+    reason: str,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    retry_after: float | None = None,
+) -> errors.TaskFlowError:
+    """The error of a google.rpc.Code with its details. `metadata`: of ErrorInfo; `retry_after`: seconds."""
     kind = _BY_NUMBER.get(code, errors.InternalError)
     if issubclass(kind, errors.InvalidArgument):
         return kind(message, field=field, reason=reason)
+    if kind is errors.ResourceExhausted and "quota" in metadata:
+        return errors.QuotaExceeded(
+            message,
+            reason=reason,
+            namespace=metadata.get("namespace", ""),
+            quota=metadata["quota"],
+            used=int(metadata.get("used", 0)),
+            limit=int(metadata.get("limit", 0)),
+            retry_after=retry_after,
+        )
     return kind(message, reason=reason)
 
 
@@ -245,7 +264,8 @@ def to_error(
 ) -> errors.TaskFlowError:
     """The error of the tree for a failed call to `address`. `before`: how a former try of the same call failed."""
     code, message = error.code(), error.details() or ""
-    problems, reason, has_details = _details(error)
+    told = _details(error)
+    problems, has_details = told.problems, told.found
     if code is grpc.StatusCode.UNAVAILABLE and not has_details:
         message = (
             f"cannot reach TaskFlow's scheduler at {address} ({_cause(message)});"
@@ -255,14 +275,15 @@ def to_error(
         message = f"TaskFlow's scheduler at {address} has dropped the call: it has too many at once; call again later"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not has_details:
         message = f"no answer from TaskFlow's scheduler at {address} in time; it may yet do what was asked"
-        if before is not None and _details(before)[2]:
+        if before is not None and _details(before).found:
             message += f" (before that: {before.details()})"
     elif code is grpc.StatusCode.UNIMPLEMENTED:
         message = (
             f"what answers at {address} is not a TaskFlow scheduler of this version ({message});"
             " the scheduler's port is 9003 by default"
         )
-    failed = by_code_number(code.value[0], message, problems[0][0] if problems else "", reason)
+    at = problems[0][0] if problems else ""
+    failed = by_code_number(code.value[0], message, at, told.reason, told.metadata, told.retry_after)
     if isinstance(failed, errors.InvalidArgument):
         failed.problems = problems
     return failed
@@ -278,25 +299,34 @@ def _cause(message: str) -> str:
     return message.strip().splitlines()[-1][:160] if message.strip() else "no connection"
 
 
-def _details(error: grpc.aio.AioRpcError) -> tuple[list[tuple[str, str]], str, bool]:
-    """What is wrong with which fields, the reason, and whether the error has any of TaskFlow's details."""
-    problems: list[tuple[str, str]] = []
-    reason = ""
-    found = False
+@dataclass(slots=True)
+class _Details:
+    """The details of an error besides its code and message."""
+
+    problems: list[tuple[str, str]] = field(default_factory=list)  # what is wrong with which fields
+    reason: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    retry_after: float | None = None  # seconds
+    found: bool = False  # whether it says anything
+
+
+def _details(error: grpc.aio.AioRpcError) -> _Details:
+    told = _Details()
     for key, value in error.trailing_metadata() or ():
         if key != _STATUS_KEY:
             continue
-        status = status_pb2.Status.FromString(value)
-        for detail in status.details:
-            found = True
+        for detail in status_pb2.Status.FromString(value).details:
+            told.found = True
             if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                 bad = error_details_pb2.BadRequest()
                 detail.Unpack(bad)
-                problems += [(each.field, each.description) for each in bad.field_violations]
+                told.problems += [(each.field, each.description) for each in bad.field_violations]
             elif detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 info = error_details_pb2.ErrorInfo()
                 detail.Unpack(info)
-                reason = info.reason
-    return problems, reason, found
-
-
+                told.reason, told.metadata = info.reason, dict(info.metadata)
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                retry = error_details_pb2.RetryInfo()
+                detail.Unpack(retry)
+                told.retry_after = retry.retry_delay.ToMilliseconds() / 1000
+    return told

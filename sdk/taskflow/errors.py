@@ -9,6 +9,7 @@
     ├── Unavailable          the cluster cannot be reached now; the same call may be made again
     ├── DeadlineExceeded     no answer in time (also a TimeoutError)
     ├── ResourceExhausted    over a limit of size or number
+    │   └── QuotaExceeded    over a quota of a namespace; `.quota`, `.used` and `.limit` say which and by how much
     ├── InternalError        a fault of the server's own
     ├── JobUnsuccessful      what `wait` raises; `.job` is the job
     │   ├── JobFailed
@@ -94,6 +95,30 @@ class DeadlineExceeded(TaskFlowError, TimeoutError):
 
 class ResourceExhausted(TaskFlowError):
     """Over a limit of size or number."""
+
+
+class QuotaExceeded(ResourceExhausted):
+    """Over a quota of `namespace`: nothing of the call was stored. `quota` is a field of Quotas, `used` how much of it
+    is used (of a payload: its size) and `limit` what is allowed. `retry_after`: seconds after which the same call may
+    succeed; None where time does not help. `reason`: QUOTA_TASKS, QUOTA_WAITING_JOBS or QUOTA_PAYLOAD_BYTES."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        namespace: str = "",
+        quota: str = "",
+        used: int = 0,
+        limit: int = 0,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.namespace = namespace
+        self.quota = quota
+        self.used = used
+        self.limit = limit
+        self.retry_after = retry_after
 
 
 class InternalError(TaskFlowError):

@@ -162,7 +162,8 @@ class RunJobs:
             "retries": task.retries if task.HasField("retries") else None,
             "options": options.decode() if options else None, "payload": None, "encoding": None,
         }  # fmt: skip
-        await store_tasks.create(self._state.db, made, None)
+        # No quota: the run goes on, and what it names is only shown to people by this row.
+        await store_tasks.create(self._state.db, made, None, within_quota=False)
 
     async def _register_workflow(self, name: str) -> None:
         """A workflow that nobody has stored, as its first create-and-execute or poll would: its executor decides."""

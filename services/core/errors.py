@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -40,7 +41,11 @@ class FailedPrecondition(TaskFlowFault):
 
 @dataclass
 class ResourceExhausted(TaskFlowFault):
+    """Over a limit. `metadata`: which quota, and how much of it is used. `retry_after`: seconds, where time helps."""
+
     reason: str = "RESOURCE_EXHAUSTED"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    retry_after: float | None = None
 
 
 @dataclass

@@ -39,13 +39,23 @@ def status_of(fault: errors.TaskFlowFault) -> status_pb2.Status:
         found = getattr(fault, "problems", ()) or [(fault.field, fault.message)]
         violations = [error_details_pb2.BadRequest.FieldViolation(field=f, description=d) for f, d in found]
         _pack(status, error_details_pb2.BadRequest(field_violations=violations))
-    if isinstance(fault, errors.Unavailable):
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(int(fault.retry_after * 1000))
+    delay = retry_delay(fault)
+    if delay is not None:
         _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
     if reason:
-        _pack(status, error_details_pb2.ErrorInfo(reason=reason, domain="taskflow"))
+        metadata = getattr(fault, "metadata", None)
+        _pack(status, error_details_pb2.ErrorInfo(reason=reason, domain="taskflow", metadata=metadata))
     return status
+
+
+def retry_delay(fault: errors.TaskFlowFault) -> duration_pb2.Duration | None:
+    """When the call may be made again; None where time does not help."""
+    seconds = getattr(fault, "retry_after", None)
+    if seconds is None:
+        return None
+    delay = duration_pb2.Duration()
+    delay.FromMilliseconds(int(seconds * 1000))
+    return delay
 
 
 def _pack(status: status_pb2.Status, detail: Message) -> None:

@@ -72,6 +72,7 @@ class Backfiller:
     async def _make(self, row: Row, found: Backfill) -> tuple[store.Decided, list[jobs_pb2.JobSpec]]:
         """The jobs, or runs, of its firings. Other calls are answered in between."""
         decided, specs = store.Decided(), []
+        await self._rows.prepare()
         made: dict[str, Any]
         for number, firing in enumerate(found.fired):
             if number % SLICE == 0:
@@ -84,6 +85,8 @@ class Backfiller:
                 drains = self._rows.drains(job)
                 if drains:
                     raise FailedPrecondition(f"schedule: {drains} and accepts no new jobs; resume it", "QUEUE_DRAINING")
+                if exceeded := self._rows.exceeded(job):
+                    raise exceeded
                 decided.jobs.append(job)
                 specs.append(spec)
                 made = {"job_id": UUID(bytes=job.id)}

@@ -157,6 +157,7 @@ class Firer:
         async with self._writer.transaction() as conn:
             rows = await store.begin(conn, self._settings.fire_schedules, ids)
             decided, specs = store.Decided(), list[pb.JobSpec]()
+            await self._rows.prepare()
             more = await self._decide(rows, decided, specs)
             lanes = {LaneKey(job.queue, job.task, job.priority) for job in decided.jobs}
             await self._directory.learn(lanes)

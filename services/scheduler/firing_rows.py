@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from taskflow.v1 import jobs_pb2 as pb
-from taskflow_server.core.errors import InvalidArgument
+from taskflow_server.core.errors import InvalidArgument, ResourceExhausted
 from taskflow_server.core.schedules import Firing, Firings, FiringState, Misfire, Overlap, Policy, ScheduleState, due
 from taskflow_server.core.timing import Timing, parse_timing
 from taskflow_server.rpc.defaults import defaults_of
@@ -18,6 +18,7 @@ from taskflow_server.rpc.values import options_from_json
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.quotas import JobQuotas
 from taskflow_server.scheduler.settings import SchedulerSettings
 from taskflow_server.store import schedules as store
 from taskflow_server.store.jobs import NewJob
@@ -28,12 +29,23 @@ Row = dict[str, Any]
 
 class FiringRows:
     def __init__(
-        self, settings: SchedulerSettings, clock: SystemClock, admission: Admission, directory: Directory
+        self,
+        settings: SchedulerSettings,
+        clock: SystemClock,
+        admission: Admission,
+        directory: Directory,
+        quotas: JobQuotas,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._admission = admission
         self._directory = directory
+        self._quotas = quotas
+
+    async def prepare(self) -> None:
+        """Before decisions: makes the numbers of waiting jobs recent enough."""
+        if self._quotas.limited:
+            await self._quotas.freshen()
 
     def decide(self, row: Row, decided: store.Decided, specs: list[pb.JobSpec], limit: int) -> Firings:
         """Adds what a locked schedule, `row`, does now. When it raises, nothing was added."""
@@ -51,9 +63,9 @@ class FiringRows:
                 last_at = row["now"]
             elif firing.state is FiringState.FIRED:
                 job, spec = self.job(row, firing)
-                drains = self.drains(job)
-                if drains:  # no job gives way to one that is not made
-                    firing = replace(firing, state=FiringState.SKIPPED_OFF, reason=drains)
+                refused = self.drains(job) or str(self.exceeded(job) or "")
+                if refused:  # no job gives way to one that is not made
+                    firing = replace(firing, state=FiringState.SKIPPED_OFF, reason=refused)
                     found = replace(found, cancel_unfinished=False)
                 else:
                     made.append((job, spec))
@@ -84,6 +96,10 @@ class FiringRows:
     def drains(self, job: NewJob) -> str:
         """That the queue of a schedule's job accepts none now; else empty. Runs begin, and so do their steps."""
         return f"its queue {job.queue} drains" if job.queue in self._directory.draining else ""
+
+    def exceeded(self, job: NewJob) -> ResourceExhausted | None:
+        """The quota that a schedule's job exceeds now. None: it counts as waiting from here on."""
+        return self._quotas.exceeded(job) if self._quotas.limited else None
 
     def run_of(self, row: Row, firing: Firing, trigger: str = "schedule") -> NewRun:
         """The run of a firing: of its workflow's latest version."""

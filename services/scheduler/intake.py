@@ -10,7 +10,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.dispatch_pb2 import LaneJobs
-from taskflow_server.core.errors import FailedPrecondition, InvalidArgument, TaskFlowFault, Unavailable
+from taskflow_server.core.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+    TaskFlowFault,
+    Unavailable,
+)
 from taskflow_server.core.ids import show
 from taskflow_server.core.lanes import LaneKey
 from taskflow_server.runtime import logs, metrics
@@ -22,6 +28,7 @@ from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.coordinators import Coordinators
 from taskflow_server.scheduler.directory import Directory
 from taskflow_server.scheduler.handlers import Handlers
+from taskflow_server.scheduler.quotas import JobQuotas, Reserved
 from taskflow_server.scheduler.settings import SchedulerSettings
 from taskflow_server.store.database import Writer
 from taskflow_server.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
@@ -44,8 +51,10 @@ class Intake:
         coordinators: Coordinators,
         readiness: Readiness,
         handlers: Handlers,
+        quotas: JobQuotas,
     ) -> None:
         self._settings = settings
+        self._quotas = quotas
         self._handlers = handlers
         # Nothing here tries again by itself: callers do, who may stay away from a scheduler that is not ready.
         self._outage = readiness.outage(log, "jobs cannot be stored", lasts=settings.unready_for)
@@ -80,6 +89,27 @@ class Intake:
         tasks = {spec.task for spec in specs}
         if any(task and not self._handlers.known(task) for task in tasks):
             await self._handlers.look()
+        checked = self._check(specs, field, call, tasks, partial=partial)
+        reserved = await self._within_quotas(checked, specs, field, partial=partial) if self._quotas.limited else None
+        results: list[Result] | None = None
+        try:
+            lanes = {LaneKey(*key) for key in {(j.queue, j.task, j.priority) for j in checked if isinstance(j, NewJob)}}
+            if not all(map(self._directory.known, lanes)):
+                await self._directory.learn(lanes)
+            results = await self._store(checked, specs, whole=call > 0)
+        finally:
+            if reserved is not None:
+                reserved.settle(results)
+        if not partial:
+            for result in results:
+                if isinstance(result, TaskFlowFault):
+                    raise result
+        return results, lanes
+
+    def _check(
+        self, specs: Sequence[pb.JobSpec], field: str, call: int, tasks: set[str], *, partial: bool
+    ) -> list[NewJob | TaskFlowFault]:
+        """The row of each job, or its fault; without `partial` the first fault is raised."""
         own = {task: self._handlers.of(task) for task in tasks}
         same = own[next(iter(own))] if len(own) == 1 else None  # of thousands, all of one task or none
         before, _, after = field.partition("{}")
@@ -98,17 +128,22 @@ class Intake:
                 if not partial:
                     raise
                 checked.append(fault)
-        lanes = {LaneKey(*key) for key in {(j.queue, j.task, j.priority) for j in checked if isinstance(j, NewJob)}}
-        if not all(map(self._directory.known, lanes)):
-            await self._directory.learn(lanes)
-        results = await self._store(checked, specs, whole=call > 0)
-        if not partial:
-            for result in results:
-                if isinstance(result, TaskFlowFault):
-                    raise result
-        return results, lanes
+        return checked
 
-    def _tell(self, spec: pb.JobSpec, fault: InvalidArgument | FailedPrecondition) -> None:
+    async def _within_quotas(
+        self, checked: list[NewJob | TaskFlowFault], specs: Sequence[pb.JobSpec], field: str, *, partial: bool
+    ) -> Reserved:
+        """Puts faults in the place of jobs that exceed a quota; without `partial` the first is raised."""
+        reserved = await self._quotas.admit(checked, lambda number: field.replace("{}", str(number)))
+        for spec, fault in zip(specs, checked, strict=True):
+            if isinstance(fault, ResourceExhausted):
+                self._tell(spec, fault)
+                if not partial:
+                    reserved.give_back()
+                    raise fault
+        return reserved
+
+    def _tell(self, spec: pb.JobSpec, fault: InvalidArgument | FailedPrecondition | ResourceExhausted) -> None:
         """A line for whoever looks after the scheduler; what is wrong, in words, is the caller's to know."""
         if self._lines.wanted(logging.INFO):
             facts = {"job": show(spec.id)} if len(spec.id) == 16 else {}

@@ -13,7 +13,7 @@ from taskflow.v1 import jobs_pb2_grpc
 from taskflow_server.core import ids
 from taskflow_server.core.errors import FailedPrecondition, InvalidArgument, TaskFlowFault
 from taskflow_server.rpc.callers import actor_of
-from taskflow_server.rpc.errors import CODES
+from taskflow_server.rpc.errors import CODES, retry_delay
 from taskflow_server.rpc.streams import until_closing
 from taskflow_server.rpc.values import patience, stamp
 from taskflow_server.runtime import metrics
@@ -169,4 +169,6 @@ def _item_error(index: int, fault: TaskFlowFault) -> pb.ItemError:
         message=fault.message,
         field=getattr(fault, "field", ""),
         reason=getattr(fault, "reason", ""),
+        metadata=getattr(fault, "metadata", None),
+        retry_delay=retry_delay(fault),
     )

@@ -22,6 +22,7 @@ from taskflow_server.store.database import Database
 from taskflow_server.store.times import to_us
 
 MOST_WARNINGS = 20  # of one queue
+PAGE = 500  # queues of a namespace that are counted at once
 READY_CAP = 10_000  # up to here the count is exact
 COUNTED_SECONDS = 3600.0  # how far back `finished` goes
 
@@ -77,6 +78,18 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
             found.append(WaitingTask(row["queue"], row["task"], since, age, row["registered"]))
         return found
 
+    async def waiting_jobs(self, namespace: str) -> int:
+        """About how many jobs of a namespace's queues are ready, scheduled or waiting for their next try."""
+        jobs, after = 0, ""
+        while True:
+            page = await self._db.rows("queues_of_namespace", namespace=namespace, after=after, limit=PAGE)
+            names = [row["name"] for row in page]
+            rows = await self._db.rows("list_queues", after="", names=names, limit=PAGE) if names else []
+            jobs += sum(queue.ready + queue.scheduled for queue in (await self._counted(rows)).values())
+            if len(names) < PAGE:
+                return jobs
+            after = names[-1]
+
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Any) -> pb.Queue:
         return await self._switch("pause_queue", request.name)
 
@@ -95,20 +108,23 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         return (await self._read(after="", names=[stored], limit=1))[0]
 
     async def _read(self, *, after: str, names: list[str], limit: int) -> list[pb.Queue]:
-        rows = await self._db.rows("list_queues", after=after, names=names, limit=limit)
+        queues = await self._counted(await self._db.rows("list_queues", after=after, names=names, limit=limit))
+        for count in await self._db.rows("counts_since", queues=list(queues), seconds=COUNTED_SECONDS):
+            queues[count["queue"]].finished.add(outcome=count["outcome"], count=count["n"])
+        return list(queues.values())
+
+    async def _counted(self, rows: Sequence[dict[str, Any]]) -> dict[str, pb.Queue]:
+        """Rows of `list_queues` as queues by their stored names, with the numbers of waiting and running jobs."""
         ready = {
             r["name"]: r
             for r in await self._db.rows("ready_of_queues", names=[r["name"] for r in rows], cap=READY_CAP + 1)
         }
         live = await self._coordinators.describe_queues()
         long = await self._backlogs.count(name for name, r in ready.items() if r["ready"] > READY_CAP)
-        queues = {
+        return {
             row["name"]: self._queue(row, ready.get(row["name"]), live.get(row["name"]), long.get(row["name"]))
             for row in rows
         }
-        for count in await self._db.rows("counts_since", queues=list(queues), seconds=COUNTED_SECONDS):
-            queues[count["queue"]].finished.add(outcome=count["outcome"], count=count["n"])
-        return list(queues.values())
 
     def _queue(
         self, row: dict[str, Any], ready: dict[str, Any] | None, live: LiveQueue | None, backlog: int | None

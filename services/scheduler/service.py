@@ -46,6 +46,7 @@ from taskflow_server.scheduler.jobs import JobServicer
 from taskflow_server.scheduler.lists import Lists
 from taskflow_server.scheduler.namespaces import NamespaceServicer
 from taskflow_server.scheduler.queues import QueueAdminServicer
+from taskflow_server.scheduler.quotas import JobQuotas
 from taskflow_server.scheduler.reading import Reading
 from taskflow_server.scheduler.schedules import ScheduleServicer
 from taskflow_server.scheduler.serving import Serving
@@ -79,12 +80,14 @@ async def start(
     stack.push_async_callback(coordinators.close)
     admission = Admission(settings, clock)
     handlers = Handlers(db, clock, settings.handlers_interval)
-    intake = Intake(settings, clock, admission, directory, coordinators, readiness, handlers)
-    stack.push_async_callback(intake.close)
     serving = Serving(db, clock, directory, handlers, settings.handlers_interval)
     stack.push_async_callback(serving.close)
+    queues = QueueAdminServicer(db, directory, coordinators, Backlogs(db, clock.real.monotonic), clock, serving)
+    quotas = JobQuotas(db, clock.real, queues.waiting_jobs, settings.quota_interval)
+    intake = Intake(settings, clock, admission, directory, coordinators, readiness, handlers, quotas)
+    stack.push_async_callback(intake.close)
     reading = Reading(db, coordinators, serving)
-    firing_rows = FiringRows(settings, clock, admission, directory)
+    firing_rows = FiringRows(settings, clock, admission, directory, quotas)
     firer = Firer(settings, db, clock, firing_rows, directory, intake, readiness, server.incarnation)
     stack.push_async_callback(firer.close)
     backfill_writer = Writer(settings.database_url, timeout=settings.database_timeout)
@@ -93,10 +96,9 @@ async def start(
     schedules = ScheduleServicer(
         settings, db, clock, admission, backfiller, firer.poked, coordinators.runs_news, Makers(db, serving)
     )
-    queues = QueueAdminServicer(db, directory, coordinators, Backlogs(db, clock.real.monotonic), clock, serving)
     register(
         server, settings, db, clock, directory, coordinators, intake, reading, admission, firer, schedules, queues,
-        serving,
+        serving, quotas,
     )  # fmt: skip
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
@@ -105,11 +107,12 @@ async def start(
         await join(settings, db, incarnation, stack)
         await directory.refresh()
         await handlers.refresh()
+        await quotas.refresh()
     except FAULTS as error:
         refuse(f"TASKFLOW_DATABASE_URL: {error}")
     coordinators.refresh(tasks)
     cluster = follow_cluster(
-        settings, db, clock, directory, coordinators, readiness, tasks, incarnation, firer, handlers
+        settings, db, clock, directory, coordinators, readiness, tasks, incarnation, firer, handlers, quotas
     )
     stack.callback(tasks.start(cluster, "cluster").cancel)  # before it leaves: who has left does not beat
     awaited = keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs", coordinators.look)
@@ -167,15 +170,16 @@ def register(
     schedules: ScheduleServicer,
     queues: QueueAdminServicer,
     serving: Serving,
+    quotas: JobQuotas,
 ) -> None:
     lists = Lists(db, clock, coordinators)
     jobs = JobServicer(settings, db, intake, reading, lists, coordinators, serving, server.closing)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
     workflows = WorkflowServicer(settings, db, clock, coordinators, schedules, Makers(db, serving))
-    named = TaskServicer(db, clock, admission, intake, reading, schedules, settings.max_wait)
+    named = TaskServicer(db, clock, admission, intake, reading, schedules, quotas, settings.max_wait)
     name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name
     server.add(name, lambda s: tasks_pb2_grpc.add_TaskServiceServicer_to_server(named, s))
-    namespaces = NamespaceServicer(db)
+    namespaces = NamespaceServicer(db, quotas)
     name = cluster_pb2.DESCRIPTOR.services_by_name["NamespaceService"].full_name
     server.add(name, lambda s: cluster_pb2_grpc.add_NamespaceServiceServicer_to_server(namespaces, s))
     name = workflows_pb2.DESCRIPTOR.services_by_name["WorkflowService"].full_name
@@ -231,6 +235,7 @@ async def follow_cluster(
     incarnation: UUID,
     firer: Firer,
     handlers: Handlers,
+    quotas: JobQuotas,
 ) -> None:
     """Beats, follows the owners and the database's clock. Not ready while Postgres is away: no call could be stored."""
     outage = readiness.outage(log, "the cluster cannot be read")
@@ -250,6 +255,7 @@ async def follow_cluster(
                 firer.clock_stepped()
             coordinators.refresh(tasks)
             await handlers.refresh()
+            await quotas.refresh()
             outage.over()
         except FAULTS as error:
             outage.failed(error)

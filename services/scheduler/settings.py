@@ -26,6 +26,12 @@ class SchedulerSettings(DatabaseSettings):
     handlers_interval: float = Field(
         0.2, gt=0, description="seconds between readings of handlers and workers that jobs of unknown tasks may cause"
     )
+    quota_interval: float = Field(
+        1.0,
+        gt=0,
+        description="seconds for which a count of a namespace's waiting jobs is used, where these have a quota; a tenth"
+        " of it when the quota seems used up",
+    )
     offer_backlog: int = Field(20_000, ge=0, description="maximum number of jobs whose offers wait for a coordinator")
     await_interval: float = Field(2.0, gt=0, description="seconds between reads of awaited jobs")
     max_wait: float = Field(

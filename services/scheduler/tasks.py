@@ -19,6 +19,7 @@ from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.intake import Intake
 from taskflow_server.scheduler.jobs import DEFAULT_WAIT
 from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.quotas import JobQuotas
 from taskflow_server.scheduler.reading import Reading
 from taskflow_server.scheduler.resources import shown_options
 from taskflow_server.scheduler.schedules import ScheduleServicer
@@ -48,6 +49,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         intake: Intake,
         reading: Reading,
         schedules: ScheduleServicer,
+        quotas: JobQuotas,
         most_wait: float,
     ) -> None:
         """`most_wait`: seconds that one call may wait."""
@@ -58,10 +60,12 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         self._intake = intake
         self._reading = reading
         self._schedules = schedules
+        self._quotas = quotas
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Any) -> pb.CreateTaskResponse:
         task = await self._first_seen(request.task) if request.first_seen else request.task
         row = self._row(task) | {"id": UUID(bytes=self._clock.new_id()), "active": not request.inactive}
+        self._quotas.check_payload(row["queue"] or DEFAULT_QUEUE, task.payload, "task.payload")
         own = None
         if task.schedule:
             own = self._schedules.rows.new_own(row["name"], task.schedule, task.time_zone, active=row["active"])
@@ -110,6 +114,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         task = _said(row | {name: (own or {}).get(name) for name in ("cron", "time_zone", "next_at", "last_run_at")})
         _merge(task, request)
         changes = store.TaskChanges(self._row(task) | {"id": row["id"], "active": task.active})
+        if "payload" in request.update_mask.paths:
+            self._quotas.check_payload(changes.task["queue"] or DEFAULT_QUEUE, task.payload, "changes.payload")
         name, active, changed = changes.task["name"], task.active, []
         if own is not None and task.schedule:
             changed = [self._schedules.rows.changed_own(own, task.schedule, task.time_zone, active=active)]
@@ -170,6 +176,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
             answer.logs.add(
                 job_id=str(row["id"]), task=row["task"], time=stamp(row["finished_at"]), type=f"app.task.{kind}",
                 result=row["result"] or b"", encoding=row["encoding"], error=error_from_json(row["error"]),
+                task_id=str(row["task_id"]), trigger=row["trigger"],
+                start_time=stamp(row["started_at"]) if row["started_at"] is not None else None,
             )  # fmt: skip
         return answer
 
@@ -299,6 +307,7 @@ def _said(row: Row) -> pb.Task:
         priority=row["priority"], retries=row["retries"], options=shown_options(row["options"]),
         schedule=row["cron"] or "", time_zone=row["time_zone"] or "", create_time=stamp(row["created_at"]),
         payload=row["payload"] or b"", encoding=row["encoding"] or jobs_pb2.ENCODING_UNSPECIFIED,
+        update_time=stamp(row["updated_at"]),
     )  # fmt: skip
     for name, column in (("last_run_time", "last_run_at"), ("next_run_time", "next_at")):
         if row[column] is not None:

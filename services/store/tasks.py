@@ -11,7 +11,8 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from taskflow_server.core.errors import AlreadyExists
+from taskflow_server.core.errors import AlreadyExists, ResourceExhausted
+from taskflow_server.core.names import namespace_of
 from taskflow_server.store.database import Database, Row
 from taskflow_server.store.queries import sql
 from taskflow_server.store.schedules import write_changed
@@ -27,12 +28,18 @@ class TaskChanges:
     gone: Sequence[UUID] = ()
 
 
-async def create(db: Database, task: Row, schedule: Row | None) -> bool:
-    """False when there is a task of that name already: then nothing is written."""
+async def create(db: Database, task: Row, schedule: Row | None, *, within_quota: bool = True) -> bool:
+    """False when there is a task of that name already: then nothing is written.
+
+    ResourceExhausted when its namespace has all the tasks that its quota allows; not without `within_quota`.
+    """
     async with db.connection() as conn, conn.transaction():
+        limit = await _quota(conn, namespace_of(task["name"])) if within_quota else None
         made = (await conn.execute(sql("insert_task"), task)).rowcount == 1
         if made and schedule is not None:
             await conn.execute(sql("insert_schedule"), schedule)
+        if made and limit is not None:
+            await _check_quota(conn, namespace_of(task["name"]), limit, "task.name")
     return made
 
 
@@ -41,7 +48,8 @@ async def change(
 ) -> UUID | None:
     """Changes a task as `decide` says of it and of all schedules that run it, locked. Its id; None: there is none.
 
-    AlreadyExists when its new name is taken.
+    AlreadyExists when its new name is taken; ResourceExhausted when that is in another namespace, which has all the
+    tasks that its quota allows.
     """
     async with db.connection() as conn, conn.transaction():
         rows = await _found(conn, "lock_task", name=name, id=task_id)
@@ -49,10 +57,15 @@ async def change(
             return None
         (task,) = rows
         changes = decide(task, await _found(conn, "lock_schedules_of", task=task["name"]))
+        space = namespace_of(changes.task["name"])
+        moved = space != namespace_of(task["name"])
+        limit = await _quota(conn, space) if moved else None
         with _name_of(changes.task):
             await conn.execute(sql("update_task"), changes.task)
         if changes.task["name"] != task["name"]:
             await conn.execute(sql("rename_in_schedules"), {"name": changes.task["name"], "old": task["name"]})
+        if limit is not None:
+            await _check_quota(conn, space, limit, "changes.name")
         for schedule_id in changes.gone:
             await conn.execute(sql("delete_schedule"), {"id": schedule_id})
         await write_changed(conn, changes.changed)
@@ -60,6 +73,25 @@ async def change(
             await conn.execute(sql("insert_schedule"), changes.new)
         found: UUID = task["id"]
     return found
+
+
+async def _quota(conn: AsyncConnection[Row], namespace: str) -> int | None:
+    """The quota of tasks, locked until the end of the transaction: creators of one namespace follow each other."""
+    rows = await _found(conn, "lock_quota_of_tasks", namespace=namespace)
+    return rows[0]["quota_tasks"] if rows else None
+
+
+async def _check_quota(conn: AsyncConnection[Row], namespace: str, limit: int, field: str) -> None:
+    """Raises when the task that this transaction has written is one too many."""
+    (counted,) = await _found(conn, "count_tasks", namespace=namespace)
+    used = counted["tasks"] - 1
+    if used >= limit:
+        raise ResourceExhausted(
+            f"{field}: 1 more task would exceed the quota of namespace {namespace!r}: {used} of {limit} tasks are used;"
+            " remove one, or raise the quota",
+            "QUOTA_TASKS",
+            {"namespace": namespace, "quota": "tasks", "used": str(used), "limit": str(limit)},
+        )
 
 
 async def _found(conn: AsyncConnection[Row], query: str, **parameters: Any) -> list[Row]:

@@ -717,6 +717,19 @@ def test_a_definition_is_a_task_of_its_namespace_which_people_see(rpc: Rpc, tf: 
     rpc.of("success", handed)
 
 
+@pytest.mark.feature("S4.6", "S2.9")
+def test_a_task_over_a_quota_of_waiting_jobs_is_refused_with_when_to_come_again(rpc: Rpc, tf: TaskFlow) -> None:
+    space = f"narrow-{rpc.kind.partition('/')[2]}"
+    tf.namespaces.create(space, quota_waiting_jobs=1)
+    tf.tasks.create(f"{space}/task", queue=f"{space}/q")
+    new(rpc, f"{space}/task")
+
+    error = refused(lambda: new(rpc, f"{space}/task"))
+
+    assert (error.status, error.error["code"], error.reason) == (429, "RESOURCE_EXHAUSTED", "QUOTA_WAITING_JOBS")
+    assert int(error.headers["retry-after"]) == 1
+
+
 @pytest.mark.feature("S2.6")
 def test_the_time_outs_are_settings_of_the_task_and_of_a_job(rpc: Rpc, tf: TaskFlow, name: str) -> None:
     tf.tasks.create(name, requested_timeout=60, in_progress_timeout=600)

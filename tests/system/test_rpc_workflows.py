@@ -382,3 +382,20 @@ def test_a_wrong_parameter_of_a_workflow_is_named(
     with pytest.raises(Refused) as caught:
         rpc(f"awf.workflow/{method}", params)
     assert (caught.value.status, caught.value.error["data"]["field"]) == (status, field)
+
+
+@pytest.mark.feature("S4.6", "S2.7")
+def test_a_decision_may_name_a_task_in_a_namespace_that_has_all_its_tasks(rpc: Rpc, tf: TaskFlow) -> None:
+    """The run goes on; a definition that is polled for is a task more, and refused."""
+    space = f"full-{rpc.kind.partition('/')[2]}"
+    tf.namespaces.create(space, quota_tasks=0)
+    begin(rpc, f"{space}/decided")
+
+    decide(rpc, decision(rpc, f"{space}/decided"), schedule(f"{space}/named"))
+
+    eventually(lambda: any((task.namespace, task.name) == (space, "named") for task in tf.tasks.get()))
+    work(rpc, f"{space}/named")
+    with pytest.raises(Refused) as refused:
+        rpc("awf.task/poll", taskDefinitions=[f"{space}/polled"])
+    assert (refused.value.status, refused.value.error["code"]) == (429, "RESOURCE_EXHAUSTED")
+    assert refused.value.reason == "QUOTA_TASKS"

@@ -12,6 +12,7 @@ import pytest
 
 from taskflow import InvalidArgument, NewJob, TaskFlow
 from taskflow._filters import JobFilters
+from taskflow._namespaces import NamespaceOptions
 from taskflow._schedule_values import ScheduleOptions
 from taskflow._task_values import TaskOptions
 
@@ -19,7 +20,8 @@ NOUNS = ("jobs", "queues", "workers", "schedules", "tasks", "workflows", "namesp
 KEYWORDS: dict[tuple[str, str], type] = {
     ("jobs", "list"): JobFilters, ("tasks", "create"): TaskOptions, ("tasks", "update"): TaskOptions,
     ("schedules", "create"): ScheduleOptions, ("schedules", "update"): ScheduleOptions,
-    ("schedules", "preview"): ScheduleOptions,
+    ("schedules", "preview"): ScheduleOptions, ("namespaces", "create"): NamespaceOptions,
+    ("namespaces", "update"): NamespaceOptions,
 }  # fmt: skip
 ID = "0198c0de-0000-7000-8000-000000000000"
 GOOD = {"id": ID, "start": datetime(2026, 5, 4, tzinfo=UTC), "app_url": "http://app", "document": "{}"}

@@ -17,6 +17,7 @@ from taskflow import (
     InvalidArgument,
     JobCancelled,
     JobFailed,
+    QuotaExceeded,
     Retry,
     RunCancelled,
     RunFailed,
@@ -88,6 +89,7 @@ class RateLimited(Retry):
         RunFailed("failed", None),  # type: ignore[arg-type]
         RunCancelled("cancelled", None),  # type: ignore[arg-type]
         InvalidArgument("wrong", field="x", reason="BAD", problems=[("x", "bad")]),
+        QuotaExceeded("full", reason="QUOTA_TASKS", namespace="n", quota="tasks", used=5, limit=5, retry_after=0.1),
         Snooze(5),
         Retry("later", delay=2),
         Fail("no"),

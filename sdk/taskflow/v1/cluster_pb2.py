@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19taskflow/v1/cluster.proto\x12\x0btaskflow.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n\x12GetTopologyRequest\"\xa1\x01\n\x08Topology\x12+\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x15.taskflow.v1.Instance\x12%\n\x06queues\x18\x02 \x03(\x0b\x32\x15.taskflow.v1.Instance\x12)\n\nschedulers\x18\x03 \x03(\x0b\x32\x15.taskflow.v1.Instance\x12\x16\n\x0e\x63lock_moved_us\x18\x04 \x01(\x03\"@\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"\x8f\x01\n\x13\x41\x64vanceClockRequest\x12%\n\x02\x62y\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04step\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05pause\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x14\x41\x64vanceClockResponse\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63lock_moved_us\x18\x02 \x01(\x03\";\n\x12ListWorkersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.taskflow.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa0\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x0e\n\x06queues\x18\x05 \x03(\t\x12\r\n\x05tasks\x18\x06 \x03(\t\x12\x13\n\x0b\x63oncurrency\x18\x07 \x01(\x05\x12\x0f\n\x07running\x18\x08 \x01(\x05\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63oordinator\x18\n \x01(\t\x12\x0b\n\x03sdk\x18\x0b \x01(\t\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12\x14\n\x0c\x63oordinators\x18\r \x03(\t\x12\x11\n\trequested\x18\x0e \x01(\x05\x12\x0f\n\x07overdue\x18\x0f \x01(\x05\"[\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61pp_url\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"C\n\x16\x43reateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.taskflow.v1.Namespace\"\x17\n\x15ListNamespacesRequest\"D\n\x16ListNamespacesResponse\x12*\n\nnamespaces\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.Namespace\"C\n\x16UpdateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.taskflow.v1.Namespace2\xfe\x01\n\x0e\x43lusterService\x12\x45\n\x0bGetTopology\x12\x1f.taskflow.v1.GetTopologyRequest\x1a\x15.taskflow.v1.Topology\x12P\n\x0bListWorkers\x12\x1f.taskflow.v1.ListWorkersRequest\x1a .taskflow.v1.ListWorkersResponse\x12S\n\x0c\x41\x64vanceClock\x12 .taskflow.v1.AdvanceClockRequest\x1a!.taskflow.v1.AdvanceClockResponse2\x8d\x02\n\x10NamespaceService\x12N\n\x0f\x43reateNamespace\x12#.taskflow.v1.CreateNamespaceRequest\x1a\x16.taskflow.v1.Namespace\x12Y\n\x0eListNamespaces\x12\".taskflow.v1.ListNamespacesRequest\x1a#.taskflow.v1.ListNamespacesResponse\x12N\n\x0fUpdateNamespace\x12#.taskflow.v1.UpdateNamespaceRequest\x1a\x16.taskflow.v1.NamespaceB*\n\x0eio.taskflow.v1P\x01Z\x16taskflow/v1;taskflowv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19taskflow/v1/cluster.proto\x12\x0btaskflow.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n\x12GetTopologyRequest\"\xa1\x01\n\x08Topology\x12+\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x15.taskflow.v1.Instance\x12%\n\x06queues\x18\x02 \x03(\x0b\x32\x15.taskflow.v1.Instance\x12)\n\nschedulers\x18\x03 \x03(\x0b\x32\x15.taskflow.v1.Instance\x12\x16\n\x0e\x63lock_moved_us\x18\x04 \x01(\x03\"@\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"\x8f\x01\n\x13\x41\x64vanceClockRequest\x12%\n\x02\x62y\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04step\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05pause\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x14\x41\x64vanceClockResponse\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63lock_moved_us\x18\x02 \x01(\x03\";\n\x12ListWorkersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.taskflow.v1.Worker\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa0\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x0e\n\x06queues\x18\x05 \x03(\t\x12\r\n\x05tasks\x18\x06 \x03(\t\x12\x13\n\x0b\x63oncurrency\x18\x07 \x01(\x05\x12\x0f\n\x07running\x18\x08 \x01(\x05\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63oordinator\x18\n \x01(\t\x12\x0b\n\x03sdk\x18\x0b \x01(\t\x12\x10\n\x08\x64raining\x18\x0c \x01(\x08\x12\x14\n\x0c\x63oordinators\x18\r \x03(\t\x12\x11\n\trequested\x18\x0e \x01(\x05\x12\x0f\n\x07overdue\x18\x0f \x01(\x05\"\x80\x01\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61pp_url\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x06quotas\x18\x04 \x01(\x0b\x32\x13.taskflow.v1.Quotas\"\x90\x01\n\x06Quotas\x12\x12\n\x05tasks\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0cwaiting_jobs\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1a\n\rpayload_bytes\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x0e\n\x06preset\x18\x04 \x01(\tB\x08\n\x06_tasksB\x0f\n\r_waiting_jobsB\x10\n\x0e_payload_bytes\"C\n\x16\x43reateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.taskflow.v1.Namespace\"\x17\n\x15ListNamespacesRequest\"D\n\x16ListNamespacesResponse\x12*\n\nnamespaces\x18\x01 \x03(\x0b\x32\x16.taskflow.v1.Namespace\"t\n\x16UpdateNamespaceRequest\x12)\n\tnamespace\x18\x01 \x01(\x0b\x32\x16.taskflow.v1.Namespace\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask2\xfe\x01\n\x0e\x43lusterService\x12\x45\n\x0bGetTopology\x12\x1f.taskflow.v1.GetTopologyRequest\x1a\x15.taskflow.v1.Topology\x12P\n\x0bListWorkers\x12\x1f.taskflow.v1.ListWorkersRequest\x1a .taskflow.v1.ListWorkersResponse\x12S\n\x0c\x41\x64vanceClock\x12 .taskflow.v1.AdvanceClockRequest\x1a!.taskflow.v1.AdvanceClockResponse2\x8d\x02\n\x10NamespaceService\x12N\n\x0f\x43reateNamespace\x12#.taskflow.v1.CreateNamespaceRequest\x1a\x16.taskflow.v1.Namespace\x12Y\n\x0eListNamespaces\x12\".taskflow.v1.ListNamespacesRequest\x1a#.taskflow.v1.ListNamespacesResponse\x12N\n\x0fUpdateNamespace\x12#.taskflow.v1.UpdateNamespaceRequest\x1a\x16.taskflow.v1.NamespaceB*\n\x0eio.taskflow.v1P\x01Z\x16taskflow/v1;taskflowv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +35,36 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'taskflow.v1.cluster_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.taskflow.v1P\001Z\026taskflow/v1;taskflowv1'
-  _globals['_GETTOPOLOGYREQUEST']._serialized_start=107
-  _globals['_GETTOPOLOGYREQUEST']._serialized_end=127
-  _globals['_TOPOLOGY']._serialized_start=130
-  _globals['_TOPOLOGY']._serialized_end=291
-  _globals['_INSTANCE']._serialized_start=293
-  _globals['_INSTANCE']._serialized_end=357
-  _globals['_ADVANCECLOCKREQUEST']._serialized_start=360
-  _globals['_ADVANCECLOCKREQUEST']._serialized_end=503
-  _globals['_ADVANCECLOCKRESPONSE']._serialized_start=505
-  _globals['_ADVANCECLOCKRESPONSE']._serialized_end=592
-  _globals['_LISTWORKERSREQUEST']._serialized_start=594
-  _globals['_LISTWORKERSREQUEST']._serialized_end=653
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=655
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=739
-  _globals['_WORKER']._serialized_start=742
-  _globals['_WORKER']._serialized_end=1030
-  _globals['_NAMESPACE']._serialized_start=1032
-  _globals['_NAMESPACE']._serialized_end=1123
-  _globals['_CREATENAMESPACEREQUEST']._serialized_start=1125
-  _globals['_CREATENAMESPACEREQUEST']._serialized_end=1192
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1194
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=1217
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=1219
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=1287
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=1289
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=1356
-  _globals['_CLUSTERSERVICE']._serialized_start=1359
-  _globals['_CLUSTERSERVICE']._serialized_end=1613
-  _globals['_NAMESPACESERVICE']._serialized_start=1616
-  _globals['_NAMESPACESERVICE']._serialized_end=1885
+  _globals['_GETTOPOLOGYREQUEST']._serialized_start=141
+  _globals['_GETTOPOLOGYREQUEST']._serialized_end=161
+  _globals['_TOPOLOGY']._serialized_start=164
+  _globals['_TOPOLOGY']._serialized_end=325
+  _globals['_INSTANCE']._serialized_start=327
+  _globals['_INSTANCE']._serialized_end=391
+  _globals['_ADVANCECLOCKREQUEST']._serialized_start=394
+  _globals['_ADVANCECLOCKREQUEST']._serialized_end=537
+  _globals['_ADVANCECLOCKRESPONSE']._serialized_start=539
+  _globals['_ADVANCECLOCKRESPONSE']._serialized_end=626
+  _globals['_LISTWORKERSREQUEST']._serialized_start=628
+  _globals['_LISTWORKERSREQUEST']._serialized_end=687
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=689
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=773
+  _globals['_WORKER']._serialized_start=776
+  _globals['_WORKER']._serialized_end=1064
+  _globals['_NAMESPACE']._serialized_start=1067
+  _globals['_NAMESPACE']._serialized_end=1195
+  _globals['_QUOTAS']._serialized_start=1198
+  _globals['_QUOTAS']._serialized_end=1342
+  _globals['_CREATENAMESPACEREQUEST']._serialized_start=1344
+  _globals['_CREATENAMESPACEREQUEST']._serialized_end=1411
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=1413
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=1436
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=1438
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=1506
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=1508
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=1624
+  _globals['_CLUSTERSERVICE']._serialized_start=1627
+  _globals['_CLUSTERSERVICE']._serialized_end=1881
+  _globals['_NAMESPACESERVICE']._serialized_start=1884
+  _globals['_NAMESPACESERVICE']._serialized_end=2153
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Who is there, and where."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -279,25 +280,79 @@ class Namespace(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     APP_URL_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    QUOTAS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     app_url: _builtins.str
     """what relative URLs of its workflows' calls are appended to"""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def quotas(self) -> Global___Quotas: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         app_url: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        quotas: Global___Quotas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "quotas", b"quotas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_url", b"app_url", "create_time", b"create_time", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["app_url", b"app_url", "create_time", b"create_time", "name", b"name", "quotas", b"quotas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Namespace: _TypeAlias = Namespace  # noqa: Y015
+
+@_typing.final
+class Quotas(_message.Message):
+    """Limits of a namespace. Absent: unlimited. A call that exceeds one fails with RESOURCE_EXHAUSTED; its ErrorInfo has a
+    reason, and in its metadata `namespace`, `quota` (the field below), `used` and `limit`. A quota below what is used
+    removes nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    WAITING_JOBS_FIELD_NUMBER: _builtins.int
+    PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    tasks: _builtins.int
+    """Named tasks. Exact, however many create at once. QUOTA_TASKS."""
+    waiting_jobs: _builtins.int
+    """Jobs that are ready, scheduled or waiting for their next try in the namespace's queues. An estimate, within one
+    batch of jobs. The steps of workflows count, and are never refused. QUOTA_WAITING_JOBS, with RetryInfo.
+    """
+    payload_bytes: _builtins.int
+    """Bytes of a job's payload, as its encoding stores it. QUOTA_PAYLOAD_BYTES."""
+    preset: _builtins.str
+    """In requests: the preset whose values count where the fields above are absent. `app-tasks`: 5 tasks."""
+    def __init__(
+        self,
+        *,
+        tasks: _builtins.int | None = ...,
+        waiting_jobs: _builtins.int | None = ...,
+        payload_bytes: _builtins.int | None = ...,
+        preset: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_bytes", b"_payload_bytes", "_tasks", b"_tasks", "_waiting_jobs", b"_waiting_jobs", "payload_bytes", b"payload_bytes", "tasks", b"tasks", "waiting_jobs", b"waiting_jobs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_bytes", b"_payload_bytes", "_tasks", b"_tasks", "_waiting_jobs", b"_waiting_jobs", "payload_bytes", b"payload_bytes", "preset", b"preset", "tasks", b"tasks", "waiting_jobs", b"waiting_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__payload_bytes: _TypeAlias = _typing.Literal["payload_bytes"]  # noqa: Y015
+    _WhichOneofArgType__payload_bytes: _TypeAlias = _typing.Literal["_payload_bytes", b"_payload_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__tasks: _TypeAlias = _typing.Literal["tasks"]  # noqa: Y015
+    _WhichOneofArgType__tasks: _TypeAlias = _typing.Literal["_tasks", b"_tasks"]  # noqa: Y015
+    _WhichOneofReturnType__waiting_jobs: _TypeAlias = _typing.Literal["waiting_jobs"]  # noqa: Y015
+    _WhichOneofArgType__waiting_jobs: _TypeAlias = _typing.Literal["_waiting_jobs", b"_waiting_jobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload_bytes) -> _WhichOneofReturnType__payload_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tasks) -> _WhichOneofReturnType__tasks | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting_jobs) -> _WhichOneofReturnType__waiting_jobs | None: ...
+
+Global___Quotas: _TypeAlias = Quotas  # noqa: Y015
 
 @_typing.final
 class CreateNamespaceRequest(_message.Message):
@@ -361,18 +416,26 @@ class UpdateNamespaceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def namespace(self) -> Global___Namespace:
         """by its name"""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The settings to change: `app_url`, `quotas` (all of them), `quotas.tasks`, `quotas.waiting_jobs`,
+        `quotas.payload_bytes`. Without a mask: `app_url`, and `quotas` if they are given.
+        """
 
     def __init__(
         self,
         *,
         namespace: Global___Namespace | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -98,7 +98,7 @@ class NamespaceServiceStub:
     """ALREADY_EXISTS when there is one of that name."""
     ListNamespaces: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListNamespacesRequest, _cluster_pb2.ListNamespacesResponse]
     UpdateNamespace: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.UpdateNamespaceRequest, _cluster_pb2.Namespace]
-    """All its settings."""
+    """The settings that the mask names."""
 
 @_typing.type_check_only
 class NamespaceServiceAsyncStub(NamespaceServiceStub):
@@ -109,7 +109,7 @@ class NamespaceServiceAsyncStub(NamespaceServiceStub):
     """ALREADY_EXISTS when there is one of that name."""
     ListNamespaces: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListNamespacesRequest, _cluster_pb2.ListNamespacesResponse]  # type: ignore[assignment]
     UpdateNamespace: _aio.UnaryUnaryMultiCallable[_cluster_pb2.UpdateNamespaceRequest, _cluster_pb2.Namespace]  # type: ignore[assignment]
-    """All its settings."""
+    """The settings that the mask names."""
 
 class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by the scheduler. Namespaces are made by the first use of a name in them; here they have settings."""
@@ -135,6 +135,6 @@ class NamespaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.UpdateNamespaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.Namespace, _abc.Awaitable[_cluster_pb2.Namespace]]:
-        """All its settings."""
+        """The settings that the mask names."""
 
 def add_NamespaceServiceServicer_to_server(servicer: NamespaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -132,3 +132,25 @@ def test_namespaces_are_made_changed_and_listed(cli: Cli) -> None:
     failed_in_one_line(cli("namespace", "create", "shop"), 1, "shop")
     failed_in_one_line(cli("namespace", "update", "none", "--app-url", "https://x.example"), 1, "none")
     failed_in_one_line(cli("namespace", "create", "x", "--app-url", "ftp://x"), 2, "app_url")
+
+
+@pytest.mark.feature("S4.6")
+def test_quotas_are_set_shown_and_taken_away(cli: Cli) -> None:
+    assert cli("namespace", "create", "apps", "--quota-preset", "app-tasks").returncode == 0
+    more = ("--quota-waiting-jobs", "20", "--quota-payload-bytes", "9")
+    assert cli("namespace", "update", "apps", *more).returncode == 0
+
+    spaces = map(json.loads, cli("namespace", "list", "--json").stdout.splitlines())
+    (shown,) = [space for space in spaces if space["name"] == "apps"]
+
+    assert shown["quotas"] == {"tasks": 5, "waiting_jobs": 20, "payload_bytes": 9}
+    heads, *lines = cli("namespace", "list").stdout.splitlines()
+    assert heads.split() == ["NAMESPACE", "APP", "URL", "TASKS", "WAITING", "JOBS", "PAYLOAD", "BYTES", "CREATED"]
+    assert [line.split()[1:4] for line in lines if line.startswith("apps")] == [["5", "20", "9"]]
+    assert cli("namespace", "update", "apps", "--quota-tasks", "none", "--quota-waiting-jobs", "none").returncode == 0
+    failed_in_one_line(
+        cli("job", "new", "apps/q", '"0123456789"'), 1, "10 bytes exceed the quota of namespace 'apps'"
+    )
+    failed_in_one_line(cli("namespace", "update", "apps"), 2, "nothing to change")
+    failed_in_one_line(cli("namespace", "update", "apps", "--quota-tasks", "-1"), 2, "--quota-tasks -1", "none")
+    failed_in_one_line(cli("namespace", "update", "apps", "--quota-preset", "free"), 2, "app-tasks")

@@ -137,6 +137,17 @@ def limit(value: str | None, option: str) -> float | EllipsisType | None:
     return None if value == "none" else seconds(value, option)
 
 
+def quota(value: str | None, option: str) -> int | EllipsisType | None:
+    """A whole number, `none` for no limit, or nothing said: an ellipsis."""
+    if value is None:
+        return ...
+    if value == "none":
+        return None
+    if not (value.isascii() and value.isdecimal()):
+        raise BadInput(f"{option} {value}: give a whole number from 0 on, or none for no limit")
+    return int(value)
+
+
 def backoff(value: str | None, option: str) -> dict[str, float] | EllipsisType | None:
     """FIRST, FIRST:FACTOR or FIRST:FACTOR:LIMIT, like 1s:2:10m; `none` to take it away."""
     if value is None or value == "none":

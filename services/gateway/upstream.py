@@ -49,6 +49,7 @@ class Upstream:
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(found)
         self.workflows = workflows_pb2_grpc.WorkflowServiceStub(found)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(found)
+        self.namespaces = cluster_pb2_grpc.NamespaceServiceStub(found)
         self._health = health_pb2_grpc.HealthStub(found)
 
     def channel(self, address: str) -> grpc.aio.Channel:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from taskflow import Constant, Fail, Job, JobHandle, JobState, TaskFlow
+from taskflow import Constant, Fail, Job, JobHandle, JobState, Quotas, TaskFlow
 from tests.support import rows
 from tests.support.cluster import SPINE, ServiceCluster
 from tests.support.visitor import Answer, Stream, Visitor, metric
@@ -510,3 +510,27 @@ def test_an_open_page_is_told_when_the_scheduler_is_away_and_when_it_is_back(
         running.start("scheduler")
         running.wait_healthy("scheduler")
         stream.until("page", running.scheduler_address)
+
+
+# -- namespaces --------------------------------------------------------------------------------------------------------
+@pytest.mark.feature("S3.7", "S4.6")
+def test_quotas_of_a_namespace_are_shown_and_changed(tf: TaskFlow, visitor: Visitor) -> None:
+    tf.namespaces.create("limited", quota_preset="app-tasks", app_url="https://shop.example.org")
+    row = visitor.get("/namespaces").row(Namespace="limited")
+    assert (row["Tasks"], row["Waiting jobs"], row["Payload"]) == ("5", "no limit", "no limit")
+
+    page = visitor.get("/namespaces/limited")
+    form = page.form("/namespaces/limited/update")
+    assert (form.fields["tasks"], form.fields["waiting_jobs"]) == ("5", "")
+    form.fields |= {"tasks": "", "waiting_jobs": "300", "payload_bytes": "2048"}
+    saved = visitor.send(page, "/namespaces/limited/update")
+
+    assert "Saved." in saved.words
+    (found,) = [space for space in tf.namespaces.list() if space.name == "limited"]
+    assert (found.quotas, found.app_url) == (Quotas(waiting_jobs=300, payload_bytes=2048), "https://shop.example.org")
+    form = saved.form("/namespaces/limited/update")
+    for wrong in ("-1", "many", str(2**31)):
+        form.fields["payload_bytes"] = wrong
+        refused = visitor.send(saved, "/namespaces/limited/update")
+        assert refused.status == 400 and "payload_bytes" in refused.words and wrong in refused.words
+    assert visitor.get("/namespaces/none").status == 404

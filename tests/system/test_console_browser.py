@@ -296,7 +296,7 @@ def test_every_page_can_be_read(
     paths = ["/queues", "/queues/shop", "/jobs", "/jobs?state=bored", "/tasks", "/tasks/report", "/schedules"]
     paths += [f"/jobs/{shop[name].id}" for name in ("running", "failed", "retrying")]
     paths += ["/workflows", "/workflows/win-back", "/designer?workflow=win-back", "/runs", f"/runs/{run.id}"]
-    paths += ["/workers", "/nothing"]
+    paths += ["/workers", "/namespaces", "/namespaces/default", "/nothing"]
 
     for n, path in enumerate(paths):
         seen.page.goto(path)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from taskflow_server.gateway.console import designer, forms, jobs, queues, runs, schedules, tasks, workers
+from taskflow_server.gateway.console import designer, forms, jobs, namespaces, queues, runs, schedules, tasks, workers
 from taskflow_server.gateway.console.live import Live
 from taskflow_server.gateway.console.page import Action, Ask, Page, local
 from taskflow_server.gateway.console.render import STATIC, error_page, html, part, whole
@@ -22,7 +22,7 @@ from taskflow_server.gateway.gateway import Gateway
 __all__ = ["error_page", "routes"]
 
 HOME = "/queues"
-PARTS = (queues, jobs, tasks, schedules, runs, designer, workers)
+PARTS = (queues, jobs, tasks, schedules, runs, designer, workers, namespaces)
 PAGES: tuple[Page, ...] = tuple(page for module in PARTS for page in module.PAGES)
 ACTIONS: tuple[Action, ...] = tuple(action for module in PARTS for action in module.ACTIONS)
 
@@ -94,6 +94,7 @@ SAID = {
     "paused": "Paused: nothing of it is handed out until you resume it.",
     "resumed": "Resumed.",
     "retried": "Back in its queue, with fresh tries.",
+    "saved": "Saved.",
     "started": "It goes on.",
     "stopped": "Paused: it makes no jobs until you resume it.",
 }

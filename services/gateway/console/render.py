@@ -34,7 +34,7 @@ TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf
 
 SECTIONS = {
     "queues": "Queues", "jobs": "Jobs", "tasks": "Tasks", "schedules": "Schedules", "workflows": "Workflows",
-    "runs": "Runs", "workers": "Workers",
+    "runs": "Runs", "workers": "Workers", "namespaces": "Namespaces",
 }  # fmt: skip
 
 

@@ -262,13 +262,14 @@ select name from taskflow.handlers where name = any(%(names)s::text[]);
 
 -- name: task_logs
 -- Runs that ended, newest first: of one task, or of all that there are or were. Each index is read no further than the limit.
-select l.job_id as id, l.task, l.outcome, l.finished_at, a.result, coalesce(a.encoding, 1::smallint) as encoding, a.error
+select l.job_id as id, l.task, l.task_id, l.outcome, l.started_at, l.finished_at, a.result, coalesce(a.encoding, 1::smallint) as encoding,
+    a.error, coalesce(j.metadata ->> 'taskflow.trigger', case when j.metadata ? 'taskflow.schedule' then 'schedule' else 'manual' end) as trigger
 from (
     select l.*
     from (select id, name from taskflow.tasks union all select id, name from taskflow.removed_tasks) t
     cross join unnest(%(outcomes)s::smallint[]) as w (outcome)
     cross join lateral (
-        select l.job_id, l.attempt, l.outcome, l.finished_at, t.name as task from taskflow.task_logs l
+        select l.job_id, l.attempt, l.outcome, l.started_at, l.finished_at, t.id as task_id, t.name as task from taskflow.task_logs l
         where l.task_id = t.id and l.outcome = w.outcome and l.final
         order by l.finished_at desc limit %(limit)s
     ) l
@@ -278,6 +279,7 @@ from (
 left join lateral (
     select a.result, a.encoding, a.error from taskflow.attempts a where a.job_id = l.job_id and a.attempt = l.attempt limit 1
 ) a on true
+left join lateral (select j.options -> 'metadata' as metadata from taskflow.jobs j where j.id = l.job_id limit 1) j on true
 order by l.finished_at desc, l.job_id desc;
 
 -- name: count_task_logs

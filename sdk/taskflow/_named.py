@@ -108,6 +108,9 @@ class _Calls:
                 log.time.ToDatetime(tzinfo=UTC),
                 _values.decode(log.result, log.encoding) if log.type.endswith("completed") else None,
                 _error(log),
+                log.task_id,
+                log.trigger,
+                log.start_time.ToDatetime(tzinfo=UTC) if log.HasField("start_time") else None,
             )
             for log in answer.logs
         ]
@@ -122,8 +125,9 @@ class Tasks:
         self._call = core.io.call
 
     def create(self, name: str, *, require_handler: bool = False, **options: Unpack[TaskOptions]) -> TaskInfo:
-        """AlreadyExists for a name that is taken; InvalidArgument names the field at fault. With `require_handler`,
-        FailedPrecondition where no worker has registered its handler."""
+        """AlreadyExists for a name that is taken; InvalidArgument names the field at fault; QuotaExceeded when its
+        namespace has all the tasks that it may have. With `require_handler`, FailedPrecondition where no worker has
+        registered its handler."""
         return self._call(lambda: self._calls.create(name, require_handler, options))
 
     @overload

@@ -49,6 +49,8 @@ class TaskInfo:
     """Of its jobs that bring none."""
     warnings: tuple[str, ...] = ()
     """`HANDLER_NOT_SEEN` when it was made and no worker had its handler."""
+    update_time: datetime | None = None
+    """The time of its last change, or of its creation before any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,16 @@ class TaskLogInfo:
     time: datetime
     result: Any
     error: ErrorInfo | None
+    task_id: str = ""
+    trigger: str = ""
+    """The origin of the job: manual, schedule or backfill."""
+    start_time: datetime | None = None
+    """The start of its last attempt; None if it never started."""
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the start of its last attempt to its end; None if it never started."""
+        return None if self.start_time is None else (self.time - self.start_time).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +181,7 @@ def task_info(message: pb.Task, warnings: Sequence[str] = ()) -> TaskInfo:
         tags=tuple(message.options.tags),
         payload=_values.decode(message.payload, message.encoding),
         warnings=tuple(warnings),
+        update_time=instant("update_time"),
     )
 
 

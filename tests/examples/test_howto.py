@@ -34,7 +34,8 @@ NOT_OURS = ("sh", "curl", "node", "ray")  # a page that needs one that is not he
 NAMED = re.compile(r"(?:#!/bin/sh\n)?(?:#|//) (\w+\.(?:py|sh|mjs|yaml))\b")
 EXECUTORS = ROOT / "examples" / "executors"
 FEATURES = {  # what a page proves by being run
-    "from-the-go-taskflow": "S3.1", "new-destination": "S1.8", "push-to-kubernetes": "S1.8", "push-to-mesos": "S1.8",
+    "from-app-tasks": "S4.6", "from-the-go-taskflow": "S3.1",
+    "new-destination": "S1.8", "push-to-kubernetes": "S1.8", "push-to-mesos": "S1.8",
 }  # fmt: skip
 GATEWAY = "http://localhost:8080"
 

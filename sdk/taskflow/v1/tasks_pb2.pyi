@@ -44,6 +44,7 @@ class Task(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     namespace: _builtins.str
@@ -81,6 +82,10 @@ class Task(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """the time of its last change, or of its creation before any"""
+
     def __init__(
         self,
         *,
@@ -102,10 +107,11 @@ class Task(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         payload: _builtins.bytes = ...,
         encoding: _jobs_pb2.Encoding.ValueType = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "create_time", b"create_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority", "retries", b"retries"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "create_time", b"create_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority", "retries", b"retries", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "active", b"active", "create_time", b"create_time", "description", b"description", "encoding", b"encoding", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "target", b"target", "time_zone", b"time_zone", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "active", b"active", "create_time", b"create_time", "description", b"description", "encoding", b"encoding", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "target", b"target", "time_zone", b"time_zone", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -486,16 +492,26 @@ class TaskLog(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     task: _builtins.str
     type: _builtins.str
     """app.task.completed, app.task.failed"""
     result: _builtins.bytes
     encoding: _jobs_pb2.Encoding.ValueType
+    task_id: _builtins.str
+    trigger: _builtins.str
+    """the origin of the job: `manual`, `schedule` or `backfill`"""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def error(self) -> _jobs_pb2.Error: ...
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """of its last attempt; absent when it never started"""
+
     def __init__(
         self,
         *,
@@ -506,10 +522,13 @@ class TaskLog(_message.Message):
         result: _builtins.bytes = ...,
         encoding: _jobs_pb2.Encoding.ValueType = ...,
         error: _jobs_pb2.Error | None = ...,
+        task_id: _builtins.str = ...,
+        trigger: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "start_time", b"start_time", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "error", b"error", "job_id", b"job_id", "result", b"result", "task", b"task", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoding", b"encoding", "error", b"error", "job_id", b"job_id", "result", b"result", "start_time", b"start_time", "task", b"task", "task_id", b"task_id", "time", b"time", "trigger", b"trigger", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,7 +83,7 @@ class TaskServiceServicer:
     """
 
     def CreateTask(self, request, context):
-        """ALREADY_EXISTS for a name that is taken.
+        """ALREADY_EXISTS for a name that is taken. RESOURCE_EXHAUSTED, reason QUOTA_TASKS, when the namespace has its quota.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -314,6 +314,13 @@ CREATE TABLE taskflow.job_actions (
     reason text DEFAULT ''::text NOT NULL
 );
 
+CREATE TABLE taskflow.job_sla_misses (
+    job_id uuid NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    missed_at timestamp with time zone DEFAULT taskflow.now() NOT NULL,
+    tx xid8 DEFAULT taskflow.tx() NOT NULL
+);
+
 CREATE TABLE taskflow.leases (
     job_id uuid NOT NULL,
     exec_id uuid NOT NULL,
@@ -338,6 +345,12 @@ CREATE TABLE taskflow.run_actions (
     at timestamp with time zone NOT NULL,
     action text NOT NULL,
     actor text NOT NULL
+);
+
+CREATE TABLE taskflow.run_sla_misses (
+    run_id uuid NOT NULL,
+    missed_at timestamp with time zone DEFAULT taskflow.now() NOT NULL,
+    tx xid8 DEFAULT taskflow.tx() NOT NULL
 );
 
 CREATE VIEW taskflow.events AS
@@ -405,7 +418,25 @@ UNION ALL
     0 AS attempt,
     jsonb_build_object('instant', f.instant, 'count', f.count, 'trigger', f.trigger, 'reason', f.reason) AS detail
    FROM taskflow.firings f
-  WHERE (f.state <> 'queued'::text);
+  WHERE (f.state <> 'queued'::text)
+UNION ALL
+ SELECT m.missed_at AS at,
+    m.job_id,
+    NULL::uuid AS workflow_instance_id,
+    'sla_missed'::text AS event,
+    ''::text AS actor,
+    0 AS attempt,
+    jsonb_build_object('due_at', m.due_at) AS detail
+   FROM taskflow.job_sla_misses m
+UNION ALL
+ SELECT m.missed_at AS at,
+    NULL::uuid AS job_id,
+    m.run_id AS workflow_instance_id,
+    'sla_missed'::text AS event,
+    ''::text AS actor,
+    0 AS attempt,
+    NULL::jsonb AS detail
+   FROM taskflow.run_sla_misses m;
 
 CREATE TABLE taskflow.handlers (
     name text NOT NULL,
@@ -480,6 +511,12 @@ ALTER TABLE taskflow.job_logs ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY 
     CACHE 1
 );
 
+CREATE TABLE taskflow.job_slas (
+    shard smallint NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    job_id uuid NOT NULL
+);
+
 CREATE VIEW taskflow.job_states AS
  SELECT j.id,
     j.queue,
@@ -513,7 +550,10 @@ CREATE VIEW taskflow.job_states AS
     (a.error ->> 'message'::text) AS error,
     COALESCE(l.worker, a.worker) AS worker,
     j.key,
-    j.options
+    j.options,
+    (EXISTS ( SELECT
+           FROM taskflow.job_sla_misses m
+          WHERE (m.job_id = j.id))) AS sla_missed
    FROM (((taskflow.jobs j
      LEFT JOIN taskflow.leases l ON ((l.job_id = j.id)))
      LEFT JOIN taskflow.deferred d ON ((d.job_id = j.id)))
@@ -979,7 +1019,10 @@ CREATE VIEW taskflow.task_instances AS
     (j.options ->> 'label'::text) AS label,
     j.key,
     (j.options -> 'metadata'::text) AS metadata,
-    (j.options -> 'tags'::text) AS tags
+    (j.options -> 'tags'::text) AS tags,
+    (EXISTS ( SELECT
+           FROM taskflow.job_sla_misses m
+          WHERE (m.job_id = j.id))) AS sla_missed
    FROM ((((taskflow.jobs j
      LEFT JOIN taskflow.leases l ON ((l.job_id = j.id)))
      LEFT JOIN taskflow.deferred d ON ((d.job_id = j.id)))
@@ -1120,6 +1163,12 @@ ALTER TABLE ONLY taskflow.job_keys
 ALTER TABLE ONLY taskflow.job_logs
     ADD CONSTRAINT job_logs_pkey PRIMARY KEY (job_id, seq);
 
+ALTER TABLE ONLY taskflow.job_sla_misses
+    ADD CONSTRAINT job_sla_misses_pkey PRIMARY KEY (job_id);
+
+ALTER TABLE ONLY taskflow.job_slas
+    ADD CONSTRAINT job_slas_pkey PRIMARY KEY (shard, due_at, job_id);
+
 ALTER TABLE ONLY taskflow.job_tags
     ADD CONSTRAINT job_tags_pkey PRIMARY KEY (word, job_id);
 
@@ -1161,6 +1210,9 @@ ALTER TABLE ONLY taskflow.run_jobs
 
 ALTER TABLE ONLY taskflow.run_logs
     ADD CONSTRAINT run_logs_pkey PRIMARY KEY (run_id, seq);
+
+ALTER TABLE ONLY taskflow.run_sla_misses
+    ADD CONSTRAINT run_sla_misses_pkey PRIMARY KEY (run_id);
 
 ALTER TABLE ONLY taskflow.run_slas
     ADD CONSTRAINT run_slas_pkey PRIMARY KEY (shard, due_at, run_id);
@@ -1220,6 +1272,8 @@ CREATE INDEX firings_queued ON taskflow.firings USING btree (schedule_id, instan
 
 CREATE INDEX job_actions_at ON taskflow.job_actions USING btree (at);
 
+CREATE INDEX job_sla_misses_at ON taskflow.job_sla_misses USING btree (missed_at);
+
 CREATE INDEX job_tags_job ON taskflow.job_tags USING btree (job_id);
 
 CREATE INDEX jobs_lane ON ONLY taskflow.jobs USING btree (queue, task, priority, tx, id) WHERE (NOT deferred);
@@ -1245,6 +1299,8 @@ CREATE INDEX run_inbox_run ON taskflow.run_inbox USING btree (run_id, seq);
 CREATE INDEX run_inbox_shard ON taskflow.run_inbox USING btree (shard, run_id);
 
 CREATE UNIQUE INDEX run_jobs_job ON taskflow.run_jobs USING btree (job_id) WHERE (job_id IS NOT NULL);
+
+CREATE INDEX run_sla_misses_at ON taskflow.run_sla_misses USING btree (missed_at);
 
 CREATE INDEX run_timers_due ON taskflow.run_timers USING btree (shard, due_at);
 
@@ -1291,6 +1347,9 @@ ALTER TABLE ONLY taskflow.run_jobs
 
 ALTER TABLE ONLY taskflow.run_logs
     ADD CONSTRAINT run_logs_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY taskflow.run_sla_misses
+    ADD CONSTRAINT run_sla_misses_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY taskflow.run_steps
     ADD CONSTRAINT run_steps_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;

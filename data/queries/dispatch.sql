@@ -264,5 +264,43 @@ delete from taskflow.start_bys b
 using unnest(%(shard)s::smallint[], %(start_by)s::timestamptz[], %(job_id)s::uuid[]) as w (shard, start_by, job_id)
 where (b.shard, b.start_by, b.job_id) = (w.shard, w.start_by, w.job_id);
 
+-- name: due_job_slas
+-- Of each shard the next jobs that should have started a moment ago, beyond a place.
+select r.shard, r.due_at, r.job_id from unnest(%(shards)s::smallint[], %(sinces)s::timestamptz[], %(ids)s::uuid[]) as w (shard, since, id)
+cross join lateral (
+    select s.shard, s.due_at, s.job_id from taskflow.job_slas s
+    where s.shard = w.shard and s.due_at <= (select taskflow.now()) - %(seconds)s * interval '1 second'
+        and (s.due_at, s.job_id) > (w.since, w.id)
+    order by s.due_at, s.job_id limit %(limit)s
+) r
+order by r.shard, r.due_at, r.job_id;
+
+-- name: judge_job_slas
+-- Which of these jobs have missed their sla, each recorded once. The first start or end that is on disk decides, and where
+-- there is none what memory knows: `late`, null when it cannot tell; `absent` for what is in no memory, which a lease row
+-- may yet bring there. What cannot be told now stays for a later look. A job that is past its retention has missed nothing.
+with judged as materialized (
+    select w.shard, w.due_at, w.job_id, j.id is not null and coalesce(
+        least(a.started_at, a.ended_at) > w.due_at,
+        case when w.absent and exists (select from taskflow.leases l where l.job_id = w.job_id) then null else w.late end) as missed
+    from unnest(%(shard)s::smallint[], %(due_at)s::timestamptz[], %(job_id)s::uuid[], %(late)s::boolean[], %(absent)s::boolean[])
+        as w (shard, due_at, job_id, late, absent)
+    left join taskflow.jobs j on j.id = w.job_id
+    left join lateral (
+        select min(a.started_at) as started_at, min(a.finished_at) filter (where a.final) as ended_at
+        from taskflow.attempts a where a.job_id = w.job_id
+    ) a on true
+), gone as (
+    delete from taskflow.job_slas s using judged w
+    where (s.shard, s.due_at, s.job_id) = (w.shard, w.due_at, w.job_id) and w.missed is not null
+    returning s.job_id, s.due_at, w.missed
+), noted as (
+    insert into taskflow.job_sla_misses (job_id, due_at) select job_id, due_at from gone where missed
+    on conflict (job_id) do nothing
+    returning job_id
+)
+select n.job_id, j.queue, coalesce(j.options #>> '{metadata,taskflow.task}', j.task) as task
+from noted n join taskflow.jobs j on j.id = n.job_id;
+
 -- name: finish_cancels
 update taskflow.cancels set done = true where job_id = any(%(ids)s::uuid[]) and not done;

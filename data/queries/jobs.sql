@@ -63,6 +63,14 @@ from unnest(%(job_id)s::uuid[], %(queue)s::text[], %(start_by)s::timestamptz[]) 
 join taskflow.queues q on q.name = w.queue
 on conflict do nothing;
 
+-- name: insert_job_slas
+-- Of the transaction that inserts their jobs: when they should have started, counted from when they are due.
+insert into taskflow.job_slas (shard, due_at, job_id)
+select q.shard, coalesce(w.run_at, (select taskflow.now())) + w.sla * interval '1 second', w.job_id
+from unnest(%(job_id)s::uuid[], %(queue)s::text[], %(run_at)s::timestamptz[], %(sla)s::float8[]) as w (job_id, queue, run_at, sla)
+join taskflow.queues q on q.name = w.queue
+on conflict do nothing;
+
 -- name: load_small_specs
 -- What workers are told of these jobs, where no payload exceeds so many bytes: without the sums of load_specs, which cost
 -- 1 µs a job. `told` is false where one does.
@@ -107,7 +115,8 @@ select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.op
     l.job_id is not null as leased, l.started, l.attempt as lease_attempt, l.started_at as lease_started_at,
     l.worker as lease_worker, l.exec_id as lease_exec_id, l.progress,
     a.attempt, a.exec_id, a.outcome, a.final, a.started_at, a.finished_at, a.result, a.encoding as result_encoding, a.error, a.worker,
-    c.job_id is not null as cancelling
+    c.job_id is not null as cancelling,
+    case when j.options ? 'sla' then exists (select from taskflow.job_sla_misses m where m.job_id = j.id) else false end as sla_missed
 from taskflow.jobs j
 left join taskflow.leases l on l.job_id = j.id
 left join taskflow.deferred d on d.job_id = j.id

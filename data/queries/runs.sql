@@ -87,10 +87,18 @@ with due as (
         ) d
     ))
     returning run_id
+), missed as (
+    update taskflow.runs r set turn = r.turn + 1, sla_missed = true
+    where r.id = any (array(select run_id from due)) and r.status = 'new' and not r.sla_missed
+    returning r.id, r.workflow
+), noted as (
+    insert into taskflow.run_sla_misses (run_id) select id from missed on conflict (run_id) do nothing
 )
-update taskflow.runs r set turn = r.turn + 1, sla_missed = true
-where r.id = any (array(select run_id from due)) and r.status = 'new' and not r.sla_missed
-returning r.id, r.workflow;
+select id, workflow from missed;
+
+-- name: note_run_sla_misses
+-- Runs that began too late, in the transaction that begins them.
+insert into taskflow.run_sla_misses (run_id) select unnest(%(ids)s::uuid[]) on conflict (run_id) do nothing;
 
 -- name: tell_runs
 -- Into the inboxes of these runs.

@@ -209,7 +209,7 @@ on conflict (name) do nothing;
 -- name: get_tasks
 -- By name or id; without either, a page by name. With its own schedule, and its last start by any trigger: of a run that
 -- has ended, or has a lease.
-select t.*, s.id as schedule_id, s.cron, s.time_zone, case when t.active then s.next_at end as next_at,
+select t.*, s.id as schedule_id, s.cron, s.time_zone, s.start_at, s.end_at, case when t.active then s.next_at end as next_at,
     h.queue as own_queue, h.retries as own_retries, h.priority as own_priority, h.options as own_options,
     greatest(ended.started_at, running.started_at) as last_run_at
 from taskflow.tasks t

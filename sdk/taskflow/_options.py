@@ -76,6 +76,8 @@ class JobOptions:
     """How long to wait before further tries; Exponential()."""
     start_by: datetime | None = None
     """Not started by then: cancelled."""
+    sla: Seconds | None = None
+    """Seconds within which it should start, from when it is due; a miss is recorded. None: without one."""
     metadata: Mapping[str, str] | None = None
     tags: Iterable[str] | None = None
     requester: Mapping[str, Any] | None = None
@@ -105,6 +107,7 @@ class JobKeywords(TypedDict, total=False):
     in_progress_timeout: Seconds | None
     backoff: Backoff | None
     start_by: datetime | None
+    sla: Seconds | None
     metadata: Mapping[str, str] | None
     tags: Iterable[str] | None
     requester: Mapping[str, Any] | None
@@ -236,6 +239,7 @@ def _has_extra(options: JobOptions) -> bool:
         or options.in_progress_timeout is not None
         or options.backoff is not None
         or options.start_by is not None
+        or options.sla is not None
         or options.metadata is not None
         or options.tags is not None
         or options.requester is not None
@@ -256,6 +260,8 @@ def _apply_extra(message: jobs_pb2.JobOptions, options: JobOptions) -> None:
         _set_backoff(message.backoff, options.backoff)
     if options.start_by is not None:
         message.start_by.CopyFrom(stamp_of(_with_zone(options.start_by, "start_by"), "start_by"))
+    if options.sla is not None:
+        _set_duration(message.sla, options.sla, "sla")
     if options.metadata is not None:
         message.metadata.update(_checks.pairs(options.metadata))
     if options.tags is not None:

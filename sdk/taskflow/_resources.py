@@ -108,6 +108,10 @@ class JobInfo:
     """Hard limit of one attempt, in seconds; None: without one."""
     warnings: tuple[JobWarning, ...] = ()
     """That nobody is there to run it. Lists leave it out."""
+    sla: float | None = None
+    """Seconds within which it should start, from when it is due; None: without one."""
+    sla_missed: bool = False
+    """It had not started when its sla ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,8 @@ def job_info(job: jobs_pb2.Job) -> JobInfo:
         label=job.options.label,
         timeout=job.options.timeout.ToMicroseconds() / 1e6 if job.options.HasField("timeout") else None,
         warnings=warnings_of(job.warnings),
+        sla=job.options.sla.ToMicroseconds() / 1e6 if job.options.HasField("sla") else None,
+        sla_missed=job.sla_missed,
     )
 
 

@@ -56,7 +56,7 @@ def fill(spec: jobs_pb2.JobSpec, said: worker_pb2.TaskDefaults | None) -> None:
         for name in ("retries", "priority"):
             if said.HasField(name) and not spec.HasField(name):
                 setattr(spec, name, getattr(said, name))
-        for name in ("timeout", "heartbeat_timeout", "backoff"):
+        for name in ("timeout", "heartbeat_timeout", "backoff", "sla"):
             if said.options.HasField(name) and not spec.options.HasField(name):  # type: ignore[arg-type]
                 getattr(spec.options, name).CopyFrom(getattr(said.options, name))
     spec.queue = spec.queue or "default"

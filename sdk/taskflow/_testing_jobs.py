@@ -140,6 +140,7 @@ class MemoryJob:
             create_time=_stamp(self._made),
             run_time=_stamp(self._due or self._run_at),
             start_time=_stamp(self._started),
+            sla_missed=self._sla_missed(),
         )
         if most is None or len(spec.payload) <= most:
             job.payload = spec.payload
@@ -158,6 +159,19 @@ class MemoryJob:
             p = self.progress[-1]
             job.progress.CopyFrom(jobs_pb2.Progress(current=p.current, total=p.total, unit=p.unit, message=p.message))
         return job
+
+    def _sla_missed(self) -> bool:
+        """By its first start, or its end without one; else by the present time."""
+        if not self._spec.options.HasField("sla"):
+            return False
+        met = [row.start_time for row in self._ended if row.HasField("start_time")]
+        met += [row.finish_time for row in self._ended if row.final]
+        zone = self._made.tzinfo
+        instants = [stamp.ToDatetime(zone) for stamp in met]
+        if self._attempt is not None and self._attempt.started:
+            instants.append(self._clock.instant(self._attempt.started))
+        due = (self._run_at or self._made) + self._spec.options.sla.ToTimedelta()
+        return min(instants, default=self._clock.now()) > due
 
     def _executions(self, last: jobs_pb2.Attempt | None) -> int:
         """One that ended before it was handed out has a number, and was none."""

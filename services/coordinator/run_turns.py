@@ -117,6 +117,8 @@ def _row(run: Worked, found: RunChanges) -> None:
     heard = run.heard
     if run.state is heard.state and (run.held, run.sla_missed) == (heard.held, heard.sla_missed):
         return
+    if run.sla_missed and not heard.sla_missed:
+        found.late.append(heard.id)
     end = next((c for c in reversed(run.changes) if isinstance(c, RunFinished)), None)
     output = json.dumps(end.output) if end is not None and end.status is RunStatus.SUCCEEDED else None
     error = json.dumps(end.error) if end is not None and end.error is not None else None

@@ -11,6 +11,7 @@ from taskflow_server.coordinator.dispatch import DispatchServicer
 from taskflow_server.coordinator.due import Due
 from taskflow_server.coordinator.executors import Executors
 from taskflow_server.coordinator.expiry import Expiry
+from taskflow_server.coordinator.job_slas import JobSlas
 from taskflow_server.coordinator.late import Late
 from taskflow_server.coordinator.ledger import Ledger
 from taskflow_server.coordinator.memory import Memory
@@ -22,6 +23,7 @@ from taskflow_server.coordinator.recovery import Recovery
 from taskflow_server.coordinator.runs import Runs
 from taskflow_server.coordinator.sessions import Sessions
 from taskflow_server.coordinator.settings import CoordinatorSettings
+from taskflow_server.coordinator.sla_misses import SlaMisses
 from taskflow_server.coordinator.state import State
 from taskflow_server.coordinator.workers import WorkerServicer
 from taskflow_server.core.book import Entry
@@ -62,8 +64,11 @@ async def start(
     sessions = Sessions(state, ledger, server.closing)
     cancels = Cancels(state, ledger, sessions, recovery)
     notes = Notes(state)
-    runs = Runs(state, pager)
+    misses = SlaMisses(state)
+    runs = Runs(state, pager, misses)
     stack.push_async_callback(runs.close)
+    job_slas = JobSlas(state, misses)
+    stack.push_async_callback(job_slas.close)
     expiry = Expiry(state, ledger, recovery, due_reader)
     moving = Moving(state, sessions, due, runs)
 
@@ -128,6 +133,7 @@ async def start(
         (executors.watch(), "executors"),
         (cancels.run(), "cancels"),
         (expiry.run(cancels.expire), "expiry"),
+        (job_slas.run(), "slas"),
         (notes.run(), "notes"),
         (runs.run(), "runs"),
     ):

@@ -60,7 +60,10 @@ class CoordinatorSettings(DatabaseSettings):
         5.0, gt=0, description="seconds between checks whether runs that `concurrency` holds back may begin"
     )
     sla_interval: float = Field(
-        1.0, gt=0, description="seconds between looks for runs that have not begun within their workflow's sla"
+        1.0,
+        gt=0,
+        description="seconds between looks for jobs and runs that have not started within their sla; a job is looked at"
+        " that long after the end of its sla",
     )
     report_wait: float = Field(8.0, gt=0, description="time for which a report waits for its commit")
 

@@ -13,7 +13,7 @@ from taskflow_server.core.names import qualify
 from taskflow_server.rpc.values import options_from_json, options_to_json
 
 DEFAULT_QUEUE: Final = "default"
-OPTIONS: Final = ("timeout", "heartbeat_timeout", "backoff")
+OPTIONS: Final = ("timeout", "heartbeat_timeout", "backoff", "sla")
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,8 @@ def options_to_json(serialized: bytes, field: str) -> bytes | None:
     """The JSON of a JobOptions message, checked; None when nothing is set. Most jobs of a task share theirs."""
     options = pb.JobOptions.FromString(serialized)
     found = times_to_json(options, field)
+    if options.HasField("sla"):
+        found["sla"] = seconds(options.sla, f"{field}.sla", least=0.001)
     if options.metadata:
         found["metadata"] = dict(options.metadata)
     if options.tags:
@@ -177,7 +179,7 @@ def options_from_json(found: dict[str, Any] | None) -> pb.JobOptions | None:
     )
     if "requester" in found:
         options.requester = json.dumps(found["requester"], ensure_ascii=False, separators=(",", ":")).encode()
-    for name in ("timeout", "heartbeat_timeout", *_EXECUTOR_TIMEOUTS):
+    for name in ("timeout", "heartbeat_timeout", "sla", *_EXECUTOR_TIMEOUTS):
         if name in found:
             getattr(options, name).CopyFrom(duration(found[name]))
     if "start_by" in found:

@@ -76,6 +76,7 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
         worker=row["worker"] or "",
         cancelling=bool(row["cancelling"]) and not final,
         exec_id=str(row["exec_id"] or ""),
+        sla_missed=row["sla_missed"],
     )
     if row["payload"] is not None and (most is None or len(row["payload"]) <= most):
         found.payload = row["payload"]

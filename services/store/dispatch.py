@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
+from psycopg.rows import dict_row
 
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.core.lanes import LaneKey, Mark
@@ -228,6 +229,20 @@ def _copy_row(row: AttemptRow) -> tuple[Any, ...]:
     return (row[0], to_copy(row.started_at), row.finished_at - 946_684_800_000_000, *row[3:11], error)
 
 
+async def judge_slas(writer: Writer, jobs: dict[str, list[Any]], epochs: Mapping[int, int]) -> list[dict[str, Any]]:
+    """Records which of these jobs (columns of `judge_job_slas`) have missed their sla; those that this call recorded.
+
+    NotOwner when a shard is not ours any more: nothing is written.
+    """
+    shards = sorted(epochs)
+    async with writer.transaction() as conn:
+        await conn.execute("begin")
+        async with conn.cursor(row_factory=dict_row) as cursor:
+            found = await (await cursor.execute(sql("judge_job_slas"), jobs)).fetchall()
+        await commit(conn, [("fence", {"shards": shards, "epochs": [epochs[n] for n in shards]})])
+    return found
+
+
 async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -> dict[int, tuple[int, bool]]:
     """Raises the epochs; `{shard: (epoch, clean)}`, clean when the last owner had left in order."""
     shards = sorted(floors)
@@ -280,6 +295,6 @@ async def recorded(
 
 
 __all__ = [
-    "AttemptRow", "Changes", "DeferredRow", "LeaseRow", "TaskLogRow", "recorded", "recorded_executions",
-    "take_shards", "write",
+    "AttemptRow", "Changes", "DeferredRow", "LeaseRow", "TaskLogRow", "judge_slas", "recorded",
+    "recorded_executions", "take_shards", "write",
 ]  # fmt: skip

@@ -78,7 +78,7 @@ def _copy_row(job: NewJob) -> tuple[Any, ...]:
 async def store_jobs(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
     """Stores jobs without keys in one transaction. Unavailable: the same ids may be sent again."""
     try:
-        small = len(jobs) <= SMALL and not any(job.deferred or job.words or _start_by(job) for job in jobs)
+        small = len(jobs) <= SMALL and not any(job.deferred or job.words or _is_timed(job) for job in jobs)
         return await (_insert_few if small else _copy)(writer, jobs)
     except psycopg.errors.UniqueViolation:
         return await _insert(writer, jobs)
@@ -139,7 +139,29 @@ def _beside(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
             "start_by": [to_datetime(start_by) for _, start_by in timed],
         }
         statements.append(("insert_start_bys", bounds))
+    slas = [(job, sla) for job in jobs if (sla := _sla(job)) is not None]
+    if slas:
+        due = {
+            "job_id": [UUID(bytes=job.id) for job, _ in slas],
+            "queue": [job.queue for job, _ in slas],
+            "run_at": [to_datetime(job.run_at) for job, _ in slas],
+            "sla": [sla for _, sla in slas],
+        }
+        statements.append(("insert_job_slas", due))
     return statements
+
+
+def _is_timed(job: NewJob) -> bool:
+    """Whether its options may hold an instant by which it should, or must, start."""
+    return job.options is not None and (b'"start_by"' in job.options or b'"sla"' in job.options)
+
+
+def _sla(job: NewJob) -> float | None:
+    """Seconds within which it should start."""
+    if job.options is None or b'"sla"' not in job.options:
+        return None
+    sla: float | None = json.loads(job.options).get("sla")
+    return sla
 
 
 def _start_by(job: NewJob) -> int | None:

@@ -124,6 +124,7 @@ class RunChanges:
     freed: dict[str, int] = field(default_factory=dict)  # workflow -> how many of its held runs may begin
     heard: list[int] = field(default_factory=list)  # from the inbox
     turns: dict[UUID, int] = field(default_factory=dict)  # run -> the turn that it was read at
+    late: list[UUID] = field(default_factory=list)  # runs that began after the end of their sla
     abandoned: list[UUID] = field(default_factory=list)  # runs whose state cannot be read: all that they have ends
 
     def begin(self, runs: Sequence[NewRun]) -> None:
@@ -153,6 +154,8 @@ class RunChanges:
                 found.append((name, {"ids": self.abandoned}))
         add("put_run_steps", StepRow, self.steps)
         add("update_runs", RunRow, self.runs)
+        if self.late:
+            found.append(("note_run_sla_misses", {"ids": self.late}))
         if self.told:
             found.append(("tell_runs", told(self.told)))
         if self.freed:

@@ -52,6 +52,8 @@ def new(
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Idempotency key: it makes one job only.")] = None,
     timeout: Annotated[str | None, typer.Option(
         metavar="TIME", help="Hard limit of one attempt, like 90s; not of --wait.")] = None,
+    sla: Annotated[str | None, typer.Option(
+        metavar="TIME", help="It should start within this time, like 10m; a miss is recorded.")] = None,
     text: Annotated[bool, typer.Option("--text", help="The payload is plain text, not JSON.")] = False,
     requester: Annotated[str | None, typer.Option(
         metavar="JSON", help="Attributes of the end user, for the handler.")] = None,
@@ -78,6 +80,7 @@ def new(
         "run_at": _input.instant(at, "--run-at"),
         "key": key,
         "timeout": _input.seconds(timeout, "--timeout"),
+        "sla": _input.seconds(sla, "--sla"),
         "requester": _input.requester(requester),
         "label": label,
         "metadata": _input.pairs(metadata or [], "--metadata"),
@@ -306,6 +309,7 @@ def _print_job(job: JobInfo) -> None:
         ("attempt", f"{job.attempt} ({job.retries} retries allowed)"),
         ("priority", job.priority),
         ("timeout", _output.duration(job.timeout) if job.timeout else None),
+        ("sla", _sla(job)),
         ("key", job.key),
         ("progress", _progress(job)),
         ("created", job.create_time),
@@ -318,6 +322,12 @@ def _print_job(job: JobInfo) -> None:
         ("label", job.label),
         ("requester", dict(job.requester)),
     ))  # fmt: skip
+
+
+def _sla(job: JobInfo) -> str | None:
+    if job.sla is None:
+        return None
+    return f"{_output.duration(job.sla)}, missed" if job.sla_missed else _output.duration(job.sla)
 
 
 def _queue(job: JobInfo) -> str:

@@ -140,8 +140,8 @@ class JobSpec(_message.Message):
     """Empty, with a task: as the task says, or `default`."""
     task: _builtins.str
     """Empty: the job goes to a handler registered for its whole queue. Otherwise what is absent here of `queue`, `retries`,
-    `priority`, `options.timeout`, `options.heartbeat_timeout` and `options.backoff` is as the workers that have the task
-    have registered it (worker.proto, TaskDefaults), within a second of their registration.
+    `priority`, `options.timeout`, `options.heartbeat_timeout`, `options.backoff` and `options.sla` is as the workers that
+    have the task have registered it (worker.proto, TaskDefaults), within a second of their registration.
     """
     payload: _builtins.bytes
     encoding: Global___Encoding.ValueType
@@ -230,6 +230,7 @@ class JobOptions(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     REQUESTED_TIMEOUT_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_TIMEOUT_FIELD_NUMBER: _builtins.int
+    SLA_FIELD_NUMBER: _builtins.int
     requester: _builtins.bytes
     """Attributes of whoever the app makes the job for, which its handler sees: a JSON object of at most 4,096 bytes."""
     label: _builtins.str
@@ -264,6 +265,10 @@ class JobOptions(_message.Message):
     def in_progress_timeout(self) -> _duration_pb2.Duration:
         """120 s by default"""
 
+    @_builtins.property
+    def sla(self) -> _duration_pb2.Duration:
+        """Within this time of when it is due the job should have started; a miss is recorded (Job.sla_missed). None by default."""
+
     def __init__(
         self,
         *,
@@ -278,10 +283,11 @@ class JobOptions(_message.Message):
         task_id: _builtins.str = ...,
         requested_timeout: _duration_pb2.Duration | None = ...,
         in_progress_timeout: _duration_pb2.Duration | None = ...,
+        sla: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "requested_timeout", b"requested_timeout", "start_by", b"start_by", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "requested_timeout", b"requested_timeout", "sla", b"sla", "start_by", b"start_by", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "label", b"label", "metadata", b"metadata", "requested_timeout", b"requested_timeout", "requester", b"requester", "start_by", b"start_by", "tags", b"tags", "task_id", b"task_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "label", b"label", "metadata", b"metadata", "requested_timeout", b"requested_timeout", "requester", b"requester", "sla", b"sla", "start_by", b"start_by", "tags", b"tags", "task_id", b"task_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,6 +425,7 @@ class Job(_message.Message):
     LAST_OUTCOME_FIELD_NUMBER: _builtins.int
     EXEC_ID_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    SLA_MISSED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     namespace: _builtins.str
     queue: _builtins.str
@@ -439,6 +446,8 @@ class Job(_message.Message):
     last_outcome: Global___Outcome.ValueType
     exec_id: _builtins.str
     """of the attempt under way, or of the last one"""
+    sla_missed: _builtins.bool
+    """it had not started when its sla ended; recorded once, and for good"""
     @_builtins.property
     def options(self) -> Global___JobOptions: ...
     @_builtins.property
@@ -491,10 +500,11 @@ class Job(_message.Message):
         last_outcome: Global___Outcome.ValueType = ...,
         exec_id: _builtins.str = ...,
         warnings: _abc.Iterable[Global___Warning] | None = ...,
+        sla_missed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "options", b"options", "progress", b"progress", "run_time", b"run_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelling", b"cancelling", "create_time", b"create_time", "encoding", b"encoding", "error", b"error", "exec_id", b"exec_id", "finish_time", b"finish_time", "id", b"id", "key", b"key", "last_outcome", b"last_outcome", "namespace", b"namespace", "options", b"options", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_encoding", b"result_encoding", "retries", b"retries", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "task", b"task", "warnings", b"warnings", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelling", b"cancelling", "create_time", b"create_time", "encoding", b"encoding", "error", b"error", "exec_id", b"exec_id", "finish_time", b"finish_time", "id", b"id", "key", b"key", "last_outcome", b"last_outcome", "namespace", b"namespace", "options", b"options", "payload", b"payload", "priority", b"priority", "progress", b"progress", "queue", b"queue", "result", b"result", "result_encoding", b"result_encoding", "retries", b"retries", "run_time", b"run_time", "sla_missed", b"sla_missed", "start_time", b"start_time", "state", b"state", "task", b"task", "warnings", b"warnings", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -141,7 +141,7 @@ class TaskDefaults(_message.Message):
     """5 by default"""
     @_builtins.property
     def options(self) -> _jobs_pb2.JobOptions:
-        """of these `timeout`, `heartbeat_timeout` and `backoff`"""
+        """of these `timeout`, `heartbeat_timeout`, `backoff` and `sla`"""
 
     def __init__(
         self,

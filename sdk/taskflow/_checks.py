@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeGuard
 
+from taskflow._policy import PRIORITIES
 from taskflow.errors import InvalidArgument
 
-PRIORITIES: Final = {"low": 2, "normal": 5, "high": 7, "critical": 9}
 MAX_PAGE: Final = 1_000
 WHOLE: Final = "without NUL and without half of a surrogate pair"
 _NOT_WHOLE = re.compile("[\x00\ud800-\udfff]")

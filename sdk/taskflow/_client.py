@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
 from taskflow._core import Core
 from taskflow._create import AsyncWaiter, Created, SyncWaiter
-from taskflow._declared import declaration
+from taskflow._declared import DeclaredOptions, declaration
 from taskflow._executor_child import forbid_while_importing
 from taskflow._handler_tasks import kept_apart
 from taskflow._handles import AsyncJobHandle, JobHandle
@@ -123,9 +123,10 @@ class TaskFlow(_Client):
         """Makes a job, and returns once it is on disk.
 
         `more`: the fields of JobOptions (`retries=`, `task=`, `priority=`, `delay=`, `run_at=`, `key=`, `timeout=`,
-        `heartbeat_timeout=`, `backoff=`, `start_by=`, `metadata=`, `tags=`, `requester=`, `label=`), which go before
-        those of `options`. With `task=`, what is left out of queue, retries, priority, timeout, heartbeat_timeout and
-        backoff is as the workers say that have the task. `warnings` of the handle says if nobody is there to run it.
+        `heartbeat_timeout=`, `backoff=`, `start_by=`, `sla=`, `metadata=`, `tags=`, `requester=`, `label=`), which go
+        before those of `options`. With `task=`, what is left out of queue, retries, priority, timeout,
+        heartbeat_timeout, backoff and sla is as the workers say that have the task. `warnings` of the handle says if
+        nobody is there to run it.
         InvalidArgument names the field at fault; Unavailable when the cluster cannot be reached: the job was
         then not made, or may be, so that a repeat by the app wants a `key`.
         """
@@ -166,8 +167,8 @@ class TaskFlow(_Client):
         priority: int | str | None = ...,
         heartbeat_timeout: Seconds | None = ...,
         processes: int | None = ...,
-        schedule: str | None = ...,
-        time_zone: str | None = ...,
+        sla: Seconds | None = ...,
+        **declared: Unpack[DeclaredOptions],
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
         self,
@@ -181,25 +182,25 @@ class TaskFlow(_Client):
         priority: int | str | None = None,
         heartbeat_timeout: Seconds | None = None,
         processes: int | None = None,
-        schedule: str | None = None,
-        time_zone: str | None = None,
+        sla: Seconds | None = None,
+        **declared: Unpack[DeclaredOptions],
     ) -> Any:
         """Registers a function as a task, under its own name or `name`. The function stays callable.
 
         `async def` runs on the event loop, `def` in a thread, and with `processes=N` either runs in one of N
         processes of its own, which its timeout can kill. The other options are those of its jobs.
 
-        `schedule`, a cron expression, and `time_zone` (UTC by default) declare it as a named task that runs by itself:
-        whenever `run` starts, the cluster's task of this name is made, or changed where it differs.
+        `declared`: fields of a named task (`title=`, `description=`, `active=`, `payload=`; `schedule=`, a cron
+        expression, with `time_zone=` (UTC by default), `start=` and `end=`). With any of them, whenever `run` starts,
+        the cluster's task of this name is made, or changed where it differs.
         """
         options = JobOptions(
-            retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout
-        )
+            retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout,
+            sla=sla,
+        )  # fmt: skip
 
         def register(target: Callable[..., Any]) -> Task[..., Any]:
-            task: Task[..., Any] = _register(
-                Task, self, target, name, queue, processes, options, schedule, time_zone
-            )
+            task: Task[..., Any] = _register(Task, self, target, name, queue, processes, options, declared)
             return task
 
         return register if function is None else register(function)
@@ -320,8 +321,8 @@ class AsyncTaskFlow(_Client):
         priority: int | str | None = ...,
         heartbeat_timeout: Seconds | None = ...,
         processes: int | None = ...,
-        schedule: str | None = ...,
-        time_zone: str | None = ...,
+        sla: Seconds | None = ...,
+        **declared: Unpack[DeclaredOptions],
     ) -> Callable[[Callable[P, R]], AsyncTask[P, R]]: ...
     def task(
         self,
@@ -335,18 +336,17 @@ class AsyncTaskFlow(_Client):
         priority: int | str | None = None,
         heartbeat_timeout: Seconds | None = None,
         processes: int | None = None,
-        schedule: str | None = None,
-        time_zone: str | None = None,
+        sla: Seconds | None = None,
+        **declared: Unpack[DeclaredOptions],
     ) -> Any:
         """As TaskFlow.task; the task's `new_job` is a coroutine."""
         options = JobOptions(
-            retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout
-        )
+            retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout,
+            sla=sla,
+        )  # fmt: skip
 
         def register(target: Callable[..., Any]) -> AsyncTask[..., Any]:
-            task: AsyncTask[..., Any] = _register(
-                AsyncTask, self, target, name, queue, processes, options, schedule, time_zone
-            )
+            task: AsyncTask[..., Any] = _register(AsyncTask, self, target, name, queue, processes, options, declared)
             return task
 
         return register if function is None else register(function)
@@ -402,14 +402,10 @@ def _register(
     queue: str,
     processes: int | None,
     options: JobOptions,
-    schedule: str | None,
-    time_zone: str | None,
+    declared: DeclaredOptions,
 ) -> Any:
     title = check_name(name if name is not None else getattr(target, "__name__", ""), "name")
     defaults = task_defaults(title, queue, options)  # says at the decorator what would be wrong in every job
     handler = make_handler(title, target, processes, options)
-    if time_zone is not None and not schedule:
-        raise InvalidArgument("time_zone: it is the schedule's; give a schedule, too", field="time_zone")
-    declared = declaration(handler, queue, options, schedule, time_zone or "UTC") if schedule else None
-    client._registry.add(handler, defaults, declared)
+    client._registry.add(handler, defaults, declaration(handler, queue, options, declared))
     return kind(client, handler, queue, options)

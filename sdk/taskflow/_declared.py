@@ -1,4 +1,4 @@
-"""Tasks that an app declares with a schedule: made on the cluster, or brought up to date, when its worker starts.
+"""Named tasks that an app declares in its code: made on the cluster, or brought up to date, when its worker starts.
 
 Any number of workers may do it at once: what is there as declared is left alone, so that its schedule counts on.
 """
@@ -6,77 +6,133 @@ Any number of workers may do it at once: what is there as declared is left alone
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypedDict
 
+from taskflow import _checks
 from taskflow._clock import SYSTEM
 from taskflow._core import Core
 from taskflow._options import JobOptions
 from taskflow._task_values import TaskOptions, _message
 from taskflow._tasks import Handler
 from taskflow.errors import AlreadyExists, InvalidArgument, TaskFlowError
-from taskflow.v1 import jobs_pb2
 from taskflow.v1 import tasks_pb2 as pb
 
 log = logging.getLogger("taskflow")
 
-_FIELDS = ("target", "queue", "priority", "retries", "schedule", "time_zone")
-_JOB_FIELDS = ("timeout", "heartbeat_timeout", "backoff")  # of its options
+_JOB_FIELDS = ("timeout", "heartbeat_timeout", "backoff", "sla")  # of its options
+_OF_SCHEDULE = ("time_zone", "start", "end")
 _NORMAL_PRIORITY = 5
 _FIRST_PAUSE = 0.5  # seconds between tries
 _LONGEST_PAUSE = 30.0
 
 
-def declaration(handler: Handler, queue: str, options: JobOptions, schedule: str, time_zone: str) -> pb.Task:
-    """The named task that is wanted. InvalidArgument when the handler cannot run without a payload."""
-    try:
-        handler.binding.payload((), {})
-    except InvalidArgument as error:
-        said = f"schedule: what a schedule runs has no payload, and {error.message}; give it a default"
-        raise InvalidArgument(said, field="schedule") from None
+class DeclaredOptions(TypedDict, total=False):
+    """What makes a decorated function a named task of the cluster as well."""
+
+    schedule: str | None
+    """A cron expression: its own schedule."""
+    time_zone: str | None
+    """Of the schedule; UTC without one."""
+    start: datetime | None
+    """No firing before this; without a zone it is UTC."""
+    end: datetime | None
+    """No firing after this."""
+    title: str | None
+    """Left out, it stays as it is on the cluster; so do the following."""
+    description: str | None
+    active: bool | None
+    """False stops its schedule; it can still be run."""
+    payload: Any
+    """Of its jobs that bring none."""
+
+
+def declaration(
+    handler: Handler, queue: str, options: JobOptions, declared: DeclaredOptions
+) -> pb.UpdateTaskRequest | None:
+    """The named task that is wanted, and the fields of it that the code says; None where it declares none.
+
+    InvalidArgument when the handler cannot run with the payload that its schedule's jobs have.
+    """
+    _checks.options(declared, DeclaredOptions.__annotations__, "a declared task")
+    said: dict[str, Any] = {name: value for name, value in declared.items() if value is not None}
+    if said.get("schedule") == "":
+        del said["schedule"]
+    for name in _OF_SCHEDULE:
+        if name in said and "schedule" not in said:
+            raise InvalidArgument(f"{name}: it is the schedule's; give a schedule, too", field=name)
+    if not said:
+        return None
+    if "schedule" in said:
+        _check_payload(handler, said)
+        said = {"time_zone": "UTC", "start": None, "end": None} | said
     given: TaskOptions = {
         "target": handler.name,
         "queue": queue,
         "priority": _NORMAL_PRIORITY if options.priority is None else options.priority,
         "retries": options.retries or 0,
-        "schedule": schedule,
-        "time_zone": time_zone,
     }
     given |= {name: getattr(options, name) for name in _JOB_FIELDS}  # type: ignore[typeddict-item]
-    message, _ = _message(given)
+    message, paths = _message(given | said)  # type: ignore[arg-type]
     message.name = handler.name
-    return message
+    request = pb.UpdateTaskRequest(task=handler.name, changes=message)
+    request.update_mask.paths.extend(paths)
+    return request
 
 
-async def declare(core: Core, tasks: Iterable[pb.Task]) -> None:
+def _check_payload(handler: Handler, said: Mapping[str, Any]) -> None:
+    """A payload that is no mapping is the handler's own affair: it takes the job."""
+    payload = said.get("payload", {})
+    if not isinstance(payload, Mapping):
+        return
+    try:
+        handler.binding.payload((), payload)
+    except InvalidArgument as error:
+        if "payload" in said:
+            raise InvalidArgument(f"payload: {error.message}", field="payload") from None
+        raise InvalidArgument(
+            f"schedule: what a schedule runs has no payload, and {error.message}; give it a default, or a payload=",
+            field="schedule",
+        ) from None
+
+
+async def declare(core: Core, tasks: Iterable[pb.UpdateTaskRequest]) -> None:
     """On the I/O loop. Goes on until all are there; InvalidArgument for what the cluster refuses, as a wrong cron."""
-    for task in tasks:
+    for wanted in tasks:
         pause = _FIRST_PAUSE
         while True:
             try:
-                await _make_or_update(core, task)
+                await _make_or_update(core, wanted)
                 break
             except InvalidArgument:
                 raise
             except TaskFlowError as error:
-                log.warning("task %s is not declared yet, again in %g s: %s", task.name, pause, error)
+                log.warning("task %s is not declared yet, again in %g s: %s", wanted.task, pause, error)
             await SYSTEM.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-async def _make_or_update(core: Core, wanted: pb.Task) -> None:
-    t = core.transport
+async def _make_or_update(core: Core, wanted: pb.UpdateTaskRequest) -> None:
+    t, paths = core.transport, list(wanted.update_mask.paths)
     try:
-        await t.call(t.tasks.CreateTask, pb.CreateTaskRequest(task=wanted))
+        inactive = "active" in paths and not wanted.changes.active
+        await t.call(t.tasks.CreateTask, pb.CreateTaskRequest(task=wanted.changes, inactive=inactive))
     except AlreadyExists:
-        there = await t.call(t.tasks.GetTask, pb.GetTaskRequest(task=wanted.name))
-        changed = [name for name in _FIELDS if getattr(there, name) != getattr(wanted, name)]
-        changed += [f"options.{name}" for name in _JOB_FIELDS if _differ(there.options, wanted.options, name)]
+        there = await t.call(t.tasks.GetTask, pb.GetTaskRequest(task=wanted.task))
+        changed = [path for path in paths if _value(there, path) != _value(wanted.changes, path)]
         if changed:
-            request = pb.UpdateTaskRequest(task=wanted.name, changes=wanted)
+            request = pb.UpdateTaskRequest(task=wanted.task, changes=wanted.changes)
             request.update_mask.paths.extend(changed)
             await t.call(t.tasks.UpdateTask, request)
 
 
-def _differ(there: jobs_pb2.JobOptions, wanted: jobs_pb2.JobOptions, name: str) -> bool:
-    given = [options.HasField(name) for options in (there, wanted)]  # type: ignore[arg-type]
-    return given[0] != given[1] or getattr(there, name) != getattr(wanted, name)
+def _value(task: pb.Task, path: str) -> Any:
+    """What a task says of a field; None for a message that it does not have."""
+    if path == "payload":
+        return task.payload, task.encoding
+    owner, _, name = path.rpartition(".")
+    message: Any = task.options if owner else task
+    if message.DESCRIPTOR.fields_by_name[name].has_presence and not message.HasField(name):
+        return None
+    return getattr(message, name)

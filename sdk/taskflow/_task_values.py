@@ -10,8 +10,9 @@ from typing import Any, TypedDict
 from google.protobuf.duration_pb2 import Duration
 
 from taskflow import _checks, _values
-from taskflow._options import MAX_RETRIES, Backoff, Exponential, JobOptions, Seconds, _apply_extra
+from taskflow._options import MAX_RETRIES, Backoff, Exponential, JobOptions, Seconds, _apply_extra, stamp_of
 from taskflow._resources import ErrorInfo
+from taskflow._schedule_values import FIELDS
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import tasks_pb2 as pb
@@ -51,6 +52,12 @@ class TaskInfo:
     """`HANDLER_NOT_SEEN` when it was made and no worker had its handler."""
     update_time: datetime | None = None
     """The time of its last change, or of its creation before any."""
+    sla: float | None = None
+    """Seconds within which each of its jobs should start; None: without one."""
+    start: datetime | None = None
+    """No firing of its schedule before this."""
+    end: datetime | None = None
+    """No firing of its schedule after this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,10 @@ class TaskOptions(TypedDict, total=False):
     frequency: str
     """Another word for `schedule`."""
     time_zone: str
+    start: datetime | None
+    """No firing of its schedule before this; without a zone it is UTC. None takes it away; so for `end`."""
+    end: datetime | None
+    """No firing of its schedule after this."""
     priority: int | str
     """0–9, or low, normal, high, critical; without it as the handler's task says, and so for queue and retries."""
     retries: int
@@ -108,6 +119,7 @@ class TaskOptions(TypedDict, total=False):
     """As in JobOptions, and so is what follows."""
     in_progress_timeout: Seconds | None
     backoff: Backoff | None
+    sla: Seconds | None
     metadata: Mapping[str, str] | None
     """Of its jobs."""
     tags: Iterable[str] | None
@@ -121,7 +133,8 @@ _CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "retries": lambda value, field: _checks.whole(value, field, 0, MAX_RETRIES),
 }
 _JOB_OPTIONS = (
-    "timeout", "heartbeat_timeout", "requested_timeout", "in_progress_timeout", "backoff", "metadata", "tags",
+    "timeout", "heartbeat_timeout", "requested_timeout", "in_progress_timeout", "backoff", "sla", "metadata",
+    "tags",
 )  # fmt: skip
 
 
@@ -138,6 +151,10 @@ def _message(given: TaskOptions) -> tuple[pb.Task, list[str]]:
             if value is not None:
                 message.payload, message.encoding = _values.encode(value)  # type: ignore[assignment]
             paths.append(name)
+        elif name in FIELDS:
+            if value is not None:
+                getattr(message, FIELDS[name]).CopyFrom(stamp_of(value, name))
+            paths.append(FIELDS[name])
         elif name not in _JOB_OPTIONS:
             given_as = "frequency" if name == "schedule" and "frequency" in given else name
             setattr(message, name, _CHECKS.get(name, _checks.text)(value, given_as))
@@ -182,6 +199,9 @@ def task_info(message: pb.Task, warnings: Sequence[str] = ()) -> TaskInfo:
         payload=_values.decode(message.payload, message.encoding),
         warnings=tuple(warnings),
         update_time=instant("update_time"),
+        sla=_span(message.options, "sla"),
+        start=instant("start_time"),
+        end=instant("end_time"),
     )
 
 

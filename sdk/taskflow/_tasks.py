@@ -73,11 +73,14 @@ class Registry:
 
     def __init__(self) -> None:
         self.tasks: dict[str, Handler] = {}
-        self.declared: dict[str, tasks_pb2.Task] = {}
+        self.declared: dict[str, tasks_pb2.UpdateTaskRequest] = {}  # what the code says, and of which fields
         self.defaults: dict[str, worker_pb2.TaskDefaults] = {}
 
     def add(
-        self, handler: Handler, defaults: worker_pb2.TaskDefaults, declared: tasks_pb2.Task | None = None
+        self,
+        handler: Handler,
+        defaults: worker_pb2.TaskDefaults,
+        declared: tasks_pb2.UpdateTaskRequest | None = None,
     ) -> None:
         known = self.tasks.get(handler.name)
         if known is not None and not _same_function(known.function, handler.function):

@@ -35,7 +35,7 @@ class RunOptions:
     queues: list[str] = field(default_factory=list)
     tasks: dict[str, Handler] = field(default_factory=dict)
     queue_handlers: dict[str, Handler] = field(default_factory=dict)
-    declared: list[tasks_pb2.Task] = field(default_factory=list)
+    declared: list[tasks_pb2.UpdateTaskRequest] = field(default_factory=list)
     defaults: list[worker_pb2.TaskDefaults] = field(default_factory=list)
 
     def bind(
@@ -66,7 +66,7 @@ class RunOptions:
                 "handler: there is nothing to run; register tasks with @tf.task, or give queue and handler",
                 field="handler",
             )
-        declared = [task for task in registry.declared.values() if not only or task.queue in only]
+        declared = [said for said in registry.declared.values() if not only or said.changes.queue in only]
         defaults = list(registry.defaults.values())
         return replace(
             self, name=name, queues=only, tasks=dict(registry.tasks), declared=declared, defaults=defaults

@@ -10,7 +10,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow._policy import OUT_OF_RANGE, RANGE, is_instant
-from taskflow.v1 import jobs_pb2
+from taskflow.v1 import jobs_pb2, tasks_pb2
 from taskflow.v1 import schedules_pb2 as pb
 from taskflow_server.core.errors import InvalidArgument
 from taskflow_server.core.names import namespace_of, qualify
@@ -29,6 +29,7 @@ CHANGEABLE = (
     "cron", "at", "time_zone", "start_time", "end_time", "payload", "encoding", "metadata", "misfire", "overlap",
 )  # fmt: skip
 _TIMING = {"cron", "at", "time_zone", "start_time", "end_time"}
+_OWN_TIMES = ("cron", "time_zone", "start_at", "end_at")  # columns of a task's, or a workflow's, own schedule
 _MISFIRE = {pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{m.name}"): m for m in Misfire}
 _OVERLAP = {pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{o.name}"): o for o in Overlap}
 _SHOWN = {str(m): pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{m.name}") for m in Misfire}
@@ -120,20 +121,18 @@ class ScheduleRows:
         return [] if row["active"] else [stored(_counted_from_now(row, row))]
 
     # -- a task's, or a workflow's, own --------------------------------------------------------
-    def new_own(self, task: str, cron: str, time_zone: str, *, active: bool) -> Row:
+    def new_own(self, name: str, task: tasks_pb2.Task, *, active: bool) -> Row:
         """A task's own schedule, to be inserted."""
         now = self.now()
-        row = self._own(pb.Schedule(task=task, cron=cron, time_zone=time_zone), now)
+        row = self._own(_with_times_of(pb.Schedule(task=name), task), now)
         first = timing_of(row).next_after(now) if active else None
         row |= {"id": UUID(bytes=self._clock.new_id()), "active": active, "cursor": now, "next_at": first}
         return stored(row) | {"wake_at": first, "owned": True, "namespace": namespace_named(row)}
 
-    def changed_own(self, row: Row, cron: str, time_zone: str, *, active: bool) -> Row:
+    def changed_own(self, row: Row, task: tasks_pb2.Task, *, active: bool) -> Row:
         """A task's own schedule, of a task with other properties. What times it has counts from now (R19)."""
-        wanted = resource(row)
-        wanted.cron, wanted.time_zone = cron, time_zone
-        new = row | self._own(wanted, row["now"]) | {"active": active}
-        if any(new[name] != row[name] for name in ("cron", "time_zone")) or (active and not row["active"]):
+        new = row | self._own(_with_times_of(resource(row), task), row["now"]) | {"active": active}
+        if any(new[name] != row[name] for name in _OWN_TIMES) or (active and not row["active"]):
             return stored(_counted_from_now(row, new))
         return stored(new if active else new | {"next_at": None, "wake_at": None})
 
@@ -162,7 +161,7 @@ class ScheduleRows:
             first = timing_of(new).next_after(now)
             new |= {"id": UUID(bytes=self._clock.new_id()), "active": True, "cursor": now, "next_at": first}
             return stored(new) | {"wake_at": first, "owned": True, "namespace": namespace_named(new)}
-        same = all(new[column] == row[column] for column in ("cron", "time_zone", "start_at", "end_at"))
+        same = all(new[column] == row[column] for column in _OWN_TIMES)
         return stored(row | new if same else _counted_from_now(row, row | new))
 
     def _own(self, schedule: pb.Schedule, now: datetime) -> Row:
@@ -172,6 +171,16 @@ class ScheduleRows:
         except InvalidArgument as fault:
             said = fault.message.replace("task.cron", "task.schedule")
             raise InvalidArgument(said, fault.field.replace("task.cron", "task.schedule"), fault.reason) from None
+
+
+def _with_times_of(schedule: pb.Schedule, task: tasks_pb2.Task) -> pb.Schedule:
+    """The schedule with the times that its task says."""
+    schedule.cron, schedule.time_zone = task.schedule, task.time_zone
+    for name in ("start_time", "end_time"):
+        schedule.ClearField(name)
+        if task.HasField(name):
+            getattr(schedule, name).CopyFrom(getattr(task, name))
+    return schedule
 
 
 def _counted_from_now(row: Row, new: Row) -> Row:

@@ -28,12 +28,13 @@ from taskflow_server.store.database import Database
 
 CHANGEABLE = (
     "name", "title", "description", "active", "target", "queue", "priority", "retries", "schedule", "time_zone",
-    "payload", "options",
+    "start_time", "end_time", "payload", "options",
     *(f"options.{field.name}" for field in jobs_pb2.JobOptions.DESCRIPTOR.fields if field.name != "task_id"),
 )  # fmt: skip
 COMPLETED = (Outcome.SUCCEEDED,)
 FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 TYPES = {"": (*COMPLETED, *FAILED), "completed": COMPLETED, "failed": FAILED}
+_OF_SCHEDULE = ("cron", "time_zone", "start_at", "end_at", "next_at", "last_run_at")  # columns of its own
 _TASK = "taskflow.task"  # in a job's metadata, where its handler's name is not its task's
 _TRIGGER = "taskflow.trigger"  # in a job's metadata: manual, or backfill (R18); a schedule's firing has none
 
@@ -68,9 +69,9 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         self._quotas.check_payload(row["queue"] or DEFAULT_QUEUE, task.payload, "task.payload")
         own = None
         if task.schedule:
-            own = self._schedules.rows.new_own(row["name"], task.schedule, task.time_zone, active=row["active"])
-        elif task.time_zone:
-            raise _zone_of_nothing("task")
+            own = self._schedules.rows.new_own(row["name"], task, active=row["active"])
+        else:
+            _check_no_times(task, "task")
         seen = await self._db.rows("handlers_seen", names=[row["target"]])
         if not seen and request.require_handler:
             raise FailedPrecondition(
@@ -111,20 +112,20 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
 
     def _changed(self, row: Row, schedules: list[Row], request: pb.UpdateTaskRequest) -> store.TaskChanges:
         own = next((schedule for schedule in schedules if schedule["owned"]), None)
-        task = _said(row | {name: (own or {}).get(name) for name in ("cron", "time_zone", "next_at", "last_run_at")})
+        task = _said(row | {name: (own or {}).get(name) for name in _OF_SCHEDULE})
         _merge(task, request)
         changes = store.TaskChanges(self._row(task) | {"id": row["id"], "active": task.active})
         if "payload" in request.update_mask.paths:
             self._quotas.check_payload(changes.task["queue"] or DEFAULT_QUEUE, task.payload, "changes.payload")
         name, active, changed = changes.task["name"], task.active, []
         if own is not None and task.schedule:
-            changed = [self._schedules.rows.changed_own(own, task.schedule, task.time_zone, active=active)]
+            changed = [self._schedules.rows.changed_own(own, task, active=active)]
         elif own is not None:
             changes.gone = [own["id"]]
         elif task.schedule:
-            changes.new = self._schedules.rows.new_own(name, task.schedule, task.time_zone, active=active)
-        elif task.time_zone:
-            raise _zone_of_nothing("changes")
+            changes.new = self._schedules.rows.new_own(name, task, active=active)
+        else:
+            _check_no_times(task, "changes")
         if active != row["active"]:
             others = [schedule for schedule in schedules if not schedule["owned"]]
             changed += [self._schedules.rows.switched(other, active=active) for other in others]
@@ -239,8 +240,12 @@ def _not_found(name_or_id: str) -> NotFound:
     return NotFound(f"there is no task {name_or_id!r}", "TASK_NOT_FOUND")
 
 
-def _zone_of_nothing(field: str) -> InvalidArgument:
-    return InvalidArgument(f"{field}.time_zone: it is a schedule's, and there is none; give both", f"{field}.time_zone")
+def _check_no_times(task: pb.Task, field: str) -> None:
+    """InvalidArgument where a task without a schedule has what only a schedule can have."""
+    for name in ("time_zone", "start_time", "end_time"):
+        if getattr(task, name) if name == "time_zone" else task.HasField(name):  # type: ignore[arg-type]
+            said = f"{field}.{name}: it is a schedule's, and there is none; give both"
+            raise InvalidArgument(said, f"{field}.{name}")
 
 
 def _merge(task: pb.Task, request: pb.UpdateTaskRequest) -> None:
@@ -309,7 +314,10 @@ def _said(row: Row) -> pb.Task:
         payload=row["payload"] or b"", encoding=row["encoding"] or jobs_pb2.ENCODING_UNSPECIFIED,
         update_time=stamp(row["updated_at"]),
     )  # fmt: skip
-    for name, column in (("last_run_time", "last_run_at"), ("next_run_time", "next_at")):
+    instants = {
+        "last_run_time": "last_run_at", "next_run_time": "next_at", "start_time": "start_at", "end_time": "end_at",
+    }  # fmt: skip
+    for name, column in instants.items():
         if row[column] is not None:
             getattr(task, name).CopyFrom(stamp(row[column]))
     return task

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import EllipsisType
 from typing import Any, NoReturn
 
-from taskflow._policy import OUT_OF_RANGE, RANGE, JobState, is_instant
+from taskflow._policy import OUT_OF_RANGE, PRIORITIES, RANGE, JobState, is_instant
 
 STATES = tuple(state.name.lower() for state in JobState)
-PRIORITIES = {"low": 2, "normal": 5, "high": 7, "critical": 9}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NAME = re.compile(r"(?:[A-Za-z0-9_.-]{1,128}/)?[A-Za-z0-9_-]{1,128}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")

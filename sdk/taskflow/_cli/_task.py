@@ -30,6 +30,12 @@ Beat = Annotated[str | None, typer.Option(
     "--heartbeat-timeout", metavar="TIME", help="Maximum time between heartbeats of the handler; or none.")]
 Backoff = Annotated[str | None, typer.Option(
     metavar="FIRST:FACTOR:LIMIT", help="Delay before further tries, like 1s:2:10m; or none for the default.")]
+Sla = Annotated[str | None, typer.Option(
+    metavar="TIME", help="Each of its jobs should start within this time, like 10m; or none.")]
+Start = Annotated[str | None, typer.Option(
+    metavar="INSTANT", help="No firing of its schedule before this; UTC without a zone; or none.", show_default=False)]
+End = Annotated[str | None, typer.Option(
+    metavar="INSTANT", help="No firing of its schedule after this; likewise.", show_default=False)]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag of its jobs; repeat it.")]
 Metadata = Annotated[list[str] | None, typer.Option(
     metavar="KEY=VALUE", help="Attributes of its jobs; repeat it.")]
@@ -42,7 +48,8 @@ Description = Annotated[str | None, typer.Option(metavar="TEXT", help="A descrip
 @app.command("create", epilog="""\b
 Examples:
   taskflow task create report --queue reports --retries 3
-  taskflow task create monday-report --target report --queue reports --schedule "0 8 * * mon" --zone Europe/Berlin""")
+  taskflow task create monday-report --target report --queue reports --schedule "0 8 * * mon" --zone Europe/Berlin
+  taskflow task create advent --target report --schedule @daily --start 2027-12-01 --end 2027-12-24T23:59Z --sla 10m""")
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The task's name; it must be unique.")],
@@ -51,7 +58,10 @@ def create(
     schedule: Cron = None,
     zone: Zone = None,
     retries: Retries = None,
+    start: Start = None,
+    end: End = None,
     priority: Priority = None,
+    sla: Sla = None,
     timeout: Timeout = None,
     heartbeat: Beat = None,
     backoff: Backoff = None,
@@ -71,7 +81,7 @@ def create(
     given = _given(
         target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
         priority=_input.priority(priority), title=title, description=description, active=False if inactive else None,
-    ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata)  # fmt: skip
+    ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata) | _given_or_none(sla, start, end)  # fmt: skip
     if payload is not None:
         given["payload"] = _input.payload(payload)
     with client(options.address) as tf:
@@ -157,7 +167,8 @@ def run(
 Examples:
   taskflow task update report --schedule "30 7 * * *" --zone Europe/Berlin
   taskflow task update report --schedule ""                # no schedule any more
-  taskflow task update report --timeout none --backoff 10s:2:1h
+  taskflow task update report --timeout none --backoff 10s:2:1h --sla 5m
+  taskflow task update report --start none --end 2027-12-31
   taskflow task update report --inactive                   # stops its schedule; run still works""")
 def update(
     context: typer.Context,
@@ -168,7 +179,10 @@ def update(
     schedule: Cron = None,
     zone: Zone = None,
     retries: Retries = None,
+    start: Start = None,
+    end: End = None,
     priority: Priority = None,
+    sla: Sla = None,
     timeout: Timeout = None,
     heartbeat: Beat = None,
     backoff: Backoff = None,
@@ -187,7 +201,7 @@ def update(
     given = _given(
         name=name, target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
         priority=_input.priority(priority), title=title, description=description, active=active,
-    ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata)  # fmt: skip
+    ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata) | _given_or_none(sla, start, end)  # fmt: skip
     if payload is not None:
         given["payload"] = _input.payload(payload)
     if not given:
@@ -261,6 +275,15 @@ def _given_of_jobs(
     return {name: value for name, value in given.items() if value is not ...}
 
 
+def _given_or_none(sla: str | None, start: str | None, end: str | None) -> dict[str, Any]:
+    """Of these, too, `none` takes away what was set."""
+    given: dict[str, Any] = {"sla": _input.limit(sla, "--sla")}
+    for name, value in (("start", start), ("end", end)):
+        if value is not None:
+            given[name] = None if value == "none" else _input.instant(value, f"--{name}")
+    return {name: value for name, value in given.items() if value is not ...}
+
+
 def _print_task(task: TaskInfo, as_json: bool) -> None:
     if as_json:
         return _output.document(asdict(task))
@@ -274,6 +297,7 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
         ("queue", task.queue),
         ("priority", task.priority),
         ("retries", task.retries),
+        ("sla", _length(task.sla)),
         ("timeout", _length(task.timeout)),
         ("heartbeat timeout", _length(task.heartbeat_timeout)),
         ("backoff", _delays(task)),
@@ -282,6 +306,8 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
         ("payload", "" if task.payload is None else _output.shorten(_output.cell(task.payload))),
         ("schedule", task.schedule),
         ("zone", task.time_zone),
+        ("start", task.start),
+        ("end", task.end),
         ("last run", task.last_run_at),
         ("next run", task.next_run_at),
         ("created", task.create_time),

@@ -4,7 +4,7 @@ from taskflow._policy.backoff import DEFAULT_BACKOFF, Backoff
 from taskflow._policy.decide import Change, Defer, Deferral, decide
 from taskflow._policy.instants import EARLIEST, LATEST, LATEST_US, OUT_OF_RANGE, RANGE, is_instant
 from taskflow._policy.leases import SOFT
-from taskflow._policy.names import BUILTIN_TASKS, MAX_KEY, PRIORITY_OF_RUN, RUN_OF_JOB, STEP_OF_JOB
+from taskflow._policy.names import BUILTIN_TASKS, MAX_KEY, PRIORITIES, PRIORITY_OF_RUN, RUN_OF_JOB, STEP_OF_JOB
 from taskflow._policy.states import FINAL_STATES, TRANSITIONS, Event, JobState, Outcome, next_state
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LATEST_US",
     "MAX_KEY",
     "OUT_OF_RANGE",
+    "PRIORITIES",
     "PRIORITY_OF_RUN",
     "RANGE",
     "RUN_OF_JOB",

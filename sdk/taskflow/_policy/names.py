@@ -9,5 +9,8 @@ MAX_KEY = 255
 PRIORITY_OF_RUN = "taskflow.priority"
 """In the metadata of a run: the priority of its jobs, where their steps have none."""
 
+PRIORITIES = {"low": 2, "normal": 5, "high": 7, "critical": 9}
+"""The priorities that have a name (R13)."""
+
 BUILTIN_TASKS = frozenset({"http.call", "shell.run"})
 """The tasks of the packaged worker. They stand in no namespace: from every one they are called by these words."""

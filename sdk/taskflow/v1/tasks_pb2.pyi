@@ -45,6 +45,8 @@ class Task(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     ENCODING_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     namespace: _builtins.str
@@ -86,6 +88,12 @@ class Task(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """the time of its last change, or of its creation before any"""
 
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Of its schedule, as in Schedule: no firing before the first, and none after the second."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -108,10 +116,12 @@ class Task(_message.Message):
         payload: _builtins.bytes = ...,
         encoding: _jobs_pb2.Encoding.ValueType = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "create_time", b"create_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority", "retries", b"retries", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "create_time", b"create_time", "end_time", b"end_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority", "retries", b"retries", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "active", b"active", "create_time", b"create_time", "description", b"description", "encoding", b"encoding", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "target", b"target", "time_zone", b"time_zone", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "active", b"active", "create_time", b"create_time", "description", b"description", "encoding", b"encoding", "end_time", b"end_time", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "start_time", b"start_time", "target", b"target", "time_zone", b"time_zone", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from taskflow._policy import BUILTIN_TASKS
+from taskflow._policy import BUILTIN_TASKS, PRIORITIES
 from taskflow_server.core.workflow.values import DURATION_HELP
 
 MAX_STEPS = 1_000
@@ -40,7 +40,6 @@ HeaderName = Annotated[str, Field(pattern=HEADER)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Span = Annotated[float | str | dict[str, float | str], Field(description=f"{DURATION_HELP}, or a template.")]
 On = Literal["success", "failure", "always"]
-PRIORITIES = {"low": 2, "normal": 5, "high": 7, "critical": 9}
 
 
 class Strict(BaseModel):

@@ -112,6 +112,7 @@ def _environment() -> Environment:
         "run_state": words.run_state, "step_state": words.step_state,
         "misfire": words.misfire, "overlap": words.overlap, "span": words.span, "seconds": words.seconds_of,
         "size": words.size, "number": words.number, "short": words.short, "unbroken": unbroken,
+        "priority": words.priority, "delays": words.delays,
     }  # fmt: skip
     return env
 

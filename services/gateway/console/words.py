@@ -10,9 +10,11 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from taskflow._policy import PRIORITIES
 from taskflow.v1 import jobs_pb2, schedules_pb2, workflows_pb2
 from taskflow_server.core.errors import InvalidArgument
 from taskflow_server.core.zones import find_zone
+from taskflow_server.rpc.values import backoff_of
 
 MOST_SHOWN = 16_384  # characters of a value
 MOST_PARSED = 262_144  # bytes of JSON that are laid out anew
@@ -153,6 +155,20 @@ def span(seconds: float) -> str:
             rest = int((seconds - whole * size) // small)
             return f"{whole} {unit} {rest} {name}" if rest and whole < 100 else f"{whole} {unit}"
     raise AssertionError
+
+
+def priority(number: int) -> str:
+    """`7 (high)`; those between the named ones have no name."""
+    names = [name for name, value in PRIORITIES.items() if value == number]
+    return f"{number} ({names[0]})" if names else str(number)
+
+
+def delays(backoff: jobs_pb2.Backoff) -> str:
+    """The waits before further tries: `10 s, times 2, at most 1 h`."""
+    given = backoff_of(jobs_pb2.JobOptions(backoff=backoff))
+    if given.factor == 1 or given.first >= given.limit:
+        return span(min(given.first, given.limit))
+    return f"{span(given.first)}, times {given.factor:g}, at most {span(given.limit)}"
 
 
 def between(start: Timestamp, end: Timestamp | datetime) -> str:

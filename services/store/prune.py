@@ -42,7 +42,7 @@ PAUSE = 0.05  # seconds between two: the services come first
 # B7: whoever waits behind us for a lock waits no longer than that. A look at a large day may take minutes.
 _SETTINGS = {"lock_timeout": "500ms", "statement_timeout": "30min", "max_parallel_workers_per_gather": "0"}
 _READ_ONLY = {"default_transaction_read_only": "on"}
-_BESIDE = ("job_logs", "job_tags", "job_actions", "task_logs", "cancels")
+_BESIDE = ("job_logs", "job_tags", "job_actions", "job_sla_misses", "task_logs", "cancels")
 _LATER = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.DeadlockDetected,

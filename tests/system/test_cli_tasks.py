@@ -75,6 +75,28 @@ def test_a_task_is_made_listed_shown_changed_and_removed(cli: Cli, worker: Progr
     assert cli("task", "list").stderr == "no tasks yet; make one with: taskflow task create NAME\n"
 
 
+@pytest.mark.feature("S1.1")
+def test_the_sla_the_start_and_the_end_of_a_task_are_given_shown_and_taken_away(cli: Cli, worker: Program) -> None:
+    made(cli, "task", "create", "advent", "--target", "echo", "--schedule", "@daily", "--start", "2099-12-01", "--end",
+         "2099-12-24T18:00:00+01:00", "--sla", "10m", "--priority", "low")  # fmt: skip
+
+    shown = document(cli, "task", "show", "advent")
+    text = cli("task", "show", "advent").stdout
+
+    assert (shown["sla"], shown["start"], shown["end"]) == (600, "2099-12-01T00:00:00Z", "2099-12-24T17:00:00Z")
+    assert shown["next_run_at"] == "2099-12-01T00:00:00Z"
+    assert re.search(r"^start +2099-12-01 00:00:00Z\nend +2099-12-24 17:00:00Z$", text, re.MULTILINE)
+    assert re.search(r"^sla +600 s$", text, re.MULTILINE)
+    assert re.search(r"^priority +2 \(low\)$", text, re.MULTILINE)
+    changed = document(cli, "task", "update", "advent", "--sla", "none", "--start", "none", "--end", "2099-12-31")
+    assert (changed["sla"], changed["start"], changed["end"]) == (None, None, "2099-12-31T00:00:00Z")
+    job = made(cli, "job", "new", "nobody", "1", "--sla", "100ms")
+    eventually(lambda: document(cli, "job", "show", job)["sla_missed"], timeout=30)
+    assert re.search(r"^sla +0.10s, missed$", cli("job", "show", job).stdout, re.MULTILINE)
+    cli("job", "cancel", job)
+    cli("task", "remove", "advent")
+
+
 @pytest.mark.feature("S4.1")
 def test_tasks_of_one_name_in_two_namespaces_are_told_apart(cli: Cli, worker: Program) -> None:
     for name in ("add", "books/add"):
@@ -153,6 +175,9 @@ def late_job(cli: Cli) -> str:
         (["task", "create", "bad name"], 2, "task.name"),
         (["task", "create", "bad", "--priority", "urgent"], 2, "--priority urgent"),
         (["task", "create", "bad", "--timeout", "soon"], 2, "--timeout soon"),
+        (["task", "create", "bad", "--sla", "soon"], 2, "--sla soon"),
+        (["task", "create", "bad", "--start", "soon", "--schedule", "@daily"], 2, "--start soon"),
+        (["task", "create", "bad", "--end", "2099-01-01"], 2, "task.end_time: it is a schedule's, and there is none"),
         (["task", "update", "bad"], 2, "nothing to change"),
         (["task", "update", "bad", "--title", "x"], 1, "there is no task 'bad'"),
         (["task", "run", "bad"], 1, "there is no task 'bad'"),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from taskflow import Constant, Fail, Job, JobHandle, JobState, Quotas, TaskFlow
+from taskflow import Constant, Exponential, Fail, Job, JobHandle, JobState, Quotas, TaskFlow
 from tests.support import rows
 from tests.support.cluster import SPINE, ServiceCluster
 from tests.support.visitor import Answer, Stream, Visitor, metric
@@ -320,6 +320,62 @@ def test_tasks_show_their_last_and_next_runs_and_schedules_their_ledger(
     coming = visitor.get(f"/schedules/{own.id}")
     assert coming.words.count("08:00:00 UTC") >= 6, "next, and the five after"
     assert task.name in visitor.get("/schedules").words
+
+
+EVERY_FIELD = {
+    "name": "whole", "title": "All of it", "description": "Each field, by the form.", "target": "report",
+    "queue": "reports", "priority": "7", "retries": "2", "sla": "600", "timeout": "90", "backoff_first": "300",
+    "backoff_factor": "1", "backoff_limit": "300", "schedule": "0 8 * * mon", "time_zone": "Asia/Kolkata",
+    "start": "2099-01-01T00:00", "end": "2099-12-31T23:59:59", "active": "on", "payload": '{"month": 3}',
+}  # fmt: skip
+
+
+@pytest.mark.feature("S1.1", "S3.7")
+def test_a_task_is_made_and_changed_by_its_form_and_each_field_is_shown(tf: TaskFlow, visitor: Visitor) -> None:
+    form = visitor.get("/edit/tasks").form("/edit/tasks").fields
+    bad = visitor.post("/edit/tasks", {**form, **EVERY_FIELD, "end": "2098-01-01T00:00"})
+    assert (bad.status, "is before start" in bad.words) == (400, True)
+    again = bad.form("/edit/tasks").fields
+    assert (again["title"], again["end"]) == ("All of it", "2098-01-01T00:00"), "as it was filled in"
+
+    made = visitor.post("/edit/tasks", {**form, **EVERY_FIELD})
+
+    assert (made.status, made.headers["location"]) == (303, "/tasks/whole?done=saved")
+    task = tf.tasks.get("whole")
+    assert (task.target, task.queue, task.priority, task.retries) == ("report", "reports", 7, 2)
+    assert (task.sla, task.timeout, task.backoff) == (600, 90, Exponential(first=300, factor=1, limit=300))
+    assert (task.start, task.end) == (datetime(2099, 1, 1, tzinfo=UTC), datetime(2099, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert (task.schedule, task.time_zone, task.payload, task.active) == (
+        "0 8 * * mon", "Asia/Kolkata", {"month": 3}, True,
+    )  # fmt: skip
+    page = visitor.get("/tasks/whole").words
+    for words in (
+        "All of it", "Each field, by the form.", "7 (high)", "starts within 10 min", "1 min 30 s", "Backoff 5 min",
+        "Not before 2099-01-01 00:00:00 UTC", "Not after 2099-12-31 23:59:59 UTC", '"month": 3',
+    ):  # fmt: skip
+        assert words in page
+
+    before = visitor.get("/edit/tasks/whole").form("/edit/tasks/whole").fields
+    tf.tasks.update("whole", title="By another hand", retries=5)
+    gone = dict.fromkeys(("sla", "start", "end", "backoff_first", "backoff_factor", "backoff_limit"), "")
+    changed = {**before, "priority": "7", "payload": '{"month": 3}', **gone, "description": "Shorter."}
+    del changed["active"]
+    assert visitor.post("/edit/tasks/whole", changed).status == 303
+    task = tf.tasks.get("whole")
+    assert (task.sla, task.start, task.end, task.backoff, task.active) == (None, None, None, None, False)
+    assert (task.title, task.retries, task.description) == ("By another hand", 5, "Shorter."), "others stay"
+    assert visitor.post("/edit/tasks", {**form, **EVERY_FIELD}).status == 409
+    assert visitor.post("/edit/tasks/whole", {**changed, "retries": "many"}).status == 400
+
+
+@pytest.mark.feature("S1.1")
+def test_a_job_s_page_tells_that_it_missed_its_sla(tf: TaskFlow, visitor: Visitor) -> None:
+    missed, waits = tf.new_job("nobody", sla=0.1), tf.new_job("nobody", sla=3600)
+    eventually(lambda: missed.get().sla_missed, timeout=30)
+    assert "SLA missed: did not start within 100 ms" in visitor.get(f"/jobs/{missed.id}").words
+    assert "SLA starts within 1 h" in visitor.get(f"/jobs/{waits.id}").words
+    for job in (missed, waits):
+        job.cancel()
 
 
 @pytest.mark.feature("S1.5", "S3.7")

@@ -294,6 +294,7 @@ def test_every_page_can_be_read(
     eventually(lambda: tf.workflows.get_run(run.id).step("apologise").state is StepState.SUCCEEDED, timeout=30)
     seen = look(color_scheme=scheme, viewport=size)
     paths = ["/queues", "/queues/shop", "/jobs", "/jobs?state=bored", "/tasks", "/tasks/report", "/schedules"]
+    paths += ["/edit/tasks", "/edit/tasks/report"]
     paths += [f"/jobs/{shop[name].id}" for name in ("running", "failed", "retrying")]
     paths += ["/workflows", "/workflows/win-back", "/designer?workflow=win-back", "/runs", f"/runs/{run.id}"]
     paths += ["/workers", "/namespaces", "/namespaces/default", "/nothing"]

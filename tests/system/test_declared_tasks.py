@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 
-from taskflow import TaskFlow
+from taskflow import Constant, Exponential, TaskFlow
 from taskflow.errors import InvalidArgument
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
@@ -71,6 +72,60 @@ def test_a_declared_task_is_made_once_and_changed_where_it_differs(cluster: Serv
         tf.tasks.update("tick", active=True)
         eventually(lambda: {job.result for job in tf.jobs.list(task="tick")} >= {7})
     tf.tasks.remove("tick")
+
+
+def whole_app(cluster: ServiceCluster, **fields: object) -> TaskFlow:
+    app = TaskFlow(cluster.scheduler_address)
+
+    @app.task(queue="declared", priority="high", retries=2, timeout=9, backoff=Constant(3), **fields)  # type: ignore[call-overload]
+    def whole(n: int) -> int:
+        return n
+
+    return app
+
+
+@pytest.mark.feature("S1.1")
+def test_every_field_of_a_task_can_be_declared_and_what_is_not_stays(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    start, end = datetime(2098, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)
+    times = {"schedule": "0 8 * * *", "time_zone": "Asia/Tokyo", "start": start, "end": end}
+    words = {"title": "Whole", "description": "All of it", "active": False, "payload": {"n": 4}}
+    with working(whole_app(cluster, sla=60, **times, **words)):
+        eventually(lambda: [task.name for task in tf.tasks.list()] == ["whole"])
+    made = tf.tasks.get("whole")
+    assert {name: getattr(made, name) for name in (*times, *words)} == times | words
+    assert (made.sla, made.target, made.queue, made.priority, made.retries) == (60, "whole", "declared", 7, 2)
+    assert (made.timeout, made.backoff) == (9, Exponential(first=3, factor=1, limit=3))
+    assert tf.new_job(task="whole", payload={"n": 1}).get().sla == 60, "of jobs by its name as well"
+
+    with working(whole_app(cluster, schedule="0 9 * * *", payload={"n": 5})):
+        eventually(lambda: tf.tasks.get("whole").schedule == "0 9 * * *")
+    changed = tf.tasks.get("whole")
+    assert (changed.start, changed.end, changed.time_zone, changed.sla) == (None, None, "UTC", None)
+    assert (changed.title, changed.description, changed.active) == ("Whole", "All of it", False)
+    assert changed.payload == {"n": 5}
+    with working(whole_app(cluster, title="On demand")):
+        eventually(lambda: tf.tasks.get("whole").title == "On demand")
+    assert tf.tasks.get("whole").schedule == "0 9 * * *", "the code says nothing of it"
+    tf.tasks.remove("whole")
+
+
+@pytest.mark.feature("S1.1")
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"start": datetime(2099, 1, 1, tzinfo=UTC)}, "start"),
+        ({"schedule": "@daily"}, "schedule"),
+        ({"schedule": "@daily", "payload": {"m": 1}}, "payload"),
+        ({"sla": 0}, "sla"),
+        ({"title": 7}, "title"),
+    ],
+)
+def test_a_declared_field_that_cannot_be_is_refused_at_the_decorator(
+    cluster: ServiceCluster, fields: dict[str, object], field: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        whole_app(cluster, **fields)
+    assert refused.value.field == field
 
 
 @pytest.mark.feature("S4.1")

@@ -11,7 +11,7 @@ from functools import partial
 import grpc
 import pytest
 
-from taskflow import Constant, Exponential, Fail, Job, JobFailed, JobState, RunFailed, TaskFlow, TaskInfo
+from taskflow import AsyncTaskFlow, Constant, Exponential, Fail, Job, JobFailed, JobState, RunFailed, TaskFlow, TaskInfo
 from taskflow.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -25,6 +25,8 @@ from tests.support.api import TIMEOUT, Api, refusal
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
 from tests.support.workers import working
+
+NEW_YEAR = datetime(2099, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +262,58 @@ def test_an_inactive_task_fires_no_more_and_can_still_be_run(tf: TaskFlow, clust
     assert min(fired(tf, cluster)) > now
 
 
+@pytest.mark.feature("S1.1")
+def test_a_task_s_schedule_fires_between_its_start_and_its_end(tf: TaskFlow, cluster: ServiceCluster) -> None:
+    hour = now_of(cluster).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    start, end = hour + timedelta(minutes=20), hour + timedelta(minutes=45)
+    made = tf.tasks.create("bounded", target="awaited", queue="app", schedule="*/10 * * * *", start=start, end=end)
+    assert (made.start, made.end, made.next_run_at) == (start, end, start)
+    (own,) = tf.schedules.list(task="bounded")
+    assert (own.start, own.end) == (start, end)
+
+    tf.advance_clock(end - now_of(cluster) + timedelta(minutes=30), step=60)
+
+    eventually(lambda: tf.tasks.get("bounded").next_run_at is None)
+    instants = sorted(firing.instant for firing in tf.schedules.firings(own.id))
+    assert instants == [start, start + timedelta(minutes=10), start + timedelta(minutes=20)]
+    later = tf.tasks.update("bounded", start=None, end=None)
+    assert later.next_run_at is not None and later.next_run_at > now_of(cluster), "other times count from now"
+    assert tf.schedules.get(own.id).end is None
+    assert len(list(tf.schedules.firings(own.id, page_size=100))) <= 4
+    tf.tasks.remove("bounded")
+
+
+@pytest.mark.feature("S1.1")
+async def test_the_async_client_gives_and_shows_each_field(cluster: ServiceCluster) -> None:
+    start, end = datetime(2098, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)
+    async with AsyncTaskFlow(cluster.scheduler_address) as tf:
+        made = await tf.tasks.create("async", queue="app", schedule="@daily", sla=5, start=start, end=end)
+        assert (made.sla, made.start, made.end) == (5, start, end)
+        changed = await tf.tasks.update("async", sla=None, start=None, priority="critical")
+        assert (changed.sla, changed.start, changed.end, changed.priority) == (None, None, end, 9)
+        await tf.tasks.remove("async")
+
+
+@pytest.mark.feature("S1.1")
+def test_start_end_and_sla_by_bare_calls(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    with Api(cluster.scheduler_address) as api:
+        stub = tasks_pb2_grpc.TaskServiceStub(api.channel)
+        task = tasks_pb2.Task(name="bare", schedule="@daily")
+        task.start_time.seconds, task.end_time.seconds, task.options.sla.seconds = 4_000_000_000, 4_100_000_000, 90
+        made = stub.CreateTask(tasks_pb2.CreateTaskRequest(task=task), timeout=TIMEOUT).task
+        assert (made.start_time, made.end_time, made.options.sla) == (task.start_time, task.end_time, task.options.sla)
+        request = tasks_pb2.UpdateTaskRequest(task="bare")
+        request.update_mask.paths.extend(["end_time", "options.sla"])
+        changed = stub.UpdateTask(request, timeout=TIMEOUT)
+        assert (changed.HasField("end_time"), changed.options.HasField("sla")) == (False, False)
+        assert changed.start_time == task.start_time
+        task.name, task.options.sla.seconds = "bare-bad", -1
+        with pytest.raises(grpc.RpcError) as error:
+            stub.CreateTask(tasks_pb2.CreateTaskRequest(task=task), timeout=TIMEOUT)
+        assert refusal(error.value).field == "task.options.sla"
+    tf.tasks.remove("bare")
+
+
 @pytest.mark.feature("S4.5", "S1.1")
 def test_a_task_s_properties_change_and_it_goes_with_its_schedule(tf: TaskFlow, cluster: ServiceCluster) -> None:
     task = tf.tasks.create("changing", target="double", schedule="@daily")
@@ -300,6 +354,12 @@ def test_a_task_s_properties_change_and_it_goes_with_its_schedule(tf: TaskFlow, 
         ("heartbeat_timeout", 8, 8.0),
         ("requested_timeout", 7, 7.0),
         ("in_progress_timeout", 70, 70.0),
+        ("sla", 60, 60.0),
+        ("sla", None, None),
+        ("start", datetime(2098, 1, 1, tzinfo=UTC), datetime(2098, 1, 1, tzinfo=UTC)),
+        ("start", None, None),
+        ("end", datetime(2097, 1, 1, tzinfo=UTC), datetime(2097, 1, 1, tzinfo=UTC)),
+        ("end", None, None),
         ("payload", {"n": 1}, {"n": 1}),
         ("backoff", Constant(5), Exponential(first=5, factor=1, limit=5)),
         ("backoff", None, None),
@@ -312,7 +372,8 @@ def test_a_property_of_a_task_is_changed_alone(tf: TaskFlow, option: str, value:
     task = tf.tasks.create(
         "whole", queue="app", title="T", description="D", target="awaited", priority=2, retries=3, schedule="@daily",
         time_zone="Europe/Berlin", timeout=30, heartbeat_timeout=20, metadata={"a": "1"}, tags=["old"],
-        backoff=Exponential(first=1, factor=3, limit=60, jitter=0.2),
+        backoff=Exponential(first=1, factor=3, limit=60, jitter=0.2), sla=40, start=datetime(2096, 1, 1, tzinfo=UTC),
+        end=datetime(2099, 1, 1, tzinfo=UTC),
     )  # fmt: skip
 
     changed = tf.tasks.update(task.id, **{option: value})  # type: ignore[arg-type]
@@ -417,6 +478,9 @@ def test_a_bad_task_is_refused_by_field(tf: TaskFlow) -> None:
         ("bad", {"retries": -1}, "retries"),
         ("bad", {"frequency": "@daily", "schedule": "@daily"}, "frequency"),
         ("bad", {"time_zone": "Asia/Tokyo"}, "task.time_zone"),
+        ("bad", {"start": NEW_YEAR}, "task.start_time"),
+        ("bad", {"schedule": "@daily", "start": NEW_YEAR, "end": NEW_YEAR - timedelta(1)}, "task.end"),
+        ("bad", {"schedule": "@daily", "end": "tomorrow"}, "end"),
     ):
         with pytest.raises(InvalidArgument) as refused:
             tf.tasks.create(name, **options)  # type: ignore[arg-type]

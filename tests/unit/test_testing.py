@@ -645,3 +645,20 @@ def test_a_job_by_its_tasks_name_has_the_tasks_options_in_memory_too() -> None:
         said = app.new_job("q", task="counted", retries=0, priority=1).get()
         assert (said.queue, said.retries, said.priority, said.timeout) == ("q", 0, 1, 9.0)
         assert app.new_job("q").get().retries == 0
+
+
+def test_a_missed_sla_is_told_in_memory_too() -> None:
+    app = TaskFlow("localhost:1")
+
+    @app.task(queue="own", sla=30)
+    def quick() -> None:
+        pass
+
+    with testing.cluster(app) as c:
+        prompt, later = app.new_job(task="quick"), app.new_job(task="quick", delay=60)
+        waits = app.new_job("nobody", sla=30)
+        c.advance(20)
+        assert [job.get().sla_missed for job in (prompt, later, waits)] == [False, False, False]
+        c.advance(100)
+        assert [job.get().sla_missed for job in (prompt, later, waits)] == [False, False, True]
+        assert prompt.get().sla == 30

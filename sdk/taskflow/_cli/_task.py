@@ -10,6 +10,7 @@ import typer
 from taskflow._cli import _input, _output
 from taskflow._cli._common import Address, Json, client, settle
 from taskflow._cli._job import NoTimeout, WaitTimeout, finish, wait_time
+from taskflow._policy import PRIORITIES
 
 if TYPE_CHECKING:
     from taskflow._task_values import TaskInfo, TaskLogInfo
@@ -295,7 +296,7 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
         ("active", task.active),
         ("handler", task.target),
         ("queue", task.queue),
-        ("priority", task.priority),
+        ("priority", _rank(task.priority)),
         ("retries", task.retries),
         ("sla", _length(task.sla)),
         ("timeout", _length(task.timeout)),
@@ -312,6 +313,11 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
         ("next run", task.next_run_at),
         ("created", task.create_time),
     ))  # fmt: skip
+
+
+def _rank(priority: int) -> str:
+    names = [name for name, value in PRIORITIES.items() if value == priority]
+    return f"{priority} ({names[0]})" if names else str(priority)
 
 
 def _length(seconds: float | None) -> str:

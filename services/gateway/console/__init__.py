@@ -13,16 +13,29 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from taskflow_server.gateway.console import designer, forms, jobs, namespaces, queues, runs, schedules, tasks, workers
+from taskflow_server.gateway.console import (
+    designer,
+    forms,
+    jobs,
+    namespaces,
+    queues,
+    runs,
+    schedules,
+    task_form,
+    tasks,
+    workers,
+)
 from taskflow_server.gateway.console.live import Live
 from taskflow_server.gateway.console.page import Action, Ask, Page, local
 from taskflow_server.gateway.console.render import STATIC, error_page, html, part, whole
+from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
 
 __all__ = ["error_page", "routes"]
 
 HOME = "/queues"
-PARTS = (queues, jobs, tasks, schedules, runs, designer, workers, namespaces)
+REFUSED = (400, 409)  # what was filled in cannot be
+PARTS = (queues, jobs, task_form, tasks, schedules, runs, designer, workers, namespaces)
 PAGES: tuple[Page, ...] = tuple(page for module in PARTS for page in module.PAGES)
 ACTIONS: tuple[Action, ...] = tuple(action for module in PARTS for action in module.ACTIONS)
 
@@ -76,7 +89,13 @@ async def _values(page: Page, ask: Ask) -> dict[str, Any]:
 def _action(gateway: Gateway, action: Action) -> Endpoint:
     async def act(request: Request) -> Response:
         ask = _ask(gateway, request, await forms.sent(request))
-        to = local(ask.form.get("to", ""), await action.do(ask))
+        try:
+            to = local(ask.form.get("to", ""), await action.do(ask))
+        except Failure as failure:
+            if action.again is None or failure.status not in REFUSED:
+                raise
+            values = {**await _values(action.again, ask), "problem": failure.message}
+            return html(whole(values["template"], values), forms.token_of(request), failure.status)
         return RedirectResponse(f"{to}{'&' if '?' in to else '?'}done={action.done}", 303)
 
     return act

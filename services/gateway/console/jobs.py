@@ -59,8 +59,8 @@ def _request(ask: Ask, given: dict[str, str], chosen: list[str]) -> jobs_pb2.Lis
         states=[jobs_pb2.JobState.ValueType(STATES[state]) for state in chosen],
         tags=[tag for tag in (word.strip() for word in given["tags"].split(",")) if tag],
         metadata=pairs_of(given["metadata"], "metadata"),
-        create_after=_instant(given["after"], "after"),
-        create_before=_instant(given["before"], "before"),
+        create_after=instant_of(given["after"], "after"),
+        create_before=instant_of(given["before"], "before"),
         page_size=PAGE_SIZE,
         page_token=ask.said("token"),
         worker=given["worker"],
@@ -81,7 +81,7 @@ def _span(minutes: str) -> Duration | None:
     return duration(value * 60)
 
 
-def _instant(text: str, field: str) -> Timestamp | None:
+def instant_of(text: str, field: str) -> Timestamp | None:
     """As a browser's field for date and time writes it; UTC, unless it says otherwise."""
     if not text:
         return None

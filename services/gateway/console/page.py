@@ -55,11 +55,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A form's target. `do` returns the page to show then; `done` is what that page says."""
+    """A form's target. `do` returns the page to show then; `done` is what that page says. `again` is the page of a form
+    that is shown again, as it was filled in, with the `problem` for which it was refused."""
 
     path: str
     done: str
     do: Callable[[Ask], Awaitable[str]]
+    again: Page | None = None
 
 
 def full(namespace: str, name: str) -> str:

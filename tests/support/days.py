@@ -10,7 +10,7 @@ import psycopg
 from tests.support.rows import found
 
 DAY = timedelta(days=1)
-_OF_A_JOB = ("attempts", "job_keys", "job_logs", "job_tags", "task_logs", "cancels")
+_OF_A_JOB = ("attempts", "job_keys", "job_logs", "job_tags", "task_logs", "cancels", "job_sla_misses")
 
 FILL = """
 with served as (
@@ -37,6 +37,8 @@ with served as (
 ), counted as (
     insert into taskflow.task_logs (task_id, job_id, attempt, finished_at, outcome, final)
     select gen_random_uuid(), id, 1, %(finished)s, 1, true from made
+), missed as (
+    insert into taskflow.job_sla_misses (job_id, due_at) select id, created_at from made
 ), unwanted as (
     insert into taskflow.cancels (job_id, shard, done) select id, 0, true from made
 )

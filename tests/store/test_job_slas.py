@@ -104,9 +104,11 @@ async def test_a_miss_is_recorded_once_and_never_of_a_job_that_is_gone(database:
     job, gone = rows.job(), rows.new_id()
     await store_jobs(writer, [job])
     epoch = await epoch_of(writer)
+    recorded = []
     for _ in range(2):
         due(database, job.id)
-        await judge_slas(writer, asked(job.id, late=True), {0: epoch})
+        recorded.append(len(await judge_slas(writer, asked(job.id, late=True), {0: epoch})))
+    assert recorded == [1, 0]
     assert await judge_slas(writer, asked(job.id, late=True), {0: epoch}) == []
     assert standing(database, job.id) == (0, 1)
     due(database, gone)

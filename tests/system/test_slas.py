@@ -71,7 +71,7 @@ def test_a_job_that_never_starts_has_missed_its_sla_when_its_time_has_come(
     tf.jobs.retry(waits.id)
     assert tf.jobs.get(waits.id).sla_missed, "for good"
     assert (told(cluster, waits.id), told(cluster, cancelled.id)) == (1, 0)
-    assert rows.found(cluster.dsn, "select count(*) from taskflow.job_slas") == [(0,)], "and no row of a job without"
+    assert rows.found(cluster.dsn, "select count(*) from taskflow.job_slas") == [(0,)], "none of a job without"
 
 
 @pytest.mark.feature("S1.1")
@@ -115,6 +115,21 @@ def test_a_job_that_a_worker_has_meets_its_sla_by_its_start_alone(cluster: Servi
         assert worker.report(first.outcome(), second.outcome()) == {}
     assert tf.jobs.get(prefetched.id).sla_missed
     assert told(cluster, prefetched.id) == 1
+
+
+@pytest.mark.feature("S1.1", "S1.4")
+def test_jobs_of_schedules_steps_and_keys_have_the_sla_of_their_task(cluster: ServiceCluster, tf: TaskFlow) -> None:
+    tf.tasks.create("kept", queue="nobody", sla=86_400)
+    tf.workflows.put({"name": "one", "steps": [{"name": "a", "kind": "task", "meta": {"task": "kept"}}]})
+    tf.workflows.start("one")
+    tf.schedules.create("kept", cron="* * * * *")
+    tf.advance_clock(61, step=61)
+    keyed = tf.new_job("nobody", key="kept", sla=86_400)
+
+    jobs = eventually(lambda: found if len(found := list(tf.jobs.list(task="kept"))) == 2 else None, timeout=30)
+
+    assert [job.sla for job in jobs] == [86_400, 86_400]
+    assert [decided(cluster, job_id) for job_id in (keyed.id, *(job.id for job in jobs))] == [False, False, False]
 
 
 @pytest.mark.feature("S1.1")

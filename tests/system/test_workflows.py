@@ -371,7 +371,7 @@ def test_the_last_of_many_parallel_steps_fires_the_join_once(cluster: ServiceClu
 
 
 @pytest.mark.feature("S1.3")
-def test_concurrency_holds_later_runs_until_one_ends(tf: TaskFlow) -> None:
+def test_concurrency_holds_later_runs_until_one_ends(cluster: ServiceCluster, tf: TaskFlow) -> None:
     tf.workflows.put(
         {
             "name": "narrow",
@@ -393,6 +393,8 @@ def test_concurrency_holds_later_runs_until_one_ends(tf: TaskFlow) -> None:
     for run in runs[1:3]:
         tf.workflows.signal(run.id, "go")
     assert tf.workflows.wait(runs[2].id, TIMEOUT).sla_missed
+    missed = {run.id for run in tf.workflows.runs("narrow") if run.sla_missed}
+    assert (missed, runs[2].id in missed) == (misses_of(cluster, *(run.id for run in runs)), True)
 
 
 @pytest.mark.feature("S1.3")
@@ -422,6 +424,18 @@ def test_an_sla_is_missed_when_its_time_comes_though_the_run_never_begins(
         tf.workflows.signal(run.id, "go")
     assert tf.workflows.wait(waits.id, TIMEOUT).sla_missed and missed_slas(cluster) == before + 1
     assert rows.found(cluster.dsn, "select count(*) from taskflow.run_slas") == [(0,)]
+    assert misses_of(cluster, *(run.id for run in (*first, waits, cancelled))) == {waits.id}
+
+
+def misses_of(cluster: ServiceCluster, *run_ids: str) -> set[str]:
+    """Which of these runs have a record of a missed sla, in the time line."""
+    events = (
+        "select workflow_instance_id::text from taskflow.events"
+        " where event = 'sla_missed' and workflow_instance_id::text = any(%s)"
+    )
+    found = [run_id for (run_id,) in rows.found(cluster.dsn, events, list(run_ids))]
+    assert len(found) == len(set(found))
+    return set(found)
 
 
 def missed_slas(cluster: ServiceCluster) -> int:

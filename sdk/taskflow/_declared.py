@@ -29,12 +29,12 @@ _LONGEST_PAUSE = 30.0
 
 
 class DeclaredOptions(TypedDict, total=False):
-    """What makes a decorated function a named task of the cluster as well."""
+    """Fields that make a decorated function a named task of the cluster as well."""
 
     schedule: str | None
     """A cron expression: its own schedule."""
     time_zone: str | None
-    """Of the schedule; UTC without one."""
+    """The zone of the schedule; UTC without one."""
     start: datetime | None
     """No firing before this; without a zone it is UTC."""
     end: datetime | None
@@ -45,7 +45,7 @@ class DeclaredOptions(TypedDict, total=False):
     active: bool | None
     """False stops its schedule; it can still be run."""
     payload: Any
-    """Of its jobs that bring none."""
+    """The payload of its jobs that bring none."""
 
 
 def declaration(
@@ -128,7 +128,7 @@ async def _make_or_update(core: Core, wanted: pb.UpdateTaskRequest) -> None:
 
 
 def _value(task: pb.Task, path: str) -> Any:
-    """What a task says of a field; None for a message that it does not have."""
+    """The value of a task's field; None for a message that it does not have."""
     if path == "payload":
         return task.payload, task.encoding
     owner, _, name = path.rpartition(".")

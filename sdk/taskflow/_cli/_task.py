@@ -277,7 +277,7 @@ def _given_of_jobs(
 
 
 def _given_or_none(sla: str | None, start: str | None, end: str | None) -> dict[str, Any]:
-    """Of these, too, `none` takes away what was set."""
+    """Further options for which `none` removes the value."""
     given: dict[str, Any] = {"sla": _input.limit(sla, "--sla")}
     for name, value in (("start", start), ("end", end)):
         if value is not None:

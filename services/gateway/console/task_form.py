@@ -71,7 +71,7 @@ def _shown(task: tasks_pb2.Task) -> dict[str, str]:
 
 
 def _task(form: Mapping[str, str]) -> tasks_pb2.Task:
-    """What the form says, checked as far as a message cannot hold it otherwise."""
+    """The task of a form, checked as far as a message cannot hold it otherwise."""
     said = {field: form.get(field, "").strip() for field in FIELDS}
     task = tasks_pb2.Task(active=bool(said["active"]))
     for field in TEXTS:

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from taskflow_server.coordinator.due import BEGINNING
-from taskflow_server.coordinator.sla_misses import Miss, SlaMisses
+from taskflow_server.coordinator.sla_misses import Miss, recorded
 from taskflow_server.coordinator.state import State
 from taskflow_server.core.book import Entry, Phase
 from taskflow_server.core.errors import NotOwner
@@ -32,9 +32,8 @@ ROWS_A_SHARD = 200  # of one look; what is left comes with the next page of it
 
 
 class JobSlas:
-    def __init__(self, state: State, misses: SlaMisses) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._misses = misses
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
         self._outage = state.readiness.outage(log, "missed slas of jobs cannot be recorded")
 
@@ -84,7 +83,7 @@ class JobSlas:
         await reach("coordinator.before_sla")
         found = await judge_slas(self._writer, columns, epochs)
         await reach("coordinator.after_sla")
-        self._misses.recorded([Miss("job", row["job_id"], row["task"], row["queue"]) for row in found])
+        recorded([Miss("job", row["job_id"], row["task"], row["queue"]) for row in found])
 
     def _is_late(self, row: Row, entry: Entry | None) -> bool | None:
         """Whether a job without an end on disk had not started by its instant, as memory knows; None: it cannot tell.

@@ -15,7 +15,7 @@ from taskflow_server.coordinator.run_inputs import Heard
 from taskflow_server.coordinator.run_jobs import Offer, RunJobs
 from taskflow_server.coordinator.run_loading import RunLoader
 from taskflow_server.coordinator.run_turns import Worked, changes_of, work_out
-from taskflow_server.coordinator.sla_misses import Miss, SlaMisses
+from taskflow_server.coordinator.sla_misses import Miss, recorded
 from taskflow_server.coordinator.state import State
 from taskflow_server.core.errors import NotOwner, Unavailable
 from taskflow_server.runtime import logs, metrics
@@ -31,9 +31,8 @@ RELEASED = 1000  # runs that one step releases of a workflow whose concurrency i
 
 
 class RunWork:
-    def __init__(self, state: State, pager: Pager, writer: Writer, misses: SlaMisses) -> None:
+    def __init__(self, state: State, pager: Pager, writer: Writer) -> None:
         self._state = state
-        self._misses = misses
         self._writer = writer
         self._jobs = RunJobs(state, pager)
         self._loader = RunLoader(state)
@@ -164,6 +163,6 @@ class RunWork:
         if run.begun:
             metrics.runs_started.inc()
         if run.sla_missed and not run.heard.sla_missed:
-            self._misses.recorded([Miss("run", run.heard.id, run.heard.workflow)])
+            recorded([Miss("run", run.heard.id, run.heard.workflow)])
         if run.ended:
             metrics.runs_finished.labels(run.state.status.value).inc()

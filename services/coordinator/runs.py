@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from taskflow_server.coordinator.pager import Pager
-from taskflow_server.coordinator.sla_misses import Miss, SlaMisses
+from taskflow_server.coordinator.sla_misses import Miss, recorded
 from taskflow_server.coordinator.state import State
 from taskflow_server.runtime import logs
 from taskflow_server.store.database import Writer
@@ -32,9 +32,8 @@ _FIRST = UUID(int=0)
 
 
 class Runs:
-    def __init__(self, state: State, pager: Pager, misses: SlaMisses) -> None:
+    def __init__(self, state: State, pager: Pager) -> None:
         self._state = state
-        self._misses = misses
         self._pager = pager
         self._writer = Writer(state.settings.database_url, timeout=state.settings.database_timeout)
         self._work: RunWork | None = None  # from the first run with news on
@@ -126,7 +125,7 @@ class Runs:
         if now < self._slas_at:
             return
         missed = await self._state.db.rows("missed_slas", shards=list(epochs), limit=SLAS_AT_ONCE)
-        self._misses.recorded([Miss("run", row["id"], row["workflow"]) for row in missed])
+        recorded([Miss("run", row["id"], row["workflow"]) for row in missed])
         if len(missed) < SLAS_AT_ONCE:
             self._slas_at = now + self._state.settings.sla_interval
 
@@ -134,5 +133,5 @@ class Runs:
         if self._work is None:
             from taskflow_server.coordinator.run_work import RunWork  # see there why not before
 
-            self._work = RunWork(self._state, self._pager, self._writer, self._misses)
+            self._work = RunWork(self._state, self._pager, self._writer)
         return self._work

@@ -23,7 +23,6 @@ from taskflow_server.coordinator.recovery import Recovery
 from taskflow_server.coordinator.runs import Runs
 from taskflow_server.coordinator.sessions import Sessions
 from taskflow_server.coordinator.settings import CoordinatorSettings
-from taskflow_server.coordinator.sla_misses import SlaMisses
 from taskflow_server.coordinator.state import State
 from taskflow_server.coordinator.workers import WorkerServicer
 from taskflow_server.core.book import Entry
@@ -64,10 +63,9 @@ async def start(
     sessions = Sessions(state, ledger, server.closing)
     cancels = Cancels(state, ledger, sessions, recovery)
     notes = Notes(state)
-    misses = SlaMisses(state)
-    runs = Runs(state, pager, misses)
+    runs = Runs(state, pager)
     stack.push_async_callback(runs.close)
-    job_slas = JobSlas(state, misses)
+    job_slas = JobSlas(state)
     stack.push_async_callback(job_slas.close)
     expiry = Expiry(state, ledger, recovery, due_reader)
     moving = Moving(state, sessions, due, runs)

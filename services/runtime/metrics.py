@@ -44,7 +44,7 @@ runs_started = Counter("taskflow_runs_started_total", "Runs of workflows started
 runs_finished = Counter("taskflow_runs_finished_total", "Runs finished", ["outcome"])
 for _outcome in ("succeeded", "failed", "cancelled"):
     runs_finished.labels(_outcome)
-jobs_sla_missed = Counter("taskflow_jobs_sla_missed_total", "Jobs that had not started when their sla ended", ["queue"])
+jobs_sla_missed = Counter("taskflow_jobs_sla_missed_total", "Jobs that had not started when their sla ended")
 runs_sla_missed = Counter("taskflow_runs_sla_missed_total", "Runs that had not begun when their workflow's sla ended")
 outcomes_set_aside = Counter(
     "taskflow_outcomes_set_aside_total", "Outcomes that the database refused, each time; they are written again later"

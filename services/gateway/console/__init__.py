@@ -34,7 +34,7 @@ from taskflow_server.gateway.gateway import Gateway
 __all__ = ["error_page", "routes"]
 
 HOME = "/queues"
-REFUSED = (400, 409)  # what was filled in cannot be
+REFUSED = (400, 409, 429)  # what was filled in cannot be, or exceeds a quota
 PARTS = (queues, jobs, task_form, tasks, schedules, runs, designer, workers, namespaces)
 PAGES: tuple[Page, ...] = tuple(page for module in PARTS for page in module.PAGES)
 ACTIONS: tuple[Action, ...] = tuple(action for module in PARTS for action in module.ACTIONS)

@@ -1,6 +1,82 @@
 -- What data/migrations make, dumped by `make schema`. Read it; change a migration.
 CREATE SCHEMA taskflow;
 
+CREATE FUNCTION taskflow.alert_jobs(in_event text, in_jobs uuid[], in_attempts integer[] DEFAULT NULL::integer[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $_$
+begin
+    if not taskflow.alert_wanted(in_event) then
+        return;
+    end if;
+    insert into taskflow.alert_facts (rule_id, event, subject, attempt, queue, task)
+    select r.id, in_event, j.id, w.attempt, j.queue, coalesce(t.name, j.task)
+    from unnest(in_jobs, in_attempts) as w (job_id, attempt)
+    join taskflow.jobs j on j.id = w.job_id
+    left join taskflow.attempts a on a.job_id = w.job_id and a.attempt = w.attempt
+    left join taskflow.tasks t on t.id = case
+        when j.options ->> 'task_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (j.options ->> 'task_id')::uuid
+    end
+    join taskflow.alert_rules r on taskflow.alert_selects(r, in_event, j.queue, j.task, '')
+        or taskflow.alert_selects(r, in_event, j.queue, t.name, '')
+    where j.task <> 'taskflow.alert' and (in_attempts is null or a.xmin = pg_current_xact_id()::xid);
+end $_$;
+
+CREATE FUNCTION taskflow.alert_runs(in_event text, in_runs uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if not taskflow.alert_wanted(in_event) then
+        return;
+    end if;
+    insert into taskflow.alert_facts (rule_id, event, subject, workflow)
+    select r.id, in_event, x.id, x.workflow
+    from taskflow.runs x
+    join taskflow.alert_rules r on taskflow.alert_selects(r, in_event, '', '', x.workflow)
+    where x.id = any (in_runs);
+end $$;
+
+CREATE FUNCTION taskflow.now() RETURNS timestamp with time zone
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select now() + moved_by from taskflow.clock
+$$;
+
+CREATE TABLE taskflow.alert_rules (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    events text[] NOT NULL,
+    namespace text DEFAULT ''::text NOT NULL,
+    queue text DEFAULT ''::text NOT NULL,
+    task text DEFAULT ''::text NOT NULL,
+    workflow text DEFAULT ''::text NOT NULL,
+    kind text NOT NULL,
+    url text DEFAULT ''::text NOT NULL,
+    url_secret text DEFAULT ''::text NOT NULL,
+    secret text DEFAULT ''::text NOT NULL,
+    gather double precision NOT NULL,
+    max_messages integer NOT NULL,
+    period double precision NOT NULL,
+    no_worker_for double precision NOT NULL,
+    backlog_age double precision NOT NULL,
+    created_at timestamp with time zone DEFAULT taskflow.now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT taskflow.now() NOT NULL
+);
+
+CREATE FUNCTION taskflow.alert_selects(r taskflow.alert_rules, in_event text, in_queue text, in_task text, in_workflow text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    select r.active and in_event = any (r.events)
+        and (r.namespace = '' or r.namespace = coalesce(substring(in_queue || in_workflow from '^(.*)/'), 'default'))
+        and (r.queue = '' or r.queue = in_queue)
+        and (r.task = '' or r.task = in_task)
+        and (r.workflow = '' or r.workflow = in_workflow)
+$$;
+
+CREATE FUNCTION taskflow.alert_wanted(in_event text) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$ select exists (select from taskflow.alert_rules r where r.active and in_event = any (r.events)) $$;
+
 CREATE FUNCTION taskflow.create_partitions(first date, days integer) RETURNS integer
     LANGUAGE plpgsql
     AS $$
@@ -105,12 +181,6 @@ begin
     end if;
 end $$;
 
-CREATE FUNCTION taskflow.now() RETURNS timestamp with time zone
-    LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$
-    select now() + moved_by from taskflow.clock
-$$;
-
 CREATE FUNCTION taskflow.outcome_name(outcome smallint) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT
     AS $$
@@ -194,6 +264,45 @@ $$;
 CREATE FUNCTION taskflow.uuid_in(word text) RETURNS uuid
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$ select case when word ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then word::uuid end $_$;
+
+CREATE TABLE taskflow.alert_conditions (
+    rule_id uuid NOT NULL,
+    event text NOT NULL,
+    queue text NOT NULL,
+    task text NOT NULL,
+    since timestamp with time zone DEFAULT taskflow.now() NOT NULL
+);
+
+CREATE TABLE taskflow.alert_facts (
+    seq bigint NOT NULL,
+    rule_id uuid NOT NULL,
+    event text NOT NULL,
+    subject uuid,
+    attempt integer,
+    queue text DEFAULT ''::text NOT NULL,
+    task text DEFAULT ''::text NOT NULL,
+    workflow text DEFAULT ''::text NOT NULL,
+    detail text,
+    at timestamp with time zone DEFAULT taskflow.now() NOT NULL
+);
+
+ALTER TABLE taskflow.alert_facts ALTER COLUMN seq ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME taskflow.alert_facts_seq_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE taskflow.alert_groups (
+    rule_id uuid NOT NULL,
+    opened_at timestamp with time zone,
+    counts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    first jsonb DEFAULT '[]'::jsonb NOT NULL,
+    sent timestamp with time zone[] DEFAULT '{}'::timestamp with time zone[] NOT NULL,
+    last_job uuid
+);
 
 CREATE TABLE taskflow.attempts (
     job_id uuid NOT NULL,
@@ -1130,6 +1239,21 @@ CREATE VIEW taskflow.workflow_steps AS
     after
    FROM taskflow.run_steps s;
 
+ALTER TABLE ONLY taskflow.alert_conditions
+    ADD CONSTRAINT alert_conditions_pkey PRIMARY KEY (rule_id, event, queue, task);
+
+ALTER TABLE ONLY taskflow.alert_facts
+    ADD CONSTRAINT alert_facts_pkey PRIMARY KEY (seq);
+
+ALTER TABLE ONLY taskflow.alert_groups
+    ADD CONSTRAINT alert_groups_pkey PRIMARY KEY (rule_id);
+
+ALTER TABLE ONLY taskflow.alert_rules
+    ADD CONSTRAINT alert_rules_name_key UNIQUE (name);
+
+ALTER TABLE ONLY taskflow.alert_rules
+    ADD CONSTRAINT alert_rules_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY taskflow.attempts
     ADD CONSTRAINT attempts_pkey PRIMARY KEY (job_id, attempt);
 
@@ -1335,6 +1459,12 @@ CREATE INDEX schedules_workflow ON taskflow.schedules USING btree (workflow) WHE
 CREATE INDEX task_logs_ended ON taskflow.task_logs USING btree (task_id, outcome, finished_at) WHERE final;
 
 CREATE INDEX task_logs_started ON taskflow.task_logs USING btree (task_id, started_at) WHERE (started_at IS NOT NULL);
+
+ALTER TABLE ONLY taskflow.alert_conditions
+    ADD CONSTRAINT alert_conditions_rule_id_fkey FOREIGN KEY (rule_id) REFERENCES taskflow.alert_rules(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY taskflow.alert_groups
+    ADD CONSTRAINT alert_groups_rule_id_fkey FOREIGN KEY (rule_id) REFERENCES taskflow.alert_rules(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY taskflow.firings
     ADD CONSTRAINT firings_schedule_id_fkey FOREIGN KEY (schedule_id) REFERENCES taskflow.schedules(id) ON DELETE CASCADE;

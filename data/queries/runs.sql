@@ -77,7 +77,7 @@ select id, shard from made;
 
 -- name: missed_slas
 -- Runs that should have begun by now and have not, each once. The turn moves on, so that a decision which was made before
--- does not overwrite it.
+-- does not overwrite it. Rules of alerts that select them gather them in the same statement.
 with due as (
     delete from taskflow.run_slas where ctid = any (array(
         select d.at from unnest(%(shards)s::smallint[]) as w (shard)
@@ -93,8 +93,10 @@ with due as (
     returning r.id, r.workflow
 ), noted as (
     insert into taskflow.run_sla_misses (run_id) select id from missed on conflict (run_id) do nothing
+), told as (
+    select taskflow.alert_runs('sla_missed', array(select id from missed)) from (select from missed limit 1) one
 )
-select id, workflow from missed;
+select m.id, m.workflow from missed m left join told on true;
 
 -- name: note_run_sla_misses
 -- Runs that began too late, in the transaction that begins them.

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from taskflow._policy import RUN_OF_JOB, Change, decide
+from taskflow._policy import RUN_OF_JOB, Change, Outcome, decide
 from taskflow.v1 import jobs_pb2
 from taskflow_server.core.book import Entry
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.rpc.values import error_to_json
 from taskflow_server.store.dispatch import AttemptRow, Changes, DeferredRow, TaskLogRow
+
+FAILURES = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})  # which make a job `failed` when they are final
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +78,8 @@ def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
         changes.unread.append((entry.job_id, entry.shard))
     if change.final and _of_a_run(entry):
         changes.told.append((entry.job_id, entry.attempt))
+    if change.final and change.outcome in FAILURES:
+        changes.failed.append((entry.job_id, entry.attempt))
 
 
 def _add_task_log(entry: Entry, row: AttemptRow, changes: Changes) -> None:

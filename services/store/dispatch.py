@@ -105,6 +105,7 @@ class Changes:
     cancelled: list[bytes] = field(default_factory=list)
     unread: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs that their lane has not read; shards
     told: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs, with the attempt, of runs
+    failed: list[tuple[bytes, int]] = field(default_factory=list)  # jobs that have failed, with the attempt
     marks: list[tuple[LaneKey, Mark]] = field(default_factory=list)
     other: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -128,9 +129,9 @@ class Changes:
         if self.unread:
             ended = {"job_id": _uuids([job for job, _ in self.unread]), "shard": [n for _, n in self.unread]}
             found.append(("pass_over", ended))
-        if self.told:
-            jobs = {"job_id": _uuids([job for job, _ in self.told]), "attempt": [n for _, n in self.told]}
-            found.append(("tell_of_jobs", jobs))
+        for query, jobs in (("tell_of_jobs", self.told), ("alert_jobs", self.failed)):
+            if jobs:
+                found.append((query, {"job_id": _uuids([job for job, _ in jobs]), "attempt": [n for _, n in jobs]}))
         if self.marks:
             found.append(("write_marks", _mark_columns(self.marks)))
         shards = sorted(epochs)

@@ -119,6 +119,8 @@ class RunChanges:
     stopped: list[TimerKey] = field(default_factory=list)  # timers that came, or are not needed
     steps: list[StepRow] = field(default_factory=list)
     runs: list[RunRow] = field(default_factory=list)
+    failed: list[UUID] = field(default_factory=list)  # runs that fail now, for alerts
+    late: list[UUID] = field(default_factory=list)  # runs that have missed their sla now, likewise
     told: list[tuple[UUID, Event]] = field(default_factory=list)  # into the inboxes of runs
     logs: list[tuple[UUID, str]] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)  # workflow -> how many of its held runs may begin
@@ -153,6 +155,9 @@ class RunChanges:
             for name in _ABANDON:
                 found.append((name, {"ids": self.abandoned}))
         add("put_run_steps", StepRow, self.steps)
+        for event, ids in (("run_failed", self.failed), ("sla_missed", self.late)):
+            if ids:
+                found.append(("alert_runs", {"event": event, "ids": ids}))
         add("update_runs", RunRow, self.runs)
         if self.late:
             found.append(("note_run_sla_misses", {"ids": self.late}))

@@ -67,6 +67,11 @@ class Firer:
         self._begun = self._ended = 0  # passes over what is due
         self._passed = asyncio.Event()  # the next end of a pass; a new one for each
 
+    @property
+    def term(self) -> int | None:
+        """Ours, while we lead."""
+        return self._lead.term
+
     async def run(self) -> None:
         """Leads when nobody else does, and fires while it leads."""
         while True:

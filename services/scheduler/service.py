@@ -9,6 +9,8 @@ from datetime import timedelta
 from uuid import UUID
 
 from taskflow.v1 import (
+    alerts_pb2,
+    alerts_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
     jobs_pb2,
@@ -32,6 +34,10 @@ from taskflow_server.runtime.lifecycle import Background
 from taskflow_server.runtime.readiness import Readiness
 from taskflow_server.runtime.settings import refuse
 from taskflow_server.scheduler.admission import Admission
+from taskflow_server.scheduler.alert_jobs import AlertJobs
+from taskflow_server.scheduler.alert_lanes import AlertLanes
+from taskflow_server.scheduler.alerting import Alerter
+from taskflow_server.scheduler.alerts import AlertServicer
 from taskflow_server.scheduler.backfill import Backfiller
 from taskflow_server.scheduler.backlogs import Backlogs
 from taskflow_server.scheduler.cluster import ClusterServicer
@@ -96,10 +102,19 @@ async def start(
     schedules = ScheduleServicer(
         settings, db, clock, admission, backfiller, firer.poked, coordinators.runs_news, Makers(db, serving)
     )
+    alert_jobs = AlertJobs(settings, clock, admission)
+    alert_lanes = AlertLanes(db, queues.waiting_tasks, serving.unserved, settings.alert_lanes)
+    alerter = Alerter(
+        settings, db, clock, directory, intake, readiness, alert_jobs, alert_lanes, lambda: firer.term
+    )
+    stack.push_async_callback(alerter.close)
     register(
         server, settings, db, clock, directory, coordinators, intake, reading, admission, firer, schedules, queues,
         serving, quotas,
     )  # fmt: skip
+    alert_rules = AlertServicer(db, alert_jobs, intake, serving, settings.alert_rules)
+    name = alerts_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
+    server.add(name, lambda s: alerts_pb2_grpc.add_AlertServiceServicer_to_server(alert_rules, s))
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
     incarnation = server.incarnation
@@ -119,6 +134,7 @@ async def start(
     tasks.start(awaited, "awaited")
 
     tasks.start(firer.run(), "schedules")
+    tasks.start(alerter.run(), "alerts")
     tasks.start(coordinators.tell_of_runs(), "news of runs")
 
     async def end_waits() -> None:

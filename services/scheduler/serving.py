@@ -53,6 +53,10 @@ class Serving:
 
     async def warnings(self, lanes: Iterable[Lane]) -> dict[Lane, pb.Warning]:
         """Of these lanes those that nobody serves. None of them where that is not known."""
+        return await self.unserved(lanes) or {}
+
+    async def unserved(self, lanes: Iterable[Lane]) -> dict[Lane, pb.Warning] | None:
+        """As `warnings`, but None where it is not known."""
         wanted = set(lanes) - self._served
         if not wanted:
             self._keep_up()
@@ -62,7 +66,7 @@ class Serving:
                 async with asyncio.timeout(PATIENCE):
                     await asyncio.shield(self._readings.submit([None]))
             except (TimeoutError, *FAULTS):
-                return {}
+                return None
         return {lane: warning for lane in wanted if (warning := self._warning(lane)) is not None}
 
     def _warning(self, lane: Lane) -> pb.Warning | None:

@@ -64,6 +64,21 @@ class SchedulerSettings(DatabaseSettings):
     retention: int = Field(30, ge=0, le=36_500, description="days for which finished jobs are kept; 0: for ever")
     prune_interval: float = Field(3600.0, gt=0, description="seconds between checks for days past the retention")
 
+    alert_interval: float = Field(
+        1.0, gt=0, le=60, description="seconds between looks for facts that rules of alerts have selected"
+    )
+    alert_lane_interval: float = Field(
+        15.0, gt=0, le=3600, description="seconds between looks for old backlogs and queues without workers, for alerts"
+    )
+    alert_batch: int = Field(1000, ge=1, le=10_000, description="facts of alerts that one transaction counts at most")
+    alert_lanes: int = Field(
+        1000, ge=1, le=10_000, description="queues, and tasks of them, that are looked at for alerts at most"
+    )
+    alert_rules: int = Field(100, ge=0, le=1000, description="maximum number of rules of alerts")
+    alert_retries: int = Field(
+        10, ge=0, le=1000, description="retries of an alert's delivery, 5 s apart at first, 10 min at most"
+    )
+
     @field_validator("default_time_zone")
     @classmethod
     def _zone(cls, value: str) -> str:

@@ -1,0 +1,123 @@
+"""Gathers the facts that rules of alerts have selected into messages, and makes the jobs that deliver these (S1.10).
+
+The leader of the schedules does so, once for the cluster. A fact is counted, and a message made, in one transaction
+that ends with the leader's term: whenever a leader dies, nothing of it is lost or doubled. Without a rule it costs one
+small query in an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from taskflow.v1 import jobs_pb2 as pb
+from taskflow_server.core import alerts
+from taskflow_server.core.errors import NotOwner
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime.clock import SystemClock
+from taskflow_server.runtime.failpoints import reach
+from taskflow_server.runtime.readiness import Readiness
+from taskflow_server.scheduler.alert_jobs import AlertJobs
+from taskflow_server.scheduler.alert_lanes import AlertLanes
+from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.store import alerts as store
+from taskflow_server.store.database import Database, Row, Writer
+from taskflow_server.store.errors import FAULTS
+from taskflow_server.store.jobs import NewJob, Stored
+
+log = logs.get("alerts")
+
+Job = tuple[NewJob, pb.JobSpec]
+
+
+class Alerter:
+    """`term`: that of this scheduler as leader of the schedules, or None."""
+
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        db: Database,
+        clock: SystemClock,
+        directory: Directory,
+        intake: Intake,
+        readiness: Readiness,
+        jobs: AlertJobs,
+        lanes: AlertLanes,
+        term: Callable[[], int | None],
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._clock = clock
+        self._directory = directory
+        self._intake = intake
+        self._jobs = jobs
+        self._lanes = lanes
+        self._term = term
+        self._writer = Writer(settings.database_url, timeout=settings.database_timeout)
+        self._outage = readiness.outage(log, "alerts cannot be evaluated")
+        self._look_at = float("-inf")  # when lanes are looked at next
+
+    async def run(self) -> None:
+        """Evaluates at every interval, while this scheduler leads."""
+        while True:
+            await self._clock.sleep(self._settings.alert_interval)
+            if (term := self._term()) is None:
+                continue
+            try:
+                await self._step(term)
+                self._outage.over()
+            except NotOwner:
+                continue  # another scheduler leads: it evaluates, and who fires the schedules here finds out by itself
+            except FAULTS as error:
+                self._outage.failed(error)
+            except Exception as error:  # a fault of ours: nothing was committed, and schedules and calls go on
+                log.error("alerts cannot be evaluated; retrying", exc_info=error)
+
+    async def close(self) -> None:
+        await self._writer.reset()
+
+    async def _step(self, term: int) -> None:
+        (todo,) = await self._db.rows("alerts_to_do")
+        now = self._clock.monotonic()
+        if not todo["watching"]:
+            self._look_at = float("-inf")  # the first rule that watches lanes is evaluated at once
+        elif now >= self._look_at:
+            await self._lanes.look(self._writer, term)
+            self._look_at = now + self._settings.alert_lane_interval
+            todo["facts"] = True  # what the look has found is gathered now
+        if todo["facts"] or todo["due"]:
+            while await self._gather(term):
+                pass
+
+    async def _gather(self, term: int) -> bool:
+        """One transaction. Whether there may be more facts."""
+        most = self._settings.alert_batch
+        made: list[Job] = []
+        async with self._writer.transaction() as conn:
+            taken = await store.begin(conn, most)
+            groups = [self._group(rule, taken.facts.get(rule["id"], []), made) for rule in taken.rules]
+            if made:
+                await self._directory.learn({LaneKey(job.queue, job.task, job.priority) for job, _ in made})
+            await reach("scheduler.before_alerts")
+            tx = await store.write(conn, groups, [job for job, _ in made], term)
+            await reach("scheduler.after_alerts")
+        metrics.alert_messages.inc(len(made))
+        await self._intake.offer(made, [Stored(job.id, tx) for job, _ in made])
+        return taken.count == most
+
+    def _group(self, rule: Row, facts: list[dict[str, Any]], made: list[Job]) -> store.GroupRow:
+        """What a rule has gathered with these facts; when its message is due, this is made and gathering ends."""
+        limits = alerts.Limits(rule["gather"], rule["max_messages"], rule["period"])
+        now, last_job = rule["now"], rule["last_job"]
+        group = alerts.gathered(store.group_of(rule), facts, now)
+        if alerts.due(group, limits, now):
+            job = self._jobs.make(rule, group)
+            made.append(job)
+            last_job = UUID(bytes=job[0].id)
+            log.info("alert sent", rule=rule["name"], facts=group.count, job=str(last_job))
+            group = alerts.sent(group, limits, now)
+        return store.group_row(rule["id"], group, last_job)

@@ -1,4 +1,4 @@
-"""The handlers that TaskFlow brings along, `http.call` and `shell.run`, as tasks of an app."""
+"""The handlers that TaskFlow brings along, `http.call`, `shell.run` and `taskflow.alert`, as tasks of an app."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from taskflow_server.runtime import logs
 from taskflow_server.worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
+    from taskflow_server.worker.http.alert import AlertSender
     from taskflow_server.worker.http.call import HttpCaller
 
 log = logs.get("builtins")
@@ -18,6 +19,8 @@ def register(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> None:
     """Those that the settings name."""
     if "http" in settings.builtin_names:
         _register_http(app, settings)
+    if "alert" in settings.builtin_names:
+        _register_alert(app, settings)
     if "shell" in settings.builtin_names:
         _register_shell(app, settings)
 
@@ -36,6 +39,20 @@ def _register_http(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> N
         return await caller(job)
 
     app.task(name="http.call")(http_call)
+
+
+def _register_alert(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> None:
+    sender: AlertSender | None = None
+
+    async def taskflow_alert(job: Job) -> dict[str, Any]:
+        nonlocal sender
+        if sender is None:
+            from taskflow_server.worker.http.alert import AlertSender  # likewise
+
+            sender = AlertSender(settings)
+        return await sender(job)
+
+    app.task(name="taskflow.alert")(taskflow_alert)
 
 
 def _register_shell(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> None:

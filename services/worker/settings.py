@@ -15,7 +15,7 @@ from taskflow_server.worker.http.secrets import parse_hosts
 from taskflow_server.worker.push import kinds
 from taskflow_server.worker.push.destination import DestinationSettings
 
-BUILTINS = ("http", "shell")
+BUILTINS = ("http", "alert", "shell")
 
 
 class WorkerSettings(ServiceSettings):
@@ -43,7 +43,8 @@ class WorkerSettings(ServiceSettings):
         "for each slot, and 256; a job that has not started after five times as long is returned; 0: none",
     )
     builtins: str = Field(
-        "http", description="built-in handlers to run, of `http` and `shell`, comma-separated; empty: none"
+        "http,alert",
+        description="built-in handlers to run, of `http`, `alert` and `shell`, comma-separated; empty: none",
     )
 
     http_allow: str = Field(

@@ -12,5 +12,5 @@ PRIORITY_OF_RUN = "taskflow.priority"
 PRIORITIES = {"low": 2, "normal": 5, "high": 7, "critical": 9}
 """The priorities that have a name (R13)."""
 
-BUILTIN_TASKS = frozenset({"http.call", "shell.run"})
+BUILTIN_TASKS = frozenset({"http.call", "shell.run", "taskflow.alert"})
 """The tasks of the packaged worker. They stand in no namespace: from every one they are called by these words."""

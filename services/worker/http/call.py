@@ -21,7 +21,7 @@ from taskflow_server.worker.ends import give_up, read, try_again
 from taskflow_server.worker.http import answer as answers
 from taskflow_server.worker.http.guard import Forbidden, Guard, check_url
 from taskflow_server.worker.http.payload import INSTEAD, Auth, HttpCall
-from taskflow_server.worker.http.secrets import NoSecret, Secrets, basic, cleaned
+from taskflow_server.worker.http.secrets import SHOWN, NoSecret, Secrets, basic, cleaned
 from taskflow_server.worker.settings import WorkerSettings
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -76,7 +76,7 @@ class HttpCaller:
     async def __call__(self, job: Job) -> dict[str, Any]:
         call = read(HttpCall, job.payload, INSTEAD)
         timeout = call.timeout or self._settings.http_timeout
-        attempt = _Attempt(call, self._settings, self._secrets, self._resolver or aiohttp.ThreadedResolver())
+        attempt = Attempt(call, self._settings, self._secrets, self._resolver or aiohttp.ThreadedResolver())
         try:
             async with asyncio.timeout(timeout):
                 return await attempt.run()
@@ -84,16 +84,31 @@ class HttpCaller:
             raise try_again("HttpTimeout", f"{attempt.shown}: no whole answer within {timeout:g} s") from None
 
 
-class _Attempt:
-    def __init__(self, call: HttpCall, settings: WorkerSettings, secrets: Secrets, resolver: AbstractResolver) -> None:
+class Attempt:
+    """`follow`: whether redirects are followed. `hidden`: the call's URL, if it is a secret itself."""
+
+    def __init__(
+        self,
+        call: HttpCall,
+        settings: WorkerSettings,
+        secrets: Secrets,
+        resolver: AbstractResolver,
+        *,
+        follow: bool = True,
+        hidden: str = "",
+    ) -> None:
         self._call = call
         self._settings = settings
         self._secrets = secrets
+        self._follows = follow
+        self._hidden = bool(hidden)
         self._used: list[str] = []  # secrets, in every form in which an answer may show them
         self._way = _Way(settings.guard, resolver)
         self._method: str = call.method
         self._url = call.full_url(settings.http_app_url)
         self._parts = self._checked(self._url)
+        if hidden:
+            self._used += [hidden, *filter(lambda part: len(part) > 1, (self._parts.path, self._parts.query))]
         self._headers, self._body = _content(call)
         if call.auth is not None:
             self._authorize(call.auth)
@@ -101,7 +116,8 @@ class _Attempt:
     @property
     def shown(self) -> str:
         """Where it goes, for people: without the query, which may hold what is not for all."""
-        return f"{self._method} {self._parts.scheme}://{self._parts.netloc}{self._parts.path}"[:300]
+        path = SHOWN if self._hidden else self._parts.path
+        return f"{self._method} {self._parts.scheme}://{self._parts.netloc}{path}"[:300]
 
     def _checked(self, url: str) -> SplitResult:
         try:
@@ -112,7 +128,7 @@ class _Attempt:
     def _authorize(self, auth: Auth) -> None:
         parts = self._parts
         try:
-            secret = self._secrets.get(auth.secret, parts.hostname or "", _port(parts))
+            secret = self._secrets.get(auth.secret, parts.hostname or "", port_of(parts))
         except NoSecret as error:
             raise give_up("NoSecret", f"payload.auth.secret: {error}") from None
         if auth.scheme == "header":
@@ -150,7 +166,7 @@ class _Attempt:
             self._method, self._url, headers=self._headers, data=self._body, allow_redirects=False
         ) as answer:
             expected = self._call.expects(answer.status)
-            if not expected and answer.status in _REDIRECTS and "Location" in answer.headers:
+            if not expected and self._follows and answer.status in _REDIRECTS and "Location" in answer.headers:
                 self._follow(answer.status, answer.headers["Location"])
                 return None
             if not expected:
@@ -199,12 +215,12 @@ class _Attempt:
         raise try_again("HttpConnection", f"{self.shown}: {why}") from None
 
 
-def _port(parts: SplitResult) -> int:
+def port_of(parts: SplitResult) -> int:
     return parts.port or {"http": 80, "https": 443}[parts.scheme]
 
 
 def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
-    return parts.scheme, parts.hostname, _port(parts)
+    return parts.scheme, parts.hostname, port_of(parts)
 
 
 def _without(headers: dict[str, str], *names: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from taskflow_server.worker.http.guard import Forbidden, check_url
+
 NAME = r"[A-Za-z0-9_-]{1,128}"
 SHOWN = "[secret]"
 MAX_BYTES = 64 << 10
@@ -36,12 +38,25 @@ class Secrets:
         allowed = self._hosts.get(name)
         if allowed is not None and not {host, f"{host}:{port}"} & set(allowed):
             raise NoSecret(f"the secret {name} is not for {host}:{port}; TASKFLOW_HTTP_SECRET_HOSTS says for which")
+        return self._checked(name)
+
+    def _checked(self, name: str) -> str:
         value = self._read(name)
         if not value:
             raise NoSecret(f"the worker has no secret {name}; its operator can set {_variable(name)}")
         if re.search(r"[\x00-\x1f\x7f]", value):
             raise NoSecret(f"the secret {name} holds a control character, which no header may")
         return value
+
+    def url(self, name: str) -> str:
+        """A secret that is a URL, for a call of its own host. NoSecret, without showing it, when it is not one."""
+        value = self._checked(name)
+        try:
+            parts = check_url(value)
+            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        except Forbidden:
+            raise NoSecret(f"the secret {name} is not a valid URL; set it to https://host/path") from None
+        return self.get(name, parts.hostname or "", port)
 
     def _read(self, name: str) -> str:
         if self._folder:

@@ -21,6 +21,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else users' terminals are to
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
+    from taskflow._alert_values import AlertEvent, AlertKind, AlertRuleInfo
     from taskflow._card import CreateJobRequest, NewServer, RunConfigurations, Server
     from taskflow._client import AsyncTaskFlow, TaskFlow
     from taskflow._handles import AsyncJobHandle, JobHandle
@@ -68,6 +69,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AlertEvent",
+    "AlertKind",
+    "AlertRuleInfo",
     "AlreadyExists",
     "AsyncJobHandle",
     "AsyncTask",
@@ -136,6 +140,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "taskflow._alert_values": "AlertEvent AlertKind AlertRuleInfo",
     "taskflow._card": "CreateJobRequest NewServer RunConfigurations Server",
     "taskflow._client": "AsyncTaskFlow TaskFlow",
     "taskflow._handles": "AsyncJobHandle JobHandle",

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
+from taskflow._alerts import Alerts, AsyncAlerts
 from taskflow._core import Core
 from taskflow._create import AsyncWaiter, Created, SyncWaiter
 from taskflow._declared import DeclaredOptions, declaration
@@ -111,6 +112,7 @@ class TaskFlow(_Client):
         self.tasks = Tasks(self._core)
         self.workflows = Workflows(self._core)
         self.namespaces = Namespaces(self._core)
+        self.alerts = Alerts(self._core)
 
     def new_job(
         self,
@@ -278,6 +280,7 @@ class AsyncTaskFlow(_Client):
         self.tasks = AsyncTasks(self._core)
         self.workflows = AsyncWorkflows(self._core)
         self.namespaces = AsyncNamespaces(self._core)
+        self.alerts = AsyncAlerts(self._core)
 
     async def new_job(
         self,

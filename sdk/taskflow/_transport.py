@@ -21,6 +21,7 @@ from taskflow._io import was_closed
 from taskflow._policy import addresses
 from taskflow._policy.keepalive import client_options, reconnect_options
 from taskflow.v1 import (
+    alerts_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
     jobs_pb2_grpc,
@@ -108,6 +109,7 @@ class Transport:
         self.jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self.queues = queues_pb2_grpc.QueueAdminServiceStub(channel)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(channel)
+        self.alerts = alerts_pb2_grpc.AlertServiceStub(channel)
         self.namespaces = cluster_pb2_grpc.NamespaceServiceStub(channel)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(channel)
         self.tasks = tasks_pb2_grpc.TaskServiceStub(channel)

@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from taskflow.v1 import (
+    alerts_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
     jobs_pb2_grpc,
@@ -48,6 +49,7 @@ class Upstream:
         self.tasks = tasks_pb2_grpc.TaskServiceStub(found)
         self.schedules = schedules_pb2_grpc.ScheduleServiceStub(found)
         self.workflows = workflows_pb2_grpc.WorkflowServiceStub(found)
+        self.alerts = alerts_pb2_grpc.AlertServiceStub(found)
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(found)
         self.namespaces = cluster_pb2_grpc.NamespaceServiceStub(found)
         self._health = health_pb2_grpc.HealthStub(found)

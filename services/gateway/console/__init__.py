@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from taskflow_server.gateway.console import (
+    alerts,
     designer,
     forms,
     jobs,
@@ -35,7 +36,7 @@ __all__ = ["error_page", "routes"]
 
 HOME = "/queues"
 REFUSED = (400, 409, 429)  # what was filled in cannot be, or exceeds a quota
-PARTS = (queues, jobs, task_form, tasks, schedules, runs, designer, workers, namespaces)
+PARTS = (queues, jobs, task_form, tasks, schedules, runs, designer, workers, namespaces, alerts)
 PAGES: tuple[Page, ...] = tuple(page for module in PARTS for page in module.PAGES)
 ACTIONS: tuple[Action, ...] = tuple(action for module in PARTS for action in module.ACTIONS)
 
@@ -107,6 +108,10 @@ def _ask(gateway: Gateway, request: Request, form: dict[str, str]) -> Ask:
 
 SAID = {
     "continued": "It goes on from what had failed.",
+    "alert-deleted": "The rule is deleted, with what it had gathered.",
+    "alert-paused": "Paused: the rule gathers nothing until you resume it.",
+    "alert-resumed": "The rule gathers facts again, from now on.",
+    "alert-tested": "This job delivers the test message.",
     "cancelled": "Cancelled, or being cancelled if it runs.",
     "drained": "It drains: no new jobs are accepted until you resume it.",
     "fired": "A job of it is made.",

@@ -34,7 +34,7 @@ TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf
 
 SECTIONS = {
     "queues": "Queues", "jobs": "Jobs", "tasks": "Tasks", "schedules": "Schedules", "workflows": "Workflows",
-    "runs": "Runs", "workers": "Workers", "namespaces": "Namespaces",
+    "runs": "Runs", "workers": "Workers", "namespaces": "Namespaces", "alerts": "Alerts",
 }  # fmt: skip
 
 
@@ -110,6 +110,7 @@ def _environment() -> Environment:
     env.filters |= {
         "when": when, "job_state": words.job_state, "outcome": words.outcome, "firing_state": words.firing_state,
         "run_state": words.run_state, "step_state": words.step_state,
+        "alert_event": words.alert_event, "alert_kind": words.alert_kind,
         "misfire": words.misfire, "overlap": words.overlap, "span": words.span, "seconds": words.seconds_of,
         "size": words.size, "number": words.number, "short": words.short, "unbroken": unbroken,
         "priority": words.priority, "delays": words.delays,

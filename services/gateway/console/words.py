@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow._policy import PRIORITIES
-from taskflow.v1 import jobs_pb2, schedules_pb2, workflows_pb2
+from taskflow.v1 import alerts_pb2, jobs_pb2, schedules_pb2, workflows_pb2
 from taskflow_server.core.errors import InvalidArgument
 from taskflow_server.core.zones import find_zone
 from taskflow_server.rpc.values import backoff_of
@@ -81,6 +81,14 @@ def step_state(number: int) -> str:
 
 def firing_state(number: int) -> str:
     return _word(schedules_pb2.FiringState, number, "FIRING_STATE_")
+
+
+def alert_event(number: int) -> str:
+    return _word(alerts_pb2.AlertEvent, number, "ALERT_EVENT_")
+
+
+def alert_kind(number: int) -> str:
+    return _word(alerts_pb2.AlertKind, number, "ALERT_KIND_")
 
 
 def misfire(number: int) -> str:

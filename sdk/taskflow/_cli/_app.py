@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from taskflow._cli import _job, _lists, _namespace, _schedule, _task, _worker, _workflow
+from taskflow._cli import _alert, _job, _lists, _namespace, _schedule, _task, _worker, _workflow
 from taskflow._cli._common import Address, Globals, Json
 from taskflow._cli._plugins import PluginGroup
 
@@ -53,6 +53,7 @@ def command() -> Any:
     app.add_typer(_schedule.app, name="schedule")
     app.add_typer(_workflow.app, name="workflow")
     app.add_typer(_namespace.app, name="namespace")
+    app.add_typer(_alert.app, name="alert")
     return get_command(app)
 
 

@@ -1,4 +1,4 @@
-"""Alerts, from a fact to a real receiver: what is sent, how it is signed and gathered, and what is never lost or doubled."""
+"""Alerts, from a fact to a real receiver: how they are signed and gathered, and that none is lost, doubled or loops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from taskflow import AlertEvent, AlertKind, JobState, JobUnsuccessful, TaskFlow
+from taskflow import AlertEvent, AlertKind, JobState, JobUnsuccessful, NewJob, TaskFlow
+from taskflow.errors import NotFound
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
 from tests.support.receiver import Received, Receiver
@@ -110,5 +111,177 @@ def test_a_failed_job_is_told_to_a_webhook_that_can_check_who_sent_it(
     assert eventually(lambda: tf.jobs.get(delivery.id).result) == {"status": 200}
     told = repr(delivery.payload) + "".join(map(cluster.log, EVERYTHING))
     assert SECRET not in told + repr(rows.found(cluster.dsn, "select * from taskflow.alert_rules"))
-    assert (AlertEvent.JOB_FAILED, AlertKind.WEBHOOK) == (*tf.alerts.get(name).events, tf.alerts.get(name).kind)
-    assert delivery.state in (JobState.RUNNING, JobState.SUCCEEDED)
+    assert (*tf.alerts.get(name).events, tf.alerts.get(name).kind) == (AlertEvent.JOB_FAILED, AlertKind.WEBHOOK)
+
+
+@pytest.mark.feature("S1.10")
+def test_many_failures_within_the_window_are_one_message_with_their_count_and_the_first_of_them(
+    tf: TaskFlow, receiver: Receiver, rules: Rules
+) -> None:
+    name = rules.make("job_failed", queue="storm", window=3600)
+    jobs = tf.new_jobs([NewJob("storm", {"url": "nowhere"}, task="http.call") for _ in range(40)])
+    eventually(lambda: tf.alerts.get(name).gathered == 40, 60)
+    assert not receiver.at(f"/{name}")
+
+    tf.alerts.update(name, window=0)
+
+    (got,) = received(receiver, name)
+    assert (got.message["count"], got.message["counts"]) == (40, {"job_failed": 40})
+    assert len(got.message["first"]) == 5
+    assert {fact["job_id"] for fact in got.message["first"]} <= {job.id for job in jobs}
+    assert tf.alerts.get(name).gathered == 0
+
+
+@pytest.mark.feature("S1.10")
+def test_no_more_messages_are_sent_in_a_period_than_the_rule_allows_and_what_is_over_waits_for_the_next(
+    tf: TaskFlow, receiver: Receiver, rules: Rules
+) -> None:
+    name = rules.make("job_failed", queue="rated", max_messages=2, period=3600)
+    for number in (1, 2):
+        fail(tf, "rated")
+        received(receiver, name, number)
+
+    fail(tf, "rated")
+    fail(tf, "rated")
+
+    eventually(lambda: tf.alerts.get(name).gathered == 2, 60)
+    assert len(receiver.at(f"/{name}")) == 2
+    tf.alerts.update(name, max_messages=3)
+    assert received(receiver, name, 3)[2].message["count"] == 2
+
+
+@pytest.mark.feature("S1.10")
+def test_a_receiver_that_answers_500_is_tried_again_with_the_same_id_and_then_the_delivery_is_a_dead_letter(
+    tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster
+) -> None:
+    watch_all = rules.make("job_failed", "no_worker", "backlog_old", backlog_age=0.5, no_worker_for=0.5)
+    name = rules.make("job_failed", queue="broken")
+    receiver.will_answer(f"/{name}", 500, 307)  # a redirect is no delivery either
+    failed = fail(tf, "broken")
+    hasten(cluster)
+    first, second = received(receiver, name, 2)[:2]
+    assert first.headers["TaskFlow-Alert-Id"] == second.headers["TaskFlow-Alert-Id"]
+    assert first.body == second.body
+    hasten(cluster)
+    job_id = received(receiver, name, 3)[2].headers["TaskFlow-Alert-Id"]
+    assert tf.jobs.wait(job_id, 30).state is JobState.SUCCEEDED
+    assert not receiver.at("/elsewhere")
+
+    receiver.will_answer(f"/{name}", 404)
+    again = fail(tf, "broken")
+
+    dead = tf.jobs.wait(received(receiver, name, 4)[3].headers["TaskFlow-Alert-Id"], 30)
+    assert dead.state is JobState.FAILED and dead.error is not None and "status 404" in dead.error.message
+    # A rule for everything hears of these jobs, and never of a delivery: it would go round for ever.
+    eventually(lambda: {failed, again} <= {fact["job_id"] for fact in facts(receiver, watch_all)}, 60)
+    last = fail(tf, "broken")
+    eventually(lambda: last in {fact["job_id"] for fact in facts(receiver, watch_all)}, 60)
+    assert "taskflow-alerts" not in {fact["queue"] for fact in facts(receiver, watch_all)}
+
+
+def hasten(cluster: ServiceCluster) -> None:
+    """The delivery that waits for its next try is due now."""
+    due = "update taskflow.deferred set due_at = taskflow.now() where queue = 'taskflow-alerts' returning job_id"
+    eventually(lambda: rows.found(cluster.dsn, due), 60)
+
+
+def facts(receiver: Receiver, name: str) -> list[dict[str, Any]]:
+    """All facts that a rule's messages have shown so far."""
+    return [fact for got in receiver.at(f"/{name}") for fact in got.message["first"]]
+
+
+@pytest.mark.feature("S1.10", "S1.3")
+def test_failed_runs_and_missed_slas_are_told_each_once(
+    tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster
+) -> None:
+    failing = {"name": "parcels", "steps": [{"name": "call", "kind": "task", "meta": {"task": "http.call"}}]}
+    tf.workflows.put(failing)
+    tf.workflows.put({**failing, "name": "late", "sla": 1, "concurrency": 1, "steps": [WAITS]})
+    name = rules.make("run_failed", workflow="parcels")
+    slow = rules.make("sla_missed", workflow="late")
+
+    run = tf.workflows.start("parcels")
+    holder = tf.workflows.start("late")
+    held = tf.workflows.start("late")
+
+    (got,) = received(receiver, name)
+    (fact,) = got.message["first"]
+    assert (fact["event"], fact["run_id"], fact["workflow"]) == ("run_failed", run.id, "parcels")
+    assert fact["error"]
+    (fact,) = received(receiver, slow)[0].message["first"]
+    assert (fact["event"], fact["run_id"]) == ("sla_missed", held.id)
+    tf.workflows.cancel(holder.id)
+    tf.workflows.cancel(held.id)
+    assert rows.found(cluster.dsn, "select count(*) from taskflow.alert_facts") == [(0,)]
+    assert (len(receiver.at(f"/{name}")), len(receiver.at(f"/{slow}"))) == (1, 1)
+
+
+WAITS = {"name": "wait", "kind": "wait", "meta": {"signal": "go"}}
+
+
+@pytest.mark.feature("S1.10")
+def test_waiting_jobs_without_a_worker_and_old_backlogs_are_told_once_until_they_are_over(
+    tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster
+) -> None:
+    name = rules.make("no_worker", "backlog_old", queue="lonely", no_worker_for=0, backlog_age=0.5)
+    first = tf.new_job("lonely", 1, task="nobody-has-it")
+
+    eventually(lambda: {fact["event"] for fact in facts(receiver, name)} == {"no_worker", "backlog_old"}, 60)
+    told = {fact["event"]: fact for fact in facts(receiver, name)}
+    assert "nobody-has-it" in told["no_worker"]["detail"] and told["no_worker"]["task"] == "nobody-has-it"
+    assert "the rule's bound is 0.5 s" in told["backlog_old"]["detail"]
+
+    first.cancel()
+    eventually(lambda: not rows.found(cluster.dsn, LONELY), 60)
+    assert len(facts(receiver, name)) == 2
+    second = tf.new_job("lonely", 2, task="nobody-has-it")
+
+    eventually(lambda: len(facts(receiver, name)) == 4, 60)
+    second.cancel()
+
+
+LONELY = "select 1 from taskflow.alert_conditions where queue = 'lonely'"
+
+
+@pytest.mark.feature("S1.10")
+def test_slack_is_sent_a_text_at_a_url_that_nobody_is_shown(
+    tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster
+) -> None:
+    path = "/services/T0/B0/x7Qk"
+    name = rules.make("job_failed", queue="chatty", kind="slack", url="", url_secret="chat", secret="")
+
+    job_id = fail(tf, "chatty")
+
+    got = eventually(lambda: receiver.at(path), 60)[0]
+    assert list(got.message) == ["text"]
+    assert f"TaskFlow alert {name}: 1 × job failed" in got.message["text"] and job_id in got.message["text"]
+    assert "TaskFlow-Signature" not in got.headers
+    receiver.will_answer(path, 403)
+    fail(tf, "chatty")
+    eventually(lambda: len(receiver.at(path)) == 2, 60)
+    dead = tf.jobs.wait(tf.alerts.get(name).last_job_id, 30)
+    assert dead.error is not None and "status 403" in dead.error.message
+    assert "x7Qk" not in repr(dead) + "".join(map(cluster.log, EVERYTHING))
+
+
+@pytest.mark.feature("S1.10")
+def test_a_rule_is_tested_paused_changed_and_deleted(tf: TaskFlow, receiver: Receiver, rules: Rules) -> None:
+    name = rules.make("job_failed", queue="tried", window=3600)
+
+    job_id = tf.alerts.test(name)
+
+    assert tf.jobs.wait(job_id, 30).result == {"status": 200}
+    assert received(receiver, name)[0].message["counts"] == {"test": 1}
+    fail(tf, "tried")
+    eventually(lambda: tf.alerts.get(name).gathered == 1, 60)
+    assert not tf.alerts.update(name, active=False).active
+    assert tf.alerts.get(name).gathered == 0
+    fail(tf, "tried")
+    assert tf.alerts.update(name, active=True, queue="").gathered == 0
+    changed = tf.alerts.get(name)
+    assert (changed.queue, changed.window, changed.events) == ("", 3600, (AlertEvent.JOB_FAILED,))
+    assert name in [rule.name for rule in tf.alerts.list()]
+    tf.alerts.delete(name)
+    rules.names.remove(name)
+    with pytest.raises(NotFound):
+        tf.alerts.get(name)

@@ -1,9 +1,9 @@
 -- name: alert_jobs
--- Final failures of jobs, beside their attempts (B15).
+-- Final failures of jobs, beside their attempts.
 select taskflow.alert_jobs('job_failed', %(job_id)s::uuid[], %(attempt)s::integer[]);
 
 -- name: alert_runs
--- Runs that have failed, or missed their sla, in this transaction (B15).
+-- Runs that have failed, or missed their sla, in this transaction.
 select taskflow.alert_runs(%(event)s, %(ids)s::uuid[]);
 
 -- name: insert_alert_rule

@@ -50,7 +50,6 @@ outcomes_set_aside = Counter(
     "taskflow_outcomes_set_aside_total", "Outcomes that the database refused, each time; they are written again later"
 )
 schedule_faults = Counter("taskflow_schedule_faults_total", "Times that a schedule could not be fired")
-alert_messages = Counter("taskflow_alert_messages_total", "Messages of alerts made; their jobs deliver them")
 clock_steps = Counter("taskflow_clock_steps_total", "Steps of the database's clock that a scheduler saw", ["direction"])
 for _direction in ("forward", "back"):
     clock_steps.labels(_direction)

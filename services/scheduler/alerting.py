@@ -15,7 +15,7 @@ from taskflow.v1 import jobs_pb2 as pb
 from taskflow_server.core import alerts
 from taskflow_server.core.errors import NotOwner
 from taskflow_server.core.lanes import LaneKey
-from taskflow_server.runtime import logs, metrics
+from taskflow_server.runtime import logs
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.readiness import Readiness
@@ -105,7 +105,6 @@ class Alerter:
             await reach("scheduler.before_alerts")
             tx = await store.write(conn, groups, [job for job, _ in made], term)
             await reach("scheduler.after_alerts")
-        metrics.alert_messages.inc(len(made))
         await self._intake.offer(made, [Stored(job.id, tx) for job, _ in made])
         return taken.count == most
 

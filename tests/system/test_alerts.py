@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import itertools
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,11 +15,13 @@ import pytest
 from taskflow import AlertEvent, AlertKind, JobState, JobUnsuccessful, NewJob, TaskFlow
 from taskflow.errors import NotFound
 from tests.support import rows
+from tests.support.cli import UUID, command_of, failed_in_one_line
 from tests.support.cluster import ServiceCluster
 from tests.support.receiver import Received, Receiver
+from tests.support.visitor import Visitor
 from tests.support.waiting import eventually
 
-EVERYTHING = ("queue", "coordinator", "scheduler", "worker")
+EVERYTHING = ("queue", "coordinator", "scheduler", "worker", "gateway")
 SECRET = "whsec-5d1f0c77"
 _numbers = itertools.count(1)
 
@@ -35,7 +39,7 @@ def cluster(make_cluster: Callable[..., ServiceCluster], receiver: Receiver) -> 
         "TASKFLOW_BUILTINS": "http,alert",
         "TASKFLOW_HTTP_ALLOW": f"127.0.0.1:{receiver.port}",
         "TASKFLOW_SECRET_ON_CALL": SECRET,
-        "TASKFLOW_SECRET_CHAT": f"{receiver.url}/services/T0/B0/x7Qk",
+        "TASKFLOW_SECRET_CHAT": f"{receiver.url}/services/team/room/x7Qk",
         "TASKFLOW_LOG_LEVEL": "debug",
     }
     scheduler = {"TASKFLOW_ALERT_INTERVAL": "0.1", "TASKFLOW_ALERT_LANE_INTERVAL": "0.2", "TASKFLOW_ALERT_RETRIES": "2"}
@@ -247,7 +251,7 @@ LONELY = "select 1 from taskflow.alert_conditions where queue = 'lonely'"
 def test_slack_is_sent_a_text_at_a_url_that_nobody_is_shown(
     tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster
 ) -> None:
-    path = "/services/T0/B0/x7Qk"
+    path = "/services/team/room/x7Qk"
     name = rules.make("job_failed", queue="chatty", kind="slack", url="", url_secret="chat", secret="")
 
     job_id = fail(tf, "chatty")
@@ -285,3 +289,60 @@ def test_a_rule_is_tested_paused_changed_and_deleted(tf: TaskFlow, receiver: Rec
     rules.names.remove(name)
     with pytest.raises(NotFound):
         tf.alerts.get(name)
+
+
+@pytest.mark.feature("S1.10")
+def test_alert_rules_by_the_command_line(
+    tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster
+) -> None:
+    cli = command_of(cluster)
+    words = ["--on", "job_failed", "--queue", "shell", "--secret", "on-call", "--url", f"{receiver.url}/shell"]
+
+    made = cli("alert", "create", "shell", *words, "--window", "1m30s")
+    rules.names.append("shell")
+
+    assert (made.returncode, made.stderr) == (0, "")
+    shown = dict(line.split(maxsplit=1) for line in made.stdout.splitlines() if line.count("  "))
+    assert (shown["window"], shown["secret"]) == ("90.0", "on-call")
+    lines = [re.sub(" +", " ", line) for line in cli("alert", "list").stdout.splitlines()]
+    assert "shell yes job_failed queue shell webhook 0 -" in lines
+    assert cli("alert", "update", "shell", "--max-messages", "3", "--paused").returncode == 0
+    assert (tf.alerts.get("shell").max_messages, tf.alerts.get("shell").active) == (3, False)
+    rule = json.loads(cli("alert", "show", "shell", "--json").stdout)
+    assert (rule["queue"], rule["period"], rule["events"]) == ("shell", 3600, ["job_failed"])
+    sent = cli("alert", "test", "shell")
+    assert (sent.returncode, sent.stderr) == (0, "delivered; the receiver answered 200\n")
+    assert UUID.fullmatch(sent.stdout.strip())
+    receiver.will_answer("/shell", 410)
+    failed_in_one_line(cli("alert", "test", "shell"), 1, "was not delivered", "status 410")
+    failed_in_one_line(cli("alert", "create", "x", "--on", "nothing"), 2, "'nothing' is not one of job_failed")
+    failed_in_one_line(cli("alert", "update", "shell"), 2, "at least one option")
+    assert cli("alert", "delete", "shell").returncode == 0
+    rules.names.remove("shell")
+    failed_in_one_line(cli("alert", "show", "shell"), 1, "there is no alert rule 'shell'")
+
+
+@pytest.mark.feature("S1.10", "S3.7")
+def test_alert_rules_are_shown_tested_paused_and_deleted_by_their_pages(
+    tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster
+) -> None:
+    visitor = Visitor(cluster.address("gateway"))
+    name = rules.make("job_failed", "backlog_old", queue="pages", window=90)
+
+    row = visitor.get("/alerts").row(Rule=name)
+
+    assert (row["State"], row["Selects"], row["Sent as"]) == ("active", "queue pages", "webhook")
+    page = visitor.get(f"/alerts/{name}")
+    assert f"webhook to {receiver.url}, signed with the secret on-call" in page.words
+    assert f"{receiver.url}/{name}" not in page.words, "a path may be a secret"
+    tested = visitor.send(page, f"/alerts/{name}/test")
+    assert "This job delivers the test message" in tested.words and "taskflow.alert" in tested.words
+    received(receiver, name)
+    paused = visitor.send(visitor.get(f"/alerts/{name}"), f"/alerts/{name}/pause")
+    assert "gathers nothing until you resume it" in paused.words and not tf.alerts.get(name).active
+    visitor.send(visitor.get(f"/alerts/{name}"), f"/alerts/{name}/resume")
+    assert tf.alerts.get(name).active
+    gone = visitor.send(visitor.get(f"/alerts/{name}"), f"/alerts/{name}/delete")
+    rules.names.remove(name)
+    assert "The rule is deleted" in gone.words
+    assert name not in [rule.name for rule in tf.alerts.list()]

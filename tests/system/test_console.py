@@ -400,7 +400,8 @@ def test_no_link_of_a_page_leads_nowhere(jobs: dict[str, JobHandle], tf: TaskFlo
     tf.workflows.delete("gone")
 
     found: dict[str, str] = {}
-    for path in ("/queues", "/jobs", "/tasks", "/schedules", "/workflows", "/runs", "/workers", f"/runs/{run.id}"):
+    sections = ("queues", "jobs", "tasks", "schedules", "workflows", "runs", "workers", "alerts", f"runs/{run.id}")
+    for path in (f"/{section}" for section in sections):
         page = visitor.get(path)
         found |= {to: path for to in page.hrefs if to.startswith("/") and not to.startswith(("/static", "/jobs"))}
 

@@ -297,7 +297,9 @@ def test_every_page_can_be_read(
     paths += ["/edit/tasks", "/edit/tasks/report"]
     paths += [f"/jobs/{shop[name].id}" for name in ("running", "failed", "retrying")]
     paths += ["/workflows", "/workflows/win-back", "/designer?workflow=win-back", "/runs", f"/runs/{run.id}"]
-    paths += ["/workers", "/namespaces", "/namespaces/default", "/nothing"]
+    tf.alerts.create(f"loud-{scheme}-{size['width']}", events=["no_worker"], kind="slack", url_secret="CHAT")
+    paths += ["/workers", "/namespaces", "/namespaces/default", "/alerts", f"/alerts/loud-{scheme}-{size['width']}"]
+    paths += ["/nothing"]
 
     for n, path in enumerate(paths):
         seen.page.goto(path)

@@ -24,7 +24,7 @@ create table taskflow.alert_rules (
 );
 
 -- Facts that a rule has selected and that are in no message yet: written by the transaction that makes them true, deleted
--- by the one that counts them (ADR 24). Without a foreign key: a rule that is deleted must not fail an outcome.
+-- by the one that counts them (ADR 25). Without a foreign key: a rule that is deleted must not fail an outcome.
 create table taskflow.alert_facts (
     seq         bigint      not null generated always as identity primary key,
     rule_id     uuid        not null,

@@ -103,18 +103,14 @@ async def start(
         settings, db, clock, admission, backfiller, firer.poked, coordinators.runs_news, Makers(db, serving)
     )
     alert_jobs = AlertJobs(settings, clock, admission)
-    alert_lanes = AlertLanes(db, queues.waiting_tasks, serving.unserved, settings.alert_lanes)
-    alerter = Alerter(
-        settings, db, clock, directory, intake, readiness, alert_jobs, alert_lanes, lambda: firer.term
-    )
+    watch = AlertLanes(db, queues.waiting_tasks, serving.unserved, settings.alert_lanes)
+    alerter = Alerter(settings, db, clock, directory, intake, readiness, alert_jobs, watch, lambda: firer.term)
     stack.push_async_callback(alerter.close)
     register(
         server, settings, db, clock, directory, coordinators, intake, reading, admission, firer, schedules, queues,
         serving, quotas,
     )  # fmt: skip
-    alert_rules = AlertServicer(db, alert_jobs, intake, serving, settings.alert_rules)
-    name = alerts_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
-    server.add(name, lambda s: alerts_pb2_grpc.add_AlertServiceServicer_to_server(alert_rules, s))
+    register_alerts(server, AlertServicer(db, alert_jobs, intake, serving, settings.alert_rules))
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
     incarnation = server.incarnation
@@ -208,6 +204,11 @@ def register(
     server.add(name, lambda s: queues_pb2_grpc.add_QueueAdminServiceServicer_to_server(queues, s))
     name = cluster_pb2.DESCRIPTOR.services_by_name["ClusterService"].full_name
     server.add(name, lambda s: cluster_pb2_grpc.add_ClusterServiceServicer_to_server(cluster, s))
+
+
+def register_alerts(server: Server, rules: AlertServicer) -> None:
+    name = alerts_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
+    server.add(name, lambda s: alerts_pb2_grpc.add_AlertServiceServicer_to_server(rules, s))
 
 
 async def prune_once(settings: SchedulerSettings) -> None:

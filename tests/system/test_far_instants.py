@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from taskflow import InvalidArgument, Job, JobFailed, JobState, TaskFlow
 from taskflow._cli import _input
 from taskflow.v1 import (
+    alerts_pb2,
     cluster_pb2,
     jobs_pb2,
     queues_pb2,
@@ -182,7 +183,7 @@ EXTREMES: dict[str, list[Any]] = {
 }
 NAMES = {"queue": "far", "task": "report", "name": "report", "cron": "@daily"}
 REFUSED = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION"}
-SERVED = (jobs_pb2, schedules_pb2, tasks_pb2, workflows_pb2, queues_pb2, cluster_pb2)
+SERVED = (jobs_pb2, schedules_pb2, tasks_pb2, workflows_pb2, queues_pb2, cluster_pb2, alerts_pb2)
 
 
 def times(of: Descriptor, above: tuple[Descriptor, ...] = ()) -> Iterator[tuple[FieldDescriptor, ...]]:

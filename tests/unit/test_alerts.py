@@ -61,11 +61,11 @@ def test_after_a_message_nothing_is_gathered_and_no_more_instants_are_remembered
 
 
 def test_a_message_says_what_how_often_and_since_when() -> None:
-    told = message("on-call", "id-1", gathered(Group(), [FACT, {"event": "run_failed"}], NOW))
+    told = message("on-call", "id-1", gathered(Group(), [FACT, *[{"event": "run_failed"}] * 6], NOW))
 
     assert told == {
-        "id": "id-1", "rule": "on-call", "opened_at": "2026-05-04T12:00:00+00:00", "count": 2,
-        "counts": {"job_failed": 1, "run_failed": 1}, "first": [FACT, {"event": "run_failed"}],
+        "id": "id-1", "rule": "on-call", "opened_at": "2026-05-04T12:00:00+00:00", "count": 7,
+        "counts": {"job_failed": 1, "run_failed": 6}, "first": [FACT, *[{"event": "run_failed"}] * 4],
     }  # fmt: skip
 
 

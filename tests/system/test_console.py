@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from taskflow import Constant, Exponential, Fail, Job, JobHandle, JobState, Quotas, TaskFlow
+from taskflow.errors import NotFound
 from tests.support import rows
 from tests.support.cluster import SPINE, ServiceCluster
 from tests.support.visitor import Answer, Stream, Visitor, metric
@@ -591,3 +592,26 @@ def test_quotas_of_a_namespace_are_shown_and_changed(tf: TaskFlow, visitor: Visi
         refused = visitor.send(saved, "/namespaces/limited/update")
         assert refused.status == 400 and "payload_bytes" in refused.words and wrong in refused.words
     assert visitor.get("/namespaces/none").status == 404
+
+
+@pytest.mark.feature("S1.10", "S3.7")
+def test_alert_rules_are_shown_tested_paused_and_deleted_by_their_pages(tf: TaskFlow, visitor: Visitor) -> None:
+    url = "https://hooks.example.org/in/a-secret-path"
+    tf.alerts.create("paged", events=["job_failed", "backlog_old"], queue="pages", window=90, url=url, secret="on-call")
+
+    row = visitor.get("/alerts").row(Rule="paged")
+
+    assert (row["State"], row["Selects"], row["Sent as"]) == ("active", "queue pages", "webhook")
+    page = visitor.get("/alerts/paged")
+    assert "webhook to https://hooks.example.org, signed with the secret on-call" in page.words
+    assert "a-secret-path" not in page.words
+    tested = visitor.send(page, "/alerts/paged/test")
+    assert "This job delivers the test message" in tested.words and "taskflow.alert" in tested.words
+    paused = visitor.send(visitor.get("/alerts/paged"), "/alerts/paged/pause")
+    assert "gathers nothing until you resume it" in paused.words and not tf.alerts.get("paged").active
+    visitor.send(visitor.get("/alerts/paged"), "/alerts/paged/resume")
+    assert tf.alerts.get("paged").active
+    gone = visitor.send(visitor.get("/alerts/paged"), "/alerts/paged/delete")
+    assert "The rule is deleted" in gone.words
+    with pytest.raises(NotFound):
+        tf.alerts.get("paged")

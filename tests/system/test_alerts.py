@@ -200,6 +200,8 @@ def test_failed_runs_and_missed_slas_are_told_each_once(
     failing = {"name": "parcels", "steps": [{"name": "call", "kind": "task", "meta": {"task": "http.call"}}]}
     tf.workflows.put(failing)
     tf.workflows.put({**failing, "name": "late", "sla": 1, "concurrency": 1, "steps": [WAITS]})
+    tf.workflows.put({**failing, "name": "hasty", "sla": 0.001})
+    hasty = rules.make("sla_missed", workflow="hasty")
     name = rules.make("run_failed", workflow="parcels")
     slow = rules.make("sla_missed", workflow="late")
 
@@ -213,6 +215,9 @@ def test_failed_runs_and_missed_slas_are_told_each_once(
     assert fact["error"]
     (fact,) = received(receiver, slow)[0].message["first"]
     assert (fact["event"], fact["run_id"]) == ("sla_missed", held.id)
+    begun = tf.workflows.start("hasty")
+    (fact,) = received(receiver, hasty)[0].message["first"]
+    assert (fact["event"], fact["run_id"]) == ("sla_missed", begun.id)
     tf.workflows.cancel(holder.id)
     tf.workflows.cancel(held.id)
     assert rows.found(cluster.dsn, "select count(*) from taskflow.alert_facts") == [(0,)]

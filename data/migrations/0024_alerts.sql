@@ -1,6 +1,6 @@
 -- Alerts (S1.10): rules, the facts that they select, and the messages that are being gathered from these.
 
--- A rule selects facts and says where they are sent. An empty selector selects all. Of secrets only the names are here.
+-- A rule selects facts and says where they are sent. An empty selector selects all. Secrets are here by their names only.
 create table taskflow.alert_rules (
     id              uuid primary key default gen_random_uuid(),
     name            text        not null unique,
@@ -38,7 +38,7 @@ create table taskflow.alert_facts (
     at          timestamptz not null default taskflow.now()
 );
 
--- What a rule's next message has so far, and when its last ones were made.
+-- The next message of each rule as far as it is gathered, and when the last ones were made.
 create table taskflow.alert_groups (
     rule_id     uuid primary key references taskflow.alert_rules on delete cascade,
     opened_at   timestamptz,                            -- null: nothing is gathered

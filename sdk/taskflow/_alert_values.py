@@ -1,4 +1,4 @@
-"""What a rule of alerts is, as plain values, and what can be said of one."""
+"""Alert rules as plain values, and their options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST: Final = 86_400.0  # seconds
 
 
 class AlertEvent(StrEnum):
-    """What a rule can select."""
+    """An event that a rule can select."""
 
     JOB_FAILED = "job_failed"
     """A job failed and is not tried again."""
@@ -75,14 +75,14 @@ class AlertRuleInfo:
 
 
 class AlertOptions(TypedDict, total=False):
-    """What `create` and `update` take. An empty selector selects all."""
+    """Options of `create` and `update`. An empty selector selects all."""
 
     active: bool
     """True by default. A paused rule gathers nothing, and what it had gathered is dropped."""
     events: Iterable[AlertEvent | str]
     """At least one."""
     namespace: str
-    """Of the queue, or of the workflow."""
+    """The namespace of the queue, or of the workflow."""
     queue: str
     task: str
     """A handler; for `job_failed` and `sla_missed` also a named task."""
@@ -93,7 +93,7 @@ class AlertOptions(TypedDict, total=False):
     url_secret: str
     """Instead of `url`: the name of the worker's secret that is the URL, as that of Slack's."""
     secret: str
-    """Of a webhook: the name of the worker's secret that signs. The secret itself stays with the worker."""
+    """The name of the worker's secret that signs a webhook. The secret itself stays with the worker."""
     window: float
     """Seconds from the first fact of a message to its sending; 30 by default."""
     max_messages: int

@@ -77,11 +77,11 @@ class Alerts:
         return _each(self._call, lambda token: self._calls.page(page_size, token))
 
     def update(self, name: str, **options: Unpack[AlertOptions]) -> AlertRuleInfo:
-        """Changes what is given. What it has gathered stays, unless it is paused with `active=False`."""
+        """Changes the given options. Gathered facts stay, unless the rule is paused with `active=False`."""
         return self._call(lambda: self._calls.update(name, options))
 
     def delete(self, name: str) -> None:
-        """What it has gathered goes with it. NotFound when there is none of that name."""
+        """Gathered facts go with the rule. NotFound when there is none of that name."""
         return self._call(lambda: self._calls.delete(name))
 
     def test(self, name: str) -> str:

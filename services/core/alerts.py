@@ -17,7 +17,7 @@ SHOWN = 5  # facts that a message tells in full; the others are counted
 
 
 class Event(StrEnum):
-    """What a rule can select."""
+    """An event that a rule can select."""
 
     JOB_FAILED = "job_failed"
     RUN_FAILED = "run_failed"
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What a rule's next message has so far, and when the last ones were sent."""
+    """The next message of a rule as far as it is gathered, and when the last ones were sent."""
 
     opened_at: datetime | None = None
     counts: Mapping[str, int] | None = None
@@ -96,7 +96,7 @@ def selects_lane(rule: Mapping[str, Any], event: Event, queue: str, task: str) -
 
 
 def message(rule: str, message_id: str, group: Group) -> dict[str, Any]:
-    """What a webhook is sent. Whoever receives it twice knows it by its id."""
+    """The message for a webhook. A receiver that gets it twice knows it by its id."""
     assert group.opened_at is not None
     counts = dict(group.counts or {})
     return {

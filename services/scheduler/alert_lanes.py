@@ -1,4 +1,4 @@
-"""What rules of alerts watch in lanes: jobs that no live worker can run, and jobs that wait for too long.
+"""Conditions of lanes that alert rules watch: jobs that no live worker can run, and jobs that wait for too long.
 
 A lane is a fact once, from when a look has found it so until a look finds it otherwise; the rows of `alert_conditions`
 remember that over the deaths of leaders.

@@ -109,7 +109,7 @@ class Alerter:
         return taken.count == most
 
     def _group(self, rule: Row, facts: list[dict[str, Any]], made: list[Job]) -> store.GroupRow:
-        """What a rule has gathered with these facts; when its message is due, this is made and gathering ends."""
+        """The group of a rule with these facts. When its message is due, the message is made and the group closes."""
         limits = alerts.Limits(rule["gather"], rule["max_messages"], rule["period"])
         now, last_job = rule["now"], rule["last_job"]
         group = alerts.gathered(store.group_of(rule), facts, now)

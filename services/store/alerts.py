@@ -1,6 +1,6 @@
 """Alerts: facts are counted into the messages of their rules, and messages become jobs, under the leader's term.
 
-What holds: a fact leaves its table in the transaction that counts it, and a message is made in the one that closes its
+Invariants: a fact leaves its table in the transaction that counts it, and a message is made in the one that closes its
 group; each ends with the leader's term. Whatever a leader was doing when it died is committed whole or not at all.
 """
 
@@ -27,7 +27,7 @@ _FIELDS = ("queue", "task", "workflow", "detail")
 
 
 class GroupRow(NamedTuple):
-    """What a rule's next message has now."""
+    """The next message of a rule, as it is stored."""
 
     rule_id: UUID
     opened_at: datetime | None
@@ -76,7 +76,7 @@ async def begin(conn: AsyncConnection[Any], limit: int) -> Taken:
 
 
 async def _errors(conn: AsyncConnection[Any], facts: Sequence[Row]) -> dict[tuple[UUID, int | None], tuple[str, str]]:
-    """Of those that a message will show: outcome and error."""
+    """Outcome and error of the facts that a message will show."""
     found: dict[tuple[UUID, int | None], tuple[str, str]] = {}
     jobs = [fact for fact in facts if fact["event"] == Event.JOB_FAILED]
     if jobs:
@@ -100,7 +100,7 @@ def _fact(row: Row, said: dict[tuple[UUID, int | None], tuple[str, str]]) -> dic
 
 
 def group_of(rule: Row) -> Group:
-    """What was gathered for a rule before."""
+    """The facts that were gathered for a rule before."""
     return Group(rule["opened_at"], rule["counts"], tuple(rule["first"]), tuple(rule["sent"]))
 
 
@@ -127,7 +127,7 @@ async def write(conn: AsyncConnection[Any], groups: Sequence[GroupRow], jobs: Se
 async def write_conditions(
     writer: Writer, begun: Sequence[ConditionRow], ended: Sequence[ConditionRow], term: int
 ) -> None:
-    """What has begun to hold becomes a fact; what has ended may become one again."""
+    """A condition that has begun becomes a fact; one that has ended may become one again."""
     statements: list[tuple[str, dict[str, Any]]] = []
     if begun:
         statements.append(("begin_alert_conditions", columns(ConditionRow, begun)))
@@ -140,8 +140,8 @@ async def write_conditions(
 
 
 async def change(db: Database, name: str, decide: Callable[[Row], dict[str, Any]]) -> bool:
-    """Changes a rule as `decide` says of its row, locked; False when there is none. What it has gathered stays, unless
-    it is paused; conditions begin anew."""
+    """Changes a rule as `decide` says of its row, locked; False when there is none. Gathered facts stay, unless
+    the rule is paused; conditions begin anew."""
     async with db.connection() as conn, conn.transaction():
         rows = await (await conn.execute(sql("lock_alert_rule"), {"name": name})).fetchall()
         if not rows:

@@ -39,7 +39,7 @@ class Receiver:
         self.port = self._server.port
 
     def at(self, path: str) -> list[Received]:
-        """What has come in at a path so far."""
+        """The requests at a path so far."""
         with self._lock:
             return [one for one in self._received if one.path == path]
 

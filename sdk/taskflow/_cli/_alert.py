@@ -44,7 +44,7 @@ _SPANS = ("window", "period", "no_worker_for", "backlog_age")
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """What was said, as the SDK takes it."""
+    """The options that were given, as the SDK takes them."""
     found = {name: value for name, value in options.items() if value is not None and value != []}
     for name in _SPANS:
         if name in found:

@@ -99,7 +99,7 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAlertRule(self, request, context):
-        """What it has gathered goes with it. Messages that were made are delivered.
+        """The facts that it has gathered go with it. Messages that were made are delivered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

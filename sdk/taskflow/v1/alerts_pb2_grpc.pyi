@@ -41,7 +41,7 @@ class AlertServiceStub:
     ListAlertRules: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.ListAlertRulesRequest, _alerts_pb2.ListAlertRulesResponse]
     UpdateAlertRule: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.UpdateAlertRuleRequest, _alerts_pb2.AlertRule]
     DeleteAlertRule: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.DeleteAlertRuleRequest, _alerts_pb2.DeleteAlertRuleResponse]
-    """What it has gathered goes with it. Messages that were made are delivered."""
+    """The facts that it has gathered go with it. Messages that were made are delivered."""
     TestAlertRule: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.TestAlertRuleRequest, _alerts_pb2.TestAlertRuleResponse]
     """Sends a message of one made-up fact at once, whatever the rule's limits say; the job that delivers it."""
 
@@ -58,7 +58,7 @@ class AlertServiceAsyncStub(AlertServiceStub):
     ListAlertRules: _aio.UnaryUnaryMultiCallable[_alerts_pb2.ListAlertRulesRequest, _alerts_pb2.ListAlertRulesResponse]  # type: ignore[assignment]
     UpdateAlertRule: _aio.UnaryUnaryMultiCallable[_alerts_pb2.UpdateAlertRuleRequest, _alerts_pb2.AlertRule]  # type: ignore[assignment]
     DeleteAlertRule: _aio.UnaryUnaryMultiCallable[_alerts_pb2.DeleteAlertRuleRequest, _alerts_pb2.DeleteAlertRuleResponse]  # type: ignore[assignment]
-    """What it has gathered goes with it. Messages that were made are delivered."""
+    """The facts that it has gathered go with it. Messages that were made are delivered."""
     TestAlertRule: _aio.UnaryUnaryMultiCallable[_alerts_pb2.TestAlertRuleRequest, _alerts_pb2.TestAlertRuleResponse]  # type: ignore[assignment]
     """Sends a message of one made-up fact at once, whatever the rule's limits say; the job that delivers it."""
 
@@ -102,7 +102,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alerts_pb2.DeleteAlertRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alerts_pb2.DeleteAlertRuleResponse, _abc.Awaitable[_alerts_pb2.DeleteAlertRuleResponse]]:
-        """What it has gathered goes with it. Messages that were made are delivered."""
+        """The facts that it has gathered go with it. Messages that were made are delivered."""
 
     @_abc_1.abstractmethod
     def TestAlertRule(

@@ -22,7 +22,7 @@ async def _show(ask: Ask) -> dict[str, Any]:
 
 
 def _host(url: str) -> str:
-    """The part of a URL that is no secret, whoever looks at the page."""
+    """The part of a URL that is not secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}" if url else ""
 

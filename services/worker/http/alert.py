@@ -45,7 +45,7 @@ class Destination(BaseModel):
 
 
 class Delivery(BaseModel):
-    """What a job of `taskflow.alert` says."""
+    """The payload of a job of `taskflow.alert`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

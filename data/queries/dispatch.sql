@@ -298,9 +298,11 @@ with judged as materialized (
     insert into taskflow.job_sla_misses (job_id, due_at) select job_id, due_at from gone where missed
     on conflict (job_id) do nothing
     returning job_id
+), told as (
+    select taskflow.alert_jobs('sla_missed', array(select job_id from noted)) from (select from noted limit 1) one
 )
 select n.job_id, j.queue, coalesce(j.options #>> '{metadata,taskflow.task}', j.task) as task
-from noted n join taskflow.jobs j on j.id = n.job_id;
+from noted n join taskflow.jobs j on j.id = n.job_id left join told on true;
 
 -- name: finish_cancels
 update taskflow.cancels set done = true where job_id = any(%(ids)s::uuid[]) and not done;

@@ -129,8 +129,6 @@ def _row(run: Worked, found: RunChanges) -> None:
             array(run.state.awaited), output, error, run.sla_missed, run.begun, run.state.status in FINAL_RUNS,
         )
     )  # fmt: skip
-    if run.sla_missed and not heard.sla_missed:
-        found.late.append(heard.id)
     if end is not None and run.ended and end.status is RunStatus.FAILED:
         found.failed.append(heard.id)
     if end is not None and run.ended and heard.parent is not None:

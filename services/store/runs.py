@@ -120,13 +120,12 @@ class RunChanges:
     steps: list[StepRow] = field(default_factory=list)
     runs: list[RunRow] = field(default_factory=list)
     failed: list[UUID] = field(default_factory=list)  # runs that fail now, for alerts
-    late: list[UUID] = field(default_factory=list)  # runs that have missed their sla now, likewise
+    late: list[UUID] = field(default_factory=list)  # runs that began after the end of their sla
     told: list[tuple[UUID, Event]] = field(default_factory=list)  # into the inboxes of runs
     logs: list[tuple[UUID, str]] = field(default_factory=list)
     freed: dict[str, int] = field(default_factory=dict)  # workflow -> how many of its held runs may begin
     heard: list[int] = field(default_factory=list)  # from the inbox
     turns: dict[UUID, int] = field(default_factory=dict)  # run -> the turn that it was read at
-    late: list[UUID] = field(default_factory=list)  # runs that began after the end of their sla
     abandoned: list[UUID] = field(default_factory=list)  # runs whose state cannot be read: all that they have ends
 
     def begin(self, runs: Sequence[NewRun]) -> None:

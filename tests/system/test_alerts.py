@@ -227,6 +227,19 @@ def test_failed_runs_and_missed_slas_are_told_each_once(
 WAITS = {"name": "wait", "kind": "wait", "meta": {"signal": "go"}}
 
 
+@pytest.mark.feature("S1.10", "S1.1")
+def test_a_job_that_misses_its_sla_is_told_once(tf: TaskFlow, receiver: Receiver, rules: Rules) -> None:
+    name = rules.make("sla_missed", queue="tardy")
+    job = tf.new_job("tardy", 1, sla=0.1)
+    other = tf.new_job("tardy", 2, sla=3600)
+
+    (got,) = received(receiver, name)
+
+    assert [(fact["event"], fact["job_id"]) for fact in got.message["first"]] == [("sla_missed", job.id)]
+    job.cancel()
+    other.cancel()
+
+
 @pytest.mark.feature("S1.10")
 def test_waiting_jobs_without_a_worker_and_old_backlogs_are_told_once_until_they_are_over(
     tf: TaskFlow, receiver: Receiver, rules: Rules, cluster: ServiceCluster

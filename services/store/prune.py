@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -112,10 +112,13 @@ class _Pruner:
             return await self._run()
         if not (await self._rows("hold_prune"))[0]["held"]:
             raise PruneBusy
-        await self._finalize()
-        report = await self._run()
-        await self._rows("release_prune")
-        return report
+        try:
+            await self._finalize()
+            return await self._run()
+        finally:
+            # The lock would outlive the session for a moment. Where the session is lost, so is the lock.
+            with suppress(psycopg.Error):
+                await self._rows("release_prune")
 
     async def _run(self) -> PruneReport:
         bounds = (await self._rows("prune_bounds", keep=self._keep))[0]

@@ -34,7 +34,7 @@ COMMON = {"grpc.health.v1.Health", *REFLECTIONS}
 OWN = {
     "scheduler": {
         f"taskflow.v1.{name}Service"
-        for name in ("Job", "QueueAdmin", "Cluster", "Namespace", "Schedule", "Task", "Workflow")
+        for name in ("Alert", "Job", "QueueAdmin", "Cluster", "Namespace", "Schedule", "Task", "Workflow")
     },
     "coordinator": {"taskflow.v1.WorkerService", "taskflow.v1.DispatchService"},
     "queue": {"taskflow.v1.QueueService"},

@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import signal
 import sys
 import time
 import tomllib
@@ -103,6 +104,8 @@ def pytest_configure(config: pytest.Config) -> None:
     plugins = config.pluginmanager
     if reports and not runs and not config.option.collectonly:
         compile_tests(Path(word.partition("::")[0]) for word in config.args)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background; programs of tests inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     plugins.register(FeatureRecorder(config), "taskflow-features")
     if runs and not config.option.collectonly:
         config.stash[FOLDER] = leftovers.own_temporary_folder()

@@ -23,7 +23,7 @@ from taskflow_server.worker.push.destination import (
     Ticket,
     name_of,
 )
-from taskflow_server.worker.push.kubernetes_jobs import KubernetesTask
+from taskflow_server.worker.push.kubernetes_settings import KubernetesTask
 from tests.support.kube import GATED, TOKEN, KubeServer
 from tests.support.processes import runs
 from tests.support.waiting import eventually

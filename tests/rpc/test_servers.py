@@ -228,7 +228,8 @@ def test_a_wait_that_begins_while_the_scheduler_stops_does_not_hold_it_up(cluste
         cluster.wait_healthy("scheduler")
 
         assert took < GRACE / 2
-        assert waiting.result().code() == grpc.StatusCode.UNAVAILABLE
+        # gRPC itself cancels a call that arrives at a server which stops; the SDK takes both for the same.
+        assert waiting.result().code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     api.jobs.CancelJob(pb.CancelJobRequest(id=job.id), timeout=TIMEOUT, wait_for_ready=True)
 
 

@@ -1,4 +1,4 @@
-"""The same verbs as coroutines: a thousand jobs handed in at once, and run in the same process."""
+"""The same verbs as coroutines: a thousand jobs submitted at once, and run in the same process."""
 
 import asyncio
 import os

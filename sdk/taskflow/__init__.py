@@ -5,7 +5,7 @@
 >>> job = tf.new_job("EmailQueue", {"to": "ada@example.org"}, retries=5)
 >>> print(job.id, job.wait(timeout=10).result)
 
-What it names is imported when it is first used: the command line answers `--help`, and a Ctrl-C in its first moments,
+Each name is imported when it is first used: the command line answers `--help`, and a Ctrl-C in its first moments,
 without having loaded gRPC.
 """
 

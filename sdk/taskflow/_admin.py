@@ -51,7 +51,7 @@ class Jobs:
     def list(self, **filters: Unpack[JobFilters]) -> Iterator[JobInfo]:
         """Newest first, read page by page while iterating; narrowed by `queue`, `task`, `states`, `tags`, `metadata`,
         `error`, `created_after`, `created_before`, and of what runs by `worker` and `running_longer_than`. Payloads and
-        results over 1 KiB are left out. Of jobs that are over, those of the last 7 days, unless `created_after` says
+        results over 1 KiB are left out. Final jobs are those of the last 7 days, unless `created_after` says
         otherwise. InvalidArgument names the field at fault.
         """
         wanted = JobFilter.of(filters)

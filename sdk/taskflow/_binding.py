@@ -155,7 +155,7 @@ _PLAIN: dict[type, frozenset[type]] = {
     dict: frozenset({dict}),
     type(None): frozenset({type(None)}),
 }
-"""Of types that arrive as they are: what a parameter of the type takes. Others, as a UUID for a str, may fit or not."""
+"""The values that a parameter takes, for types that arrive as they are. Others, as a UUID for a str, may fit or not."""
 
 
 def _kinds_of(annotation: Any) -> frozenset[type] | None:

@@ -17,7 +17,7 @@ from taskflow._worker_options import DEFAULT_CONCURRENCY, DEFAULT_GRACE
 
 @dataclass(frozen=True, slots=True)
 class CreateJobRequest:
-    """What `Server.NewJob` takes: the first arguments of `TaskFlow.new_job`, which has many more."""
+    """Arguments of `Server.NewJob`: the first arguments of `TaskFlow.new_job`, which has many more."""
 
     queue_name: str
     payload: Any = None
@@ -28,7 +28,7 @@ class CreateJobRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunConfigurations:
-    """What `Server.Run` takes: arguments of `TaskFlow.run`."""
+    """Arguments of `Server.Run`: arguments of `TaskFlow.run`."""
 
     queue_name: str
     handler: Callable[..., Any]
@@ -43,7 +43,7 @@ class RunConfigurations:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What `NewServer` returns. `taskflow` is the client behind it, with all that the aliases leave out."""
+    """The result of `NewServer`. `taskflow` is the client behind it, with all that the aliases leave out."""
 
     taskflow: TaskFlow
 

@@ -1,4 +1,4 @@
-"""What callers give, checked before it becomes part of a message: an error names the argument, and what it takes."""
+"""Checks of callers' arguments before they become part of a message: an error names the argument, and what it takes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def pairs(value: object, field: str = "metadata") -> dict[str, str]:
 
 
 def items(value: Any, field: str, takes: str) -> list[Any]:
-    """What an iterable has; one str is one item."""
+    """The items of an iterable; one str is one item."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping) or not isinstance(value, Iterable):

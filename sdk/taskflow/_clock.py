@@ -17,7 +17,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the SDK asks of a clock."""
+    """The clock that the SDK needs."""
 
     def monotonic(self) -> float:
         """Seconds since some moment; never goes back."""

@@ -1,4 +1,4 @@
-"""What sync and async clients share: one I/O thread, its channels, and each call once, as a coroutine of its loop."""
+"""The base of sync and async clients: one I/O thread, its channels, and each call as a coroutine of its loop."""
 
 from __future__ import annotations
 

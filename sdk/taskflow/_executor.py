@@ -1,4 +1,4 @@
-"""What runs attempts. Three kinds: the handlers' event loop, threads, processes."""
+"""Executors of attempts. Three kinds: the handlers' event loop, threads, processes."""
 
 from __future__ import annotations
 

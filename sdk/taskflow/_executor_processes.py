@@ -298,7 +298,7 @@ class _Child:
             process.kill()
 
     def _bury(self, how: str) -> None:
-        """It has ended. What it was running has failed."""
+        """The process has ended: its running attempt has failed."""
         attempt, self.attempt = self.attempt, None
         if attempt is not None:
             attempt.finish(Verdict(_verdict.FAILED, failure=Failure("HandlerProcessDied", how)))

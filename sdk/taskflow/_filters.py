@@ -1,4 +1,4 @@
-"""What a list of jobs is narrowed by: checked once, for the wire and for the cluster in memory."""
+"""Filters of a list of jobs: checked once, for the wire and for the cluster in memory."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class _Handle:
 
 
 class JobHandle(_Handle):
-    """What `TaskFlow.new_job` returns."""
+    """The result of `TaskFlow.new_job`."""
 
     __slots__ = ()
 
@@ -55,7 +55,7 @@ class JobHandle(_Handle):
 
 
 class AsyncJobHandle(_Handle):
-    """What `AsyncTaskFlow.new_job` returns: the verbs of JobHandle as coroutines."""
+    """The result of `AsyncTaskFlow.new_job`: the verbs of JobHandle as coroutines."""
 
     __slots__ = ()
 

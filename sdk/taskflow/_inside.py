@@ -1,4 +1,4 @@
-"""What a call knows of the handler that makes it."""
+"""The handler that makes a call, as the call sees it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The I/O thread: one per client, with an event loop of its own that holds every channel and stream.
 
 User code never runs on it, so that a handler or an application's loop that blocks does not hold up heartbeats.
-What crosses threads does so in batches: a deque, and one wake-up for whatever has gathered.
+Work crosses threads in batches: a deque, and one wake-up for whatever has gathered.
 """
 
 from __future__ import annotations

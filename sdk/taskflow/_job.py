@@ -116,14 +116,14 @@ class Job:
 
     @property
     def payload(self) -> Any:
-        """What the job was made with: a JSON value, text or bytes."""
+        """The job's payload: a JSON value, text or bytes."""
         if self._payload is _UNREAD:
             self._payload = _values.decode(self._data, self._encoding)
         return self._payload
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the job was made with as `metadata=`. A step of a workflow has its run's, `taskflow.run` and
+        """The job's metadata, from `metadata=`. A step of a workflow has its run's, `taskflow.run` and
         `taskflow.step`; a firing of a schedule `taskflow.schedule` and `taskflow.instant`."""
         return dict(self._metadata)
 

@@ -149,7 +149,7 @@ def _start(argv: list[str], env: dict[str, str], cwd: str) -> int:
 
 
 def _listen_for_children() -> int:
-    """What becomes readable when a child ends. Signals of a terminal are the worker's to answer."""
+    """The descriptor that becomes readable when a child ends. The worker answers a terminal's signals."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

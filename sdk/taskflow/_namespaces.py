@@ -32,7 +32,7 @@ class NamespaceInfo:
 
     name: str
     app_url: str
-    """What relative URLs of its workflows' calls are appended to; empty: nothing."""
+    """The base to which relative URLs of its workflows' calls are appended; empty: none."""
     create_time: datetime
     quotas: Quotas = Quotas()
 

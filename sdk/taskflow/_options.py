@@ -1,4 +1,4 @@
-"""What can be said of a job when it is made, checked before anything is sent."""
+"""Options of a job when it is made, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class JobOptions:
     heartbeat_timeout: Seconds | None = None
     """The handler must call `job.heartbeat()` or `job.progress()` at least so often, in seconds; need not."""
     requested_timeout: Seconds | None = None
-    """Of executors without the SDK: to the start of what was handed out, in seconds; 10."""
+    """For executors without the SDK: the timeout from dispatch to start, in seconds; 10."""
     in_progress_timeout: Seconds | None = None
-    """Of executors without the SDK: between two notifications, in seconds; 120."""
+    """For executors without the SDK: the timeout between two notifications, in seconds; 120."""
     backoff: Backoff | None = None
     """How long to wait before further tries; Exponential()."""
     start_by: datetime | None = None
@@ -197,7 +197,7 @@ def build_spec(queue: str | None, payload: object, options: JobOptions | None, w
 
 
 def task_defaults(task: str, queue: str, options: JobOptions) -> worker_pb2.TaskDefaults:
-    """What a worker registers of a task: its options hold for jobs that are submitted by its name."""
+    """A task as a worker registers it: its options hold for jobs that are submitted by its name."""
     spec = build_spec(queue, None, options)
     said = worker_pb2.TaskDefaults(task=task, queue=queue)
     if spec.HasField("options"):

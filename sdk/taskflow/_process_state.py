@@ -1,4 +1,4 @@
-"""What a handler may change of its process, put back after each attempt: the next job begins as the first one did."""
+"""Process state that a handler may change, restored after each attempt: every job begins with the same state."""
 
 from __future__ import annotations
 

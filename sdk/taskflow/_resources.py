@@ -1,4 +1,4 @@
-"""What the cluster answers, as plain values."""
+"""Answers of the cluster, as plain values."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgressInfo:
-    """What a handler last said of how far it is. `total` 0: unknown."""
+    """The last progress that a handler reported. `total` 0: unknown."""
 
     current: float
     total: float = 0.0

@@ -173,7 +173,7 @@ def _signals(control: Running, options: RunOptions) -> Iterator[None]:
 
 
 def _of_a_fork(number: int, handler: Any) -> Any:
-    """What it was before; a fork has no use for what asyncio's runner does at a Ctrl-C, to cancel its main task."""
+    """The earlier handler; a fork has no use for what asyncio's runner does at a Ctrl-C, to cancel its main task."""
     if getattr(getattr(handler, "func", None), "__name__", "") == "_on_sigint":
         return signal.default_int_handler
     return signal.SIG_DFL if handler is None else handler

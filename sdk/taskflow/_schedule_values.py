@@ -1,4 +1,4 @@
-"""What a schedule is and did, as plain values, and what can be said of one."""
+"""A schedule, its ledger, and the options to define one, as plain values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class Misfire(StrEnum):
-    """What becomes of firings that were missed by more than a minute."""
+    """The policy for firings that were missed by more than a minute."""
 
     SKIP = "skip"
     FIRE_ONCE = "fire_once"
@@ -26,7 +26,7 @@ class Misfire(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What a firing does while a job of the same schedule is unfinished."""
+    """The policy for a firing while a job of the same schedule is unfinished."""
 
     SKIP = "skip"
     ALLOW = "allow"
@@ -35,7 +35,7 @@ class Overlap(StrEnum):
 
 
 class FiringState(StrEnum):
-    """What became of a nominal instant."""
+    """The result of a nominal instant."""
 
     FIRED = "fired"
     QUEUED = "queued"
@@ -51,7 +51,7 @@ class ScheduleInfo:
     id: str
     task: str
     workflow: str
-    """What it runs, instead of a task."""
+    """The workflow that it runs, instead of a task."""
     cron: str
     at: datetime | None
     time_zone: str
@@ -74,7 +74,7 @@ class ScheduleInfo:
 
 @dataclass(frozen=True, slots=True)
 class FiringInfo:
-    """What became of a nominal instant; with `count` over 1, of all those from `first` on."""
+    """The result of a nominal instant; with `count` over 1, of all those from `first` on."""
 
     instant: datetime
     first: datetime
@@ -83,22 +83,22 @@ class FiringInfo:
     reason: str
     job_id: str
     run_id: str
-    """Of a workflow's schedule."""
+    """The run that a workflow's schedule began."""
     trigger: str
     """`schedule`, or `backfill`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillInfo:
-    """What a backfill did. `existing`: instants that had a job already, or wait for one."""
+    """The result of a backfill. `existing`: instants that had a job already, or wait for one."""
 
     firings: tuple[FiringInfo, ...]
-    """What it made, oldest first."""
+    """The jobs that it made, oldest first."""
     existing: int
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """What `create` and `update` take. A datetime without a zone is taken as UTC."""
+    """Arguments of `create` and `update`. A datetime without a zone is taken as UTC."""
 
     cron: str | None
     """Five fields, six with the seconds first, or `@daily` and the like."""

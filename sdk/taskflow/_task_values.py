@@ -1,4 +1,4 @@
-"""What a named task is, as plain values, and what can be said of one."""
+"""A named task, and the options to define one, as plain values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TaskInfo:
     metadata: Mapping[str, str]
     tags: tuple[str, ...]
     payload: Any = None
-    """Of its jobs that bring none."""
+    """The payload of its jobs that bring none."""
     warnings: tuple[str, ...] = ()
     """`HANDLER_NOT_SEEN` when it was made and no worker had its handler."""
     update_time: datetime | None = None
@@ -91,7 +91,7 @@ class TaskLogs:
 
 
 class TaskOptions(TypedDict, total=False):
-    """What `create` and `update` take."""
+    """Arguments of `create` and `update`."""
 
     target: str
     """The registered handler; the task's own name by default."""
@@ -121,10 +121,10 @@ class TaskOptions(TypedDict, total=False):
     backoff: Backoff | None
     sla: Seconds | None
     metadata: Mapping[str, str] | None
-    """Of its jobs."""
+    """The metadata of its jobs."""
     tags: Iterable[str] | None
     payload: Any
-    """Of its jobs that bring none: by `run` without one, by a schedule, or as a step of a workflow."""
+    """The payload of its jobs that bring none: by `run` without one, by a schedule, or as a step of a workflow."""
 
 
 _CHECKS: Mapping[str, Callable[[object, str], Any]] = {

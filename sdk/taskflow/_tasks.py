@@ -148,7 +148,7 @@ class BaseTask(Generic[P, R]):
 
 
 class Task(BaseTask[P, R]):
-    """What `@TaskFlow.task` makes of a function."""
+    """The result of `@TaskFlow.task`."""
 
     def new_job(self, *args: Any, _options: JobOptions | None = None, **arguments: Any) -> JobHandle:
         """Makes a job that calls the handler with these arguments.
@@ -169,7 +169,7 @@ class Task(BaseTask[P, R]):
 
 
 class AsyncTask(BaseTask[P, R]):
-    """What `@AsyncTaskFlow.task` makes of a function."""
+    """The result of `@AsyncTaskFlow.task`."""
 
     async def new_job(self, *args: Any, _options: JobOptions | None = None, **arguments: Any) -> AsyncJobHandle:
         """As `Task.new_job`."""

@@ -20,7 +20,7 @@ REPLACED = ("_core", "jobs", "queues", "workers", "run")
 
 
 def install(app: TaskFlow | AsyncTaskFlow, core: MemoryCore) -> dict[str, Any]:
-    """Puts the app on `core`. What it had before."""
+    """Puts the app on `core`. Returns the attributes that it replaced."""
     kept = {name: value for name, value in vars(app).items() if name in REPLACED}
     if isinstance(kept.get("_core"), MemoryCore):
         raise errors.FailedPrecondition("this app is in a cluster of taskflow.testing already", reason="IN_MEMORY")
@@ -42,7 +42,7 @@ def _run(*args: object, **options: object) -> None:
 
 
 def check(spec: jobs_pb2.JobSpec, field: str) -> None:
-    """What a scheduler refuses by its default settings, and the SDK lets pass."""
+    """Limits that a scheduler applies by its default settings, and the SDK does not check."""
     if spec.retries > _MAX_RETRIES:
         raise errors.InvalidArgument(
             f"{field}.retries: {spec.retries} is not between 0 and {_MAX_RETRIES}", field=f"{field}.retries"

@@ -34,11 +34,11 @@ class MovedClock:
         self.move(until)  # the loop calls a timer up to a microsecond early
 
     def instant(self, moment: float) -> datetime:
-        """What `now` shows when `monotonic` is `moment`."""
+        """The value of `now` when `monotonic` is `moment`."""
         return self._start + timedelta(seconds=moment - self._first)
 
     def moment(self, instant: datetime) -> float:
-        """What `monotonic` is when `now` shows `instant`."""
+        """The value of `monotonic` when `now` shows `instant`."""
         return (instant - self._start).total_seconds() + self._first
 
     def move(self, moment: float) -> None:

@@ -56,7 +56,7 @@ class MemoryJob:
         self.logs: list[LogInfo] = []
         """Every line that its handlers wrote with `job.log`."""
         self.progress: list[ProgressInfo] = []
-        """What its handlers said with `job.progress`: of what is said without an `await` between, the last."""
+        """Its handlers' reports by `job.progress`: without an `await` between two of them, only the later."""
         self.version = 0  # grows with each change, so that a timer for an older one does nothing
 
     # -- what a test looks at --------------------------------------------------------------------------------------
@@ -84,12 +84,12 @@ class MemoryJob:
 
     @property
     def result(self) -> Any:
-        """What its last attempt returned; None unless it succeeded."""
+        """The result of its last attempt; None unless it succeeded."""
         return self.info.result
 
     @property
     def error(self) -> ErrorInfo | None:
-        """Of its last attempt."""
+        """The error of its last attempt."""
         return self.info.error
 
     @property
@@ -109,7 +109,7 @@ class MemoryJob:
 
     @property
     def info(self) -> JobInfo:
-        """What `tf.jobs.get` answers."""
+        """The answer of `tf.jobs.get`."""
         return _resources.job_info(self.message())
 
     def __repr__(self) -> str:
@@ -241,7 +241,7 @@ class MemoryJob:
         self._attempt = attempt
 
     def note(self, notes: Notes) -> None:
-        """What a handler said meanwhile."""
+        """Stores the progress and log lines that a handler sent meanwhile."""
         progress, lines = notes
         if progress is not None:
             self.progress.append(ProgressInfo(*progress))

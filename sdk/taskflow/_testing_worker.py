@@ -137,7 +137,7 @@ class MemoryWorker:
         self.on_final(job)
 
     def close(self) -> None:
-        """What runs is cancelled, and ends unheard. Joins the threads that handlers had the loop make."""
+        """Cancels running attempts and ignores their outcomes. Joins the threads that handlers had the loop make."""
         self._closed = True
         self._held.clear()
         self.timers.close()

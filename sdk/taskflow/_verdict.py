@@ -1,4 +1,4 @@
-"""What a handler's end means for its attempt: results, exceptions and signals as one small value."""
+"""Maps the end of a handler to its attempt's outcome: results, exceptions and signals as one small value."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ NOTHING_RETURNED = Verdict(SUCCEEDED, b"", _values.JSON)
 
 
 def of_value(value: object) -> Verdict:
-    """Of a handler that returned. A result that cannot be stored fails the attempt, whatever its own code raises (R14).
+    """After a return. A result that cannot be stored fails the attempt, whatever its own code raises (R14).
 
     Never raises, as `of_exception`: an attempt without a verdict would keep its slot and its lease for ever.
     """
@@ -74,7 +74,7 @@ def of_value(value: object) -> Verdict:
 
 
 def of_exception(error: BaseException) -> Verdict:
-    """Of a handler that raised. The type is asked, for an exception may claim any `__class__`."""
+    """After an exception. The type is asked, for an exception may claim any `__class__`."""
     kind = type(error)
     if issubclass(kind, errors.Cancelled):
         return Verdict(CANCELLED, failure=Failure("Cancelled", message_of(error, MAX_MESSAGE)))

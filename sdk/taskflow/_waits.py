@@ -1,6 +1,6 @@
 """The waits of a client: one stream for all of them, opened with the first and ended when none was left for a while.
 
-What is waited for is known here, so a stream that breaks is opened anew and told all of it.
+This side knows all that it waits for: it reopens a broken stream and sends all of it again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Waits:
             pass
 
     async def _wait(self, waiting: dict[Key, set[Future]], key: Key, timeout: float | None) -> Any:
-        """What the stream answers. _Over when nothing has come in time."""
+        """The stream's next answer. _Over when nothing has come in time."""
         future: Future = asyncio.get_running_loop().create_future()
         if key not in waiting:
             waiting[key] = set()
@@ -175,7 +175,7 @@ class Waits:
     def _requests(self) -> list[pb.StreamAwaitJobsRequest]:
         add, look, remove = self._add, self._look, self._remove
         self._add, self._look, self._remove = [], [], []
-        # Whoever came and left since is not asked for, and whoever came back not taken away.
+        # A waiter that came and left since is not added, and one that came back is not removed.
         add = [key for key in dict.fromkeys(add) if key in self._finals]
         look = [key for key in dict.fromkeys(look) if key in self._looks]
         remove = [key for key in dict.fromkeys(remove) if key not in self._finals]

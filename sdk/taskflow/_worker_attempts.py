@@ -37,7 +37,7 @@ Notes = tuple[Progress | None, list[tuple[float, str, str]]]
 
 
 class Desk:
-    """What attempts need of their worker, from any thread."""
+    """The interface that attempts need of their worker, from any thread."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Attempt:
         return True
 
     def job(self) -> Job:
-        """What the handler gets."""
+        """The job that the handler gets."""
         wire = self.wire
         assert wire is not None
         return Job(
@@ -257,7 +257,7 @@ class Attempt:
         return progress, lines
 
     def give_back_notes(self, notes: Notes) -> None:
-        """They could not be delivered. What has come since goes before, where there is no room for both."""
+        """They could not be delivered. Newer notes have precedence where there is no room for both."""
         progress, lines = notes
         if self.progress_note is None:
             self.progress_note = progress

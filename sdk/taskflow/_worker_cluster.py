@@ -62,7 +62,7 @@ class Cluster:
             topology = await self._core.transport.topology()
         except TaskFlowError as error:
             if not self._said_away:
-                log.warning("%s; trying on", error)
+                log.warning("%s; retrying", error)
             self._said_away = True
             return False
         self._said_away = False

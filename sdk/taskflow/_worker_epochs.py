@@ -1,4 +1,4 @@
-"""What a worker knows of shards: the highest epoch heard, and which coordinator announced it (A5)."""
+"""A worker's knowledge of shards: the highest epoch heard, and which coordinator announced it (A5)."""
 
 from __future__ import annotations
 

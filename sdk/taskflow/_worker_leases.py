@@ -87,7 +87,7 @@ class Leases:
         )
 
     def held_for(self, coordinator: str, registration: Registration) -> list[worker_pb2.Held]:
-        """What this worker has of a coordinator's shards, under a registration or under one that it replaced there."""
+        """Our attempts of a coordinator's shards, under a registration or under one that it replaced there."""
         worker = self._worker
         now = worker.clock.monotonic()
         held = []

@@ -112,7 +112,7 @@ class _Lane:
             self._schedule()
 
     async def _guarded(self, flush: Coroutine[Any, Any, None]) -> None:
-        """What one flush raises must not end the next: outcomes wait for it."""
+        """An error of one flush must not end the next: outcomes wait for it."""
         try:
             await flush
         except Exception as error:

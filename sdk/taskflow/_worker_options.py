@@ -1,4 +1,4 @@
-"""What `run` was asked to do, checked."""
+"""Arguments of `run`, checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_CONCURRENCY = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """Of one `run`. Times in seconds."""
+    """Options of one `run`. Times in seconds."""
 
     concurrency: int = DEFAULT_CONCURRENCY
     grace: float = DEFAULT_GRACE

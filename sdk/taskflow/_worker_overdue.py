@@ -1,6 +1,6 @@
 """Handlers that go on after the end of their attempts, past a timeout or the grace of a drain, and keep their slots.
 
-A thread cannot be ended. What such handlers take is counted for heartbeats, told in the log with the stack of the
+A thread cannot be ended. Slots of such handlers are counted for heartbeats, logged with the stack of the
 oldest, and with `strict` ends the process: whatever starts it again gives it all its slots back.
 """
 

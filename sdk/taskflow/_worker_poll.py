@@ -208,7 +208,7 @@ class Poller:
         self._worker.refresh_topology()
         if not self._said_away:
             self._said_away = True
-            log.warning("cannot poll queue service %s (%s); trying on", self._queue_name, str(error.details())[:160])
+            log.warning("cannot poll queue service %s (%s); retrying", self._queue_name, str(error.details())[:160])
 
     @property
     def under_way(self) -> int:

@@ -242,7 +242,7 @@ class Session:
         if not self._said_away:
             self._said_away = self._worker.leases.away = True
             detail = error.details() if isinstance(error, grpc.aio.AioRpcError) else error or type(error).__name__
-            log.warning("no session with coordinator %s (%s); trying on", self.coordinator, str(detail)[:160])
+            log.warning("no session with coordinator %s (%s); retrying", self.coordinator, str(detail)[:160])
 
 
 def is_cancelled() -> bool:

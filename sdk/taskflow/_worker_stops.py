@@ -1,6 +1,6 @@
 """Ending attempts from outside: timeouts, cancels, a lost lease, the end of a drain's grace.
 
-What an attempt ends as when it was stopped:
+The outcome of an attempt that was stopped:
 
 | stopped for   | its handler returned meanwhile | anything else |
 |---------------|--------------------------------|---------------|
@@ -118,7 +118,7 @@ class Stops:
 
 
 def merged(forced: Verdict | None, own: Verdict) -> Verdict:
-    """What an attempt ends as: see the table above."""
+    """The attempt's outcome: see the table above."""
     if forced is None:
         return own
     if own.outcome == _verdict.SUCCEEDED and forced.outcome != _verdict.TIMED_OUT:

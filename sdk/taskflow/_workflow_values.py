@@ -93,7 +93,7 @@ class StepInfo:
     due_time: datetime | None
     """Until when it waits."""
     jobs: tuple[RunJobInfo, ...]
-    """Of all its iterations, oldest first."""
+    """All its iterations, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class RunInfo:
     """Nothing of it is under way: it waits for a time or a signal, or to begin."""
     sla_missed: bool
     logs: tuple[tuple[datetime, str], ...]
-    """What was not done, and why."""
+    """The omitted part, and why."""
 
     def step(self, name: str) -> StepInfo:
         """The step of this name. KeyError when there is none."""

@@ -18,7 +18,7 @@
         ├── RunFailed
         └── RunCancelled
 
-What a handler raises to say what becomes of its attempt is not an error and stands apart:
+The exceptions by which a handler decides its attempt's outcome are not errors and are separate:
 Retry, Fail, Snooze, Cancelled.
 """
 
@@ -90,7 +90,7 @@ class Unavailable(TaskFlowError):
 
 
 class DeadlineExceeded(TaskFlowError, TimeoutError):
-    """No answer in time. What was asked for may yet happen."""
+    """No answer in time. The request may still take effect."""
 
 
 class ResourceExhausted(TaskFlowError):

@@ -51,7 +51,7 @@ _ROUNDING = 1e-6  # seconds: sums of times differ in their last bits
 
 
 class MemoryCluster:
-    """What `cluster` returns. `with` gives the apps back as they were; so does `close`."""
+    """The result of `cluster`. `with` gives the apps back as they were; so does `close`."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """`make demo`: the whole system on this machine, at work for the order shop of `examples/shop`, and the proof of it.
 
-Starts an embedded Postgres, scheduler, coordinator, queue service and a worker on free ports; hands in the shop's jobs
+Starts an embedded Postgres, scheduler, coordinator, queue service and a worker on free ports; submits the shop's jobs
 through the SDK; waits for all; then counts what really happened (mails at the receiver, pictures on disk, rows in the
 shop's database, rows in Postgres) and ends with status 1 if anything does not add up. Leaves nothing running, no files.
 

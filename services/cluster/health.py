@@ -15,7 +15,7 @@ _OPTIONS = [
 def is_serving(address: str, timeout: float = 0.5) -> bool:
     """Whether gRPC health at `address`, host:port, answers SERVING within `timeout` seconds.
 
-    Of an address with http:// before it, whether it answers with 200.
+    An address that begins with http:// must answer with 200.
     """
     if address.startswith("http://"):
         return _answers(address, timeout)

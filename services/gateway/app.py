@@ -60,7 +60,7 @@ def answer(request: Request, failure: Failure) -> Response:
 
 
 def as_json(failure: Failure) -> Mapping[str, object]:
-    """What stands under `error` in an answer (R25)."""
+    """The value of `error` in an answer (R25)."""
     data = {"field": failure.field, "reason": failure.reason}
     return {
         "code": failure.code,

@@ -1,4 +1,4 @@
-"""What the gateway answers when it cannot do what was asked: a status, words, and what gRPC's details told."""
+"""Answers of the gateway to requests that fail: a status, a message, and the details of gRPC's error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Failure(Exception):
 
 
 def of_call(error: grpc.RpcError, address: str) -> Failure:
-    """The failure of a call to the service at `address`. What a service did not say itself is not shown."""
+    """The failure of a call to the service at `address`. Text that the service did not write is not shown."""
     assert isinstance(error, grpc.aio.AioRpcError)
     code, message, field, reason = error.code(), error.details() or "", "", ""
     retry_after: float | None = None

@@ -1,4 +1,4 @@
-"""What every part of the gateway is given."""
+"""The context that every part of the gateway gets."""
 
 from __future__ import annotations
 

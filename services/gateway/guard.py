@@ -1,4 +1,4 @@
-"""What every request passes first and every answer last: names, sizes, headers, counts.
+"""Checks of every request before its handler, and of every answer after it: names, sizes, headers, counts.
 
 **Names.** A page elsewhere can have its own name resolve to this machine and so speak to the gateway from a user's
 browser (DNS rebinding). Such a name has a dot in it and is none that the operator has named; it is refused.

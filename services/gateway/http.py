@@ -59,7 +59,7 @@ class HttpServer(uvicorn.Server):
             self._down.set()
 
     async def stop(self) -> None:
-        """What is under way may end, for as long as the setting says."""
+        """Lets requests that are under way end, for as long as the setting says."""
         self.should_exit = True
         await self._down.wait()
 

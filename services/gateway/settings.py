@@ -44,5 +44,5 @@ class GatewaySettings(ServiceSettings):
 
     @property
     def host_names(self) -> frozenset[str]:
-        """What `allowed_hosts` names, in lower case."""
+        """The names in `allowed_hosts`, in lower case."""
         return frozenset(word.strip().lower() for word in self.allowed_hosts.split(",") if word.strip())

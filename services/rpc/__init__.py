@@ -1,1 +1,1 @@
-"""What all gRPC servers and channels of the services share."""
+"""Parts that all gRPC servers and channels of the services share."""

@@ -8,7 +8,7 @@ MAX_ACTOR = 200  # characters; what is longer is cut
 
 
 def actor_of(said: str, context: Any) -> str:
-    """What the caller says of itself, or where it calls from, without the port. Believed as it stands: there is no
+    """The caller's own name, or its address without the port. Believed as it stands: there is no
     authentication."""
     text = said.replace("\0", "").strip()
     if not text:

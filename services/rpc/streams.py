@@ -12,7 +12,7 @@ R = TypeVar("R")
 async def until_closing(requests: AsyncIterator[R], closing: asyncio.Event) -> AsyncIterator[R]:
     """A stream's requests, until the client ends it or this process stops: a stream at rest must not hold up a stop.
 
-    What has been asked is answered first.
+    Requests that have been read are answered first.
     """
     task = asyncio.current_task()
     assert task is not None

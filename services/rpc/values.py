@@ -113,7 +113,7 @@ def times_to_json(options: pb.JobOptions, field: str) -> dict[str, Any]:
 def _requester_to_json(data: bytes, field: str) -> dict[str, Any]:
     """A JSON object that jsonb takes, too."""
     if len(data) > MAX_REQUESTER:
-        raise InvalidArgument(f"{field}: {len(data)} bytes; {MAX_REQUESTER} are the most", field, "TOO_LARGE")
+        raise InvalidArgument(f"{field}: {len(data)} bytes exceed the limit of {MAX_REQUESTER}", field, "TOO_LARGE")
     why = unfit(data, pb.ENCODING_JSON)
     found = None if why else json.loads(data)
     if _NUL.search(data):

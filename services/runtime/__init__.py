@@ -1,1 +1,1 @@
-"""What every service process shares: settings, lifecycle, logs, metrics, the clock, batching, failpoints."""
+"""Parts that every service process shares: settings, lifecycle, logs, metrics, the clock, batching, failpoints."""

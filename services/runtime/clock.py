@@ -1,7 +1,7 @@
 """The cluster's clock, set by the database's: the only reader of time in the services.
 
-It goes on with the machine's monotonic clock, and is ahead of it by what `--clock=manual` was told (`move`). What is
-between processes — ownership, beats, pauses before another try — is timed by `real`, which nobody moves.
+It goes on with the machine's monotonic clock, and is ahead of it by what `--clock=manual` was told (`move`). Time
+between processes — ownership, beats, pauses before another try — is measured by `real`, which nobody moves.
 """
 
 from __future__ import annotations

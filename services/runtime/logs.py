@@ -80,7 +80,7 @@ class Outage:
     def failed(self, error: BaseException) -> None:
         self._failures += 1
         if self._failures == 1:
-            self._log.warning(f"{self._what}; trying on", why=(str(error).splitlines() or [type(error).__name__])[0])
+            self._log.warning(f"{self._what}; retrying", why=(str(error).splitlines() or [type(error).__name__])[0])
 
     def over(self) -> None:
         if self._failures:

@@ -14,7 +14,7 @@ from taskflow._policy import addresses
 
 
 class ServiceSettings(BaseSettings):
-    """What every service has. Times are seconds."""
+    """Settings of every service. Times are seconds."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_", extra="ignore", allow_inf_nan=False)
 
@@ -66,7 +66,7 @@ class ServiceSettings(BaseSettings):
 
 
 class DatabaseSettings(ServiceSettings):
-    """What a service with Postgres has."""
+    """Settings of a service with Postgres."""
 
     database_url: str = Field(description="postgresql://user:password@host:port/name")
     database_timeout: float = Field(5.0, gt=0, le=3600, description="statement timeout and connect timeout")

@@ -21,7 +21,7 @@ def load(names: str) -> None:
 
 
 def _register(name: str) -> None:
-    # What reads documents is imported where there is need of it only.
+    # The modules that read documents are imported only where they are needed.
     from taskflow_server.core.workflow import Kind, register
 
     module, _, member = name.partition(":")

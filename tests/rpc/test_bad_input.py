@@ -90,7 +90,7 @@ OPTIONS: list[Row] = [
     ("NUL in a tag", {"tags": ["\0"]}, "", "the character NUL"),
     ("metadata of 20 kB", {"metadata": {"a": "x" * 20_000}}, "", "16,384 at most"),
     ("a thousand tags", {"tags": ["x" * 20] * 1000}, "", "16,384 at most"),
-    ("a requester of 5 kB", {"requester": b'{"a":"%s"}' % (b"x" * 5000)}, "requester", "4096 are the most"),
+    ("a requester of 5 kB", {"requester": b'{"a":"%s"}' % (b"x" * 5000)}, "requester", "exceed the limit of 4096"),
     ("half a requester", {"requester": b'{"a":'}, "requester", "not JSON"),
     ("a list for a requester", {"requester": b"[1]"}, "requester", "not a JSON object"),
     ("a requester with NUL", {"requester": b'{"a":"\\\\\\u0000"}'}, "requester", "the character NUL"),

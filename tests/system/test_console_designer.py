@@ -390,7 +390,7 @@ def test_the_second_of_two_editors_is_told_and_nothing_is_lost(
     expect(notice).to_contain_text("Version 2 of shared was saved")
     assert document_of(second)["title"] == "of the second"
     assert tf.workflows.get("shared").version == 2
-    notice.get_by_text("What differs").click()
+    notice.get_by_text("Differences").click()
     expect(notice.locator(".removed")).to_contain_text("of the first")
     expect(notice.locator(".added")).to_contain_text("of the second")
     second.screenshot(path=tmp_path / "told.png")

@@ -62,7 +62,7 @@ def test_while_the_destination_is_away_jobs_wait_and_use_no_try(pushing: Pushing
     pusher = pushing.start({"etl": away}, "patient")
 
     id = pushing.new("patient", gate)
-    eventually(lambda: "destination etl cannot be used; trying on" in pusher.output, PATIENCE)
+    eventually(lambda: "destination etl cannot be used; retrying" in pusher.output, PATIENCE)
 
     assert f"127.0.0.1:{nobody}" in pusher.output
     assert pushing.get(id).state is JobState.READY

@@ -63,6 +63,6 @@ def _answer(words: list[str]) -> int:
 
 
 def _unread() -> int:
-    """Whoever read us has gone, as `head` does. Nothing more can be said; Python must not try at its end either."""
+    """The reader of our output closed it, as `head` does. Nothing more is printed; nor may Python try to at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0

@@ -1,4 +1,4 @@
-"""What the client commands share: the options --address and --json, and the client."""
+"""Parts of all client commands: the options --address and --json, and the client."""
 
 from __future__ import annotations
 

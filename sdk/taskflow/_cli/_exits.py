@@ -18,7 +18,7 @@ class Ended(Exception):
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """Exit code and the line for a person. What is not foreseen is exit code 1 with the error's name."""
+    """Exit code and the line for a person. An unexpected error is exit code 1 with its name."""
     if isinstance(error, Ended):
         return error.code, str(error)
     if isinstance(error, BadInput):

@@ -1,4 +1,4 @@
-"""What people type, made into values. Pure: no network, no grpc; every refusal is a `BadInput` of one line.
+"""Conversion of typed arguments into values. Pure: no network, no grpc; every refusal is a `BadInput` of one line.
 
 A refusal says what was wrong, where, and what would be right.
 """

@@ -1,4 +1,4 @@
-"""What the commands print: tables and field lists for people, JSON for programs.
+"""Output of the commands: tables and field lists for people, JSON for programs.
 
 Results go to standard output, notices and errors to standard error. With --json a single thing is one document and
 a list is one document a line, so that `jq` and a shell loop read both. Instants are UTC.

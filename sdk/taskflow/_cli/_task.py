@@ -255,14 +255,14 @@ def _full_name(task: TaskInfo) -> str:
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """What was typed: an option that was left out changes nothing."""
+    """The typed options: one that was left out changes nothing."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def _given_of_jobs(
     timeout: str | None, heartbeat: str | None, backoff: str | None, tags: list[str] | None, metadata: list[str] | None
 ) -> dict[str, Any]:
-    """What its jobs are made with. `none` is a value: it takes away what was set."""
+    """The typed options of its jobs. `none` is a value: it takes away what was set."""
     from taskflow._options import Exponential
 
     delays = _input.backoff(backoff, "--backoff")

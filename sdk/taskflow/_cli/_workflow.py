@@ -155,7 +155,7 @@ def run(
     label: Annotated[str, typer.Option(help="A line for people.")] = "",
     version: Annotated[int, typer.Option(metavar="N", min=0, help="The version; the latest by default.")] = 0,
     priority: Annotated[str | None, typer.Option(
-        metavar="P", help="Of the jobs of steps that have none: 0 to 9, or low, normal, high, critical.")] = None,
+        metavar="P", help="For the jobs of steps that have none: 0 to 9, or low, normal, high, critical.")] = None,
     run_at: Annotated[str | None, typer.Option(
         "--run-at", metavar="TIME", help="Start it then (ISO 8601): makes a schedule that fires once, prints its id.",
         show_default=False)] = None,

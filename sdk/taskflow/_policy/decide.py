@@ -1,4 +1,4 @@
-"""What an outcome leads to. Decides durations; SQL turns them into instants."""
+"""The consequence of an outcome. Decides durations; SQL turns them into instants."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Defer:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is written: the attempt's outcome, the tries used with it, and what follows (None: the job is final)."""
+    """The decision: the attempt's outcome, the tries used with it, and the next step (None: the job is final)."""
 
     outcome: Outcome
     tries: int

@@ -32,7 +32,7 @@ class Outcome(IntEnum):
 
 
 class Event(Enum):
-    """What can happen to a job."""
+    """Events of a job."""
 
     DUE = "due"  # its time has come
     HAND_OUT = "hand_out"  # a worker was given it

@@ -65,7 +65,7 @@ def _exact(number: str) -> float:
 
 
 def address(workflow: str) -> str:
-    """Of the page that edits it."""
+    """The address of the page that edits the workflow."""
     return f"/designer?{urlencode({'workflow': workflow})}"
 
 
@@ -76,7 +76,7 @@ class Checks:
         self._running = 0
 
     async def check(self, up: Upstream, request: Request, form: Form) -> Any:
-        """What is wrong with a document, each with its path; nothing is stored."""
+        """The problems of a document, each with its path; nothing is stored."""
         if self._running >= MOST_CHECKS:
             said = "too many documents are being checked"
             raise Failure(429, "RESOURCE_EXHAUSTED", said, reason="TOO_MANY_CHECKS", retry_after=AGAIN)
@@ -204,7 +204,7 @@ def _step(step: pb.RunStep) -> dict[str, Any]:
 
 
 async def _job(up: Upstream, request: Request, form: Form) -> Any:
-    """What one job of a step was asked, and what it answered."""
+    """Payload and result of one job of a step."""
     job = await up.call(up.jobs.GetJob, jobs_pb2.GetJobRequest(id=request.path_params["id"]))
     return {
         "state": words.job_state(job.state),
@@ -237,7 +237,7 @@ def _number(form: Form, field: str) -> int:
 
 
 def calls(gateway: Gateway) -> list[Route]:
-    """What the page's script asks."""
+    """The calls of the page's script."""
     up = gateway.upstream
     offered = nodes.load(gateway.settings.designer_nodes)
 

@@ -42,7 +42,7 @@ async def sent(request: Request) -> dict[str, str]:
     try:
         fields = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
     except ValueError:
-        raise Failure(400, "INVALID_ARGUMENT", "what was sent is no form") from None
+        raise Failure(400, "INVALID_ARGUMENT", "the body is not a valid form") from None
     cookie = request.cookies.get(COOKIE, "")
     if not cookie or not hmac.compare_digest(cookie.encode(), fields.pop(FIELD, "").encode()):
         words = "this form is not of this browser, or too old: go back, reload the page and try again"

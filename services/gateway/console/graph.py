@@ -1,6 +1,6 @@
 """A workflow's steps as a drawing: pure, from names and edges to places.
 
-What always holds: boxes do not overlap; an edge goes down the page, unless it closes a circle; a step stands below all
+Invariants: boxes do not overlap; an edge goes down the page, unless it closes a circle; a step stands below all
 that it comes after. The same graph gives the same drawing. Steps that come after the same ones and lead to the same
 ones, and are too many for one row, are drawn as a block with one line to it and one from it (`draw_in_blocks`).
 """
@@ -64,7 +64,7 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What a document draws as: its steps, the groups that lead somewhere, and what leads from one to the other."""
+    """The graph of a document: its steps, the groups that lead somewhere, and the edges between them."""
 
     steps: tuple[str, ...]
     groups: tuple[str, ...]
@@ -184,7 +184,7 @@ def draw(
 
 
 def _layers(names: Sequence[str], edges: Sequence[Edge]) -> dict[str, int]:
-    """How far down each stands: below all that lead to it. What closes a circle does not count."""
+    """The layer of each: below all that lead to it. An edge that closes a circle does not count."""
     after: dict[str, list[str]] = {name: [] for name in names}
     for edge in edges:
         after[edge.source].append(edge.target)

@@ -35,7 +35,7 @@ JSON_MEDIA = ("application/json", "json")
 
 
 async def _list(ask: Ask) -> dict[str, Any]:
-    """What was filled in wrongly is said beside the form, which keeps it."""
+    """Shows the errors of the filters beside the form, which keeps the input."""
     given = {name: ask.said(name) for name in FILTERS}
     chosen = ask.query.getlist("state")
     values: dict[str, Any] = {"title": "Jobs", "given": given, "chosen": chosen, "states": STATES, "problem": ""}

@@ -1,6 +1,6 @@
 """Pages kept up to date by server-sent events.
 
-Whoever looks at the same page shares one poll of the scheduler and one rendering; it stops when the last of them
+Viewers of the same page share one poll of the scheduler and one rendering; it stops when the last of them
 leaves. Someone slow gets the latest state and not each one in between, so nothing gathers. Streams are bounded in
 number, and end at a stop: browsers come back by themselves.
 """
@@ -33,7 +33,7 @@ Render = Callable[[], Awaitable[str]]
 
 @dataclass(eq=False)
 class Topic:
-    """What one page shows. `event` is the last that was sent, as it goes over the wire but for the viewer's token."""
+    """The state of one page. `event` is the last that was sent, as it goes over the wire but for the viewer's token."""
 
     event: str = ""
     version: int = 0

@@ -1,4 +1,4 @@
-"""What a page of the console is: a path, what it shows, and what can be done there."""
+"""A page of the console: a path, the values that it shows, and its actions."""
 
 from __future__ import annotations
 

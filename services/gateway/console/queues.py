@@ -23,7 +23,7 @@ async def _list(ask: Ask) -> dict[str, Any]:
 
 
 async def _totals_of_all(ask: Ask) -> dict[str, Any]:
-    """Of all queues, not only of those that the page shows."""
+    """Totals of all queues, not only of those that the page shows."""
     rows: list[dict[str, Any]] = []
     token = ""
     while len(rows) < MOST_COUNTED:

@@ -67,7 +67,7 @@ def job_state(number: int) -> str:
 
 
 def outcome(number: int) -> str:
-    """Of an attempt; one that has none runs."""
+    """The outcome of an attempt; one that has none runs."""
     return _word(jobs_pb2.Outcome, number, "OUTCOME_") if number else "running"
 
 

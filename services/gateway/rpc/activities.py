@@ -1,4 +1,4 @@
-"""What a decision began and is neither a job nor a run: a wait, which is a timer, and an action that cannot be carried
+"""Activities of a decision that are neither job nor run: a wait, which is a timer, and an action that cannot be carried
 out. Both are steps of their run, and have resources and ids as other activities have."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Coordinators and queue services, as an executor of ours: whoever owns a task is found by asking.
 
-What is asked here may be asked again, and is, for as long as one call may take: a takeover is no error.
+Every request here may be repeated, and is, for as long as one call may take: a takeover is no error.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Cluster:
         return await self._ask(lambda stub: stub.Start, request, lambda answer: False)
 
     async def notify(self, request: worker_pb2.NotifyRequest) -> worker_pb2.Prolonged:
-        """Of one notification."""
+        """Sends one notification."""
         answer: worker_pb2.NotifyResponse = await self._ask(
             lambda stub: stub.Notify, request, lambda a: a.prolonged[0].refused == "NOT_OWNER"
         )
         return answer.prolonged[0]
 
     async def report(self, request: worker_pb2.ReportRequest) -> str:
-        """Of one outcome: why it was refused; empty when it stands."""
+        """Sends one outcome. Returns why it was refused; empty when it was accepted."""
         answer = await self._ask(
             lambda stub: stub.Report, request, lambda a: bool(a.refused) and a.refused[0].reason in _AGAIN
         )
         return answer.refused[0].reason if answer.refused else ""
 
     async def give_back(self, executor: worker_pb2.Executor, lanes: Iterable[queue_pb2.LaneTasks]) -> None:
-        """Tasks that nobody has got: to be handed out anew at once. Else they are, when their time-out is over."""
+        """Returns tasks that no executor received, to be dispatched again at once and not only after their timeout."""
         back = jobs_pb2.OUTCOME_RETURNED
         for task in (task for lane in lanes for task in lane.tasks):
             told = worker_pb2.AttemptOutcome(exec_id=task.exec_id, job_id=task.job_id, outcome=back)

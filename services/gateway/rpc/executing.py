@@ -1,4 +1,4 @@
-"""What executors ask: poll, long-poll, start, notify, success, fail."""
+"""Executors' requests: poll, long-poll, start, notify, success, fail."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Executing:
             self._waits_left += 1
 
     async def _wait(self, request: queue_pb2.PollRequest, seconds: float, gone: Gone) -> list[queue_pb2.LaneTasks]:
-        """What comes when its client has left is given back (S2.2)."""
+        """Waits for tasks. Those that arrive after their client has left are given back (S2.2)."""
         polling = asyncio.ensure_future(self._cluster.poll(request, seconds))
         others = [asyncio.ensure_future(gone()), asyncio.ensure_future(self._closing.wait())]
         try:

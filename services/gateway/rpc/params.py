@@ -113,7 +113,7 @@ class Params:
         if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
             raise self.bad(name, f"{shown(value)} is not a list of texts")
         if len(found) > MAX_NAMES:
-            raise self.bad(name, f"has {len(found)} entries; {MAX_NAMES} are the most")
+            raise self.bad(name, f"{len(found)} entries exceed the limit of {MAX_NAMES}")
         return found
 
     def names(self, name: str) -> list[str]:

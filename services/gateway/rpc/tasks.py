@@ -1,4 +1,4 @@
-"""What users ask of tasks: create-and-execute, status, cancel, list."""
+"""Users' requests about tasks: create-and-execute, status, cancel, list."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Tasks:
         return found
 
     async def _settings(self, name: str) -> dict[str, Any]:
-        """What its definition says of itself, under the names that clients know; times in milliseconds."""
+        """The options of its definition, under the names that clients know; times in milliseconds."""
         try:
             task = await self._upstream.call(self._upstream.tasks.GetTask, tasks_pb2.GetTaskRequest(task=name))
         except Failure as failure:
@@ -191,7 +191,7 @@ class Tasks:
 
     # -- one task ----------------------------------------------------------------------------
     async def activity(self, id: str, kind: str) -> dict[str, Any] | None:
-        """What a run's decision began and is no job and no run of its own, if this is its id."""
+        """The activity of a run's decision that is neither job nor run, if this is its id."""
         named = activities.parse(id)
         if named is None:
             return None
@@ -229,7 +229,7 @@ class Tasks:
             raise Failure(404, failure.code, words, "params.id", "TASK_NOT_FOUND") from None
 
     async def _log(self, job: pb.Job) -> list[dict[str, Any]]:
-        """What happened and what was said, in order of time."""
+        """Events and log lines, in order of time."""
         attempts = await self._upstream.call(self._upstream.jobs.ListAttempts, pb.ListAttemptsRequest(job_id=job.id))
         lines = await self._upstream.call(
             self._upstream.jobs.ListJobLogs, pb.ListJobLogsRequest(job_id=job.id, page_size=MAX_LOG)
@@ -261,7 +261,7 @@ def _microseconds(at: Timestamp) -> int:
 
 
 def _action(name: str, params: dict[str, Any], before: str | None, after: str) -> dict[str, Any]:
-    """What a record says of the call, or of the timeout, that it is of."""
+    """The action in a history record: the call or the timeout that caused it."""
     statuses = ({"status-before": before} if before else {}) | {"status-after": after}
     return {"action": f"awf.task/{name}", "action-params": params, **statuses}
 

@@ -1,4 +1,4 @@
-"""What users ask of workflows: create-and-execute, status, cancel, list; and how runs and decisions are shown."""
+"""Users' requests about workflows: create-and-execute, status, cancel, list; and how runs and decisions are shown."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class Workflows:
 
     # -- one run -----------------------------------------------------------------------------
     async def _activities(self, run: pb.Run) -> list[dict[str, Any]]:
-        """What the run began, oldest first: jobs, child runs, waits, and what could not be made."""
+        """The activities that the run began, oldest first: jobs, child runs, waits, and those that could not be made."""
         begun = [step for step in run.steps if step.name != DECISION]
         jobs = [job for step in begun for job in step.jobs if job.job_id or job.run_id]
         shown = {each["id"]: each for each in await self._shown(jobs) if each is not None}

@@ -49,7 +49,7 @@ def _over(limit: int) -> str:
 def result_of(answer: aiohttp.ClientResponse, body: bytes) -> dict[str, Any]:
     """Status, headers (names in small letters, repeated ones joined), and the body: JSON as its value, text as text.
 
-    What is neither comes in base64, and `encoding` says so.
+    Any other body comes in base64, and `encoding` says so.
     """
     headers: dict[str, str] = {}
     for name, value in answer.headers.items():

@@ -70,7 +70,7 @@ class Guard:
         try:
             found = _unwrapped(ipaddress.ip_address(address))
         except ValueError:
-            raise Forbidden(f"{host}: {address!r} is no address") from None
+            raise Forbidden(f"{host}: {address!r} is not a valid address") from None
         if _is_public(found) or any(self._allowed(host, found, port)):
             return
         what = address if address == host.strip("[]") else f"{host} ({address})"
@@ -86,7 +86,7 @@ class Guard:
 def check_url(url: str) -> SplitResult:
     """The parts of a URL that may be called, as far as can be seen before its address is known; else Forbidden."""
     if len(url) > MAX_URL:
-        raise Forbidden(f"it has {len(url):,} characters; {MAX_URL:,} are the most")
+        raise Forbidden(f"its {len(url):,} characters exceed the limit of {MAX_URL:,}")
     if _OUTSIDE.search(url):
         raise Forbidden("it holds a space, a backslash or a control character; percent-encode it")
     try:

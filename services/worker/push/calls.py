@@ -36,7 +36,7 @@ class Calls:
     async def __call__(self, what: Callable[..., T], *arguments: Any) -> T:
         """One that takes longer is left alone, and may still have its effect: a thread cannot be stopped.
 
-        What a destination was not to raise is as good as no answer; other destinations are not to stop for it.
+        An unexpected error of a destination counts as no answer; other destinations must not stop for it.
         """
         async with self._slots:
             try:

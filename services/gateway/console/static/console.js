@@ -16,7 +16,7 @@ function warn(words) {
   away.textContent = words;
 }
 
-// What somebody has open, has in focus, or has scrolled stays so.
+// Elements that the user has opened, focused or scrolled stay so.
 function replace(html) {
   const selection = document.getSelection();
   if (selection && !selection.isCollapsed && live.contains(selection.anchorNode)) return;
@@ -41,7 +41,7 @@ function listen() {
     warn("");
     replace(event.data);
   });
-  source.addEventListener("away", (event) => warn(event.data + ". What you see is how things stood before; trying on."));
+  source.addEventListener("away", (event) => warn(event.data + ". This page shows the last known state; retrying."));
   source.addEventListener("error", () => {
     say("This page is as of its loading.");
     if (source.readyState === EventSource.CLOSED) source = null; // refused: too many are open

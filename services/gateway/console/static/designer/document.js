@@ -141,7 +141,7 @@ function inTemplates(value, from, to) {
   return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, inTemplates(each, from, to)]));
 }
 
-// What a document draws as. Ids are those of the parts: step:0, group:0, edge:0.
+// The graph of a document. Ids are those of the parts: step:0, group:0, edge:0.
 export function graphOf(doc) {
   const nodes = stepsOf(doc).map((step, index) => ({ id: `step:${index}`, what: "step", index, name: nameOf(step), kind: String(step?.kind ?? "") }));
   const groups = groupsOf(doc).map((group, index) => ({ id: `group:${index}`, what: "group", index, name: nameOf(group), kind: "group" }));

@@ -1,4 +1,4 @@
-// Fields made from a JSON Schema, over one part of a document. What is typed is in the document at once.
+// Fields made from a JSON Schema, over one part of a document. Input changes the document at once.
 
 import { readAny, writeAny } from "./json.js";
 import { getAt, isWithin, list, move, namesOf, nameOf, pathOf } from "./document.js";
@@ -89,7 +89,7 @@ export class Form {
       const word = input.value;
       if (word === "" && !(required && shape.type !== "number")) return set(undefined);
       if (shape.type !== "number") return set(word);
-      // What is not a number is text in the document, and the checks say so.
+      // Input that is not a number is kept as text, and the checks report it.
       set(/^\s*-?\d+(\.\d+)?\s*$/.test(word) ? Number(word) : word);
     });
     return input;
@@ -118,7 +118,7 @@ export class Form {
     return el("fieldset", { "data-path": pathOf(path) }, el("legend", {}, title), remove, el("p", { class: "fault" }), this.fields(path, schema, Object.keys(shape.fields)));
   }
 
-  // What could be there.
+  // The fields that are absent and could be added.
   missing(path, title, shape, made) {
     const add = button(`Add ${title.toLowerCase()}`, () => this.structure(path, made(), true), { class: "small", id: idOf(path) });
     return el("div", { class: "field", "data-path": pathOf(path) }, add, shape.about ? el("p", { class: "about" }, plain(shape.about)) : null, el("p", { class: "fault" }));

@@ -19,7 +19,7 @@ export class History {
     this.mark = mark;
   }
 
-  // What comes next is undone by itself.
+  // The next change is undone by itself.
   rest() {
     this.mark = "";
   }

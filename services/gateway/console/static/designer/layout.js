@@ -44,7 +44,7 @@ export function layout(nodes, links) {
   };
 }
 
-// How far down each stands: below all that lead to it. What closes a circle does not count.
+// The layer of each: below all that lead to it. An edge that closes a circle does not count.
 function layersOf(names, links) {
   const after = new Map(names.map((name) => [name, []]));
   links.forEach((link) => after.get(link.source).push(link.target));

@@ -47,7 +47,7 @@ function stepForm(designer, found) {
   ];
 }
 
-// What leads from a step and to it: all that the graph can do, without the graph.
+// The connections from and to a step: all that the graph can do, without the graph.
 function connections(designer, found) {
   const edges = edit.edgesOf(designer.doc).map((edge, index) => ({ edge, index })).filter(({ edge }) => edge?.from === found.name || edge?.to === found.name);
   const row = ({ edge, index }) => el("div", { class: "item", "data-path": edit.pathOf(["edges", index]) },

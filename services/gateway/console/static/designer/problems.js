@@ -1,4 +1,4 @@
-// What the scheduler says is wrong with the document: checked after each change, shown at the parts that have it.
+// The problems that the scheduler finds in the document: checked after each change, shown at the parts that have them.
 
 import { Latest } from "./api.js";
 import * as edit from "./document.js";

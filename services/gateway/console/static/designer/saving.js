@@ -47,7 +47,7 @@ export class Saving {
     }
   }
 
-  // Whoever comes back to this page is told at once, and not only when they save.
+  // A user who returns to this page sees the conflict at once, and not only when they save.
   async peek() {
     if (document.hidden || this.busy || !this.base.version || this.designer.doc.name !== this.base.as || $("notice").firstChild) return;
     const { version } = this.base;
@@ -75,14 +75,14 @@ export class Saving {
             this.base = { name, as: name, version: theirs.version, text: this.designer.text };
             this.designer.showSaved();
           }, { id: "take-theirs" }) : null),
-        theirs.version ? el("details", {}, el("summary", {}, "What differs: theirs (−) and this (+)"), difference(theirs.document, mine)) : "");
+        theirs.version ? el("details", {}, el("summary", {}, "Differences: theirs (−) and this (+)"), difference(theirs.document, mine)) : "");
       this.designer.say(`${what}The workflow was changed by somebody else.`, true);
     } catch (error) {
       this.designer.say(`Not saved: ${error.message}`, true);
     }
   }
 
-  // What a run starts from: saved first, if it is not. Null when that failed.
+  // The version that a run starts from: saved first, if it is not. Null when that failed.
   async stored() {
     if (this.dirty && !(await this.save())) return null;
     return { name: this.base.name, version: this.base.version };

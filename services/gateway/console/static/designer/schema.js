@@ -73,7 +73,7 @@ export class Schema {
 
 const joined = (both) => both.join(" ").replace(/\. (?=[a-z])/, ": ");
 
-// What one of a list is called.
+// The name of one item of a list.
 export const single = (title) => title.replace(/([^su])s$/, "$1").toLowerCase();
 
 export const label = (key) => (key[0].toUpperCase() + key.slice(1)).replaceAll("_", " ");

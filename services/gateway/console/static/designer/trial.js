@@ -94,7 +94,7 @@ export class Trial {
     if (parts.some((part, n) => this.shown.children[n] !== part) || this.shown.children.length !== parts.length) this.shown.replaceChildren(...parts);
   }
 
-  // What did not change keeps its element, and so what is open, typed or selected in it.
+  // An unchanged part keeps its element, with all that is open, typed or selected in it.
   part(key, state, make) {
     this.parts ??= new Map();
     const there = this.parts.get(key);

@@ -88,7 +88,7 @@ def _undisturbed(made: Lab, figures: Figures, shape: str, tries: int) -> None:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    """What is under way, on stderr: on a terminal always on the same line."""
+    """The measurement under way, on stderr: on a terminal always on the same line."""
     if sys.stderr.isatty():
         print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
     else:

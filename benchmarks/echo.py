@@ -1,4 +1,4 @@
-"""What gRPC alone does: a grpc.aio server that answers with the bytes it got, and calls to it."""
+"""The speed of gRPC alone: a grpc.aio server that answers with the bytes it got, and calls to it."""
 
 import asyncio
 import sys

@@ -1,6 +1,6 @@
 """A steady load beside an old transaction and old snapshots, and the same load without them before and after.
 
-What is held is what collapses queues that update rows: nothing that dies meanwhile can be cleaned away, and no reader
+An open snapshot collapses queues that update rows: no row that dies meanwhile can be cleaned away, and no reader
 can tell that it may pass over it.
 """
 

@@ -1,4 +1,4 @@
-"""What is measured: a cluster of its own on an embedded Postgres with fsync on, workers and clients as processes.
+"""The measured system: a cluster of its own on an embedded Postgres with fsync on, workers and clients as processes.
 
 Everything stands in a temporary folder and on free ports, and is gone at the end.
 """

@@ -1,4 +1,4 @@
-"""What the machine and Postgres can do without us, in the same run: the measure for our own figures."""
+"""Limits of the machine and of Postgres without us, in the same run: the measure for our own figures."""
 
 import os
 import statistics

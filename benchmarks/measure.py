@@ -1,4 +1,4 @@
-"""What shapes are made of: a worker with a clean board, its jobs all settled, the costs of a while.
+"""Parts of shapes: a worker with a clean board, its jobs all settled, the costs of a while.
 
 A figure's name is `<shape>.<what>`; targets.py and report.py know the units. `<shape>.others` is the share of one core
 that processes not ours used meanwhile: a run with much of it is no measurement of ours.
@@ -105,7 +105,7 @@ class Measure:
         return ended
 
     def starts(self, shape: str, way: str, **options: object) -> list[tuple[float, float]]:
-        """Of each job in order: the instant that it was sent, and that its handler's first line ran."""
+        """Instants of each job in order: when it was sent, and when its handler's first line ran."""
         with self.live(shape) as (since, costs):
             told = self.lab.client(way, queue="live", **options)
             self.settle(since, told["made"])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-# The order of a round. What `single` and `callers` make has no worker: it joins the backlog of the next drain.
+# The order of a round. The jobs of `single` and `callers` have no worker: they join the backlog of the next drain.
 ROUND = (
     "machine", "copy", "unary", "stream", "single", "callers", "bulk", "drain1", "drain2", "few", "short", "both",
     "strangers", "latency", "half", "runs", "idle", "up",

@@ -1,4 +1,4 @@
-"""What processes cost, read from /proc: CPU seconds, memory, and how busy the machine was with others' work."""
+"""Costs of processes, read from /proc: CPU seconds, memory, and how busy the machine was with others' work."""
 
 import os
 import time
@@ -30,7 +30,7 @@ def tree(pid: int) -> list[int]:
 
 
 def tree_cpu_seconds(pid: int) -> float:
-    """Of the process and all its descendants. Grows only: what a dead child used is counted with its parent."""
+    """CPU seconds of the process and all its descendants. Grows only: a dead child's are counted with its parent."""
     return sum(map(cpu_seconds, tree(pid)))
 
 
@@ -65,7 +65,7 @@ def machine_busy_seconds() -> float:
 
 @dataclass(slots=True)
 class Window:
-    """What happened between two looks. `others`: share of one core that processes not ours used."""
+    """The difference between two looks. `others`: share of one core that processes not ours used."""
 
     seconds: float = 0.0
     cpu: dict[str, float] = field(default_factory=dict)

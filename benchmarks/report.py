@@ -94,7 +94,7 @@ def summary(figures: Figures) -> dict[str, dict[str, Any]]:
 
 
 def ratios(figures: Figures) -> dict[str, float]:
-    """Of medians, by `figure/measure`."""
+    """Ratios of medians, by `figure/measure`."""
     pairs = [(name, by) for name, _, _, by in _ROWS if figures.get(name) and _median(figures, by)]
     return {f"{name}/{by}": _median(figures, name) / _median(figures, by) for name, by in pairs}
 
@@ -116,7 +116,7 @@ def document(figures: Figures, plan: Plan, facts: Mapping[str, Any], seconds: fl
 
 
 def table(figures: Figures, plan: Plan, facts: Mapping[str, Any]) -> str:
-    """What people read."""
+    """The report for people."""
     parts = [_head(figures, plan, facts), _targets(figures), _speeds(figures), _cpu(figures), _memory(figures)]
     parts.append(_rows(figures))
     return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part)))

@@ -160,7 +160,7 @@ class Round(Measure):
     # -- once, after the rounds ----------------------------------------------------------------------------------
 
     def _rows(self) -> None:
-        """What all jobs so far have left in the tables."""
+        """The rows that all jobs so far have left in the tables."""
         lab = self.lab
         if lab.waiting or not self.figures["drain1.wal"]:
             self._drain1()

@@ -1,4 +1,4 @@
-"""What the figures are to reach: the rows of the design's table of speeds (P.1–P.14) that need no other system.
+"""Targets of the figures: the rows of the design's table of speeds (P.1–P.14) that need no other system.
 
 P.1 and P.2 have more targets, beside another queue; P.15 needs limits. They are not measured here.
 """

@@ -1,4 +1,4 @@
--- What data/migrations make, dumped by `make schema`. Read it; change a migration.
+-- The schema that data/migrations make, dumped by `make schema`. Read it; change a migration.
 CREATE SCHEMA taskflow;
 
 CREATE FUNCTION taskflow.alert_jobs(in_event text, in_jobs uuid[], in_attempts integer[] DEFAULT NULL::integer[]) RETURNS void

@@ -1,1 +1,1 @@
-"""What the Makefile calls: derived things made and verified. No part of what is shipped."""
+"""Programs of the Makefile: they make and verify derived files. No part of what is shipped."""

@@ -79,7 +79,7 @@ def rows() -> list[Row]:
 
 
 def unknown_tests(of: Iterable[Row]) -> list[str]:
-    """What clauses name, and no test with the mark of their row."""
+    """The tests that clauses name and that lack the mark of their row."""
     return [
         f"{name} ({row.name})"
         for row in of
@@ -129,7 +129,7 @@ def _collected() -> dict[str, list[str]]:
 
 def main() -> None:
     """Print the table with the tests behind each row, or put it on its page."""
-    parser = argparse.ArgumentParser(description="What works, by the tests that prove it.")
+    parser = argparse.ArgumentParser(description="Features that work, by the tests that prove them.")
     parser.add_argument("--write", action="store_true", help="rewrite the table in docs/reference/features.md")
     options = parser.parse_args()
     found = rows()

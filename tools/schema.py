@@ -12,7 +12,7 @@ from taskflow_server.store.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "data" / "schema.sql"
-NOTE = "-- What data/migrations make, dumped by `make schema`. Read it; change a migration.\n"
+NOTE = "-- The schema that data/migrations make, dumped by `make schema`. Read it; change a migration.\n"
 # Daily partitions depend on the day; the marks that some versions put around a dump differ every time.
 _NOISE = re.compile(r"^(--.*|SET .*|SELECT pg_catalog\.set_config.*|\\(un)?restrict .*)$", re.MULTILINE)
 

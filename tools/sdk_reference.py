@@ -16,7 +16,7 @@ from typing import Any
 import taskflow
 from taskflow import apps, testing
 
-# What stands under which heading; the rest of `taskflow.__all__` stands under the last.
+# The names under each heading; the rest of `taskflow.__all__` comes under the last.
 SECTIONS: dict[str, list[str]] = {
     "Clients": ["TaskFlow", "AsyncTaskFlow"],
     "Jobs that are made": ["JobHandle", "AsyncJobHandle", "NewJob", "JobOptions", "Exponential", "Constant", "Backoff"],

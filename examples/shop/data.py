@@ -20,7 +20,7 @@ NAMES = ("Ada", "Alan", "Barbara", "Claude", "Edsger", "Frances", "Grace", "Hedy
 
 @dataclass(frozen=True)
 class Totals:
-    """What an import of sales must find."""
+    """The expected result of an import of sales."""
 
     rows: int
     good: int

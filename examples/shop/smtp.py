@@ -22,7 +22,7 @@ IDLE = 30.0  # seconds that a silent client is kept
 
 @dataclass
 class Mailbox:
-    """What the receiver has accepted, by recipient, and how often it said no."""
+    """Messages that the receiver has accepted, by recipient, and how often it refused one."""
 
     mails: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
     put_off: Counter[str] = field(default_factory=Counter)

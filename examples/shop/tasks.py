@@ -87,7 +87,7 @@ def import_sales(job: Job, path: str, database: str) -> dict[str, Any]:
 
 @app.task(queue="reports", timeout=10)
 def report(job: Job) -> dict[str, Any]:
-    """What was done so far, by the cluster's own counts."""
+    """The progress so far, by the cluster's own counts."""
     mails = app.queues.get("mails")
     done = {str(outcome): count for outcome, count in mails.finished.items()}
     return {"at": job.metadata.get("taskflow.instant", "now"), "mails": done, "waiting": mails.ready + mails.scheduled}

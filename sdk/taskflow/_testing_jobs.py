@@ -241,7 +241,7 @@ class MemoryJob:
         self._attempt = attempt
 
     def note(self, notes: Notes) -> None:
-        """Stores the progress and log lines that a handler sent meanwhile."""
+        """Stores the progress and log lines that a handler sent."""
         progress, lines = notes
         if progress is not None:
             self.progress.append(ProgressInfo(*progress))

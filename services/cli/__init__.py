@@ -1,6 +1,6 @@
 """The server's own commands, which the `taskflow` script finds by entry points: `up` and `db`.
 
-What a command needs is imported when it runs, so that `--help` stays quick.
+A command imports its modules when it runs, so that `--help` stays quick.
 """
 
 from taskflow_server.cli.db import db

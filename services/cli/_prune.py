@@ -1,4 +1,4 @@
-"""What `taskflow db prune` is told, and what it shows."""
+"""Options and output of `taskflow db prune`."""
 
 from __future__ import annotations
 

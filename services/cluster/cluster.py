@@ -102,7 +102,7 @@ class Cluster:
 
     @property
     def scheduler_address(self) -> str:
-        """What the SDK is given."""
+        """The address for the SDK."""
         return self["scheduler"].address
 
     def start(self, timeout: float = 30.0, stopping: Callable[[], bool] = lambda: False) -> None:

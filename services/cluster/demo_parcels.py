@@ -81,7 +81,7 @@ class Parcels:
             self.courier.wait()
 
     def faults(self) -> list[str]:
-        """What does not add up, a line each."""
+        """The contradictions, a line each."""
         faults = []
         for run, order in zip(self.runs, ORDERS, strict=True):
             receipt = "none" if self.courier is None else f"courier-P{order:06}"

@@ -1,4 +1,4 @@
-"""What the demo asks for, what came of it, and whether the two agree."""
+"""The demo's jobs, their outcomes, and whether the two agree."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Plan:
 
 @dataclass
 class Facts:
-    """What the cluster says of the jobs, by the SDK and by SQL, and how long it all took."""
+    """The cluster's account of the jobs, by the SDK and by SQL, and how long it all took."""
 
     jobs: list[JobInfo]
     states: list[dict[str, Any]]
@@ -104,7 +104,7 @@ def progress(jobs: list[JobInfo], plan: Plan, mailbox: Mailbox) -> str:
 
 
 def gather(tf: TaskFlow, dsn: str, plan: Plan, jobs: list[JobInfo], seconds: float) -> Facts:
-    """What is to be known, while there is a cluster to ask."""
+    """Gathers the facts while there is a cluster to ask."""
     ids = [id for queue in QUEUES for id in plan.ids[queue]]
 
     async def ask() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -121,7 +121,7 @@ def gather(tf: TaskFlow, dsn: str, plan: Plan, jobs: list[JobInfo], seconds: flo
 
 
 def check(facts: Facts, plan: Plan, mailbox: Mailbox) -> list[str]:
-    """What does not add up, a line each."""
+    """The contradictions, a line each."""
     faults = []
     jobs = facts.jobs
     if len(jobs) != plan.count:

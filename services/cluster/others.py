@@ -24,7 +24,7 @@ class RunsAlreadyError(Exception):
 
 
 def suffix(data_dir: Path) -> str:
-    """What ends the names of the services of a data folder: no other folder of any machine has the same."""
+    """The suffix of the service names of a data folder: no other folder of any machine has the same."""
     place = f"{socket.gethostname()}:{data_dir.resolve()}"
     return hashlib.sha256(place.encode()).hexdigest()[:6]
 

@@ -1,4 +1,4 @@
-"""What a data folder tells of its server: postmaster.pid and postmaster.opts."""
+"""The files in which a data folder names its server: postmaster.pid and postmaster.opts."""
 
 import os
 from pathlib import Path

@@ -56,7 +56,7 @@ class Service:
 
     @property
     def health(self) -> str:
-        """What `is_serving` is given."""
+        """The argument of `is_serving`."""
         return f"http://{self.address}/healthz" if self.http else self.address
 
     @property
@@ -132,6 +132,6 @@ def python(*words: str) -> list[str]:
 
 
 def environment(environ: Mapping[str, str] = os.environ, *folders: Path) -> dict[str, str]:
-    """What a service inherits: the environment, with our code and these folders on its path."""
+    """The environment that a service inherits, with our code and these folders on its path."""
     path = os.pathsep.join(filter(None, [str(CODE), *map(str, folders), environ.get("PYTHONPATH", "")]))
     return {**environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

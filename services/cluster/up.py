@@ -1,6 +1,6 @@
 """`taskflow up`: Postgres and every service under one supervisor, until Ctrl-C.
 
-What always holds: one supervisor at a time has a data folder; whatever it started ends with it, however it ends; a
+Invariants: one supervisor at a time has a data folder; whatever it started ends with it, however it ends; a
 Ctrl-C at any moment, also during the start, leaves nothing running, within bounded time; a second one is impatient.
 The signal handlers only set flags, which every wait looks at.
 """
@@ -31,7 +31,7 @@ DATA_DIR = Path(".taskflow")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line can say. `ports` 0: free ones, for tests and for a second cluster beside the first."""
+    """Options of the command line. `ports` 0: free ones, for tests and for a second cluster beside the first."""
 
     data_dir: Path = DATA_DIR
     database_url: str = ""

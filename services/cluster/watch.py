@@ -60,7 +60,7 @@ class _Child:
 
 
 class Watch:
-    """Of a running cluster, and its Postgres where we have one. `say` gets one line for each death."""
+    """Watches a running cluster, and its Postgres where we have one. `say` gets one line for each death."""
 
     def __init__(self, cluster: Cluster, postgres: EmbeddedPostgres | None, say: Callable[[str], None]) -> None:
         self._say = say

@@ -1,4 +1,4 @@
-"""What the queue service says to one coordinator, gathered into few messages."""
+"""Messages of the queue service to one coordinator, gathered into few."""
 
 from __future__ import annotations
 

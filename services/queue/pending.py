@@ -1,6 +1,6 @@
 """The pending tasks of this queue service, and the polls that wait for them.
 
-What holds: only the highest epoch of a shard is served, and nothing of it past its owner's validity (A7); a task
+Invariants: only the highest epoch of a shard is served, and nothing of it past its owner's validity (A7); a task
 leaves once, to one poll, and its owner is told; removed or taken, never both.
 """
 
@@ -115,7 +115,7 @@ class Pending:
         self._touch((key,))
 
     def pause(self, link: Link, queues: Iterable[str]) -> None:
-        """Of these queues of the link's shards nothing is handed out, until another set comes."""
+        """Dispatches nothing of these queues of the link's shards, until another set comes."""
         before, link.paused = link.paused, frozenset(queues)
         self._touch(key for key in self._lanes if key.queue in before - link.paused)
 

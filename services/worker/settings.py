@@ -1,4 +1,4 @@
-"""What the packaged worker can be told."""
+"""Settings of the packaged worker."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class WorkerSettings(ServiceSettings):
 
     @cached_property
     def programs(self) -> dict[str, str]:
-        """What may be run, as a job may name it: the path, or the last word of it -> the path."""
+        """The commands that may be run, as a job may name them: the path, or its last component -> the path."""
         return _programs(self.shell_allow)
 
     @cached_property

@@ -60,7 +60,7 @@ class Reader:
         return found[0]
 
     def _prepare(self, method: str, params: dict[str, Any]) -> None:
-        """What the request speaks of, if nobody has spoken of it yet."""
+        """Makes the activity that the request names, unless an earlier request named it."""
         id, exec_id = params.get("id"), params.get("execId")
         if id is None or id in self._known or "create" in method:
             return

@@ -42,7 +42,7 @@ GATEWAY = "http://localhost:8080"
 
 @pytest.fixture
 def cluster(page: Path, make_cluster: Callable[..., ServiceCluster]) -> Iterator[ServiceCluster]:
-    """Of the page's own: it shows what there is, and no more."""
+    """A cluster of the page's own: it shows what there is, and no more."""
     make_cluster()  # the module's database is left to pages that start a cluster themselves
     running = make_cluster(services=(*SPINE, "gateway") if GATEWAY in page.read_text() else SPINE)
     running.start_all()

@@ -22,7 +22,7 @@ LEAVES, VANISHES = 0.1, 0.03  # of what an executor was handed, and of what it s
 
 
 class Executor(threading.Thread):
-    """Until `over` is set. What is wrong it adds to `faults`; `held` are the tasks that somebody works on, or did until
+    """Runs until `over` is set. Adds errors to `faults`; `held` are the tasks that somebody works on, or did until
     they vanished."""
 
     held: set[str]

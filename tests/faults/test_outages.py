@@ -128,7 +128,7 @@ def serving(cluster: ServiceCluster, *services: str) -> list[bool]:
 
 
 def refused(api: Api) -> str:
-    """What a call says that would make a job; empty while it makes one."""
+    """The error of a call that would make a job; empty while it makes one."""
     try:
         api.new("refused")
     except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""What the API says of jobs: through their life, in lists by page, to those who wait for them, with their history."""
+"""The API's view of jobs: through their life, in lists by page, to those who wait for them, with their history."""
 
 from __future__ import annotations
 

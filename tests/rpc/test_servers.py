@@ -133,7 +133,7 @@ def test_the_four_processes_are_four(cluster: ServiceCluster, api: Api) -> None:
 @pytest.mark.feature("M.4")
 @pytest.mark.parametrize("dead", ["worker", "queue", "coordinator", "scheduler"])
 def test_the_death_of_one_stops_its_own_part_alone(cluster: ServiceCluster, api: Api, dead: str) -> None:
-    """Whoever is left answers; jobs are taken unless it is the scheduler, and run when it is back."""
+    """The remaining services answer; jobs are taken unless it is the scheduler, and run when it is back."""
     before = {name: cluster.pid(name) for name in OWN}
     waiting = [add(api, n, 1) for n in range(3)] if dead == "scheduler" else []
     cluster.kill(dead)

@@ -1,4 +1,4 @@
-"""What becomes of attempts: retries and their delays, Fail, Snooze, returns, hand-outs without a start (R3, R4)."""
+"""Ends of attempts: retries and their delays, Fail, Snooze, returns, dispatches without a start (R3, R4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/reference/sql.md says of the views, asked of a real Postgres."""
+"""The claims of docs/reference/sql.md about the views, checked on a real Postgres."""
 
 import re
 

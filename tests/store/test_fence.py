@@ -62,7 +62,7 @@ def everything(job_id: bytes) -> Changes:
 
 
 def prints(database: str, job_id: bytes) -> dict[str, Any]:
-    """What `everything` leaves behind, by table."""
+    """The rows that `everything` leaves behind, by table."""
     answers = rows.found(
         database,
         "select (select count(*) from taskflow.attempts where job_id = %(id)s) as attempts,"

@@ -30,7 +30,7 @@ async def writer(database: str) -> AsyncIterator[Writer]:
 
 
 async def epoch_of(writer: Writer) -> int:
-    """Of shard 0, taken over now."""
+    """A lease of shard 0, taken over now."""
     taken = await take_shards(
         writer, {0: 0}, owner="c", incarnation=uuid4(), address="a:1", queue_name="q", queue_address="a:2"
     )

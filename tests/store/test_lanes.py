@@ -123,7 +123,7 @@ class World:
         self.lane.close((job_id,))
 
     def cancel(self, number: int) -> None:
-        """Of a job that waits: it is final, and must not be dispatched any more."""
+        """Cancels a job that waits: it is final, and must not be dispatched any more."""
         waiting = sorted(self.committed - self.dispatched - self.finished)
         if waiting:
             job_id = waiting[number % len(waiting)]

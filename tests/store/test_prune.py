@@ -76,7 +76,7 @@ def unfinished(dsn: str, queue: str) -> int:
 
 
 def dispatched(dsn: str, queue: str) -> list[bytes]:
-    """What a coordinator would hand out that has just taken over a lane without a mark."""
+    """The jobs that a coordinator would dispatch that has just taken over a lane without a mark."""
 
     async def read() -> list[bytes]:
         reader = LaneReader(dsn, 5.0)

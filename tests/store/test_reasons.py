@@ -26,7 +26,7 @@ PARTS = ("xyzzy", "plugh")
 
 
 async def refusal(url: str, timeout: float = 0.3) -> str:
-    """What opening the database says."""
+    """The error of opening the database."""
     db = Database(url, timeout=timeout)
     try:
         with pytest.raises(Unavailable) as refused:

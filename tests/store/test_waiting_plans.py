@@ -1,4 +1,4 @@
-"""What a coordinator looks at again and again costs what it brings, not what waits. TASKFLOW_TEST_ROWS=1000000."""
+"""A coordinator's repeated reads cost by what they return, not by what waits. TASKFLOW_TEST_ROWS=1000000."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def spec(queue: str = "q", **fields: Any) -> jobs_pb2.JobSpec:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What an error of the API says."""
+    """An error of the API."""
 
     code: grpc.StatusCode
     message: str

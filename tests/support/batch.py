@@ -73,7 +73,7 @@ class BatchServer:
         return name
 
     def destination(self, home: str, **more: Any) -> dict[str, Any]:
-        """Of a pusher, for the queue `home`."""
+        """Settings of a pusher, for the queue `home`."""
         return {
             "kind": "aws-batch", "job_queue": home, "region": REGION, "endpoint_url": self.url,
             "job_definition": "gated", **more,

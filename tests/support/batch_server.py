@@ -1,6 +1,6 @@
 """moto's AWS, as a process of its own, whose Batch runs containers as processes: no Docker is needed.
 
-`python -m tests.support.batch_server PORT LAG`. What a container's command does is then real: its exit code, its end
+`python -m tests.support.batch_server PORT LAG`. A container's command is then real: its exit code, its end
 by a signal, its environment. One gap of moto is filled as AWS has it: DescribeJobs gives the exit code. ListJobs shows
 a job when it is LAG seconds old: AWS's may lag behind, too.
 """
@@ -20,7 +20,7 @@ from moto.utilities.docker_utilities import DockerModel
 
 
 class Container:
-    """What moto asks of a container, over a process of this machine."""
+    """The part of a container that moto needs, over a process of this machine."""
 
     def __init__(self, command: list[str] | str, environment: dict[str, str]) -> None:
         words = ["sh", "-c", command] if isinstance(command, str) else command

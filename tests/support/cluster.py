@@ -92,7 +92,7 @@ class ServiceCluster:
 
     @property
     def scheduler_address(self) -> str:
-        """What the SDK is given."""
+        """The address for the SDK."""
         return self._cluster["scheduler"].address
 
     def address(self, name: str) -> str:

@@ -40,7 +40,7 @@ STOPSIGNAL SIGINT
 ENTRYPOINT ["entry"]
 """
 ENTRY = """#!/bin/sh
-# What the official image does with its variables.
+# The official image's use of its variables.
 set -eu
 data=/var/lib/postgresql/data
 if [ ! -s "$data/PG_VERSION" ]; then
@@ -116,7 +116,7 @@ def compose_command() -> tuple[str, ...]:
 
 
 def docker(*words: str, timeout: float = 60, check: bool = True) -> str:
-    """What the command printed on standard output. AssertionError with what it said otherwise."""
+    """The command's standard output. AssertionError with its output when it fails."""
     done = subprocess.run([_client()[0], *words], env=_environment(), capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0 or not check, f"docker {' '.join(words)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
     return done.stdout.strip()
@@ -216,7 +216,7 @@ class Project:
         self._words = [*compose_command(), "--project-name", name, "--env-file", str(env_file)]
 
     def compose(self, *words: str, timeout: float = UP_PATIENCE, status: int = 0) -> str:
-        """What it printed. AssertionError with it when its exit status is another."""
+        """Its output. AssertionError with it when its exit status is another."""
         done = subprocess.run(
             [*self._words, *words], cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=timeout
         )
@@ -232,7 +232,7 @@ class Project:
         return found[0]
 
     def state(self, service: str) -> dict[str, Any]:
-        """What the engine knows of its container."""
+        """The engine's record of its container."""
         found: dict[str, Any] = json.loads(docker("inspect", "--format", "{{json .State}}", self.container(service)))
         return found
 
@@ -241,7 +241,7 @@ class Project:
         return bool(self.state(service).get("Health", {}).get("Status") == "healthy")
 
     def inside(self, service: str, *words: str) -> str:
-        """What a command in the service's container printed."""
+        """The output of a command in the service's container."""
         return docker("exec", self.container(service), *words)
 
     def logs(self) -> str:
@@ -273,7 +273,7 @@ def _suite() -> str:
 
 
 def _requirements() -> list[str]:
-    """What the distributions of the two folders need, as the Dockerfile installs them."""
+    """The packages that the distributions of the two folders need, as the Dockerfile installs them."""
     server, sdk = (tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "sdk"))
     extras = re.search(r"'\.\[([\w,]+)\]'", (ROOT / "Dockerfile").read_text())
     assert extras, "the Dockerfile installs the server with its extras"

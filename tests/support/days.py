@@ -76,5 +76,5 @@ def of(dsn: str, *ids: UUID) -> dict[str, int]:
 
 
 def whole(jobs: int) -> dict[str, int]:
-    """What `of` says of so many jobs that `fill` made, when nothing of them is gone."""
+    """The expected answer of `of` for so many jobs that `fill` made, when none of them is gone."""
     return {"jobs": jobs} | dict.fromkeys(_OF_A_JOB, jobs) | {"job_logs": 2 * jobs}

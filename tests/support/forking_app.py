@@ -86,7 +86,7 @@ def raising_fork(job: Job) -> Any:
 
 
 def fork_with_notes(job: Job) -> Any:
-    """What a fork is told that speaks for the job."""
+    """The error that a fork gets when it speaks for the job."""
     read, write = os.pipe()
     if (pid := os.fork()) == 0:
         os.close(read)
@@ -135,7 +135,7 @@ def daemonise(job: Job) -> Any:
 
 
 def change(job: Job) -> Any:
-    """What a job may leave behind."""
+    """Leaves behind what a job may leave."""
     SEEN.set("changed")
     if threading.current_thread() is threading.main_thread() and "process" in job.task:
         os.chdir("/")

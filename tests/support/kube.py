@@ -28,7 +28,7 @@ class KubeServer(Server):
         self.kubeconfig = self.directory / "kubeconfig"
 
     def destination(self, home: str, **more: Any) -> dict[str, Any]:
-        """Of a pusher, for the namespace `home`."""
+        """Settings of a pusher, for the namespace `home`."""
         tasks = {name: {"command": GATED, **options} for name, options in more.pop("tasks", {}).items()}
         return {
             "kind": "kubernetes", "namespace": home, "kubeconfig": str(self.kubeconfig), "image": "busybox",

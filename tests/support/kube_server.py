@@ -81,7 +81,7 @@ def selects(selector: str) -> Callable[[Mapping[str, str]], bool]:
 
 
 def kubeconfig(port: int, token: str) -> Object:
-    """What clients of it need."""
+    """The configuration of its clients."""
     return {
         "apiVersion": "v1", "kind": "Config", "current-context": "here",
         "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
@@ -261,7 +261,7 @@ class Kubernetes(StandIn):
         self.containers[home] = await Container.start(words, variables, log)
 
     def _ended(self, key: str, home: str, code: int) -> None:
-        """What the kubelet says, and then the controller. Of a node that does not answer, nothing is heard."""
+        """Reports of the kubelet, and then of the controller. A node that does not answer reports nothing."""
         pod, job = self.pods.get(home), self.jobs.get(key)
         if pod is None or pod["metadata"].get("annotations", {}).get("stand-in/vanished"):
             return
@@ -355,7 +355,7 @@ class Kubernetes(StandIn):
         self._judge(self.jobs.get(key), pod)
 
     async def do_objects(self) -> dict[str, list[str]]:
-        """What there is now."""
+        """The present objects."""
         return {"jobs": sorted(self.jobs), "pods": sorted(self.pods)}
 
 

@@ -1,4 +1,4 @@
-"""What this machine has for trying to be another: interpreters, and mounts that only one process sees."""
+"""Ways to try another machine: interpreters, and mounts that only one process sees."""
 
 import functools
 import shutil

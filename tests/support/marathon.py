@@ -29,7 +29,7 @@ class MarathonServer(Server):
         self.authorization.write_text(f"{SECRET}\n")
 
     def destination(self, home: str, **more: Any) -> dict[str, Any]:
-        """Of a pusher, for the group `home`."""
+        """Settings of a pusher, for the group `home`."""
         tasks = {name: {"command": GATED, **options} for name, options in more.pop("tasks", {}).items()}
         return {
             "kind": "marathon", "url": self.url, "group": home, "authorization_file": str(self.authorization),

@@ -322,7 +322,7 @@ class Marathon(StandIn):
         self.became(job, "FAILED")
 
     async def do_objects(self) -> dict[str, list[str]]:
-        """What there is now."""
+        """The present apps."""
         return {"apps": sorted(self.apps), "tasks": sorted(task["appId"] for task in self.running.values())}
 
 

@@ -14,7 +14,7 @@ _Lines = list[tuple[int, str, int]]  # indent, text, number
 
 
 def read(path: Path) -> Any:
-    """What the file says."""
+    """The content of the file."""
     lines: _Lines = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         text = line.strip()

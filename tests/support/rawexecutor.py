@@ -36,7 +36,7 @@ class RawExecutor:
             channel.close()
 
     def poll(self, most: int = 1, seconds: float = 10.0) -> list[queue_pb2.Assignment]:
-        """What is handed out; nothing when that takes longer than so many seconds."""
+        """The dispatched tasks; none when that takes longer than so many seconds."""
         request = queue_pb2.PollRequest(tasks=self.tasks, max=most, timeout_ms=int(seconds * 1000), executor=self.says)
         answer = self.queue_service.Poll(request, timeout=seconds + TIMEOUT)
         return [task for lane in answer.lanes for task in lane.tasks]

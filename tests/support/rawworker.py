@@ -141,7 +141,7 @@ class RawWorker:
     # -- what the test asks for ------------------------------------------------------------------------------------
 
     def poll(self, most: int = 1, seconds: float = 10.0, only: Iterable[str] = (), prefetch: int = 0) -> list[Handed]:
-        """What is handed out; nothing when that takes longer than so many seconds."""
+        """The dispatched tasks; none when that takes longer than so many seconds."""
         request = queue_pb2.PollRequest(
             worker_id=self.worker_id, tasks=list(self.tasks), queue_handlers=list(self.queues), queues=list(only),
             max=most, timeout_ms=int(seconds * 1000), prefetch=prefetch,

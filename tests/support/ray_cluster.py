@@ -70,7 +70,7 @@ class RayCluster:
         return name
 
     def destination(self, home: str, **more: Any) -> dict[str, Any]:
-        """Of a pusher. What has ended stays, so that it can be counted."""
+        """Submissions of a pusher. Ended ones stay, so that they can be counted."""
         tasks = {
             name: {"command": GATED, "environment": {"HOME_OF_TEST": home}, "cpus": 1, **options}
             for name, options in more.pop("tasks", {}).items()

@@ -21,7 +21,7 @@ from taskflow import Job, TaskFlow
 
 @dataclass
 class Record:
-    """What the handlers did, by job."""
+    """The handlers' records, by job."""
 
     starts: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
@@ -32,7 +32,7 @@ class Record:
         found = cls()
         running: Counter[str] = Counter()
         texts = (f.read_text() for f in files if f.exists())
-        # What follows the last line's end is a line that is just being written.
+        # Text after the last line's end is a line that is just being written.
         lines = sorted(line for text in texts for line in text.rpartition("\n")[0].splitlines())
         for line in lines:
             _, kind, job, _ = line.split()

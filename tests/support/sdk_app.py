@@ -152,7 +152,7 @@ async def beat(times: int, every: float, job: Job) -> str:
 
 @tf.task(queue="sdk")
 async def block(seconds: float, job: Job) -> str:
-    """What no async handler should do."""
+    """A blocking call that no async handler should make."""
     note("start", job)
     time.sleep(seconds)  # noqa: ASYNC251
     return "blocked"

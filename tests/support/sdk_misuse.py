@@ -1,4 +1,4 @@
-"""What a type checker must refuse, with the code of its error at the end of the line. Never imported."""
+"""Errors for a type checker, with the code of each at the end of its line. Never imported."""
 
 from taskflow import AsyncTaskFlow, Exponential, Job, JobOptions, NewJob, TaskFlow
 

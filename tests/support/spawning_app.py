@@ -37,7 +37,7 @@ def work(job: Job) -> int:
 
 @tf.task(queue="spawning")
 def python(job: Job) -> None:
-    """What the worker spawns from now on."""
+    """Sets the program that the worker spawns from now on."""
     sys.executable = job.payload or PYTHON
 
 

@@ -1,4 +1,4 @@
-"""What stand-ins for other systems' HTTP APIs share: real processes, faults that a test orders, a record of requests.
+"""Parts of all stand-ins for other systems' HTTP APIs: real processes, faults that a test orders, recorded requests.
 
 A stand-in is a process of its own. A test controls it by POST /stand-in with {"do": …}; everything else is the API.
 """

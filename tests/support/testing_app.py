@@ -1,4 +1,4 @@
-"""What the parity tests run on a cluster in memory and on a real one. Times are short, for the real one's sake."""
+"""Scenarios of the parity tests, for a cluster in memory and a real one. Times are short, for the real one's sake."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ _SAME = ("queue", "task", "namespace", "state", "payload", "result", "priority",
 
 
 def told(job: JobInfo, attempts: list[AttemptInfo], logs: list[tuple[int, str, str]]) -> dict[str, Any]:
-    """What must be the same: all but ids, instants, names of workers and tracebacks."""
+    """The part that must be the same: all but ids, instants, names of workers and tracebacks."""
     found: dict[str, Any] = {name: getattr(job, name) for name in _SAME}
     found |= {"cancelling": job.cancelling, "last": job.last_outcome, "metadata": job.metadata, "tags": job.tags}
     found["progress"] = job.progress
@@ -138,6 +138,6 @@ def told(job: JobInfo, attempts: list[AttemptInfo], logs: list[tuple[int, str, s
 
 
 def story(tf: TaskFlow, job: JobHandle) -> dict[str, Any]:
-    """What `tf` tells of a job."""
+    """The fields of a job as `tf` shows it."""
     logs = [(line.attempt, line.level, line.message) for line in tf.jobs.logs(job.id)]
     return told(job.get(), list(tf.jobs.attempts(job.id)), logs)

@@ -17,7 +17,7 @@ HTML = {"Accept": "text/html,application/xhtml+xml"}
 
 @dataclass
 class Form:
-    """What a form would send."""
+    """The fields that a form would send."""
 
     action: str
     method: str

@@ -11,7 +11,7 @@ EVERY = 0.02
 
 
 def eventually(fact: Callable[[], T], timeout: float = 10.0) -> T:
-    """What `fact()` returns as soon as it is true; AssertionError with its last answer after `timeout` seconds."""
+    """The value of `fact()` as soon as it is true; AssertionError with its last answer after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (answer := fact()):
         if time.monotonic() >= deadline:

@@ -49,7 +49,7 @@ def certificate() -> Path:
 
 
 class WebServer:
-    """Answers on a free port, until `close`. What came in is kept in `requests`: (method, path with query, headers).
+    """Answers on a free port, until `close`. Requests are kept in `requests`: (method, path with query, headers).
 
     With `tls` it is localhost by `certificate()`, which vouches for itself.
     """
@@ -70,7 +70,7 @@ class WebServer:
         return f"http://127.0.0.1:{self.port}"
 
     def paths(self) -> list[str]:
-        """Of all requests so far, without their queries."""
+        """Paths of all requests so far, without their queries."""
         return [path.partition("?")[0] for _, path, _ in self.requests]
 
     async def _start(self) -> tuple[web.AppRunner, int]:

@@ -58,7 +58,7 @@ class World:
         self.ends: list[RunFinished] = []
 
     def send(self, event: Event) -> list[Change]:
-        """What follows from an event, done."""
+        """Applies an event and its consequences."""
         heard = events.from_json(json.loads(json.dumps(events.to_json(event))))
         assert heard == event
         before = self.state

@@ -1,4 +1,4 @@
-"""What goes wrong at the edges: one clear line that says what to do, the right exit status, nothing lost."""
+"""Errors at the edges: one clear line with the cure, the right exit status, nothing lost."""
 
 from __future__ import annotations
 

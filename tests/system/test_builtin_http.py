@@ -30,7 +30,7 @@ EVERYTHING = ("queue", "coordinator", "scheduler", "worker")
 
 
 async def echo(request: web.Request) -> web.Response:
-    """What came in, as JSON; the headers of both sides in the body, as careless servers do."""
+    """Returns the request as JSON; the headers of both sides in the body, as careless servers do."""
     body = await request.text()
     shown = {
         "method": request.method,
@@ -136,7 +136,7 @@ def outside() -> Iterator[WebServer]:
 
 @pytest.fixture(scope="module")
 def closed_port() -> int:
-    """Of loopback, where nobody listens. The worker may call it."""
+    """A port of loopback where nobody listens. The worker may call it."""
     gone = WebServer({})
     gone.close()
     return gone.port

@@ -176,7 +176,7 @@ def test_the_environment_holds_what_the_operator_and_the_job_give_and_no_more(tf
 
 
 def test_who_started_it_has_nothing_in_its_environment(tf: TaskFlow) -> None:
-    """What it can read of its parent would else be the worker's, with all its secrets."""
+    """A parent with the worker's environment would show all its secrets."""
     assert ran(tf, script="cat /proc/$PPID/environ; echo; echo end").result["stdout_tail"] == "\nend\n"
 
 

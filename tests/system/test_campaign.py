@@ -53,7 +53,7 @@ class Shop:
         return web.Response(status=202)
 
     async def echo(self, request: web.Request) -> web.Response:
-        """What came in, once two calls are here: they are made at once."""
+        """Echoes the request once two calls are here: they are made at once."""
         self.here += 1
         if self.here > 1:
             self.both.set()

@@ -42,7 +42,7 @@ def run_app(cluster: ServiceCluster, *words: str) -> Program:
 
 
 def scenario(cluster: ServiceCluster, pass_time: Callable[[TaskFlow], object]) -> list[tuple[str, int, str, bool]]:
-    """One job of each kind that waits for time, while a worker that has one hangs. What became of them, in order."""
+    """One job of each kind that waits for time, while a worker that has one hangs. Returns their ends, in order."""
     with TaskFlow(cluster.scheduler_address) as tf:
         working, hanging = run_app(cluster), run_app(cluster, "hang")
         eventually(lambda: len(list(tf.workers.list())) == 2)

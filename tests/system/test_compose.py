@@ -92,7 +92,7 @@ class Rehearsal:
         )
 
     def healthy(self, name: str) -> bool:
-        """What the engine would do: the health check's command, inside."""
+        """The engine's part: the health check's command, inside."""
         kind, *command = OURS[name]["healthcheck"]["test"]
         assert kind == "CMD"
         done = subprocess.run([self.here(w) for w in command], env=self.environment(name), capture_output=True)

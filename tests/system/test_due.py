@@ -78,7 +78,7 @@ def test_a_row_that_is_committed_after_its_time_has_passed_is_found(crowded: Ser
         late = tf.new_job("committed-late", "late", delay=3600)
         with psycopg.connect(crowded.dsn) as conn:
             conn.execute("update taskflow.deferred set due_at = taskflow.now() where job_id = %s", (late.id,))
-            # Whoever reads due rows from the last due time on, reads one second of them again.
+            # A read of due rows from the last due time on reads one second of them again.
             passed = [tf.new_job("committed-late", n, delay=2.5) for n in range(2)]
             assert [job.wait(timeout=20).result for job in passed] == [0, 1]
             assert late.get().state == "scheduled"

@@ -54,7 +54,7 @@ def tf(cluster: ServiceCluster) -> Iterator[TaskFlow]:
 
 
 def numbers(tf: TaskFlow, **wish: object) -> list[int]:
-    """Of the jobs that are over, the payloads."""
+    """Payloads of the final jobs."""
     return sorted(job.payload["n"] for job in tf.jobs.list(queue="lists", task="end", **wish))  # type: ignore[arg-type]
 
 

@@ -31,7 +31,7 @@ sys.meta_path.insert(0, Absent())
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What `make` needs of a clone, without .venv."""
+    """The files that `make` needs of a clone, without .venv."""
     folder = tmp_path / "clone"
     (folder / "sdk").mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml", "sdk/pyproject.toml", "requirements.lock"):
@@ -111,7 +111,7 @@ def make_look_set_up(clone: Path) -> None:
 
 
 def last_line(answer: "subprocess.CompletedProcess[str]") -> str:
-    """What the user reads last, above make's own word of the failure."""
+    """The last line that the user reads, above make's own report of the failure."""
     assert answer.returncode == 2, answer
     assert ENDED.search(answer.stderr), answer.stderr
     return answer.stderr.splitlines()[-2]

@@ -1,4 +1,4 @@
-"""What waits in memory has a total, which the lanes with work share, whatever their number and their payloads."""
+"""Waiting jobs in memory have a total bound, which the lanes with work share, whatever their number and payloads."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def small(make_cluster: Callable[..., ServiceCluster]) -> Iterator[ServiceCluste
 
 
 def stats(queue_service: Any) -> queue_pb2.StatsResponse:
-    """What the queue service holds."""
+    """The queue service's totals."""
     answer: queue_pb2.StatsResponse = queue_service.Stats(queue_pb2.StatsRequest(), timeout=TIMEOUT)
     time.sleep(LOOK)
     return answer

@@ -61,7 +61,7 @@ def value(cluster: ServiceCluster, service: str, name: str, **labels: str) -> fl
 
 
 def counted(cluster: ServiceCluster, name: str, **labels: str) -> float:
-    """What the coordinator counts."""
+    """The value of a coordinator's metric."""
     return value(cluster, "coordinator", f"taskflow_{name}", **labels)
 
 

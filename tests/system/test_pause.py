@@ -20,7 +20,7 @@ pytestmark = pytest.mark.feature("S3.8", "X.9")
 
 @pytest.fixture
 def ran(cluster: ServiceCluster) -> Iterator[list[tuple[str, object]]]:
-    """What the handlers of a worker in this process got, in order."""
+    """The jobs that handlers of a worker in this process got, in order."""
     got: list[tuple[str, object]] = []
     with TaskFlow(cluster.scheduler_address) as app:
 

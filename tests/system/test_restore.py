@@ -59,7 +59,7 @@ def run(command: str, directory: Path, **env: str) -> subprocess.CompletedProces
 
 @dataclass
 class Restored:
-    """What `dump` left: the new databases, and the jobs that were there, by name."""
+    """The state after `dump`: the new databases, and the jobs that were there, by name."""
 
     urls: dict[str, str]
     jobs: dict[str, str]

@@ -74,7 +74,7 @@ def test_a_worker_of_sh_and_curl_completes_jobs(start: Callable[..., Program], r
 @needs_curl
 @pytest.mark.feature("S2.6", "R4", "M.10")
 def test_workers_of_sh_that_are_killed_lose_no_job(start: Callable[..., Program], rpc: Rpc, tf: TaskFlow) -> None:
-    """What a killed one had is back in time, and done by another."""
+    """The tasks of a killed executor are back in time, and done by another."""
     rpc("awf.task/poll", taskDefinitions=["count-words"])
     workers = [start("sh", str(EXAMPLES / "worker.sh")) for _ in range(3)]
     ids = [

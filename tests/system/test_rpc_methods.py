@@ -644,7 +644,7 @@ def test_other_built_in_definitions_are_refused_in_a_line_that_says_why(
 
 @pytest.mark.feature("S2.9")
 def test_tasks_and_workflows_are_counted_as_clients_count_them(running: ServiceCluster, name: str) -> None:
-    """What the TypeScript client's pendingTasks, pendingDecisions and inProgress ask."""
+    """As the TypeScript client's pendingTasks, pendingDecisions and inProgress count them."""
     rpc = Rpc(running.address("gateway"))
 
     def total(path: str, **query: str) -> Any:

@@ -27,7 +27,7 @@ def tf(cluster: ServiceCluster) -> Iterator[TaskFlow]:
 
 
 def python(code: str, *words: str, status: int = 0, timeout: float = 30.0) -> str:
-    """What a program of its own prints, given on standard input: its main module then has no file."""
+    """The output of a program of its own, given on standard input: its main module then has no file."""
     # Without the variables that the SDK has set in this process.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
     done = subprocess.run(

@@ -163,7 +163,7 @@ def test_a_task_s_own_payload_is_that_of_jobs_that_bring_none(tf: TaskFlow, clus
 
 @pytest.mark.feature("S1.2")
 def test_each_instance_of_a_task_and_its_attempts_are_rows_of_the_views(tf: TaskFlow, cluster: ServiceCluster) -> None:
-    """Of `job_states` and `attempt_history`, whether a person, a schedule or a workflow made it."""
+    """The actors in `job_states` and `attempt_history`, whether a person, a schedule or a workflow made it."""
     tf.tasks.create("in-sql", target="double", queue="app", payload={"n": 4}, retries=1, backoff=Constant(0.01))
     schedule = tf.schedules.create("in-sql", at=now_of(cluster) + timedelta(minutes=1))
     step = {"name": "a", "kind": "task", "meta": {"task": "in-sql", "input": {"n": -4}}}

@@ -65,7 +65,7 @@ def test_cancel_expiry_retry_by_hand_and_keys_are_told_alike(real: TaskFlow) -> 
 
 
 def by_hand(tf: TaskFlow, move: Any, now: datetime) -> list[Any]:
-    """What a person does to jobs; `move` lets time pass where nothing else does."""
+    """A person's actions on jobs; `move` lets time pass where nothing else does."""
     waiting = tf.new_job("parity", 1, task="echo", delay=3600)
     cancelled = waiting.cancel("not wanted")
     unheard = tf.new_job("parity", 1, task="of-nobody", start_by=now + timedelta(seconds=0.5))

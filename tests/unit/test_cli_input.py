@@ -1,4 +1,4 @@
-"""What people type on the command line: what is understood, and what a refusal says."""
+"""Arguments typed on the command line: those accepted, and the text of refusals."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Output of the commands."""
 
 import json
 from datetime import UTC, datetime, timedelta

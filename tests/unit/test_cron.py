@@ -1,4 +1,4 @@
-"""What may be written as a cron, and what is said to whoever writes it wrongly (S1.5, S4.1)."""
+"""Valid crons, and the error for each kind of wrong one (S1.5, S4.1)."""
 
 import re
 from datetime import UTC, datetime, timedelta

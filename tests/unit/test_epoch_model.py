@@ -269,7 +269,7 @@ class World:
         self.now += VOID_AFTER
 
     def steps(self) -> list[tuple[Callable[[], None], float]]:
-        """What may happen, and how often."""
+        """The possible events, and how often."""
         return [
             (self.new_job, 4.0), (self.deliver, 40), (self.lose, 2), (self.poll, 10), (self.beat, 10), (self.finish, 8),
             (self.report, 8), (self.read_some, 3), (self.take_over, 1), (self.die, 0.3), (self.leases_end, 2),

@@ -95,7 +95,7 @@ def chart() -> Iterator[Any]:
 
 @pytest.fixture(params=SETS)
 def documents(chart: Any, request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    """What the chart makes of one set of values."""
+    """The chart rendered with one set of values."""
     return rendered(chart, SETS[request.param])
 
 

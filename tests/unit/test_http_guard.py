@@ -144,7 +144,7 @@ class Site:
 
 @pytest.fixture
 def canary() -> Iterator[Site]:
-    """What must not be visited. That it would tell is shown by the first test."""
+    """A server that must not be visited. The first test shows that it would tell."""
     with Site() as site:
         yield site
 

@@ -54,7 +54,7 @@ class Line:
         return [LaneKey(p.queue, p.task, p.priority) for p in answer.lanes for _ in p.tasks] if answer else []
 
     def busy(self, high: int, jobs: int, each: float, most: int = 1, queue: str = "q") -> list[LaneKey]:
-        """What a worker is handed while there are always more jobs of priority `high`, `each` seconds apart."""
+        """The jobs dispatched to a worker while there are always more of priority `high`, `each` seconds apart."""
         taken: list[LaneKey] = []
         while len(taken) < jobs:
             self.feed(high, most, queue)

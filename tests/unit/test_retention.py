@@ -1,4 +1,4 @@
-"""What becomes of a day of jobs: dropped whole, emptied, or left alone."""
+"""The fate of a day of jobs: dropped whole, emptied, or left alone."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def codes() -> list[str]:
 
 
 def found(pattern: re.Pattern[str]) -> list[tuple[str, str]]:
-    """What matches in any file, each with the name of its file."""
+    """The matches in any file, each with the name of its file."""
     return [(p.relative_to(ROOT).as_posix(), m) for p in files() for m in pattern.findall(p.read_text())]
 
 

@@ -1,4 +1,4 @@
-"""What a schedule decides (R17, R19), and that its ledger has every nominal instant once (M.7)."""
+"""Decisions of a schedule (R17, R19), and that its ledger has every nominal instant once (M.7)."""
 
 import time
 from bisect import bisect_left, bisect_right
@@ -294,7 +294,7 @@ def test_r17_holds_for_what_fires_once(misfire: Misfire, state: FiringState) -> 
 
 
 def expected(missed: list[datetime], in_time: list[datetime], misfire: Misfire) -> list[datetime]:
-    """What fires where overlap is allowed: R17 once more."""
+    """The firings where overlap is allowed: R17 once more."""
     kept = {Misfire.SKIP: [], Misfire.FIRE_ONCE: missed[-1:], Misfire.CATCH_UP: missed[-1000:]}
     return kept[misfire] + in_time
 
@@ -378,7 +378,7 @@ def test_m7_a_clock_that_is_stepped_leaves_each_instant_one_row_and_no_schedule_
 
 
 def decided(state: ScheduleState, ledger: dict[datetime, Firing], now: datetime, policy: Policy, limit: int) -> Firings:
-    """What a schedule does, written into the ledger as the store does."""
+    """Writes a schedule's decisions into the ledger as the store does."""
     decision = due(replace(state, **of_ledger(ledger, state.cursor)), now, policy, limit)  # type: ignore[arg-type]
     if decision.taken_back:
         ahead = [row for row in ledger.values() if row.instant > now and row.state not in DONE]
@@ -399,7 +399,7 @@ DONE = (FiringState.FIRED, FiringState.QUEUED)
 
 
 def of_ledger(ledger: dict[datetime, Firing], cursor: datetime) -> dict[str, object]:
-    """Of a schedule's state, what its ledger says."""
+    """The ledger's part of a schedule's state."""
     queued = sorted(row.instant for row in ledger.values() if row.state is FiringState.QUEUED)
     beyond = min((row for row in ledger.values() if row.instant > cursor), key=lambda row: row.instant, default=None)
     return {

@@ -48,7 +48,7 @@ Spec = tuple[type, frozenset[str], type[BaseException], bool]
 
 
 def specs(bases: tuple[type, ...]) -> st.SearchStrategy[Spec]:
-    """Of hostile objects, which are made inside the tests: those who report on tests would run their code."""
+    """Recipes of hostile objects, made inside the tests: code that reports on tests would run their methods."""
     methods = st.frozensets(st.sampled_from(METHODS), max_size=4)
     return st.tuples(st.sampled_from(bases), methods, st.sampled_from(RAISED), st.booleans())
 

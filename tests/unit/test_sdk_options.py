@@ -1,4 +1,4 @@
-"""What can be said of a job is checked before anything is sent, and the message says what would be right."""
+"""Options of a job are checked before anything is sent, and the message says what would be right."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

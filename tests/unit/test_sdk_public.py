@@ -1,4 +1,4 @@
-"""What `import taskflow` gives, and what it costs."""
+"""The names that `import taskflow` gives, and its cost."""
 
 import copy
 import inspect

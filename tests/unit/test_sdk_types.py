@@ -1,4 +1,4 @@
-"""What a type checker says of programs that use the SDK: nothing of right ones, and the error where one is wrong."""
+"""A type checker's verdict on programs that use the SDK: nothing for right ones, the error's place for wrong ones."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What a handler's end means for its attempt."""
+"""The outcome of an attempt by its handler's end."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Of which owner the queue service hands out jobs, by epochs and validities alone (A7).
+"""The owner whose jobs the queue service dispatches, by epochs and validities alone (A7).
 
 The test is a coroutine since what is fed wakes the polls that wait, in a turn of the loop.
 """

@@ -1,4 +1,4 @@
-"""What is counted of each lane is what a recount gives, and nothing is left of lanes without jobs."""
+"""The counts of each lane equal a recount, and nothing is left of lanes without jobs."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def decide(world: World, *actions: Any) -> list[Any]:
 
 
 def asked(world: World) -> Any:
-    """What the open decision is about."""
+    """The payload of the open decision."""
     (job,) = [job for job in world.jobs.values() if job.step == "decision"]
     assert isinstance(job, CreateJob)
     return job.payload

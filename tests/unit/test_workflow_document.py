@@ -1,4 +1,4 @@
-"""What a document may say; what is refused, at which path, with which words; and the published schema."""
+"""Workflow documents: accepted ones; refusals with path and text; and the published schema."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def grouped(*steps: str, **more: Any) -> dict[str, Any]:
     return workflow("a", "b", "c", groups=[{"name": "g", "steps": list(steps), **more}])
 
 
-# What each field wants: these the schema refuses too.
+# Wrong types and ranges of fields: the schema refuses these too.
 SHAPES: list[tuple[Any, str]] = [
     ({}, "name: is missing"),
     ({"name": "x y", "steps": []}, "name: \"x y\" does not fit: use 1 to 128 letters, digits, '-' and '_'"),
@@ -76,7 +76,7 @@ SHAPES: list[tuple[Any, str]] = [
     (workflow(*[f"s{n}" for n in range(MAX_STEPS + 1)]), "steps: should have at most 1000 items"),
 ]
 
-# What is about several places at once, or inside a text: only the parser sees it.
+# Faults across several places, or inside a text: only the parser sees them.
 MEANINGS: list[tuple[Any, str]] = [
     (workflow(), "steps: is empty: a workflow has steps, or a decider"),
     (workflow("a", decider={}), "steps: a workflow with a decider has none: its executor decides"),

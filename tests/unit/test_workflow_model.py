@@ -74,7 +74,7 @@ def some_groups(draw: st.DrawFn, names: list[str]) -> list[dict[str, Any]]:
 
 
 class Oracle:
-    """What a document allows, by the letter of R23 and R24."""
+    """The transitions that a document allows, by the letter of R23 and R24."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.steps = {step["name"]: step for step in document["steps"]}

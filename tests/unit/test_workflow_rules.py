@@ -732,7 +732,7 @@ def test_a_run_that_succeeded_or_that_runs_is_not_retried_nor_one_of_another_rou
     assert (world.retry(), world.status) == ([], "succeeded")
 
 
-# What the owner relies on
+# Guarantees for the owner
 
 
 def test_a_timer_of_an_earlier_iteration_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""A page of the console: a path, the values that it shows, and its actions."""
+"""A page of the console: its path, its values, and its actions."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class Workflows:
 
     # -- one run -----------------------------------------------------------------------------
     async def _activities(self, run: pb.Run) -> list[dict[str, Any]]:
-        """The activities that the run began, oldest first: jobs, child runs, waits, and those that could not be made."""
+        """Activities that the run began, oldest first: jobs, child runs, waits, and those that could not be made."""
         begun = [step for step in run.steps if step.name != DECISION]
         jobs = [job for step in begun for job in step.jobs if job.job_id or job.run_id]
         shown = {each["id"]: each for each in await self._shown(jobs) if each is not None}

@@ -1,4 +1,4 @@
-"""What came back, within bounds, as the job's result."""
+"""The response, within bounds, as the job's result."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class _Way(AbstractResolver):
         self.begin()
 
     def begin(self) -> None:
-        """Of one request: nothing that was resolved for the one before counts."""
+        """Begins one request: no address that was resolved for the one before counts."""
         self._names: dict[str, str] = {}
         self.refused: Forbidden | None = None
 

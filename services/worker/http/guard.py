@@ -110,7 +110,7 @@ def check_url(url: str) -> SplitResult:
 
 
 def _address(host: str) -> None:
-    """Of the forms of an address only the plain one: what 0177.1 or 2130706433 means is for each program to guess."""
+    """Accepts only the plain form of an address: programs disagree on the meaning of 0177.1 or 2130706433."""
     try:
         if "%" in host:
             raise ValueError

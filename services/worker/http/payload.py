@@ -1,4 +1,4 @@
-"""What a job of `http.call` says, checked."""
+"""The payload of a job of `http.call`, checked."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Secrets of the worker's operator: named by jobs, known to the worker, and shown to nobody.
 
-A secret is read when a call needs it, so that a new one holds from the next call on. What a call learns is cleaned of
+A secret is read when a call needs it, so that a new one holds from the next call on. A response is cleaned of
 the secrets that it used before it is kept anywhere: a server that shows a client its own headers would else put them
 into the job's result.
 """
@@ -75,7 +75,7 @@ def _variable(name: str) -> str:
 
 
 def basic(user: str, password: str) -> str:
-    """What follows `Basic` in a header."""
+    """The credentials that follow `Basic` in a header."""
     return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 

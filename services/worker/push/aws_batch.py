@@ -52,7 +52,7 @@ _UNFINISHED = tuple(status for status, phase in _PHASES.items() if not phase.ove
 
 
 class BatchTask(TaskOptions):
-    """What a task's external jobs are."""
+    """Options of a task's external jobs."""
 
     job_definition: str = Field("", description="name, name:revision or ARN; empty: the destination's")
     command: list[str] | None = Field(None, description="instead of the job definition's command")
@@ -129,7 +129,7 @@ class AwsBatch(Destination):
         return External(answer["jobId"], order.ticket, Phase.QUEUED)
 
     def _what(self, order: Order) -> BatchTask:
-        """What the operator wrote for the task, and over it what the job says and may say."""
+        """The operator's options for the task, overridden by those that the job may set."""
         assert isinstance(order.options, BatchTask)
         return over(order.options, said_by(order, BatchTask, self._settings.overrides, self.name))
 

@@ -1,11 +1,11 @@
-"""What a destination of pushed jobs is: the interface that each kind of them implements.
+"""A destination of pushed jobs: the interface that each kind of them implements.
 
 Its methods block and are called in threads, several at once, each with a time limit; a destination sets shorter ones
 of its own. They keep no state: after a restart the answers are the same. They raise `Away` when the destination cannot
 be used now, and `Refused` when it will never take this very order. Credentials come from wherever the destination's
 own tools look for them, and appear in no message.
 
-What holds for every destination:
+Invariants of every destination:
 
 - An external job bears the name `name_of(owner, ticket)`, and the ticket where a listing shows it.
 - It runs once: a destination's own retries are off. TaskFlow decides on another attempt, which has another name.
@@ -92,7 +92,7 @@ class Ticket:
 
 
 class TaskOptions(BaseModel):
-    """What can be said of a task at a destination; a kind adds its own."""
+    """Options of a task at a destination; a kind adds its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -110,7 +110,7 @@ class Order:
     timeout: float | None = None  # seconds that TaskFlow gives the attempt, its wait at the destination included
 
     def environment(self) -> dict[str, str]:
-        """What the program is told: whatever kind of destination it runs at."""
+        """The program's environment variables, at every kind of destination."""
         return {
             "TASKFLOW_EXEC_ID": str(UUID(bytes=self.ticket.exec_id)),
             "TASKFLOW_JOB_ID": self.ticket.job,
@@ -136,7 +136,7 @@ class External:
 
 
 class DestinationSettings(BaseModel):
-    """What every kind of destination can be told; a kind adds its own."""
+    """Settings of every kind of destination; a kind adds its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -182,7 +182,7 @@ class Destination(ABC):
 
     @abstractmethod
     def look(self, jobs: Sequence[External]) -> Mapping[str, External]:
-        """What became of them, by id, up to `batch` at once. What the destination no longer knows is absent."""
+        """Their states, by id, up to `batch` at once. A job that the destination no longer knows is absent."""
 
     @abstractmethod
     def terminate(self, job: External, reason: str) -> None:
@@ -205,7 +205,7 @@ def exec_id_of(owner: str, name: str) -> bytes | None:
 
 @dataclass(slots=True)
 class Twins:
-    """Of external jobs with one ticket, the earliest; the others are too many."""
+    """The earliest of several external jobs with one ticket; the others are too many."""
 
     first: dict[Ticket, External] = field(default_factory=dict)
     spare: list[External] = field(default_factory=list)

@@ -46,7 +46,7 @@ class Unreachable(Exception):
 
 @dataclass(slots=True)
 class Note:
-    """What is to be said of an attempt; nothing is a heartbeat."""
+    """A report about an attempt; an empty one is a heartbeat."""
 
     ticket: Ticket
     lines: Sequence[tuple[str, str]] = ()  # level and text

@@ -57,7 +57,7 @@ class Held:
 
 
 def learn(held: Held, seen: External | None, destination: str) -> None:
-    """What the destination shows of its external job now; None: nothing."""
+    """The external job as the destination shows it now; None: absent."""
     if held.verdict is not None:
         return
     if seen is None:
@@ -97,7 +97,7 @@ def returned(destination: str) -> Verdict:
 
 
 def _sort(seen: External) -> str:
-    """What sort of reason it is."""
+    """The category of its reason."""
     return seen.reason.partition(":")[0][:MOST_WORDS]
 
 

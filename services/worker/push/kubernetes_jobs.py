@@ -113,7 +113,7 @@ class KubernetesJobs(Destination):
         return External(made["metadata"]["name"], order.ticket, Phase.QUEUED)
 
     def _existing(self, ticket: Ticket) -> External:
-        """Of a submit that had its effect, or that was made twice."""
+        """The external job of a submit that had its effect, or that was made twice."""
         for there in self.find(ticket):
             return there
         raise Away(f"a Job {name_of(self.owner, ticket)} exists that bears no labels of this pusher, or has just gone")
@@ -282,7 +282,7 @@ class KubernetesJobs(Destination):
     # -- the API -----------------------------------------------------------------------------------------------------
 
     def _call(self, method: Any, *arguments: Any, **named: Any) -> tuple[Any, datetime | None]:
-        """What it answers, and when. Raises the client's own error where there is an answer that refuses."""
+        """The answer, and its time. Raises the client's own error where there is an answer that refuses."""
         try:
             answer = method(
                 *arguments, namespace=self._settings.namespace, _preload_content=False,
@@ -297,7 +297,7 @@ class KubernetesJobs(Destination):
             raise Away(f"{self._host} does not answer as Kubernetes: {error}") from None
 
     def _fault(self, error: Any, submitting: bool = False) -> Away | Refused:
-        """Of what the client's error holds, only what the API server says: its headers may hold more."""
+        """The API server's message from the client's error, without the rest: its headers may hold more."""
         said = _status(error)
         message = f"{error.status} {said.get('reason') or error.reason}: {said.get('message', '')}".rstrip(": ")
         if submitting and error.status in _REFUSED:
@@ -354,7 +354,7 @@ class _State:
 
 
 def _words(words: Sequence[str], payload: Any) -> list[str]:
-    """What a payload brings into a command is not expanded, either."""
+    """Text that a payload brings into a command is not expanded, either."""
     return [
         new if new == old else new.replace("$", "$$") for old, new in zip(words, filled(words, payload), strict=True)
     ]
@@ -365,7 +365,7 @@ def _said(about: Mapping[str, Any]) -> str:
 
 
 def _first(error: ValidationError) -> str:
-    """What the client's models say of a field: without the value, which may be a secret."""
+    """The client's models' complaint about a field: without the value, which may be a secret."""
     first = error.errors(include_url=False, include_input=False)[0]
     path = first["loc"][1:] if isinstance(first["loc"][0], int) else first["loc"]  # the number of an argument
     return f"{'.'.join(map(str, path))}: {first['msg'][0].lower()}{first['msg'][1:]}"

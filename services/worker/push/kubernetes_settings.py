@@ -18,7 +18,7 @@ _OURS_OF_CONTAINER = ("name", "image", "command", "args")
 
 
 class KubernetesTask(TaskOptions):
-    """What a task's external jobs are."""
+    """Options of a task's external jobs."""
 
     image: str = Field("", description="of the container; empty: the destination's")
     command: list[str] | None = Field(None, description="instead of the image's entry point")

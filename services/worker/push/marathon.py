@@ -55,7 +55,7 @@ _SHELL = (
 
 
 class MarathonTask(TaskOptions):
-    """What a task's external jobs are."""
+    """Options of a task's external jobs."""
 
     command: list[str] | None = Field(None, description="the program and its arguments; none: the destination's")
     image: str = Field("", description="of Docker, with /bin/sh in it; empty: the destination's, or none at all")
@@ -291,7 +291,7 @@ class Marathon(Destination):
 
 
 def _checked(answer: Answer) -> Any:
-    """What it says. Away when it refuses."""
+    """The content of the answer. Away when it refuses."""
     if answer.status >= 300:
         raise Away(f"{answer.status}: {_message(answer)}", answer.after)
     return answer.said

@@ -14,7 +14,7 @@ T = TypeVar("T", bound=TaskOptions)
 
 
 def said_by(order: Order, options: type[T], overrides: Collection[str], destination: str) -> T | None:
-    """What the job says under `push` in its payload; None: nothing. Refused for what it may not say."""
+    """The object `push` of the job's payload; None: absent. Refuses fields that the job may not set."""
     said = order.payload.get("push") if isinstance(order.payload, dict) else None
     if said is None:
         return None
@@ -34,7 +34,7 @@ def said_by(order: Order, options: type[T], overrides: Collection[str], destinat
 
 
 def over(options: T, own: T | None) -> T:
-    """What the operator wrote for the task, and over it what the job says; variables of both."""
+    """The operator's options for the task, overridden by the job's; variables of both."""
     if own is None:
         return options
     given = own.model_dump(include=own.model_fields_set)

@@ -1,7 +1,7 @@
 """One pusher: takes jobs of a destination's tasks, has them run there, and tells TaskFlow what became of them.
 
 Three loops over the attempts that it holds: `_take` brings new ones, `Tending` makes the destination do what they
-need, `_speak` keeps TaskFlow informed and hears from it which are over. What holds:
+need, `_speak` keeps TaskFlow informed and hears from it which are over. Invariants:
 
 - While the destination is away nothing is taken, and what was taken waits: no try is used.
 - An attempt is held until TaskFlow has its outcome on disk or says that it is stale, and prolonged until then.

@@ -43,7 +43,7 @@ _PHASES = {
 
 
 class RayTask(TaskOptions):
-    """What a task's external jobs are."""
+    """Options of a task's external jobs."""
 
     command: list[str] | None = Field(None, description="the program and its arguments; none: the destination's")
     environment: dict[str, str] = Field(default_factory=dict, description="variables of the program")
@@ -218,7 +218,7 @@ def _why(job: Mapping[str, Any]) -> str:
 
 
 def _checked(answer: Answer) -> Any:
-    """What it says. Away when it refuses."""
+    """The content of the answer. Away when it refuses."""
     if answer.status >= 300:
         raise Away(f"{answer.status}: {_message(answer)}", answer.after)
     return answer.said

@@ -67,7 +67,7 @@ class Pushing:
         )
 
     async def drain(self) -> None:
-        """Takes nothing new; gives back what was not submitted. What was submitted goes on.
+        """Takes no new attempts; returns those that were not submitted. Submitted ones continue.
 
         Returns after the worker's grace at the latest: what hangs then is as after a crash.
         """

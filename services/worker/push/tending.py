@@ -1,12 +1,12 @@
 """The destination's side of a pusher: each pass finds, submits, looks at and ends what is to be there.
 
 A pass starts from what is held and from what the destination shows, never from what an earlier pass meant to do, so
-that a start after a crash is no special case. What holds:
+that a start after a crash is no special case. Invariants:
 
 - An external job is submitted for a started attempt alone. Where one may exist already (after a start of this process,
   or a submit without an answer), it is looked for first, for `settle` seconds, and what is found is taken.
-- Of several with one name the earliest is kept and the others are ended.
-- What is over for TaskFlow is ended, again at each pass until the destination shows that it has ended.
+- The earliest of several with one name is kept and the others are ended.
+- An attempt that is over for TaskFlow is ended, again at each pass until the destination shows its end.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Tending:
                 self._doom(job, OVER)
 
     async def _look(self) -> None:
-        """What became of those that run there."""
+        """Asks for the external jobs of the attempts that run there."""
         there = [(h, h.external) for h in self.held.values() if h.external is not None and h.verdict is None]
         for start in range(0, len(there), self._at.batch):
             batch = there[start : start + self._at.batch]

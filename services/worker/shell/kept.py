@@ -29,7 +29,7 @@ Reader = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is to be run: `argv[0]` is a path, `env` all of its environment, `folder` (if any) removed at the end."""
+    """The command to run: `argv[0]` is a path, `env` all of its environment, `folder` (if any) removed at the end."""
 
     argv: list[str]
     env: dict[str, str]
@@ -87,7 +87,7 @@ class Kept:
         return Ending(words[0].decode(), int(words[1])) if words else Ending("lost", 0)
 
     async def _read(self, fd: int, reader: Reader) -> None:
-        """All that comes, no faster than `reader` takes it. Whoever holds it open once all are gone is not awaited."""
+        """All that comes, no faster than `reader` takes it. One that holds it open once all are gone is not awaited."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         self._news.append(news)
         os.set_blocking(fd, False)

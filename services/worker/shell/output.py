@@ -1,4 +1,4 @@
-"""What a command writes: line by line to the job's log, within bounds, and the end of it for the result."""
+"""Output of a command: line by line to the job's log, within bounds, and the end of it for the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Add = Callable[[str, str], None]
 
 
 class Budget:
-    """What one attempt may still write to the log, of both streams together."""
+    """The budget that one attempt still has in the log, for both streams together."""
 
     def __init__(self, limit: int, add: Add) -> None:
         self._limit = self._left = limit
@@ -87,7 +87,7 @@ class Output:
         return part
 
     async def _emit(self, line: bytes) -> None:
-        """Of what a terminal would have written over itself, the last."""
+        """Emits the text that a terminal would show last where lines overwrite each other."""
         text = line.rstrip(b"\r").rpartition(b"\r")[2]
         await self._budget.line(self._level, text.decode("utf-8", "replace"), len(text))
 

@@ -1,4 +1,4 @@
-"""What the worker's operator allows a command to be."""
+"""The operator's rules for commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_A_JOBS = re.compile(
 
 
 class ShellPayload(BaseModel):
-    """What a job of `shell.run` says."""
+    """The payload of a job of `shell.run`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

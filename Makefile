@@ -33,9 +33,10 @@ test-long: $(STAMP) ## the long forms: larger sizes, more seeds, whole clones wi
 
 check: lint type test verify ## what to run before a push; CI runs the long tier too
 
-lint: $(STAMP) ## ruff over the Python, buf over the protos
+lint: $(STAMP) ## ruff over the Python, buf over the protos, a word list over docs and docstrings
 	@$(BIN)/ruff check .
 	@$(BIN)/buf lint
+	@$(PY) -m tools.prose
 
 type: $(STAMP) ## mypy, strict
 	@$(BIN)/mypy

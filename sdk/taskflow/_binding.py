@@ -175,7 +175,7 @@ def _kind(value: object) -> str:
 
 
 def _is_model(annotation: Any) -> bool:
-    """A dataclass or a pydantic model. Looking does not import pydantic: whoever has a model has imported it."""
+    """A dataclass or a pydantic model. Looking does not import pydantic: a module with a model has imported it."""
     if not isinstance(annotation, type) or typing.get_origin(annotation) is not None:
         return False
     pydantic = sys.modules.get("pydantic")

@@ -1,6 +1,6 @@
 """Tasks that async handlers make on a loop of the application's: sys.exit() in one of them is its own end.
 
-asyncio keeps a SystemExit as the task's exception, for whoever awaits it, and raises it out of the loop too, which
+asyncio keeps a SystemExit as the task's exception, for the awaiting task, and raises it out of the loop too, which
 would end the application. A task that a handler makes here keeps it and goes no further.
 """
 

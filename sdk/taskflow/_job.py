@@ -134,7 +134,7 @@ class Job:
 
     @property
     def requester(self) -> Mapping[str, Any]:
-        """Attributes of whoever the app made the job for: what it gave as `requester=`, believed as it stands."""
+        """Attributes of the user for whom the app made the job: its `requester=`, not verified."""
         found: dict[str, Any] = _values.decode(self._requester, _values.JSON) or {}
         return found
 

@@ -81,7 +81,7 @@ class JobOptions:
     metadata: Mapping[str, str] | None = None
     tags: Iterable[str] | None = None
     requester: Mapping[str, Any] | None = None
-    """Attributes of whoever the job is made for, at most 4,096 bytes of JSON; its handler sees them."""
+    """Attributes of the user for whom the job is made, at most 4,096 bytes of JSON; its handler sees them."""
     label: str | None = None
     """A line for people, at most 256 characters."""
 

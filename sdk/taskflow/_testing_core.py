@@ -90,7 +90,7 @@ class MemoryCreator(Creator):
         later: dict[Any, Any] = {}
         waiter.settle(answer, later)
         for settled in later.values():
-            _settle_futures(settled)  # whoever put it is on that loop
+            _settle_futures(settled)  # the submitter is on that loop
 
 
 class MemoryCore(Core):

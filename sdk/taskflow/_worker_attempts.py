@@ -1,6 +1,6 @@
 """One attempt in a worker's hands, from its receipt until its outcome is acknowledged.
 
-The I/O thread owns every field but these: `started`, set by whoever wins `claim`; the notes, which the handler's
+The I/O thread owns every field but these: `started`, set by the winner of `claim`; the notes, which the handler's
 thread writes and the I/O thread takes; `beat_at`. Each is one assignment or one atomic operation of the
 interpreter.
 """

@@ -90,7 +90,7 @@ class Reporter:
         lane.put(attempt)
 
     def owners_changed(self) -> None:
-        """Outcomes that wait are sent to whoever owns their shard now."""
+        """Sends waiting outcomes to the present owner of their shard."""
         waiting, self._homeless = self._homeless, []
         for lane in self._lanes.values():
             waiting.extend(lane.take_misplaced(self._worker.epochs.owner))
@@ -201,7 +201,7 @@ class _Lane:
         self._keep(batch)
 
     def _keep(self, batch: list[Attempt]) -> None:
-        """To be sent again, to whoever owns their shards then."""
+        """To be sent again, to the owner of their shards by then."""
         self._back_off()
         self._worker.refresh_topology()
         self._waiting.extendleft(reversed(batch))
@@ -229,7 +229,7 @@ class _Lane:
 
 
 def _named(attempt: Attempt) -> dict[str, object]:
-    """For whoever logs in fields."""
+    """The same as fields of a log record."""
     named = {"job": _ids.show(attempt.job_id), "attempt": attempt.number, "queue": attempt.queue}
     return named | {"task": attempt.task} if attempt.task else named
 

@@ -95,7 +95,7 @@ class MemoryCluster:
     def advance(self, by: float | timedelta) -> int:
         """Moves the clock by so many seconds, and runs what becomes due on the way, each at its moment.
 
-        How many attempts have ended meanwhile. Called by a handler it only moves the clock: so long did it take.
+        How many attempts have ended meanwhile. Called by a handler it only moves the clock: the handler took that long.
         """
         target = self.clock.monotonic() + seconds(by, "seconds", zero=True)
         if self._is_inside():

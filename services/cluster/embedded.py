@@ -102,7 +102,7 @@ class EmbeddedPostgres:
         except BaseException:
             self.stop()
             raise
-        self._fixed_port = True  # whoever was told the dsn finds the server there after a restart
+        self._fixed_port = True  # clients that know the dsn find the server there after a restart
         return self.dsn
 
     def stop(self) -> None:
@@ -245,7 +245,7 @@ class EmbeddedPostgres:
 
 
 def attach(data_dir: Path, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The dsn of the live server of `data_dir`, whoever supervises it; None when there is none."""
+    """The dsn of the live server of `data_dir`, under any supervisor; None when there is none."""
     home = pg_home.locate(data_dir, environ)
     pid = pidfile.postmaster(home.data)
     if pid is None or not pidfile.ready(home.data, pid):

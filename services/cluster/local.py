@@ -1,4 +1,4 @@
-"""A whole cluster for a while: for the demo, the benchmarks, and whoever wants to look at it from a script."""
+"""A whole cluster for a while: for the demo, the benchmarks, and scripts that examine it."""
 
 import os
 import shutil

@@ -17,7 +17,7 @@ from taskflow_server.runtime.lifecycle import Background
 
 
 async def start(settings: GatewaySettings, stack: AsyncExitStack, tasks: Background) -> None:
-    """Serves at once, whoever else is there: while the scheduler is away, answers say so."""
+    """Serves at once, without waiting for other services: while the scheduler is away, answers say so."""
     clock = SystemClock()
     listening = listen(settings)
     metrics.serve(settings)

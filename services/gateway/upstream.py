@@ -1,6 +1,6 @@
 """The other services, as the gateway asks them: the scheduler, and whom its topology names.
 
-Every call has a deadline and fails as a Failure. No call is repeated here: whoever asks knows whether it may be.
+Every call has a deadline and fails as a Failure. No call is repeated here: the caller knows whether it may be.
 """
 
 from __future__ import annotations

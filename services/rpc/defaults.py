@@ -1,4 +1,4 @@
-"""The options that a task says of its jobs: they hold where whoever submits a job by the task's name says nothing."""
+"""The options that a task says of its jobs: they hold where a job that is submitted by the task's name sets none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Executors over gRPC: tasks without a session, held by time-outs (R1, R2, R4, R5, S2.3 to S2.6)."""
+"""Executors over gRPC: tasks without a session, held by timeouts (R1, R2, R4, R5, S2.3 to S2.6)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.rawworker import RawWorker
 from tests.support.waiting import eventually
 
 DONE, BROKEN, BACK = pb.OUTCOME_SUCCEEDED, pb.OUTCOME_FAILED, pb.OUTCOME_RETURNED
-SHORT = 2000  # milliseconds: a time-out that a test waits for
+SHORT = 2000  # milliseconds: a timeout that a test waits for
 MOST = int(SETTINGS["coordinator"]["TASKFLOW_MAX_HANDOUTS"])
 
 
@@ -200,7 +200,7 @@ def test_a_worker_cannot_start_what_an_executor_has(
     assert refusal(caught.value).reason == "STALE_EXEC_ID"
 
 
-# -- time-outs -----------------------------------------------------------------------------------------------------
+# -- timeouts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.feature("S2.6", "R4")

@@ -148,7 +148,7 @@ def test_a_start_on_disk_whose_answer_was_lost_may_be_repeated(manual: ServiceCl
 def test_a_coordinator_that_was_stopped_takes_no_task_from_an_executor(
     manual: ServiceCluster, api: Api, tf: TaskFlow
 ) -> None:
-    """By the real clock: for longer than the executor's time-out."""
+    """By the real clock: for longer than the executor's timeout."""
     api.new("stopped", task="stopped")
     with RawExecutor(api, ["stopped"], in_progress_timeout_ms=3000) as executor:
         task = executor.take()

@@ -39,7 +39,7 @@ def pause(dsn: str, job_id: UUID, queue: str) -> None:
 
 @contextmanager
 def calling(tf: TaskFlow, queue: str) -> Iterator[list[str]]:
-    """Callers that hand in jobs, look at them, list and await them, until the block ends; any failed call fails it."""
+    """Callers that submit jobs, look at them, list and await them, until the block ends; any failed call fails it."""
     made: list[str] = []
     over = threading.Event()
 

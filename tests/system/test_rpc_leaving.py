@@ -82,7 +82,7 @@ def test_what_a_client_that_leaves_was_being_handed_is_back_within_its_requested
 
 @pytest.mark.feature("S2.2")
 def test_a_poll_that_was_left_takes_nothing(rpc: Rpc) -> None:
-    """By the real clock: at once, not after the time-out."""
+    """By the real clock: at once, not after the timeout."""
     for _ in range(20):
         rpc.begin("awf.task/long-poll", taskDefinitions=["left"], timeout=60_000).close()
     ids = {new(rpc, "left") for _ in range(20)}

@@ -1,4 +1,4 @@
-"""The real book with executors beside workers: without sessions, held by time-outs (services/core/holds.py).
+"""The real book with executors beside workers: without sessions, held by timeouts (services/core/holds.py).
 
 As test_epoch_model.py, and here: an executor is given tasks by answers that may be lost, must say Start, runs from the
 answer to it on and no longer than it was told that it may, and is heard of or not. Checked besides:

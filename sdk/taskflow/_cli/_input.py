@@ -195,7 +195,7 @@ def moment(value: str, option: str) -> datetime | None:
 
 
 def requester(content: str | None) -> dict[str, Any] | None:
-    """Attributes of whoever a job is made for: a JSON object."""
+    """Attributes of the user for whom a job is made: a JSON object."""
     if content is None:
         return None
     found = parse_json(content, "--requester")

@@ -1,4 +1,4 @@
-"""Coordinators and queue services, as an executor of ours: whoever owns a task is found by asking.
+"""Coordinators and queue services, as an executor of ours: the owner of a task is found by asking.
 
 Every request here may be repeated, and is, for as long as one call may take: a takeover is no error.
 """
@@ -60,7 +60,7 @@ class Cluster:
     async def _ask(
         self, method: Callable[[Any], Callable[..., Awaitable[R]]], request: Any, elsewhere: Callable[[R], bool]
     ) -> R:
-        """The answer of whoever knows."""
+        """The answer of the service that knows."""
         deadline = self._now() + self._patience
         failure = Failure(AWAY, "UNAVAILABLE", "no coordinator can answer for it now", retry_after=1.0)
         while True:

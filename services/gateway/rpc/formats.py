@@ -104,7 +104,7 @@ def _json(body: bytes) -> Any:
 
 
 def _finite(text: str) -> float:
-    """JSON's grammar has numbers that no double holds; whoever reads one as a double writes Infinity."""
+    """JSON's grammar has numbers that no double holds; a reader that takes one as a double writes Infinity."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is too large")

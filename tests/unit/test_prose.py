@@ -1,0 +1,36 @@
+"""Docs, docstrings and comments keep to the word list of tools/prose.py (`make lint`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools import prose
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("a.py", '"""What a handler gets."""\n', ["a.py:1: «What a»: name the subject first"]),
+        ("a.py", 'def f():\n    """Runs.\n\n    Of those, one.\n    """\n', ["a.py:4: «Of t»: name the subject first"]),
+        ("a.py", "x = 1  # Whoever asks.\n", ["a.py:1: «Whoever a»: name the subject first"]),
+        ("a.py", "x = 1\n# It ended. What ran has failed.\n", ["a.py:2: «What r»: name the subject first"]),
+        ("a.py", 'x = 1\n"""Seconds; trying on."""\n', ["a.py:2: «trying on»: retrying"]),
+        ("a.py", 'x = "What a string says is not prose"\n', []),
+        ("a.py", '"""What is a lane? A part of a queue."""\n', []),
+        ("a.py", '"""Says what it has of it."""\n', []),
+        ("README.md", "# Title\n\n- What was done\n", ["README.md:3: «What w»: name the subject first"]),
+        ("README.md", "| `x` | Of its jobs |\n", ["README.md:1: «Of i»: name the subject first"]),
+        ("README.md", "Its Time-out ends.\n", ["README.md:1: «Time-out»: timeout"]),
+        ("README.md", "```\nWhat a block shows\n```\n\n    Of a block\n", []),
+        ("README.md", "There is no id, and 5 is no id.\n", ["README.md:1: «is no id»: is not a valid …"]),
+    ],
+)
+def test_a_phrase_with_a_plainer_form_is_found_with_its_line_and_cure(name: str, text: str, found: list[str]) -> None:
+    assert prose.faults(name, text) == found
+
+
+def test_every_folder_of_the_lists_exists_and_most_files_are_checked() -> None:
+    assert [name for name in (*prose.CHECKED, *prose.TO_DO, *prose.OTHERS) if not (prose.ROOT / name).exists()] == []
+    names = {name for name, _ in prose.files()}
+    assert {"README.md", "docs/architecture.md", "sdk/taskflow/_job.py", "services/gateway/app.py"} <= names
+    assert not any(name.startswith(prose.TO_DO) for name in names)

@@ -98,4 +98,4 @@ class Batcher(Generic[T, R]):
             try:
                 await self._then(batch, results)
             except Exception as error:  # the batch is settled, and the next one must come
-                log.error("what follows a batch failed", exc_info=error)
+                log.error("the callback of a batch failed", exc_info=error)

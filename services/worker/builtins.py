@@ -59,7 +59,7 @@ def _register_shell(app: TaskFlow | AsyncTaskFlow, settings: WorkerSettings) -> 
     from taskflow_server.worker.shell.run import ShellRunner
 
     if not settings.programs and settings.shell_scripts == "off":
-        log.warning("shell.run can run nothing: TASKFLOW_SHELL_ALLOW is empty, and TASKFLOW_SHELL_SCRIPTS off")
+        log.warning("shell.run accepts no command: TASKFLOW_SHELL_ALLOW is empty, and TASKFLOW_SHELL_SCRIPTS off")
     runner = ShellRunner(settings)
 
     async def shell_run(job: Job) -> dict[str, Any]:

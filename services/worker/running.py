@@ -43,7 +43,8 @@ class Running:
                 await self._draining.wait()
             else:
                 named = {"app": self._settings.app or None, "builtins": self._settings.builtins or None}
-                log.info("runs", **{k: v for k, v in named.items() if v}, scheduler=self._settings.scheduler_address)
+                named = {key: value for key, value in named.items() if value}
+                log.info("worker started", **named, scheduler=self._settings.scheduler_address)
                 await self._run(self._app)
         finally:
             self._ended.set()

@@ -110,7 +110,7 @@ class Pusher:
                 held = Held(order.ticket, order, started=True, doubtful=True, not_before=until)
                 self._held[order.ticket.exec_id] = held
             if orders:
-                log.info("attempts of an earlier process", destination=self._name, jobs=len(orders))
+                log.info("resumed attempts of an earlier process", destination=self._name, jobs=len(orders))
             return
 
     async def _take(self) -> None:

@@ -50,7 +50,10 @@ class Pushing:
                     pusher = Pusher(each, executor, routes, self._rules(each.name), RealClock())
                     self._pushers.append(pusher)
                     pushers.create_task(pusher.run(), name=f"push-{each.name}")
-                    log.info("pushes", destination=each.name, kind=each.kind, owner=each.owner, tasks=sorted(routes))
+                    log.info(
+                        "push destination started",
+                        destination=each.name, kind=each.kind, owner=each.owner, tasks=sorted(routes),
+                    )  # fmt: skip
         finally:
             self._ended.set()
             await executor.close()

@@ -156,7 +156,7 @@ class Tending:
             held.doubtful, held.not_before = True, self._clock.monotonic() + self._rules.settle
             raise
         await failpoints.reach("push.submitted")
-        log.info("submitted", job=held.ticket.job, destination=self._at.name, id=external.id)
+        log.info("external job submitted", job=held.ticket.job, destination=self._at.name, id=external.id)
         learn(held, external, self._at.name)
         if self.held.get(held.ticket.exec_id) is not held:
             self._doom(external, OVER)
@@ -170,7 +170,7 @@ class Tending:
         if job is None:
             return False
         if self.held.get(held.ticket.exec_id) is held:
-            log.info("adopted", job=job.ticket.job, destination=self._at.name, id=job.id)
+            log.info("external job adopted", job=job.ticket.job, destination=self._at.name, id=job.id)
             held.say("info", f"found at {self._at.name} as {job.id}")
             learn(held, job, self._at.name)
         else:
@@ -184,7 +184,7 @@ class Tending:
             self._doomed[job.id] = (job, why)
             self.more.set()
             if not job.phase.over:
-                log.info("is to be ended", job=job.ticket.job, destination=self._at.name, id=job.id, why=why)
+                log.info("ending external job", job=job.ticket.job, destination=self._at.name, id=job.id, why=why)
 
     async def _end(self) -> None:
         doomed = list(self._doomed.values())
@@ -199,7 +199,7 @@ class Tending:
                     continue
                 del self._doomed[job.id]
                 if now is not None:
-                    log.info("has ended", job=job.ticket.job, destination=self._at.name, id=job.id)
+                    log.info("external job ended", job=job.ticket.job, destination=self._at.name, id=job.id)
                     await self.call(self._at.forget, now)
 
     async def forget(self, held: Held) -> None:
@@ -209,4 +209,4 @@ class Tending:
         try:
             await self.call(self._at.forget, held.external)
         except Away as error:
-            log.warning("what is left of it stays", destination=self._at.name, id=held.external.id, why=str(error))
+            log.warning("could not delete external job", destination=self._at.name, id=held.external.id, why=str(error))

@@ -146,7 +146,7 @@ def _task_id(task_id: str, field: str) -> str:
     try:
         return str(UUID(task_id))
     except ValueError:
-        raise InvalidArgument(f"{field}: {task_id[:40]!r} is no id; leave it to RunTask", field, "BAD_ID") from None
+        raise InvalidArgument(f"{field}: {task_id[:40]!r} is not a valid id; omit it", field, "BAD_ID") from None
 
 
 def _backoff_to_json(backoff: pb.Backoff, field: str) -> dict[str, float]:

@@ -74,7 +74,7 @@ class Running:
             )
 
     async def drain(self) -> None:
-        """Takes nothing new, gives what runs its grace, hands the rest back; returns when that is done."""
+        """Takes no new jobs, lets running ones finish within the grace, and returns the rest; then it returns."""
         self._draining.set()
         if self._app is not None:
             self._app.stop()

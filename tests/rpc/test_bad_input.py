@@ -99,7 +99,7 @@ OPTIONS: list[Row] = [
     ("a requester too deep", {"requester": b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}"}, "requester", "not JSON"),
     ("a label of 257 letters", {"label": "x" * 257}, "label", "256 characters"),
     ("a label with NUL", {"label": "\0"}, "label", "none of them NUL"),
-    ("a task's id that is none", {"task_id": "report"}, "task_id", "is no id"),
+    ("a task's id that is none", {"task_id": "report"}, "task_id", "is not a valid id"),
 ]
 
 

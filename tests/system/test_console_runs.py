@@ -102,7 +102,7 @@ def test_a_run_is_followed_from_its_failure_over_a_retry_and_a_wait_to_its_end(t
     assert "the first" in listed["Run"]
 
     goes_on = visitor.send(failed, f"/runs/{run.id}/retry")
-    assert "It goes on from what had failed." in goes_on.words
+    assert "The run resumed from its failed steps." in goes_on.words
     reach(tf, run, "parcel", StepState.WAITING)
     with Stream(visitor, f"/runs/{run.id}") as stream:
         waits = stream.until("page", "shipped")

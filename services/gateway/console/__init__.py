@@ -107,7 +107,7 @@ def _ask(gateway: Gateway, request: Request, form: dict[str, str]) -> Ask:
 
 
 SAID = {
-    "continued": "It goes on from what had failed.",
+    "continued": "The run resumed from its failed steps.",
     "alert-deleted": "The rule is deleted, with what it had gathered.",
     "alert-paused": "Paused: the rule gathers nothing until you resume it.",
     "alert-resumed": "The rule gathers facts again, from now on.",

@@ -396,7 +396,8 @@ CREATE TABLE taskflow.deferred (
     tries integer NOT NULL,
     reason smallint NOT NULL,
     queue text NOT NULL,
-    task text NOT NULL
+    task text NOT NULL,
+    blocked_by text
 )
 WITH (fillfactor='70');
 
@@ -938,7 +939,9 @@ CREATE TABLE taskflow.tasks (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     payload bytea,
-    encoding smallint
+    encoding smallint,
+    concurrency integer DEFAULT 0 NOT NULL,
+    CONSTRAINT tasks_concurrency_check CHECK ((concurrency >= 0))
 );
 
 CREATE TABLE taskflow.workflows (
@@ -1380,9 +1383,13 @@ CREATE INDEX cancels_open ON taskflow.cancels USING btree (shard, requested_at, 
 
 CREATE INDEX counts_minute ON taskflow.counts USING brin (minute);
 
-CREATE INDEX deferred_due ON taskflow.deferred USING btree (shard, due_at, job_id);
+CREATE INDEX deferred_blocked ON taskflow.deferred USING btree (blocked_by, priority DESC, job_id) WHERE (blocked_by IS NOT NULL);
 
-CREATE INDEX deferred_lane ON taskflow.deferred USING btree (shard, queue, task, priority, due_at, job_id);
+CREATE INDEX deferred_blocked_lane ON taskflow.deferred USING btree (shard, queue, task, priority, due_at, job_id) WHERE (blocked_by IS NOT NULL);
+
+CREATE INDEX deferred_due ON taskflow.deferred USING btree (shard, due_at, job_id) WHERE (blocked_by IS NULL);
+
+CREATE INDEX deferred_lane ON taskflow.deferred USING btree (shard, queue, task, priority, due_at, job_id) WHERE (blocked_by IS NULL);
 
 CREATE INDEX deferred_queue ON taskflow.deferred USING btree (queue, job_id);
 
@@ -1459,6 +1466,8 @@ CREATE INDEX schedules_workflow ON taskflow.schedules USING btree (workflow) WHE
 CREATE INDEX task_logs_ended ON taskflow.task_logs USING btree (task_id, outcome, finished_at) WHERE final;
 
 CREATE INDEX task_logs_started ON taskflow.task_logs USING btree (task_id, started_at) WHERE (started_at IS NOT NULL);
+
+CREATE INDEX tasks_limited ON taskflow.tasks USING btree (id) WHERE (concurrency > 0);
 
 ALTER TABLE ONLY taskflow.alert_conditions
     ADD CONSTRAINT alert_conditions_rule_id_fkey FOREIGN KEY (rule_id) REFERENCES taskflow.alert_rules(id) ON DELETE CASCADE;

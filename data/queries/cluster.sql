@@ -132,7 +132,11 @@ where m.queue = %(queue)s and (
     ) or exists (
         select from taskflow.deferred d
         where d.shard = m.shard and d.queue = m.queue and d.task = m.task and d.priority = m.priority
-            and d.due_at <= (select taskflow.now())
+            and d.blocked_by is null and d.due_at <= (select taskflow.now())
+    ) or exists (
+        select from taskflow.deferred d
+        where d.shard = m.shard and d.queue = m.queue and d.task = m.task and d.priority = m.priority
+            and d.blocked_by is not null
     ))
 order by m.task limit %(limit)s;
 
@@ -179,7 +183,8 @@ select name, shard, created_at from taskflow.queues where name = any(%(names)s::
 -- name: list_queues
 -- A page of queues with what the small tables know of them.
 select q.name, q.shard, q.created_at, q.paused, q.draining,
-    (select count(*) from taskflow.deferred d where d.queue = q.name and d.shard = q.shard and d.due_at > (select taskflow.now())) as scheduled,
+    (select count(*) from taskflow.deferred d where d.queue = q.name and d.shard = q.shard and d.blocked_by is null
+        and d.due_at > (select taskflow.now())) as scheduled,
     (select count(*) from taskflow.leases l where l.queue = q.name and l.shard = q.shard) as leased
 from taskflow.queues q
 where q.name > %(after)s and (cardinality(%(names)s::text[]) = 0 or q.name = any(%(names)s::text[]))
@@ -241,7 +246,15 @@ cross join lateral (
     (
         select d.due_at from taskflow.deferred d
         where d.shard = m.shard and d.queue = m.queue and d.task = m.task and d.priority = m.priority
-            and d.due_at <= (select taskflow.now())
+            and d.blocked_by is null and d.due_at <= (select taskflow.now())
+            and not exists (select from taskflow.leases l where l.job_id = d.job_id)
+        order by d.due_at, d.job_id limit 1
+    )
+    union all
+    (
+        select d.due_at from taskflow.deferred d
+        where d.shard = m.shard and d.queue = m.queue and d.task = m.task and d.priority = m.priority
+            and d.blocked_by is not null
             and not exists (select from taskflow.leases l where l.job_id = d.job_id)
         order by d.due_at, d.job_id limit 1
     )

@@ -115,7 +115,8 @@ union all
 select r.* from wanted w
 cross join lateral (
     select d.job_id, d.due_at, d.shard, d.priority, d.attempt, d.tries, d.queue, d.task from taskflow.deferred d
-    where d.shard = w.shard and d.due_at <= (select taskflow.now()) and (d.due_at, d.job_id) > (w.since, w.id)
+    where d.shard = w.shard and d.blocked_by is null and d.due_at <= (select taskflow.now())
+        and (d.due_at, d.job_id) > (w.since, w.id)
     order by d.due_at, d.job_id limit %(limit)s
 ) r;
 
@@ -130,7 +131,7 @@ with wanted as (
 select r.*, w.n from wanted w
 cross join lateral (
     select d.job_id, d.due_at, d.shard, d.priority, d.attempt, d.tries, d.queue, d.task from taskflow.deferred d
-    where d.shard = w.shard and d.queue = w.queue and d.task = w.task and d.priority = w.priority
+    where d.shard = w.shard and d.queue = w.queue and d.task = w.task and d.priority = w.priority and d.blocked_by is null
         and d.due_at <= (select taskflow.now()) and (d.due_at, d.job_id) > (w.since, w.id)
     order by d.due_at, d.job_id limit w.most
 ) r
@@ -148,13 +149,14 @@ from wanted w
 cross join lateral (
     with recursive walk as (
         (select d.queue, d.task, d.priority, d.due_at, 1 as n from taskflow.deferred d
-         where d.shard = w.shard and (d.queue, d.task, d.priority) > (w.queue, w.task, w.priority)
+         where d.shard = w.shard and d.blocked_by is null and (d.queue, d.task, d.priority) > (w.queue, w.task, w.priority)
          order by d.queue, d.task, d.priority, d.due_at limit 1)
         union all
         select next.queue, next.task, next.priority, next.due_at, walk.n + 1 from walk
         cross join lateral (
             select d.queue, d.task, d.priority, d.due_at from taskflow.deferred d
-            where d.shard = w.shard and (d.queue, d.task, d.priority) > (walk.queue, walk.task, walk.priority)
+            where d.shard = w.shard and d.blocked_by is null
+                and (d.queue, d.task, d.priority) > (walk.queue, walk.task, walk.priority)
             order by d.queue, d.task, d.priority, d.due_at limit 1
         ) next
         where walk.n < %(limit)s
@@ -196,8 +198,55 @@ from unnest(
     %(tries)s::integer[], %(reason)s::smallint[], %(queue)s::text[], %(task)s::text[])
     as w (job_id, delay, shard, priority, attempt, tries, reason, queue, task)
 on conflict (job_id) do update set
-    due_at = excluded.due_at, attempt = excluded.attempt, tries = excluded.tries, reason = excluded.reason;
+    due_at = excluded.due_at, attempt = excluded.attempt, tries = excluded.tries, reason = excluded.reason,
+    blocked_by = null;
 
+-- name: put_blocked
+-- Jobs that wait for a permit under a limit (B4). One that was deferred already keeps its row.
+insert into taskflow.deferred (job_id, due_at, shard, priority, attempt, tries, reason, queue, task, blocked_by)
+select w.job_id, least(coalesce(j.run_at, j.created_at), (select taskflow.now())), w.shard, w.priority, w.attempt, w.tries, w.reason,
+    w.queue, w.task, w.blocked_by
+from unnest(
+    %(job_id)s::uuid[], %(shard)s::smallint[], %(priority)s::smallint[], %(attempt)s::integer[], %(tries)s::integer[],
+    %(reason)s::smallint[], %(queue)s::text[], %(task)s::text[], %(blocked_by)s::text[])
+    as w (job_id, shard, priority, attempt, tries, reason, queue, task, blocked_by)
+join taskflow.jobs j on j.id = w.job_id
+on conflict (job_id) do update set blocked_by = excluded.blocked_by;
+
+-- name: blocked_of_limits
+-- The next jobs of some limits, in the order in which they get a permit.
+select r.* from unnest(%(keys)s::text[], %(limits)s::integer[]) as w (key, most)
+cross join lateral (
+    select d.blocked_by, d.job_id, d.due_at, d.shard, d.priority, d.attempt, d.tries, d.queue, d.task from taskflow.deferred d
+    where d.blocked_by = w.key order by d.priority desc, d.job_id limit w.most
+) r;
+
+-- name: keys_of_blocked
+-- The limits for which jobs wait here: a step from key to key in the index, however many rows each has.
+with recursive walk as (
+    (select blocked_by from taskflow.deferred where blocked_by is not null order by blocked_by limit 1)
+    union all
+    select next.blocked_by from walk
+    cross join lateral (
+        select d.blocked_by from taskflow.deferred d
+        where d.blocked_by is not null and d.blocked_by > walk.blocked_by order by d.blocked_by limit 1
+    ) next
+)
+select blocked_by from walk;
+
+-- name: release_blocked
+-- Some of the jobs of a limit that is there no more: they are due.
+update taskflow.deferred set blocked_by = null
+where job_id in (
+    select d.job_id from taskflow.deferred d
+    where d.blocked_by = %(key)s order by d.priority desc, d.job_id limit %(limit)s);
+
+-- name: limited_task
+select name, concurrency from taskflow.tasks where id = %(id)s and concurrency > 0;
+
+-- name: task_limits
+-- The named tasks whose jobs may not all run at once.
+select id, concurrency from taskflow.tasks where concurrency > 0;
 -- name: insert_attempts
 -- The slow way, after a commit of unknown fate or a batch with a bad row: waits for a commit in doubt, and tells which are new (A8).
 insert into taskflow.attempts (job_id, started_at, finished_at, exec_id, attempt, tries, outcome, final, encoding, worker, result, error)

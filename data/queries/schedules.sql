@@ -20,7 +20,7 @@ select taskflow.leads(%(role)s, %(term)s);
 -- Those that are to be decided now, the one that has waited longest first, with what their tasks say of their jobs; or, of
 -- these, the ones with given ids. `known_first` and `known_last`: the first row of the ledger beyond the cursor, if any.
 select s.id, s.task, s.workflow, s.cron, s.at, s.time_zone, s.start_at, s.end_at, s.payload, s.encoding, s.metadata, s.misfire, s.overlap,
-    s.cursor, s.next_at, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options,
+    s.cursor, s.next_at, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options, t.concurrency,
     t.payload as task_payload, t.encoding as task_encoding, (select taskflow.now()) as now,
     h.queue as own_queue, h.retries as own_retries, h.priority as own_priority, h.options as own_options,
     (select max(w.version) from taskflow.workflows w where w.name = s.workflow and not w.deleted) as version,
@@ -67,7 +67,7 @@ returning instant, first, count, state, reason;
 
 -- name: lock_schedule_to_fire
 -- As lock_due_schedules has it, whenever it is due.
-select s.*, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options,
+select s.*, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options, t.concurrency,
     t.payload as task_payload, t.encoding as task_encoding, (select taskflow.now()) as now,
     h.queue as own_queue, h.retries as own_retries, h.priority as own_priority, h.options as own_options,
     (select max(w.version) from taskflow.workflows w where w.name = s.workflow and not w.deleted) as version
@@ -201,9 +201,10 @@ where schedule_id = %(schedule_id)s and instant < %(before)s::timestamptz
 order by instant desc limit %(limit)s;
 
 -- name: insert_task
-insert into taskflow.tasks (id, name, title, description, active, target, queue, priority, retries, options, payload, encoding)
+insert into taskflow.tasks (id, name, title, description, active, target, queue, priority, retries, options, payload, encoding,
+    concurrency)
 values (%(id)s, %(name)s, %(title)s, %(description)s, %(active)s, %(target)s, %(queue)s, %(priority)s, %(retries)s, %(options)s::jsonb,
-    %(payload)s, %(encoding)s)
+    %(payload)s, %(encoding)s, %(concurrency)s)
 on conflict (name) do nothing;
 
 -- name: get_tasks
@@ -236,7 +237,7 @@ order by (name = %(name)s) desc limit 1 for update;
 -- name: update_task
 update taskflow.tasks set name = %(name)s, title = %(title)s, description = %(description)s, active = %(active)s, target = %(target)s,
     queue = %(queue)s, priority = %(priority)s, retries = %(retries)s, options = %(options)s::jsonb,
-    payload = %(payload)s, encoding = %(encoding)s, updated_at = (select taskflow.now())
+    payload = %(payload)s, encoding = %(encoding)s, concurrency = %(concurrency)s, updated_at = (select taskflow.now())
 where id = %(id)s;
 
 -- name: rename_in_schedules

@@ -92,7 +92,7 @@ class Cancels:
         entry.cancelling, entry.cancel_reason = True, reason
         if entry.phase is Phase.HELD:
             return  # a worker may have it: once that is known, one of the other ways
-        if entry.phase is Phase.QUEUED:
+        if entry.phase in (Phase.QUEUED, Phase.BLOCKED):
             self._queued.append(entry)
         elif entry.hold is not None:  # an executor cannot be told, nor confirm: its next word is refused as stale
             self._ledger.end([entry], Outcome.CANCELLED, "cancelled_running" if entry.started else "cancelled")
@@ -109,6 +109,7 @@ class Cancels:
         if not entries:
             return
         unfed = {id(e) for e in self._state.book.outbox}
+        unfed.update(id(e) for e in entries if e.phase is Phase.BLOCKED)
         self.removed([e for e in entries if id(e) in unfed])
         feed = self.owner.feed if self.owner is not None else None
         if feed is not None:

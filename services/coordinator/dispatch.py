@@ -150,6 +150,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
             progress=entry.progress,
             cancelling=entry.cancelling,
             exec_id=entry.exec_id,
+            blocked_by=entry.limit.key if entry.phase is Phase.BLOCKED and entry.limit is not None else "",
         )
 
     async def DescribeQueues(self, request: pb.DescribeQueuesRequest, context: Any) -> pb.DescribeQueuesResponse:

@@ -68,7 +68,7 @@ def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
                 int(change.then.reason), key.queue, key.task,
             )
         )  # fmt: skip
-    elif entry.due:
+    elif entry.due or entry.due_tried:
         changes.undefer.append(entry.job_id)
     if entry.leased or entry.lease_tried:
         changes.unlease.append(entry.job_id)

@@ -74,7 +74,7 @@ class Expiry:
                 continue
             if row["begun"] or (entry is not None and _has_begun(entry)):
                 begun.append(row)
-            elif entry is not None and entry.phase is Phase.QUEUED:
+            elif entry is not None and entry.phase in (Phase.QUEUED, Phase.BLOCKED):
                 queued.append(entry)
             elif entry is None and shard.settled:  # else a worker that has not come back yet may run it
                 unknown.append(row)

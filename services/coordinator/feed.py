@@ -160,6 +160,9 @@ class Feed:
             for entry in entries:
                 if entry.phase is not Phase.QUEUED:
                     continue  # ended, cancelled or forgotten before it was fed
+                if entry.yielding:  # before it was fed
+                    state.permits.gave_back(entry)
+                    continue
                 task = entry.spec
                 if task.fault:
                     state.fail_unreadable([entry])

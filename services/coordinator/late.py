@@ -113,7 +113,7 @@ class Late:
         entry = book.by_job.get(outcome.job_id)
         if entry is None:
             entry = self._waiting(outcome, facts)
-        elif entry.phase is not Phase.QUEUED or entry.attempt != outcome.attempt + 1 or not await self._recall(entry):
+        elif entry.attempt != outcome.attempt + 1 or not await self._recall(entry):
             entry = None
         if entry is None:
             return RECORDED  # the next attempt is somebody's, or the job has ended
@@ -140,6 +140,10 @@ class Late:
 
     async def _recall(self, entry: Entry) -> bool:
         """Takes it out of the queue service; False when a worker was quicker."""
+        if entry.phase is Phase.BLOCKED:
+            return True  # it is in none
+        if entry.phase is not Phase.QUEUED:
+            return False
         unfed = (*self._state.book.outbox, *self._state.without_payload)
         if not any(each is entry for each in unfed):
             feed = self._feed()

@@ -85,11 +85,11 @@ class Memory:
         share = self._state.book.waiting.of(key)
         theirs, ours = self._shares()
         free = share.due < self._state.settings.due_depth and share.due_size < theirs / 2 and share.own_size < ours
-        return self._any and (not share.due or free)
+        return self._any and not self._crowded and (not share.due or free)
 
     def _within(self, jobs: float, any_there: bool, mean: float) -> int:
         """Within what is left of both budgets, which one job may exceed."""
-        if not self._any:
+        if not self._any or self._crowded:
             return 0
         waiting, settings = self._state.book.waiting, self._state.settings
         theirs, ours = self._state.queue_memory - waiting.size, settings.memory_bytes - waiting.own_size
@@ -100,6 +100,12 @@ class Memory:
     def _any(self) -> bool:
         waiting = self._state.book.waiting
         return waiting.size < self._state.queue_memory and waiting.own_size < self._state.settings.memory_bytes
+
+    @property
+    def _crowded(self) -> bool:
+        """So many wait for a permit that some are written to Postgres before more are read; two of each limit stay."""
+        limits = self._state.book.limits
+        return limits.blocked >= self._state.settings.blocked_in_memory + 2 * len(limits)
 
     def _shares(self) -> tuple[float, float]:
         """Bytes that one lane may hold, in the queue service and here."""
@@ -178,13 +184,16 @@ class Memory:
         others = []
         for entry in entries:
             lane = book.lanes.get(entry.key)
-            if not entry.leaving or entry.cancelling:
+            if entry.yielding and not entry.cancelling and not entry.expiring:
+                self._state.permits.gave_back(entry)
+            elif not entry.leaving or entry.cancelling:
                 others.append(entry)
             elif not entry.due and lane is not None and lane.holds(entry.job_id):
                 book.hand_out(entry)  # its lane has read past it meanwhile
                 self._state.fed.set()
             else:
                 book.withdraw(entry)
+                book.limits.read_again(entry)
                 if entry.due:
                     self._state.due_left.add((entry.shard, entry.key))
         return others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,8 +16,8 @@ from taskflow_server.coordinator.ledger import Ledger
 from taskflow_server.coordinator.membership import Beats, take_name
 from taskflow_server.coordinator.pager import Pager
 from taskflow_server.coordinator.recovery import Recovery
-from taskflow_server.coordinator.state import State
-from taskflow_server.core.book import Entry, Shard
+from taskflow_server.coordinator.state import State, task_limit
+from taskflow_server.core.book import Entry, Phase, Shard
 from taskflow_server.core.errors import InternalFault, NotOwner, Unavailable
 from taskflow_server.runtime import logs, metrics
 from taskflow_server.runtime.lifecycle import Fatal
@@ -30,7 +30,9 @@ from taskflow_server.store.times import to_datetime
 log = logs.get("owner")
 
 RETRY = 0.25
-PAUSED_EVERY = 2.0  # seconds between looks at which queues are paused, beside the hints
+GIVE_BACK = 0.5  # seconds that the owner waits for jobs that a lowered limit takes back; they come all the same
+GIVE_BACK_CHECK = 0.01
+PAUSED_EVERY = 2.0  # seconds between looks at which queues are paused and which limits there are, beside the hints
 
 
 class Owner:
@@ -57,6 +59,7 @@ class Owner:
         self._clock_moved = clock_moved
         self._recall = recall
         self._dismiss = dismiss
+        self._reading_limits = asyncio.Lock()
         self.incarnation = uuid4()
         self._outage = state.readiness.outage(log, "this process cannot renew its claim")
         self._taking_outage = state.readiness.outage(log, "shards cannot be taken over")
@@ -186,6 +189,8 @@ class Owner:
         await self._recovery.seats()
         leases = await self._recovery.read_leases(list(epochs))
         state.paused = await self._read_paused(list(epochs))
+        await self._read_limits()
+        state.permits.gone = True
         # From here on nothing waits: whoever finds a shard open finds its leases there, too. Its lanes come into memory
         # as far as something stands beyond their marks.
         state.lost.clear()
@@ -216,8 +221,31 @@ class Owner:
     async def _read_paused(self, shards: list[int]) -> frozenset[str]:
         return frozenset(row["name"] for row in await self._state.db.rows("paused_queues", shards=shards))
 
+    async def _read_limits(self) -> None:
+        """One reading at a time: an older one must not undo what a newer one has brought."""
+        state = self._state
+        async with self._reading_limits:
+            asked = set(state.book.limits.unknown)
+            limits = {task_limit(row["id"]): row["concurrency"] for row in await state.db.rows("task_limits")}
+            if limits == state.book.limits.most:
+                return
+            state.permits.change(limits, asked)
+            state.fed.set()
+            back = state.permits.lowered()
+        if back:
+            state.take_back([entry.exec_id for entry in back])
+            await self._given_back(back)
+
+    async def _given_back(self, entries: Sequence[Entry]) -> None:
+        """Until the queue service has said which are removed and which were taken: so a change counts once answered."""
+        clock = self._state.clock.real
+        deadline = clock.monotonic() + GIVE_BACK
+        while any(e.yielding and e.phase is Phase.QUEUED for e in entries) and clock.monotonic() < deadline:
+            await clock.sleep(GIVE_BACK_CHECK)
+
     async def follow_paused(self) -> None:
-        """Hints say when a queue was paused or resumed; the look every few seconds is the net under them."""
+        """Hints say when a queue was paused or resumed, or a limit changed; the look every few seconds is the net under
+        them."""
         state = self._state
         while True:
             with suppress(TimeoutError):
@@ -233,6 +261,7 @@ class Owner:
     async def read_paused(self) -> None:
         """Sends a changed set to the queue service at once; workers return attempts that have not started."""
         state = self._state
+        await self._read_limits()
         before, paused = state.paused, await self._read_paused(list(state.book.shards))
         if paused != before:
             state.paused = paused

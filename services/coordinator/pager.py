@@ -10,7 +10,7 @@ from taskflow.v1.dispatch_pb2 import LaneJobs
 from taskflow.v1.queue_pb2 import Assignment
 from taskflow_server.coordinator.lanes import LANES_A_QUERY, Lanes
 from taskflow_server.coordinator.memory import Memory
-from taskflow_server.coordinator.state import State
+from taskflow_server.coordinator.state import State, note_limit
 from taskflow_server.core.book import Entry, Phase
 from taskflow_server.core.lanes import Lane, LaneKey, Position
 from taskflow_server.core.waiting import JOB_BYTES
@@ -43,8 +43,12 @@ def entry_of(
     job_id: bytes, key: LaneKey, shard: int, attempt: int, tries: int, task: Assignment, payload: int
 ) -> Entry:
     """A job that comes into memory, with what it takes there; `payload` in bytes."""
-    own_size = JOB_BYTES + task.options.ByteSize() if task.HasField("options") else JOB_BYTES
-    return Entry(job_id, key, shard, attempt, tries, task, own_size - THERE_LESS + payload, own_size)
+    if not task.HasField("options"):
+        return Entry(job_id, key, shard, attempt, tries, task, JOB_BYTES - THERE_LESS + payload)
+    own_size = JOB_BYTES + task.options.ByteSize()
+    entry = Entry(job_id, key, shard, attempt, tries, task, own_size - THERE_LESS + payload, own_size)
+    note_limit(entry)
+    return entry
 
 
 class Pager:
@@ -202,7 +206,7 @@ class Pager:
     def _claimed(self, lane: Lane, entry: Entry) -> None:
         """A worker has it, or a lease: only its place in the lane was missing."""
         entry.key = lane.key if not entry.key.queue else entry.key
-        if entry.leased:
+        if entry.leased or entry.due:
             lane.close((entry.job_id,))
 
     async def _specs(self, ids: list[bytes]) -> dict[bytes, Spec]:

@@ -12,7 +12,7 @@ from taskflow._process_identity import Process
 from taskflow_server.coordinator.holding import restored
 from taskflow_server.coordinator.ledger import Ledger
 from taskflow_server.coordinator.pager import task_of
-from taskflow_server.coordinator.state import State
+from taskflow_server.coordinator.state import State, note_limit
 from taskflow_server.core.book import Entry, Phase, Seat
 from taskflow_server.core.lanes import LaneKey
 from taskflow_server.rpc.values import clean
@@ -61,10 +61,13 @@ class Recovery:
             entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], spec_of(job_id, facts))
             entry.exec_id, entry.started, entry.handouts = row["exec_id"].bytes, row["started"], row["handouts"]
             entry.leased_to = row["worker"] or ""
+            note_limit(entry)
             note_due(entry, facts)
             entry.counted = entry.started  # by its former owner
             if not restored(self._state, entry, row):
                 self._state.book.restore(entry)
+            else:
+                self._state.permits.count(entry)
 
     async def facts(self, job_ids: Sequence[bytes], *, payloads: bool = True) -> dict[bytes, dict[str, Any]]:
         if not job_ids:
@@ -88,10 +91,12 @@ class Recovery:
                 continue  # another report was quicker
             entry.key = LaneKey(row["queue"], row["task"], row["priority"])
             entry.spec = spec_of(entry.job_id, row)
+            note_limit(entry)
             note_due(entry, row)
             entry.leased = row["lease_attempt"] is not None
             known = row["lease_tries"] if row["lease_tries"] is not None else row["due_tries"]
             entry.tries = known if known is not None else row["last_tries"] or 0
+            self._state.permits.count(entry)
         for entry in void:
             self._state.book.discard(entry)
         return void
@@ -112,6 +117,7 @@ class Recovery:
                 entries = [e for number in list(state.book.shards) for e in state.book.settle(number)]
                 if entries:
                     await self._settle(entries)
+                state.permits.begin()
                 self._outage.over()
             except FAULTS as error:
                 self._outage.failed(error)
@@ -133,6 +139,8 @@ class Recovery:
                 self._ledger.end([entry], Outcome.CANCELLED, "cancelled")
             elif entry.handouts + entry.leased >= state.settings.max_handouts:
                 self._ledger.end([entry], Outcome.FAILED, "never_started", final=True)
+            elif entry.limit is not None and entry not in entry.limit.holders:
+                state.book.hand_out(entry)  # waits for a permit; then it comes here once more
             elif entry.leased or entry.lease_first:
                 first.append(entry)
             else:

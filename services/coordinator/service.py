@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 from taskflow._policy import Outcome
 from taskflow.v1 import dispatch_pb2, dispatch_pb2_grpc, worker_pb2, worker_pb2_grpc
+from taskflow_server.coordinator.blocked import Blocked
 from taskflow_server.coordinator.cancels import Cancels
 from taskflow_server.coordinator.dispatch import DispatchServicer
 from taskflow_server.coordinator.due import Due
@@ -59,6 +60,9 @@ async def start(
     due_reader = LaneReader(settings.database_url, settings.database_timeout)
     stack.push_async_callback(due_reader.close)
     due = Due(state, memory, due_reader)
+    blocked_reader = LaneReader(settings.database_url, settings.database_timeout)
+    stack.push_async_callback(blocked_reader.close)
+    blocked = Blocked(state, ledger, due, blocked_reader)
     recovery = Recovery(state, ledger)
     sessions = Sessions(state, ledger, server.closing)
     cancels = Cancels(state, ledger, sessions, recovery)
@@ -125,6 +129,7 @@ async def start(
         (pager.run_lanes(), "lanes"),
         (pager.run_payloads(), "payloads"),
         (due.run(), "due"),
+        (blocked.run(), "blocked"),
         (recovery.run(), "recovery"),
         (recovery.lease_long(), "leases"),
         (sessions.watch_leases(), "workers"),

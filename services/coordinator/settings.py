@@ -41,6 +41,12 @@ class CoordinatorSettings(DatabaseSettings):
     due_interval: float = Field(0.25, gt=0, description="interval between reads of due deferred jobs")
     due_depth: int = Field(5000, ge=10, description="due deferred jobs of one lane that may wait in the queue service")
     due_reread: float = Field(30.0, gt=0, description="interval between reads of all lanes with due deferred jobs")
+    blocked_depth: int = Field(
+        500, ge=1, description="jobs of one limit that wait in memory for a permit, such as of a task's concurrency"
+    )
+    blocked_in_memory: int = Field(
+        20_000, ge=10, description="jobs of all limits that may do so; the others wait in Postgres alone"
+    )
     mark_interval: float = Field(3.0, gt=0, description="interval between writes of the lanes' marks")
     max_handouts: int = Field(20, ge=1, description="hand-outs without a start; then the job fails: never_started")
     requested_timeout: float = Field(

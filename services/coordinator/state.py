@@ -15,10 +15,24 @@ from taskflow_server.core.book import Book, Entry
 from taskflow_server.core.errors import NotOwner
 from taskflow_server.core.holds import Holds
 from taskflow_server.core.lanes import Lane, LaneKey
+from taskflow_server.core.limits import Limits
+from taskflow_server.core.permits import Permits
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.runtime.readiness import Readiness
 from taskflow_server.store.database import Database
 from taskflow_server.store.lane_reader import DuePlace
+
+
+def task_limit(task_id: object) -> str:
+    """The key of a named task's limit."""
+    return f"task:{task_id}"
+
+
+def note_limit(entry: Entry) -> None:
+    """Which limit a job may have, by its facts."""
+    spec = entry.spec
+    if spec is not None and spec.HasField("options") and spec.options.task_id:
+        entry.limit_key, entry.limited = task_limit(spec.options.task_id), spec.options.limited
 
 
 class State:
@@ -29,7 +43,11 @@ class State:
         self.readiness = Readiness(clock.real.monotonic)
         self.rng = random.Random(secrets.randbits(64)).random
         self._number = 0
-        self.book = Book(self._token, depth=settings.lane_depth)
+        self.permits_wanted = asyncio.Event()
+        self.paused_wanted = asyncio.Event()
+        limits = Limits(self.permits_wanted.set, self.paused_wanted.set)
+        self.book = Book(self._token, depth=settings.lane_depth, limits=limits)
+        self.permits = Permits(self.book)
         self.holds = Holds(self.book)
         self.valid_until = 0.0  # by the real clock: to the end of our last renewal in Postgres
         self.standby = False  # as last read, another member owns the shards
@@ -45,7 +63,6 @@ class State:
         self.due_wanted = asyncio.Event()
         self.cancels_wanted = asyncio.Event()
         self.settle_wanted = asyncio.Event()
-        self.paused_wanted = asyncio.Event()
         self.payloads_wanted = asyncio.Event()
         self.runs_wanted = asyncio.Event()
         self.fed = asyncio.Event()  # the book's outbox has something

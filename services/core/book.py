@@ -6,7 +6,8 @@ What holds, for every job of a shard that this book has open:
   a void), by its return, or by the end of its lease (of an executor, which has no session, of a time-out: holds.py);
 - what was committed before the takeover and may run somewhere is HELD until every worker registered then has
   confirmed the new epoch together with what it has, or is over;
-- an outcome is accepted once, for the present exec_id alone.
+- an outcome is accepted once, for the present exec_id alone;
+- a job of a limited key is fed only with one of its limit's permits (limits.py).
 
 Pure: times are arguments, tokens come from a function. `tests/unit/test_epoch_model.py` drives it with random
 messages, deaths and takeovers.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskflow_server.core.ids import shard_and_epoch
 from taskflow_server.core.lanes import Lane, LaneKey
+from taskflow_server.core.limits import Limit, Limits
 from taskflow_server.core.waiting import JOB_BYTES, Waiting
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Phase(IntEnum):
     QUEUED = 2  # in the queue service, or on its way there
     TAKEN = 3  # given to a worker
     ENDING = 4  # its outcome is being committed
+    BLOCKED = 5  # waits for a permit under its limit: in no window of its lane, and in no queue service
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +77,18 @@ class Entry:
     leased_to: str = ""  # the name of the worker that its lease row tells, read by a takeover
     commit: Any = None  # whoever waits for its outcome's commit
     hold: Hold | None = None  # an executor's, which has no session
+    limit_key: str = ""  # of the limit that it may have: 'task:' and its named task's id
+    limited: bool = False  # there was such a limit when it was made
+    limit: Limit | None = None  # of the jobs of its key that may run at once
+    yielding: bool = False  # the queue service is asked to give it back, for another may have its permit
+    blocked_at: float = 0.0  # since when it waits for a permit
+    due_tried: bool = False  # may have a row in `deferred`, by a commit of unknown fate: its outcome deletes it
+
+    @property
+    def may_leave(self) -> bool:
+        """Nothing is known of it in memory alone: how often it was handed out, that it is to end."""
+        known = self.leased or self.lease_tried or self.handouts or self.cancelling or self.expiring
+        return not known
 
 
 @dataclass(slots=True)
@@ -122,9 +137,10 @@ VOID_AFTER = 2.0  # seconds since a hand-out: a poll's answer is normally there 
 
 
 class Book:
-    def __init__(self, token: Callable[[int, int], bytes], *, depth: int) -> None:
+    def __init__(self, token: Callable[[int, int], bytes], *, depth: int, limits: Limits | None = None) -> None:
         """`token(shard, epoch)` makes an exec_id; `depth`: jobs of one lane that may wait in the queue service."""
         self._token = token
+        self.limits = Limits(lambda: None, lambda: None) if limits is None else limits
         self.depth = depth
         self.shards: dict[int, Shard] = {}
         self.lanes: dict[LaneKey, Lane] = {}
@@ -146,6 +162,7 @@ class Book:
         with this coordinator while it read them (A5).
         """
         self.shut(shard.number)
+        self.limits.shut()
         shard.unconfirmed = {worker for worker, seat in self.seats.items() if not seat.sessionless}
         if shard.unconfirmed and not shard.clean:
             shard.suspects = Counter()
@@ -176,6 +193,8 @@ class Book:
         """
         self.by_job[entry.job_id] = entry
         self.waiting.add(entry)
+        if entry.limit_key:
+            self.limits.attach(entry)
         shard = self.shards[entry.shard]
         entry.lease_first = in_doubt and self._is_suspect(shard, entry.key)
         if entry.lease_first or (in_doubt and not shard.settled):
@@ -194,6 +213,7 @@ class Book:
     def restore(self, entry: Entry) -> None:
         """A row of `leases`, read at a takeover: some worker may have it."""
         entry.leased, entry.phase = True, Phase.HELD
+        self.limits.attach(entry)
         self.by_job[entry.job_id] = entry
         self.waiting.add(entry)
         self.shards[entry.shard].held[entry.job_id] = entry
@@ -210,9 +230,14 @@ class Book:
         shard.held.pop(entry.job_id, None)
         if entry.exec_id:
             self.by_exec.pop(entry.exec_id, None)
-        entry.exec_id = self._token(shard.number, shard.epoch)
-        entry.phase, entry.worker, entry.started, entry.void_asked = Phase.QUEUED, b"", False, False
-        entry.hold, entry.expiring, entry.leaving = None, False, False
+        entry.worker, entry.started, entry.void_asked = b"", False, False
+        entry.hold, entry.expiring, entry.leaving, entry.yielding = None, False, False, False
+        if entry.limit is not None and not self.limits.keeps(entry):
+            entry.phase, entry.exec_id = Phase.BLOCKED, b""
+            self.waiting.remove(entry)
+            self.limits.block(entry)
+            return
+        entry.phase, entry.exec_id = Phase.QUEUED, self._token(shard.number, shard.epoch)
         self.by_exec[entry.exec_id] = entry
         self.outbox.append(entry)
 
@@ -319,6 +344,7 @@ class Book:
             shard.held.pop(claim.job_id, None)
         entry.phase, entry.exec_id, entry.attempt = Phase.TAKEN, claim.exec_id, claim.attempt
         entry.taken_at, entry.started = now, claim.started
+        self.limits.hold(entry)
         self.by_exec[claim.exec_id] = entry
         if seat is not None:
             entry.worker = seat.worker
@@ -363,6 +389,8 @@ class Book:
         if entry.phase in (Phase.HELD, Phase.QUEUED):
             self.waiting.remove(entry)
             self.shards[entry.shard].held.pop(entry.job_id, None)
+        elif entry.phase is Phase.BLOCKED:
+            self.limits.leave(entry)
         entry.phase = Phase.ENDING
 
     def finish(self, entry: Entry) -> None:
@@ -380,6 +408,15 @@ class Book:
         lane = self.lanes.get(entry.key)
         if lane is not None:
             lane.close((entry.job_id,))
+
+    def stored(self, entry: Entry, *, leaves: bool) -> None:
+        """It waits for a permit, and has a row in `deferred` now. `leaves`: it waits there alone."""
+        entry.due = True
+        lane = self.lanes.get(entry.key)
+        if lane is not None and not leaves:
+            lane.close((entry.job_id,))
+        if leaves:
+            self.finish(entry)
 
     def withdraw(self, entry: Entry) -> None:
         """It waited, and leaves memory unfinished: its lane, or its row in `deferred`, will be read again."""
@@ -412,6 +449,8 @@ class Book:
         for departed in self._departures:
             departed.add(entry.job_id)
         self._leave_seat(entry)
+        if entry.limit is not None:
+            self.limits.leave(entry)
         if self.by_exec.get(entry.exec_id) is entry:
             del self.by_exec[entry.exec_id]
         if self.by_job.get(entry.job_id) is entry:

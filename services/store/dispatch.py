@@ -63,6 +63,20 @@ class DeferredRow(NamedTuple):
     task: str
 
 
+class BlockedRow(NamedTuple):
+    """A job that waits for a permit under a limit."""
+
+    job_id: bytes
+    shard: int
+    priority: int
+    attempt: int
+    tries: int
+    reason: int
+    queue: str
+    task: str
+    blocked_by: str
+
+
 class LeaseRow(NamedTuple):
     job_id: bytes
     exec_id: bytes
@@ -99,6 +113,7 @@ class Changes:
     attempts: list[AttemptRow] = field(default_factory=list)
     task_logs: list[TaskLogRow] = field(default_factory=list)
     defer: list[DeferredRow] = field(default_factory=list)
+    block: list[BlockedRow] = field(default_factory=list)
     undefer: list[bytes] = field(default_factory=list)
     leases: list[LeaseRow] = field(default_factory=list)
     unlease: list[bytes] = field(default_factory=list)
@@ -116,6 +131,8 @@ class Changes:
             found.append(("put_task_logs", _instants(_by_column(TaskLogRow, self.task_logs))))
         if self.defer:
             found.append(("put_deferred", _by_column(DeferredRow, self.defer)))
+        if self.block:
+            found.append(("put_blocked", _by_column(BlockedRow, self.block)))
         if self.undefer:
             found.append(("delete_deferred", {"ids": _uuids(self.undefer)}))
         if self.leases:
@@ -296,6 +313,6 @@ async def recorded(
 
 
 __all__ = [
-    "AttemptRow", "Changes", "DeferredRow", "LeaseRow", "TaskLogRow", "judge_slas", "recorded",
+    "AttemptRow", "BlockedRow", "Changes", "DeferredRow", "LeaseRow", "TaskLogRow", "judge_slas", "recorded",
     "recorded_executions", "take_shards", "write",
 ]  # fmt: skip

@@ -131,6 +131,11 @@ class LaneReader:
         """Of each shard the next lanes with deferred rows, and whether they have a due one."""
         return await self._rows("lanes_with_due", shards=list(after), limit=limit, **_key_columns(list(after.values())))
 
+    async def blocked_of_limits(self, keys: Sequence[str], limits: Sequence[int]) -> list[Row]:
+        """The next jobs of some limits that wait for a permit, each limit's in their order."""
+        rows = await self._rows("blocked_of_limits", keys=list(keys), limits=list(limits))
+        return sorted(rows, key=lambda row: (row["blocked_by"], -row["priority"], row["job_id"]))
+
     async def late_starts(self, since: Mapping[int, DuePlace], limit: int) -> list[Row]:
         """Of each shard the next jobs whose `start_by` has passed."""
         places = list(since.values())

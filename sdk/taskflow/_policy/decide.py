@@ -18,6 +18,7 @@ class Deferral(IntEnum):
     SNOOZED = 3
     RETURNED = 4
     BY_HAND = 5
+    BLOCKED = 6  # due, and waiting for a permit under a limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,6 +298,7 @@ class LiveJob(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     CANCELLING_FIELD_NUMBER: _builtins.int
     EXEC_ID_FIELD_NUMBER: _builtins.int
+    BLOCKED_BY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.bytes
     state: _jobs_pb2.JobState.ValueType
     attempt: _builtins.int
@@ -305,6 +306,8 @@ class LiveJob(_message.Message):
     running_us: _builtins.int
     cancelling: _builtins.bool
     exec_id: _builtins.bytes
+    blocked_by: _builtins.str
+    """the key of the limit under which it waits for a place"""
     @_builtins.property
     def progress(self) -> _jobs_pb2.Progress: ...
     def __init__(
@@ -318,10 +321,11 @@ class LiveJob(_message.Message):
         progress: _jobs_pb2.Progress | None = ...,
         cancelling: _builtins.bool = ...,
         exec_id: _builtins.bytes = ...,
+        blocked_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancelling", b"cancelling", "exec_id", b"exec_id", "job_id", b"job_id", "progress", b"progress", "running_us", b"running_us", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "blocked_by", b"blocked_by", "cancelling", b"cancelling", "exec_id", b"exec_id", "job_id", b"job_id", "progress", b"progress", "running_us", b"running_us", "state", b"state", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

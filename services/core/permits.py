@@ -1,0 +1,87 @@
+"""Limits applied to the book: permits are given, given back, and counted after a takeover (protocol B4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from taskflow_server.core.book import Book, Entry, Phase
+from taskflow_server.core.limits import Limit, yielding
+
+_RUNNING = (Phase.QUEUED, Phase.TAKEN, Phase.ENDING)
+
+
+class Permits:
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self.gone = True  # jobs may wait in Postgres for a permit under a limit that is there no more
+
+    def give(self, limit: Limit) -> tuple[list[Entry], list[Entry]]:
+        """Gives the free permits of a limit to the jobs that are next.
+
+        Returns those that are held until their lease rows are written (A12), and those that are to be taken back from
+        the queue service.
+        """
+        book = self._book
+        held = []
+        for entry in limit.next(limit.free) if book.limits.open and limit.free > 0 else ():
+            book.limits.hold(entry)
+            book.waiting.add(entry)
+            if entry.lease_first or entry.leased:
+                entry.phase = Phase.HELD
+                book.shards[entry.shard].held[entry.job_id] = entry
+                held.append(entry)
+            else:
+                book.hand_out(entry)
+        return held, self._yield(limit)
+
+    def lowered(self) -> list[Entry]:
+        """What the queue service is to give back at once, after a change of limits."""
+        return [entry for limit in self._book.limits if limit.free < 0 for entry in self._yield(limit)]
+
+    def _yield(self, limit: Limit) -> list[Entry]:
+        back = yielding(limit, lambda entry: entry.phase is Phase.QUEUED)
+        for entry in back:
+            entry.yielding = True
+        return back
+
+    def gave_back(self, entry: Entry) -> None:
+        """It was to yield, and the queue service does not have it: another may have its permit."""
+        self._book.limits.leave(entry)
+        self._book.hand_out(entry)
+
+    def count(self, entry: Entry) -> None:
+        """A worker has it, whatever its limit says; its facts are known now."""
+        self._book.limits.attach(entry)
+        self._book.limits.hold(entry)
+
+    def change(self, most: Mapping[str, int], asked: Iterable[str] = ()) -> None:
+        """The limits are these from now on (Limits.change). What workers have is not taken from them."""
+        book = self._book
+        gone, new = book.limits.change(most, asked)
+        if gone:
+            self.gone = True
+            freed = [entry for limit in gone for entry in limit.blocked]
+            for entry in freed:
+                book.limits.leave(entry)
+            for entry in book.by_job.values():
+                if entry.limit in gone:
+                    entry.limit = None
+            for entry in freed:
+                book.waiting.add(entry)
+                book.hand_out(entry)
+        if new:
+            for entry in book.by_job.values():
+                if entry.limit is None and entry.limit_key:
+                    book.limits.attach(entry)
+                    if entry.phase in _RUNNING:
+                        book.limits.hold(entry)
+
+    def begin(self) -> bool:
+        """Whether it is known what runs: each worker has confirmed, and the facts of what they claimed are here."""
+        book = self._book
+        if book.limits.open or not book.shards or not all(shard.settled for shard in book.shards.values()):
+            return book.limits.open
+        if book.adopted or any(e.spec is None and e.phase is not Phase.ENDING for e in book.by_job.values()):
+            return False
+        book.limits.begin()
+        return True

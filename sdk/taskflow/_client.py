@@ -193,7 +193,7 @@ class TaskFlow(_Client):
         processes of its own, which its timeout can kill. The other options are those of its jobs.
 
         `declared`: fields of a named task (`title=`, `description=`, `active=`, `payload=`; `schedule=`, a cron
-        expression, with `time_zone=` (UTC by default), `start=` and `end=`). With any of them, whenever `run` starts,
+        expression, with `time_zone=` (UTC by default), `start=` and `end=`; `concurrency=`). With any of them, whenever `run` starts,
         the cluster's task of this name is made, or changed where it differs.
         """
         options = JobOptions(

@@ -46,6 +46,8 @@ class DeclaredOptions(TypedDict, total=False):
     """False stops its schedule; it can still be run."""
     payload: Any
     """The payload of its jobs that bring none."""
+    concurrency: int | None
+    """How many of its jobs may run at once in the cluster; 0: no limit."""
 
 
 def declaration(

@@ -48,6 +48,8 @@ class TaskInfo:
     tags: tuple[str, ...]
     payload: Any = None
     """The payload of its jobs that bring none."""
+    concurrency: int = 0
+    """How many of its jobs may run at once in the cluster; 0: no limit."""
     warnings: tuple[str, ...] = ()
     """`HANDLER_NOT_SEEN` when it was made and no worker had its handler."""
     update_time: datetime | None = None
@@ -125,12 +127,17 @@ class TaskOptions(TypedDict, total=False):
     tags: Iterable[str] | None
     payload: Any
     """The payload of its jobs that bring none: by `run` without one, by a schedule, or as a step of a workflow."""
+    concurrency: int
+    """How many of its jobs may run at once in the cluster, whoever made them; 0, the default: no limit."""
 
+
+MAX_CONCURRENCY = 1_000_000
 
 _CHECKS: Mapping[str, Callable[[object, str], Any]] = {
     "active": _checks.flag,
     "priority": _checks.priority,
     "retries": lambda value, field: _checks.whole(value, field, 0, MAX_RETRIES),
+    "concurrency": lambda value, field: _checks.whole(value, field, 0, MAX_CONCURRENCY),
 }
 _JOB_OPTIONS = (
     "timeout", "heartbeat_timeout", "requested_timeout", "in_progress_timeout", "backoff", "sla", "metadata",
@@ -197,6 +204,7 @@ def task_info(message: pb.Task, warnings: Sequence[str] = ()) -> TaskInfo:
         metadata=dict(message.options.metadata),
         tags=tuple(message.options.tags),
         payload=_values.decode(message.payload, message.encoding),
+        concurrency=message.concurrency,
         warnings=tuple(warnings),
         update_time=instant("update_time"),
         sla=_span(message.options, "sla"),

@@ -85,6 +85,8 @@ def options_to_json(serialized: bytes, field: str) -> bytes | None:
         found["label"] = _label(options.label, f"{field}.label")
     if options.task_id:
         found["task_id"] = _task_id(options.task_id, f"{field}.task_id")
+    if options.limited:
+        found["limited"] = True
     text = json.dumps(found, separators=(",", ":"))
     if any("\0" in word for word in (*options.metadata, *options.metadata.values(), *options.tags)):
         raise InvalidArgument(f"{field}: metadata and tags may not hold the character NUL", field, "BAD_TEXT")
@@ -176,6 +178,7 @@ def options_from_json(found: dict[str, Any] | None) -> pb.JobOptions | None:
         tags=found.get("tags"),
         label=found.get("label", ""),
         task_id=found.get("task_id", ""),
+        limited=found.get("limited", False),
     )
     if "requester" in found:
         options.requester = json.dumps(found["requester"], ensure_ascii=False, separators=(",", ":")).encode()

@@ -232,7 +232,7 @@ class Coordinators:
             await asyncio.gather(*asked, return_exceptions=True)
 
     async def wake_queues(self) -> None:
-        """Queues were paused or resumed."""
+        """Queues were paused or resumed, or limits changed: counts when this returns, where owners answer."""
         asked = (link.stub.Wake(pb.WakeRequest(), timeout=QUESTION_TIMEOUT) for link in self._links.values())
         await asyncio.gather(*asked, return_exceptions=True)
 

@@ -132,7 +132,7 @@ class FiringRows:
         if options is not None:
             spec.options.CopyFrom(options)
         if row["task_id"] is not None:
-            spec.options.task_id = str(row["task_id"])
+            spec.options.task_id, spec.options.limited = str(row["task_id"]), row["concurrency"] > 0
         spec.options.metadata.update(row["metadata"])
         spec.options.metadata.update(metadata)
         spec.options.metadata["taskflow.schedule"] = str(row["id"])

@@ -12,7 +12,7 @@ from taskflow._policy import JobState
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow_server.core import ids
 from taskflow_server.core.errors import NotFound
-from taskflow_server.core.names import DEFAULT_NAMESPACE
+from taskflow_server.core.names import DEFAULT_NAMESPACE, bare
 from taskflow_server.runtime.batcher import Batcher
 from taskflow_server.runtime.failpoints import reach
 from taskflow_server.scheduler import resources
@@ -51,7 +51,18 @@ class Reading:
                 row = await self.row(job_id)  # it may have ended between the two
         found = resources.job(row, live)
         await self._serving.warn([(found, (row["queue"], row["task"]))])
+        blocked_by = live.blocked_by if live is not None else row["blocked_by"]
+        if blocked_by and JobState(found.state) is JobState.READY:
+            await self._warn_of_limit(found, blocked_by)
         return found
+
+    async def _warn_of_limit(self, job: pb.Job, key: str) -> None:
+        """Says under which limit it waits for a permit."""
+        rows = await self._db.rows("limited_task", id=UUID(key.removeprefix("task:")))
+        for row in rows:
+            task, most = bare(row["name"]), row["concurrency"]
+            said = f"waits for the concurrency of task {task}, of which {most:,} may run at once"
+            job.warnings.add(reason="CONCURRENCY", message=said)
 
     async def keyed(self, key: str) -> bytes:
         """The id of the job with this idempotency key."""

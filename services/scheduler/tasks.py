@@ -16,6 +16,7 @@ from taskflow_server.rpc.first_seen import first_seen
 from taskflow_server.rpc.values import error_from_json, options_from_json, options_to_json, patience, stamp
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.admission import Admission
+from taskflow_server.scheduler.coordinators import Coordinators
 from taskflow_server.scheduler.intake import Intake
 from taskflow_server.scheduler.jobs import DEFAULT_WAIT
 from taskflow_server.scheduler.lists import page_size
@@ -26,11 +27,13 @@ from taskflow_server.scheduler.schedules import ScheduleServicer
 from taskflow_server.store import tasks as store
 from taskflow_server.store.database import Database
 
+OURS = ("task_id", "limited")  # of a job's options: set here alone
 CHANGEABLE = (
     "name", "title", "description", "active", "target", "queue", "priority", "retries", "schedule", "time_zone",
-    "start_time", "end_time", "payload", "options",
-    *(f"options.{field.name}" for field in jobs_pb2.JobOptions.DESCRIPTOR.fields if field.name != "task_id"),
+    "start_time", "end_time", "payload", "options", "concurrency",
+    *(f"options.{name}" for name in jobs_pb2.JobOptions.DESCRIPTOR.fields_by_name if name not in OURS),
 )  # fmt: skip
+MAX_CONCURRENCY = 1_000_000
 COMPLETED = (Outcome.SUCCEEDED,)
 FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 TYPES = {"": (*COMPLETED, *FAILED), "completed": COMPLETED, "failed": FAILED}
@@ -51,6 +54,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         reading: Reading,
         schedules: ScheduleServicer,
         quotas: JobQuotas,
+        coordinators: Coordinators,
         most_wait: float,
     ) -> None:
         """`most_wait`: seconds that one call may wait."""
@@ -62,6 +66,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         self._reading = reading
         self._schedules = schedules
         self._quotas = quotas
+        self._coordinators = coordinators
 
     async def CreateTask(self, request: pb.CreateTaskRequest, context: Any) -> pb.CreateTaskResponse:
         task = await self._first_seen(request.task) if request.first_seen else request.task
@@ -80,6 +85,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         if not await store.create(self._db, row, own):
             raise AlreadyExists(f"task.name: there is a task {row['name']!r} already", "TASK_EXISTS")
         self._schedules.wake()
+        if row["concurrency"]:
+            await self._coordinators.wake_queues()
         return pb.CreateTaskResponse(
             task=resource(await self._find(str(row["id"]))), warnings=[] if seen else ["HANDLER_NOT_SEEN"]
         )
@@ -108,6 +115,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         if found is None:
             raise _not_found(request.task)
         self._schedules.wake()
+        if "concurrency" in request.update_mask.paths:
+            await self._coordinators.wake_queues()
         return resource(await self._find(str(found)))
 
     def _changed(self, row: Row, schedules: list[Row], request: pb.UpdateTaskRequest) -> store.TaskChanges:
@@ -135,6 +144,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     async def DeleteTask(self, request: pb.DeleteTaskRequest, context: Any) -> pb.DeleteTaskResponse:
         row = await self._find(request.task)
         await self._db.run("delete_task", id=row["id"])
+        if row["concurrency"]:
+            await self._coordinators.wake_queues()
         return pb.DeleteTaskResponse()
 
     async def RunTask(self, request: pb.RunTaskRequest, context: Any) -> jobs_pb2.Job:
@@ -211,6 +222,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
             "queue": qualify(task.queue, field="task.queue") if task.queue else None,
             "priority": task.priority if task.HasField("priority") else None,
             "retries": task.retries if task.HasField("retries") else None, "options": None,
+            "concurrency": _concurrency(task.concurrency),
             "payload": task.payload or None, "encoding": task.encoding if task.payload or task.encoding else None,
         }  # fmt: skip
         if task.HasField("options"):
@@ -222,6 +234,15 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         )  # fmt: skip
         self._admission.check(spec, "task", 0)
         return row
+
+
+def _concurrency(count: int) -> int:
+    if 0 <= count <= MAX_CONCURRENCY:
+        return count
+    raise InvalidArgument(
+        f"task.concurrency: {count} is not a number of jobs from 0, which means no limit, to {MAX_CONCURRENCY:,}",
+        "task.concurrency",
+    )
 
 
 def _key(name_or_id: str) -> tuple[str, UUID | None]:
@@ -272,7 +293,7 @@ def job_of(row: Row, payload: bytes, encoding: jobs_pb2.Encoding.ValueType) -> j
     options = options_from_json(row["options"])
     if options is not None:
         spec.options.CopyFrom(options)
-    spec.options.task_id = str(row["id"])
+    spec.options.task_id, spec.options.limited = str(row["id"]), row["concurrency"] > 0
     if row["target"] != row["name"]:
         spec.options.metadata[_TASK] = row["name"]
     return spec
@@ -313,6 +334,7 @@ def _said(row: Row) -> pb.Task:
         schedule=row["cron"] or "", time_zone=row["time_zone"] or "", create_time=stamp(row["created_at"]),
         payload=row["payload"] or b"", encoding=row["encoding"] or jobs_pb2.ENCODING_UNSPECIFIED,
         update_time=stamp(row["updated_at"]),
+        concurrency=row["concurrency"],
     )  # fmt: skip
     instants = {
         "last_run_time": "last_run_at", "next_run_time": "next_at", "start_time": "start_at", "end_time": "end_at",

@@ -25,6 +25,8 @@ Cron = Annotated[str | None, typer.Option(
     metavar="CRON", help='Its schedule, like "0 8 * * mon" or @daily.', show_default=False)]
 Zone = Annotated[str | None, typer.Option(metavar="ZONE", help="Its zone, like Europe/Berlin; UTC by default.")]
 Retries = Annotated[int | None, typer.Option(metavar="N", help="Further tries after the first.")]
+Concurrency = Annotated[int | None, typer.Option(
+    metavar="N", help="Maximum number of its jobs that run at once in the cluster; 0: no limit.")]
 Priority = Annotated[str | None, typer.Option(metavar="P", help="0 to 9, or low, normal, high, critical.")]
 Timeout = Annotated[str | None, typer.Option(metavar="TIME", help="Hard limit of one attempt, like 90s; or none.")]
 Beat = Annotated[str | None, typer.Option(
@@ -61,6 +63,7 @@ def create(
     retries: Retries = None,
     start: Start = None,
     end: End = None,
+    concurrency: Concurrency = None,
     priority: Priority = None,
     sla: Sla = None,
     timeout: Timeout = None,
@@ -81,6 +84,7 @@ def create(
     options = settle(context, address, as_json)
     given = _given(
         target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
+        concurrency=concurrency,
         priority=_input.priority(priority), title=title, description=description, active=False if inactive else None,
     ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata) | _given_or_none(sla, start, end)  # fmt: skip
     if payload is not None:
@@ -170,6 +174,7 @@ Examples:
   taskflow task update report --schedule ""                # no schedule any more
   taskflow task update report --timeout none --backoff 10s:2:1h --sla 5m
   taskflow task update report --start none --end 2027-12-31
+  taskflow task update report --concurrency 3              # at most 3 jobs of it run at once
   taskflow task update report --inactive                   # stops its schedule; run still works""")
 def update(
     context: typer.Context,
@@ -182,6 +187,7 @@ def update(
     retries: Retries = None,
     start: Start = None,
     end: End = None,
+    concurrency: Concurrency = None,
     priority: Priority = None,
     sla: Sla = None,
     timeout: Timeout = None,
@@ -201,6 +207,7 @@ def update(
     options = settle(context, address, as_json)
     given = _given(
         name=name, target=target, queue=queue, schedule=schedule, time_zone=zone, retries=retries,
+        concurrency=concurrency,
         priority=_input.priority(priority), title=title, description=description, active=active,
     ) | _given_of_jobs(timeout, heartbeat, backoff, tag, metadata) | _given_or_none(sla, start, end)  # fmt: skip
     if payload is not None:
@@ -299,6 +306,7 @@ def _print_task(task: TaskInfo, as_json: bool) -> None:
         ("priority", _rank(task.priority)),
         ("retries", task.retries),
         ("sla", _length(task.sla)),
+        ("concurrency", task.concurrency or ""),
         ("timeout", _length(task.timeout)),
         ("heartbeat timeout", _length(task.heartbeat_timeout)),
         ("backoff", _delays(task)),

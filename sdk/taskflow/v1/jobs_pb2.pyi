@@ -231,12 +231,15 @@ class JobOptions(_message.Message):
     REQUESTED_TIMEOUT_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_TIMEOUT_FIELD_NUMBER: _builtins.int
     SLA_FIELD_NUMBER: _builtins.int
+    LIMITED_FIELD_NUMBER: _builtins.int
     requester: _builtins.bytes
     """Attributes of whoever the app makes the job for, which its handler sees: a JSON object of at most 4,096 bytes."""
     label: _builtins.str
     """a line for people, of at most 256 characters"""
     task_id: _builtins.str
     """the named task that it is a run of; the scheduler sets it"""
+    limited: _builtins.bool
+    """its task had a concurrency when it was made; the scheduler sets it"""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """hard limit of one attempt from its start; none by default"""
@@ -284,10 +287,11 @@ class JobOptions(_message.Message):
         requested_timeout: _duration_pb2.Duration | None = ...,
         in_progress_timeout: _duration_pb2.Duration | None = ...,
         sla: _duration_pb2.Duration | None = ...,
+        limited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "requested_timeout", b"requested_timeout", "sla", b"sla", "start_by", b"start_by", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "label", b"label", "metadata", b"metadata", "requested_timeout", b"requested_timeout", "requester", b"requester", "sla", b"sla", "start_by", b"start_by", "tags", b"tags", "task_id", b"task_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff", b"backoff", "heartbeat_timeout", b"heartbeat_timeout", "in_progress_timeout", b"in_progress_timeout", "label", b"label", "limited", b"limited", "metadata", b"metadata", "requested_timeout", b"requested_timeout", "requester", b"requester", "sla", b"sla", "start_by", b"start_by", "tags", b"tags", "task_id", b"task_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -512,7 +516,7 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
-    """Why nobody runs what waits. A worker may still come."""
+    """Why a job that waits is not run. A worker may still come, or a permit become free."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -521,6 +525,7 @@ class Warning(_message.Message):
     reason: _builtins.str
     """HANDLER_NOT_SEEN: no worker has ever had a handler for the task. NO_LIVE_WORKER: none has one now for the task, or for
     jobs without a task in the queue. QUEUE_NOT_SERVED: those that have one take no jobs from the queue.
+    CONCURRENCY: as many jobs of its named task run as may run at once.
     """
     message: _builtins.str
     """a line for people, with names that are near"""

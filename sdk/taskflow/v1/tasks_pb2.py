@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from taskflow.v1 import jobs_pb2 as taskflow_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17taskflow/v1/tasks.proto\x12\x0btaskflow.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16taskflow/v1/jobs.proto\"\xfb\x04\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\x12\x0e\n\x06target\x18\x07 \x01(\t\x12\r\n\x05queue\x18\x08 \x01(\t\x12\x15\n\x08priority\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07retries\x18\n \x01(\x05H\x01\x88\x01\x01\x12(\n\x07options\x18\x0b \x01(\x0b\x32\x17.taskflow.v1.JobOptions\x12\x10\n\x08schedule\x18\x0c \x01(\t\x12\x11\n\ttime_zone\x18\r \x01(\t\x12\x31\n\rlast_run_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_run_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\x11 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x12 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12/\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0b\n\t_priorityB\n\n\x08_retries\"s\n\x11\x43reateTaskRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.taskflow.v1.Task\x12\x10\n\x08inactive\x18\x02 \x01(\x08\x12\x17\n\x0frequire_handler\x18\x03 \x01(\x08\x12\x12\n\nfirst_seen\x18\x04 \x01(\x08\"G\n\x12\x43reateTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.taskflow.v1.Task\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"9\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.taskflow.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"v\n\x11UpdateTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\"\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x11.taskflow.v1.Task\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11\x44\x65leteTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteTaskResponse\"\xd5\x02\n\x0eRunTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12\x0e\n\x06job_id\x18\x04 \x01(\x0c\x12\x11\n\trequester\x18\x05 \x01(\x0c\x12*\n\x06run_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03key\x18\x07 \x01(\t\x12\r\n\x05label\x18\x08 \x01(\t\x12;\n\x08metadata\x18\t \x03(\x0b\x32).taskflow.v1.RunTaskRequest.MetadataEntry\x12\x15\n\x08priority\x18\n \x01(\x05H\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priority\"\xb1\x01\n\x18RunTaskWithResultRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06job_id\x18\x05 \x01(\x0c\x12\x11\n\trequester\x18\x06 \x01(\x0c\"@\n\x13ListTaskLogsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"I\n\x14ListTaskLogsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\"\n\x04logs\x18\x02 \x03(\x0b\x32\x14.taskflow.v1.TaskLog\"\x8d\x02\n\x07TaskLog\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06result\x18\x05 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.taskflow.v1.Error\x12\x0f\n\x07task_id\x18\x08 \x01(\t\x12\x0f\n\x07trigger\x18\t \x01(\t\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xd0\x04\n\x0bTaskService\x12M\n\nCreateTask\x12\x1e.taskflow.v1.CreateTaskRequest\x1a\x1f.taskflow.v1.CreateTaskResponse\x12\x39\n\x07GetTask\x12\x1b.taskflow.v1.GetTaskRequest\x1a\x11.taskflow.v1.Task\x12J\n\tListTasks\x12\x1d.taskflow.v1.ListTasksRequest\x1a\x1e.taskflow.v1.ListTasksResponse\x12?\n\nUpdateTask\x12\x1e.taskflow.v1.UpdateTaskRequest\x1a\x11.taskflow.v1.Task\x12M\n\nDeleteTask\x12\x1e.taskflow.v1.DeleteTaskRequest\x1a\x1f.taskflow.v1.DeleteTaskResponse\x12\x38\n\x07RunTask\x12\x1b.taskflow.v1.RunTaskRequest\x1a\x10.taskflow.v1.Job\x12L\n\x11RunTaskWithResult\x12%.taskflow.v1.RunTaskWithResultRequest\x1a\x10.taskflow.v1.Job\x12S\n\x0cListTaskLogs\x12 .taskflow.v1.ListTaskLogsRequest\x1a!.taskflow.v1.ListTaskLogsResponseB*\n\x0eio.taskflow.v1P\x01Z\x16taskflow/v1;taskflowv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17taskflow/v1/tasks.proto\x12\x0btaskflow.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16taskflow/v1/jobs.proto\"\x90\x05\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\x12\x0e\n\x06target\x18\x07 \x01(\t\x12\r\n\x05queue\x18\x08 \x01(\t\x12\x15\n\x08priority\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07retries\x18\n \x01(\x05H\x01\x88\x01\x01\x12(\n\x07options\x18\x0b \x01(\x0b\x32\x17.taskflow.v1.JobOptions\x12\x10\n\x08schedule\x18\x0c \x01(\t\x12\x11\n\ttime_zone\x18\r \x01(\t\x12\x31\n\rlast_run_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_run_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\x11 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x12 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12/\n\x0bupdate_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63oncurrency\x18\x18 \x01(\x05\x42\x0b\n\t_priorityB\n\n\x08_retries\"s\n\x11\x43reateTaskRequest\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.taskflow.v1.Task\x12\x10\n\x08inactive\x18\x02 \x01(\x08\x12\x17\n\x0frequire_handler\x18\x03 \x01(\x08\x12\x12\n\nfirst_seen\x18\x04 \x01(\x08\"G\n\x12\x43reateTaskResponse\x12\x1f\n\x04task\x18\x01 \x01(\x0b\x32\x11.taskflow.v1.Task\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"9\n\x10ListTasksRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListTasksResponse\x12 \n\x05tasks\x18\x01 \x03(\x0b\x32\x11.taskflow.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"v\n\x11UpdateTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\"\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x11.taskflow.v1.Task\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11\x44\x65leteTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteTaskResponse\"\xd5\x02\n\x0eRunTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12\x0e\n\x06job_id\x18\x04 \x01(\x0c\x12\x11\n\trequester\x18\x05 \x01(\x0c\x12*\n\x06run_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03key\x18\x07 \x01(\t\x12\r\n\x05label\x18\x08 \x01(\t\x12;\n\x08metadata\x18\t \x03(\x0b\x32).taskflow.v1.RunTaskRequest.MetadataEntry\x12\x15\n\x08priority\x18\n \x01(\x05H\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_priority\"\xb1\x01\n\x18RunTaskWithResultRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06job_id\x18\x05 \x01(\x0c\x12\x11\n\trequester\x18\x06 \x01(\x0c\"@\n\x13ListTaskLogsRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\"I\n\x14ListTaskLogsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\"\n\x04logs\x18\x02 \x03(\x0b\x32\x14.taskflow.v1.TaskLog\"\x8d\x02\n\x07TaskLog\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06result\x18\x05 \x01(\x0c\x12\'\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x15.taskflow.v1.Encoding\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.taskflow.v1.Error\x12\x0f\n\x07task_id\x18\x08 \x01(\t\x12\x0f\n\x07trigger\x18\t \x01(\t\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xd0\x04\n\x0bTaskService\x12M\n\nCreateTask\x12\x1e.taskflow.v1.CreateTaskRequest\x1a\x1f.taskflow.v1.CreateTaskResponse\x12\x39\n\x07GetTask\x12\x1b.taskflow.v1.GetTaskRequest\x1a\x11.taskflow.v1.Task\x12J\n\tListTasks\x12\x1d.taskflow.v1.ListTasksRequest\x1a\x1e.taskflow.v1.ListTasksResponse\x12?\n\nUpdateTask\x12\x1e.taskflow.v1.UpdateTaskRequest\x1a\x11.taskflow.v1.Task\x12M\n\nDeleteTask\x12\x1e.taskflow.v1.DeleteTaskRequest\x1a\x1f.taskflow.v1.DeleteTaskResponse\x12\x38\n\x07RunTask\x12\x1b.taskflow.v1.RunTaskRequest\x1a\x10.taskflow.v1.Job\x12L\n\x11RunTaskWithResult\x12%.taskflow.v1.RunTaskWithResultRequest\x1a\x10.taskflow.v1.Job\x12S\n\x0cListTaskLogs\x12 .taskflow.v1.ListTaskLogsRequest\x1a!.taskflow.v1.ListTaskLogsResponseB*\n\x0eio.taskflow.v1P\x01Z\x16taskflow/v1;taskflowv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,35 +39,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNTASKREQUEST_METADATAENTRY']._loaded_options = None
   _globals['_RUNTASKREQUEST_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_TASK']._serialized_start=164
-  _globals['_TASK']._serialized_end=799
-  _globals['_CREATETASKREQUEST']._serialized_start=801
-  _globals['_CREATETASKREQUEST']._serialized_end=916
-  _globals['_CREATETASKRESPONSE']._serialized_start=918
-  _globals['_CREATETASKRESPONSE']._serialized_end=989
-  _globals['_GETTASKREQUEST']._serialized_start=991
-  _globals['_GETTASKREQUEST']._serialized_end=1021
-  _globals['_LISTTASKSREQUEST']._serialized_start=1023
-  _globals['_LISTTASKSREQUEST']._serialized_end=1080
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1082
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1160
-  _globals['_UPDATETASKREQUEST']._serialized_start=1162
-  _globals['_UPDATETASKREQUEST']._serialized_end=1280
-  _globals['_DELETETASKREQUEST']._serialized_start=1282
-  _globals['_DELETETASKREQUEST']._serialized_end=1315
-  _globals['_DELETETASKRESPONSE']._serialized_start=1317
-  _globals['_DELETETASKRESPONSE']._serialized_end=1337
-  _globals['_RUNTASKREQUEST']._serialized_start=1340
-  _globals['_RUNTASKREQUEST']._serialized_end=1681
-  _globals['_RUNTASKREQUEST_METADATAENTRY']._serialized_start=1621
-  _globals['_RUNTASKREQUEST_METADATAENTRY']._serialized_end=1668
-  _globals['_RUNTASKWITHRESULTREQUEST']._serialized_start=1684
-  _globals['_RUNTASKWITHRESULTREQUEST']._serialized_end=1861
-  _globals['_LISTTASKLOGSREQUEST']._serialized_start=1863
-  _globals['_LISTTASKLOGSREQUEST']._serialized_end=1927
-  _globals['_LISTTASKLOGSRESPONSE']._serialized_start=1929
-  _globals['_LISTTASKLOGSRESPONSE']._serialized_end=2002
-  _globals['_TASKLOG']._serialized_start=2005
-  _globals['_TASKLOG']._serialized_end=2274
-  _globals['_TASKSERVICE']._serialized_start=2277
-  _globals['_TASKSERVICE']._serialized_end=2869
+  _globals['_TASK']._serialized_end=820
+  _globals['_CREATETASKREQUEST']._serialized_start=822
+  _globals['_CREATETASKREQUEST']._serialized_end=937
+  _globals['_CREATETASKRESPONSE']._serialized_start=939
+  _globals['_CREATETASKRESPONSE']._serialized_end=1010
+  _globals['_GETTASKREQUEST']._serialized_start=1012
+  _globals['_GETTASKREQUEST']._serialized_end=1042
+  _globals['_LISTTASKSREQUEST']._serialized_start=1044
+  _globals['_LISTTASKSREQUEST']._serialized_end=1101
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1103
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1181
+  _globals['_UPDATETASKREQUEST']._serialized_start=1183
+  _globals['_UPDATETASKREQUEST']._serialized_end=1301
+  _globals['_DELETETASKREQUEST']._serialized_start=1303
+  _globals['_DELETETASKREQUEST']._serialized_end=1336
+  _globals['_DELETETASKRESPONSE']._serialized_start=1338
+  _globals['_DELETETASKRESPONSE']._serialized_end=1358
+  _globals['_RUNTASKREQUEST']._serialized_start=1361
+  _globals['_RUNTASKREQUEST']._serialized_end=1702
+  _globals['_RUNTASKREQUEST_METADATAENTRY']._serialized_start=1642
+  _globals['_RUNTASKREQUEST_METADATAENTRY']._serialized_end=1689
+  _globals['_RUNTASKWITHRESULTREQUEST']._serialized_start=1705
+  _globals['_RUNTASKWITHRESULTREQUEST']._serialized_end=1882
+  _globals['_LISTTASKLOGSREQUEST']._serialized_start=1884
+  _globals['_LISTTASKLOGSREQUEST']._serialized_end=1948
+  _globals['_LISTTASKLOGSRESPONSE']._serialized_start=1950
+  _globals['_LISTTASKLOGSRESPONSE']._serialized_end=2023
+  _globals['_TASKLOG']._serialized_start=2026
+  _globals['_TASKLOG']._serialized_end=2295
+  _globals['_TASKSERVICE']._serialized_start=2298
+  _globals['_TASKSERVICE']._serialized_end=2890
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,7 @@ class Task(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     namespace: _builtins.str
@@ -72,6 +73,10 @@ class Task(_message.Message):
     payload: _builtins.bytes
     """Of its jobs that bring none: by RunTask, by a schedule, or as a step of a workflow. Absent: JSON null."""
     encoding: _jobs_pb2.Encoding.ValueType
+    concurrency: _builtins.int
+    """How many of its jobs may run at once in the cluster, whoever made them; 0: no limit. A change counts for what is
+    dispatched next. At most 1,000,000.
+    """
     @_builtins.property
     def options(self) -> _jobs_pb2.JobOptions: ...
     @_builtins.property
@@ -118,10 +123,11 @@ class Task(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        concurrency: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "create_time", b"create_time", "end_time", b"end_time", "last_run_time", b"last_run_time", "next_run_time", b"next_run_time", "options", b"options", "priority", b"priority", "retries", b"retries", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "active", b"active", "create_time", b"create_time", "description", b"description", "encoding", b"encoding", "end_time", b"end_time", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "start_time", b"start_time", "target", b"target", "time_zone", b"time_zone", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retries", b"_retries", "active", b"active", "concurrency", b"concurrency", "create_time", b"create_time", "description", b"description", "encoding", b"encoding", "end_time", b"end_time", "id", b"id", "last_run_time", b"last_run_time", "name", b"name", "namespace", b"namespace", "next_run_time", b"next_run_time", "options", b"options", "payload", b"payload", "priority", b"priority", "queue", b"queue", "retries", b"retries", "schedule", b"schedule", "start_time", b"start_time", "target", b"target", "time_zone", b"time_zone", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

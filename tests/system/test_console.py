@@ -302,6 +302,7 @@ def test_tasks_show_their_last_and_next_runs_and_schedules_their_ledger(
 
         with working(app):
             task = tf.tasks.create("report", queue="reports", schedule="0 8 * * mon", title="Monday's report")
+            tf.tasks.update("report", concurrency=2)
             once = tf.schedules.create("report", at=datetime.now(UTC) + timedelta(seconds=1))
             eventually(lambda: [firing for firing in tf.schedules.firings(once.id) if firing.job_id], timeout=30)
             ran = visitor.send(visitor.get("/tasks/report"), "/tasks/report/run")
@@ -312,7 +313,7 @@ def test_tasks_show_their_last_and_next_runs_and_schedules_their_ledger(
     assert row["Schedule"] == "0 8 * * mon UTC"
     assert " UTC" in row["Last run"] and "08:00:00 UTC" in row["Next run"]
     page = visitor.get("/tasks/report")
-    assert '"pages": 7' in page.words
+    assert '"pages": 7' in page.words and "2 at once" in page.words
     assert {row["State"] for row in page.rows if "When" in row} >= {"active"}
     ledger = visitor.get(f"/schedules/{once.id}")
     fired = ledger.row(Outcome="fired")

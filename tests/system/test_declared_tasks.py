@@ -16,10 +16,15 @@ from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
 
 
-def app_of(cluster: ServiceCluster, schedule: str, *, time_zone: str | None = None, retries: int = 0) -> TaskFlow:
+def app_of(
+    cluster: ServiceCluster, schedule: str, *, time_zone: str | None = None, retries: int = 0,
+    concurrency: int | None = None,
+) -> TaskFlow:  # fmt: skip
     app = TaskFlow(cluster.scheduler_address)
 
-    @app.task(queue="declared", name="tick", schedule=schedule, time_zone=time_zone, retries=retries)
+    @app.task(
+        queue="declared", name="tick", schedule=schedule, time_zone=time_zone, retries=retries, concurrency=concurrency
+    )
     def tick(n: int = 7) -> int:
         return n
 
@@ -61,16 +66,19 @@ def test_a_declared_task_is_made_once_and_changed_where_it_differs(cluster: Serv
     ((schedule,),) = rows.found(cluster.dsn, OWNED)
     assert (first.queue, first.time_zone, first.retries, first.active) == ("declared", "Europe/Berlin", 0, True)
 
-    tf.tasks.update("tick", active=False, title="By hand")
+    tf.tasks.update("tick", active=False, title="By hand", concurrency=4)
     with working(app_of(cluster, "* * * * * *", retries=2)):
         eventually(lambda: tf.tasks.get("tick").schedule == "* * * * * *")
         changed = tf.tasks.get("tick")
         assert (changed.id, changed.time_zone, changed.retries) == (first.id, "UTC", 2)
         assert (changed.active, changed.title) == (False, "By hand"), "what is not declared is left alone"
+        assert changed.concurrency == 4
         assert rows.found(cluster.dsn, OWNED) == [(schedule,)]
 
         tf.tasks.update("tick", active=True)
         eventually(lambda: {job.result for job in tf.jobs.list(task="tick")} >= {7})
+    with working(app_of(cluster, "* * * * * *", retries=2, concurrency=1)):
+        eventually(lambda: tf.tasks.get("tick").concurrency == 1)
     tf.tasks.remove("tick")
 
 

@@ -192,9 +192,9 @@ class TaskFlow(_Client):
         `async def` runs on the event loop, `def` in a thread, and with `processes=N` either runs in one of N
         processes of its own, which its timeout can kill. The other options are those of its jobs.
 
-        `declared`: fields of a named task (`title=`, `description=`, `active=`, `payload=`; `schedule=`, a cron
-        expression, with `time_zone=` (UTC by default), `start=` and `end=`; `concurrency=`). With any of them, whenever `run` starts,
-        the cluster's task of this name is made, or changed where it differs.
+        `declared`: fields of a named task (`title=`, `description=`, `active=`, `payload=`,
+        `concurrency=`; `schedule=`, a cron expression, with `time_zone=` (UTC by default), `start=` and `end=`). With
+        any of them, whenever `run` starts, the cluster's task of this name is made, or changed where it differs.
         """
         options = JobOptions(
             retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout,

@@ -17,7 +17,7 @@ from taskflow_server.rpc.values import MAX_SECONDS, duration
 MOST_PAYLOAD = 16_384  # bytes of a payload that is edited here
 WAS = "was_"  # before the name of a field: its value when the form was loaded
 TEXTS = ("name", "title", "description", "target", "queue", "schedule", "time_zone")
-NUMBERS = {"priority": 9, "retries": 1_000_000}  # the largest
+NUMBERS = {"priority": 9, "retries": 1_000_000, "concurrency": 1_000_000}  # the largest
 INSTANTS = {"start": "start_time", "end": "end_time"}
 SPANS = ("sla", "timeout")  # seconds, of the jobs' options
 BACKOFF = ("backoff_first", "backoff_factor", "backoff_limit")

@@ -443,7 +443,8 @@ class Book:
         try:
             yield left
         finally:
-            self._departures.remove(left)
+            # Not `remove`, which compares: an empty set of another reading that has not ended is equal to this one.
+            self._departures = [each for each in self._departures if each is not left]
 
     def _forget(self, entry: Entry) -> None:
         for departed in self._departures:

@@ -186,11 +186,12 @@ class Owner:
             queue_address=",".join(settings.queue_addresses),
         )
         snapshot = (await state.db.rows("snapshot_now"))[0]
-        await self._recovery.seats()
         leases = await self._recovery.read_leases(list(epochs))
         state.paused = await self._read_paused(list(epochs))
         await self._read_limits()
         state.permits.gone = True
+        # The last reading: a worker that is proved dead loses its seat, and what it may have had would be in no doubt.
+        await self._recovery.seats()
         # From here on nothing waits: whoever finds a shard open finds its leases there, too. Its lanes come into memory
         # as far as something stands beyond their marks.
         state.lost.clear()
@@ -231,6 +232,7 @@ class Owner:
                 return
             state.permits.change(limits, asked)
             state.fed.set()
+            state.settle_wanted.set()  # for those that are free now, and want their lease row first
             back = state.permits.lowered()
         if back:
             state.take_back([entry.exec_id for entry in back])

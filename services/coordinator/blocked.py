@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from taskflow._policy import Deferral
 from taskflow_server.coordinator.due import Due
@@ -34,6 +35,13 @@ ROWS_A_WRITE = 2000
 LIMITS_A_QUERY = 100
 RELEASED_AT_ONCE = 5000  # rows of a limit that is gone
 KEPT_PAYLOAD = 4096  # bytes; a larger one is read again when its job gets a permit
+
+
+class Found(NamedTuple):
+    """A job's facts without a large payload, and the bytes that its payload has."""
+
+    spec: Spec
+    size: int
 
 
 class Blocked:
@@ -95,6 +103,12 @@ class Blocked:
                     _shed(entry)
         state.fed.set()
 
+    def _share_out(self) -> None:
+        """The memory is shared by the limits for which jobs wait, or may wait in Postgres."""
+        settings = self._state.settings
+        busy = sum(1 for limit in self._state.book.limits if limit.blocked or limit.stored is not None)
+        self._depth = max(1, min(settings.blocked_depth, settings.blocked_in_memory // (2 * max(busy, 1))))
+
     # -- from Postgres -----------------------------------------------------------------------
     def _is_short(self, limit: Limit) -> bool:
         """There may be more in Postgres, and there is room for them."""
@@ -104,6 +118,8 @@ class Blocked:
 
     async def _fill(self, limits: Sequence[Limit]) -> None:
         book = self._state.book
+        if any(limit.stored is FIRST for limit in limits):  # of all limits, after a takeover
+            self._share_out()
         for start in range(0, len(limits), LIMITS_A_QUERY):
             part = limits[start : start + LIMITS_A_QUERY]
             epochs = {number: shard.epoch for number, shard in book.shards.items()}
@@ -118,31 +134,33 @@ class Blocked:
                 for limit, count in zip(part, most, strict=True):
                     self._admit(limit, [row for row in rows if row["blocked_by"] == limit.key], count, specs, left)
 
-    async def _specs(self, ids: Sequence[bytes]) -> dict[bytes, Spec]:
-        found: dict[bytes, Spec] = {}
+    async def _specs(self, ids: Sequence[bytes]) -> dict[bytes, Found]:
+        """Large payloads are dropped query by query: those of all limits would not fit into memory."""
+        found: dict[bytes, Found] = {}
         while ids:
             part = ids[:SPECS_A_QUERY]
             specs = await self._reader.specs(part, SPEC_BYTES)
-            told = {job_id: spec for job_id, spec in specs.items() if spec.told}
+            told = {job_id: _light(spec) for job_id, spec in specs.items() if spec.told}
             found |= told
             ids = [job_id for job_id in ids if job_id not in told and (job_id in specs or job_id not in part)]
         return found
 
-    def _admit(self, limit: Limit, rows: Sequence[Row], most: int, specs: dict[bytes, Spec], left: set[bytes]) -> None:
+    def _admit(self, limit: Limit, rows: Sequence[Row], most: int, specs: dict[bytes, Found], left: set[bytes]) -> None:
         """Takes rows that still hold. What has left memory since the reading began is seen by the next one (A3)."""
         book, again = self._state.book, False
         for row in rows:
             job_id: bytes = row["job_id"]
-            shard, spec = book.shards.get(row["shard"]), specs.get(job_id)
+            shard, found = book.shards.get(row["shard"]), specs.get(job_id)
             if job_id in book.by_job or shard is None:
                 continue
-            if job_id in left or spec is None:
+            if job_id in left or found is None:
                 again = again or job_id in left
                 continue
             key = LaneKey(row["queue"], row["task"], row["priority"])
-            size = len(spec.payload or b"")
-            entry = entry_of(job_id, key, row["shard"], row["attempt"], row["tries"], task_of(job_id, spec), size)
-            entry.due, entry.due_us, entry.run_at_us = True, to_us(row["due_at"]) or 0, to_us(spec.run_at) or 0
+            task = task_of(job_id, found.spec)
+            entry = entry_of(job_id, key, row["shard"], row["attempt"], row["tries"], task, found.size)
+            entry.fed = found.spec.payload is None and bool(found.size)
+            entry.due, entry.due_us, entry.run_at_us = True, to_us(row["due_at"]) or 0, to_us(found.spec.run_at) or 0
             book.admit(entry, in_doubt=row["due_at"] <= shard.opened_at)
         last = Order(-rows[-1]["priority"], rows[-1]["job_id"]) if len(rows) == most else None
         limit.stored = FIRST if again else last
@@ -159,9 +177,7 @@ class Blocked:
         if now - self._looked_at >= CHECK:
             self._looked_at, limits = now, set(state.book.limits)
             since = now - state.settings.lease_row_after
-            busy = sum(1 for limit in limits if limit.blocked)
-            share = state.settings.blocked_in_memory // (2 * busy) if busy else state.settings.blocked_depth
-            self._depth = max(1, min(state.settings.blocked_depth, share))
+            self._share_out()
         found = [beyond(limit, self._depth, since) for limit in limits if limit.blocked]
         return [e for alone, _ in found for e in alone], [e for _, also in found for e in also]
 
@@ -205,12 +221,13 @@ class Blocked:
         try:
             keys = [row["blocked_by"] for row in await self._state.db.rows("keys_of_blocked")]
             gone = [key for key in keys if key not in most]
-            if gone:
+            shards = set(self._state.book.shards)
+            if gone and shards:  # they may be another's meanwhile, and a write without a shard has no fence
                 permits.gone = True  # until none is found
                 part = gone[:LIMITS_A_QUERY]
                 statements = [("release_blocked", {"key": key, "limit": RELEASED_AT_ONCE}) for key in part]
                 async with self._ledger.exclusive:
-                    await self._ledger.write(Changes(other=statements), set(self._state.book.shards))
+                    await self._ledger.write(Changes(other=statements), shards)
                 self._due.rescan()
                 self._state.due_wanted.set()
                 self._state.permits_wanted.set()
@@ -226,6 +243,11 @@ def _row(entry: Entry) -> BlockedRow:
         entry.job_id, entry.shard, key.priority, entry.attempt, entry.tries, int(Deferral.BLOCKED), key.queue, key.task,
         entry.limit.key,
     )  # fmt: skip
+
+
+def _light(spec: Spec) -> Found:
+    size = len(spec.payload or b"")
+    return Found(spec._replace(payload=None) if size > KEPT_PAYLOAD else spec, size)
 
 
 def _shed(entry: Entry) -> None:

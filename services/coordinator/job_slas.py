@@ -94,7 +94,7 @@ class JobSlas:
         shard = self._state.book.shards[row["shard"]]
         if entry is None:
             return True if shard.settled else None  # else a worker that has not come back yet may run it
-        if entry.phase is Phase.QUEUED:
+        if entry.phase in (Phase.QUEUED, Phase.BLOCKED):
             return True
         if entry.phase is not Phase.TAKEN:
             return None  # in doubt, or its outcome is on its way to the disk

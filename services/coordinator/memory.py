@@ -105,7 +105,7 @@ class Memory:
     def _crowded(self) -> bool:
         """So many wait for a permit that some are written to Postgres before more are read; two of each limit stay."""
         limits = self._state.book.limits
-        return limits.blocked >= self._state.settings.blocked_in_memory + 2 * len(limits)
+        return limits.blocked >= self._state.settings.blocked_in_memory + 2 * limits.count
 
     def _shares(self) -> tuple[float, float]:
         """Bytes that one lane may hold, in the queue service and here."""
@@ -174,8 +174,10 @@ class Memory:
         state.take_back([e.exec_id for e in entries if id(e) not in unfed])
 
     def _may_leave(self, entry: Entry) -> bool:
-        """Not where memory alone knows something: how often it was handed out, that it is to be cancelled."""
+        """Not where memory alone knows something: how often it was handed out, that it is to be cancelled, that the
+        commit of its row in `deferred` is in doubt."""
         known = entry.leased or entry.handouts or entry.cancelling or entry.leaving
+        known = known or (entry.due_tried and not entry.due)  # whether it has a row in `deferred`
         return entry.phase is Phase.QUEUED and not known and self._state.book.shards[entry.shard].settled
 
     def returned(self, entries: Sequence[Entry]) -> list[Entry]:

@@ -169,6 +169,7 @@ class Recovery:
                     shard.held[entry.job_id] = entry
             raise
         for entry in held:
+            entry.lease_first = False
             if entry.phase is Phase.HELD and state.book.by_job.get(entry.job_id) is entry:
                 state.book.hand_out(entry)
         state.fed.set()

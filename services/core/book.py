@@ -64,7 +64,7 @@ class Entry:
     leased: bool = False  # has a row in `leases`: set after its commit
     lease_tried: bool = False  # may have one, by a commit of unknown fate: its outcome deletes it
     handouts: int = 0  # without a start (R4)
-    lease_first: bool = False  # in doubt after an unclean takeover (A12)
+    lease_first: bool = False  # a former owner may have handed it out: before we do, its lease row is written (A12)
     due_us: int = 0  # of a deferred job: since when this attempt may run, in microseconds since 1970
     run_at_us: int = 0  # of a job with a run_at: that
     counted: bool = False  # its start stands in the metrics
@@ -212,7 +212,7 @@ class Book:
 
     def restore(self, entry: Entry) -> None:
         """A row of `leases`, read at a takeover: some worker may have it."""
-        entry.leased, entry.phase = True, Phase.HELD
+        entry.leased, entry.lease_first, entry.phase = True, True, Phase.HELD
         self.limits.attach(entry)
         self.by_job[entry.job_id] = entry
         self.waiting.add(entry)
@@ -343,7 +343,7 @@ class Book:
             self.waiting.remove(entry)
             shard.held.pop(claim.job_id, None)
         entry.phase, entry.exec_id, entry.attempt = Phase.TAKEN, claim.exec_id, claim.attempt
-        entry.taken_at, entry.started = now, claim.started
+        entry.taken_at, entry.started, entry.lease_first = now, claim.started, False
         self.limits.hold(entry)
         self.by_exec[claim.exec_id] = entry
         if seat is not None:

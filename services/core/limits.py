@@ -87,11 +87,13 @@ class Limits:
         self.open = False  # it is known what runs
         self.blocked = 0  # jobs in memory that wait for a permit
 
-    def __len__(self) -> int:
-        return len(self._limits)
-
+    # No `__len__`: limits without any would be false, and `limits or …` replace them.
     def __iter__(self) -> Iterator[Limit]:
         return iter(self._limits.values())
+
+    @property
+    def count(self) -> int:
+        return len(self._limits)
 
     @property
     def most(self) -> dict[str, int]:
@@ -187,13 +189,13 @@ class Limits:
             self._note(limit)
 
 
-def yielding(limit: Limit, waits: Callable[[Entry], bool]) -> list[Entry]:
+def yielding(limit: Limit, waits: Callable[[Entry], bool], *, known: bool) -> list[Entry]:
     """Which holders are to give their permits back, of those that no worker has as far as is known (`waits`).
 
-    All of them where the limit was lowered, for one that is asked may have been taken already; else one of a lower
-    priority than a job that waits.
+    All of them where the limit was lowered, for one that is asked may have been taken already, and where the limit is
+    new and it is not `known` yet what runs; else one of a lower priority than a job that waits.
     """
-    if limit.free < 0:
+    if limit.free < 0 or not known:
         return [entry for entry in limit.holders if waits(entry) and not entry.yielding]
     best = min(limit.blocked.values(), default=None) if not limit.free else None
     if best is None or best.priority >= max(limit.ranks, default=best.priority):

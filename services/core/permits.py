@@ -25,27 +25,36 @@ class Permits:
         held = []
         for entry in limit.next(limit.free) if book.limits.open and limit.free > 0 else ():
             book.limits.hold(entry)
-            book.waiting.add(entry)
-            if entry.lease_first or entry.leased:
-                entry.phase = Phase.HELD
-                book.shards[entry.shard].held[entry.job_id] = entry
+            if self._let_go(entry):
                 held.append(entry)
-            else:
-                book.hand_out(entry)
         return held, self._yield(limit)
+
+    def _let_go(self, entry: Entry) -> bool:
+        """Hands out one that was blocked. True: it is held until its lease row is written (A12)."""
+        book = self._book
+        book.waiting.add(entry)
+        if entry.lease_first:
+            entry.phase = Phase.HELD
+            book.shards[entry.shard].held[entry.job_id] = entry
+        else:
+            book.hand_out(entry)
+        return entry.lease_first
 
     def lowered(self) -> list[Entry]:
         """What the queue service is to give back at once, after a change of limits."""
-        return [entry for limit in self._book.limits if limit.free < 0 for entry in self._yield(limit)]
+        limits = self._book.limits
+        return [entry for limit in limits if limit.free < 0 or not limits.open for entry in self._yield(limit)]
 
     def _yield(self, limit: Limit) -> list[Entry]:
-        back = yielding(limit, lambda entry: entry.phase is Phase.QUEUED)
+        back = yielding(limit, lambda entry: entry.phase is Phase.QUEUED, known=self._book.limits.open)
         for entry in back:
             entry.yielding = True
         return back
 
     def gave_back(self, entry: Entry) -> None:
         """It was to yield, and the queue service does not have it: another may have its permit."""
+        if self._book.by_job.get(entry.job_id) is not entry:
+            return  # a takeover came between
         self._book.limits.leave(entry)
         self._book.hand_out(entry)
 
@@ -67,8 +76,7 @@ class Permits:
                 if entry.limit in gone:
                     entry.limit = None
             for entry in freed:
-                book.waiting.add(entry)
-                book.hand_out(entry)
+                self._let_go(entry)
         if new:
             for entry in book.by_job.values():
                 if entry.limit is None and entry.limit_key:

@@ -11,37 +11,49 @@ import psycopg
 import pytest
 
 from taskflow import TaskFlow
+from tests.support import rows
+from tests.support.api import Api
 from tests.support.cluster import Program, ServiceCluster
 from tests.support.limited_app import most_at_once
+from tests.support.rawworker import RawWorker
 from tests.support.waiting import eventually
 
 LIMIT = 3
-JOBS = 200
+JOBS = 150
 ALL = JOBS + LIMIT + 10
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
+    running = make_cluster(env={"coordinator": {"TASKFLOW_BLOCKED_DEPTH": "20"}})
+    running.start_all()
+    return running
+
+
+def run(cluster: ServiceCluster, record: Path, seconds: float) -> Program:
+    """A worker whose handlers take so long."""
+    return cluster.run(
+        f"worker-{record.stem}", "-m", "tests.support.limited_app", str(record), str(seconds),
+        env={"TASKFLOW_ADDRESS": cluster.scheduler_address},
+    )  # fmt: skip
 
 
 @pytest.mark.feature("S1.1", "R17", "R18", "B4")
 def test_the_concurrency_of_a_task_holds_while_workers_and_coordinators_are_killed(
-    make_cluster: Callable[..., ServiceCluster], tmp_path: Path
+    cluster: ServiceCluster, tmp_path: Path
 ) -> None:
-    cluster = make_cluster(env={"coordinator": {"TASKFLOW_BLOCKED_DEPTH": "20"}})
-    cluster.start_all()
     records: list[Path] = []
     killed: dict[Path, float] = {}
 
     def worker() -> Program:
         records.append(tmp_path / f"{len(records)}.record")
-        return cluster.run(
-            f"worker-{len(records)}", "-m", "tests.support.limited_app", str(records[-1]), "0.15",
-            env={"TASKFLOW_ADDRESS": cluster.scheduler_address},
-        )  # fmt: skip
+        return run(cluster, records[-1], 0.15)
 
     def ended(task: str) -> int:
         query = "select count(*) from taskflow.attempt_history where task = %s and outcome = 'succeeded'"
-        with psycopg.connect(cluster.dsn) as conn:
-            return conn.execute(query, (task,)).fetchall()[0][0]
+        return conn.execute(query, (task,)).fetchall()[0][0]
 
-    with TaskFlow(cluster.scheduler_address) as tf:
+    with psycopg.connect(cluster.dsn, autocommit=True) as conn, TaskFlow(cluster.scheduler_address) as tf:
         tf.tasks.create("narrow", queue="q", concurrency=LIMIT, retries=20)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: tf.tasks.run("narrow"), range(JOBS)))
@@ -70,3 +82,27 @@ def test_the_concurrency_of_a_task_holds_while_workers_and_coordinators_are_kill
     assert len(ends) == ALL
     assert sum(ends.values()) - ALL <= LIMIT  # at least once: what the killed worker had ended and not reported
     assert most_at_once("wide", killed, *records)[0] > LIMIT
+
+
+@pytest.mark.feature("A12", "B4")
+def test_after_a_crash_a_blocked_job_leaves_its_trace_when_it_gets_a_permit_and_not_before(
+    cluster: ServiceCluster, database: str, tmp_path: Path
+) -> None:
+    leases = "select job_id::text, handouts from taskflow.leases where task = 'careful'"
+    with TaskFlow(cluster.scheduler_address) as tf, Api(cluster.scheduler_address) as api:
+        tf.tasks.create("careful", queue="careful", concurrency=1)
+        jobs = [tf.tasks.run("careful") for _ in range(3)]
+        eventually(lambda: tf.jobs.get(jobs[2].id).warnings)
+        other = run(cluster, tmp_path / "other.record", 1)
+        eventually(lambda: rows.found(database, "select from taskflow.workers"), 20)
+        cluster.kill("coordinator")
+        other.kill()  # with its machine, as it were: what was handed out is in doubt
+        cluster.start("coordinator")
+        cluster.wait_healthy("coordinator")
+        eventually(lambda: api.topology().coordinators)
+        for job in jobs:
+            with RawWorker(api, tasks=["careful"]) as worker:
+                handed = worker.take()
+                assert rows.shown(handed.task.job_id) == job.id
+                assert rows.found(database, leases) == [(job.id, 0)]
+                assert worker.report(handed.outcome()) == {}

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import psycopg
 import pytest
 
-from taskflow import Constant, Job, JobState, TaskFlow
+from taskflow import Constant, Job, JobState, NewJob, TaskFlow
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2, jobs_pb2_grpc
 from tests.support.cluster import ServiceCluster
 from tests.support.gates import Gate
+from tests.support.prefetching import LONG, QUICK, SLOTS
 from tests.support.waiting import eventually
 from tests.support.workers import working
 
 DEPTH = 10  # jobs of one limit in memory
+IN_MEMORY = 40  # of all limits
+LIMITS, EACH = 6, 18  # tasks, and jobs of each: more than wait in memory
+MISSES = "select job_id from taskflow.job_sla_misses where job_id in ('{}', '{}')"
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
 def cluster(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
-    running = make_cluster(env={"coordinator": {"TASKFLOW_BLOCKED_DEPTH": str(DEPTH)}})
+    settings = {"TASKFLOW_BLOCKED_DEPTH": str(DEPTH), "TASKFLOW_BLOCKED_IN_MEMORY": str(IN_MEMORY)}
+    running = make_cluster(env={"coordinator": settings})
     running.start_all()
     return running
 
@@ -70,7 +78,9 @@ def scene(cluster: ServiceCluster) -> Iterator[Scene]:
 
 
 @contextmanager
-def served(scene: Scene, cluster: ServiceCluster, *names: str, workers: int = 2) -> Iterator[None]:
+def served(
+    scene: Scene, cluster: ServiceCluster, *names: str, workers: int = 2, slots: int = 20, **options: Any
+) -> Iterator[None]:
     with ExitStack() as stack:
         for _ in range(workers):
             tf = stack.enter_context(TaskFlow(cluster.scheduler_address))
@@ -83,9 +93,18 @@ def served(scene: Scene, cluster: ServiceCluster, *names: str, workers: int = 2)
                         raise RuntimeError("told to fail")
                     return "done"
 
-            stack.enter_context(working(tf, concurrency=20))
+            stack.enter_context(working(tf, concurrency=slots, **options))
         stack.callback(scene.gate.open)
         yield
+
+
+@contextmanager
+def paused(tf: TaskFlow, queue: str) -> Iterator[None]:
+    tf.queues.pause(queue)
+    try:
+        yield
+    finally:
+        tf.queues.resume(queue)
 
 
 @pytest.mark.feature("S1.1", "R17", "R18", "B4")
@@ -111,11 +130,12 @@ def test_no_more_than_its_concurrency_run_at_once_whoever_made_them(scene: Scene
 @pytest.mark.feature("S1.1")
 def test_a_job_says_that_it_waits_for_the_concurrency_of_its_task(scene: Scene, cluster: ServiceCluster) -> None:
     tf, name = scene.tf, scene.name
-    tf.tasks.create(name, queue="q", concurrency=1)
+    tf.tasks.create(name, queue="q", concurrency=1, sla=0.05)
     with served(scene, cluster):
         jobs = [tf.tasks.run(name) for _ in range(2 * DEPTH + 5)]
         scene.inside(1)
         eventually(lambda: scene.in_postgres, 20)
+        eventually(lambda: len(scene.rows(MISSES.format(jobs[1].id, jobs[-1].id))) == 2, 20)  # of its sla
         for job in (jobs[1], jobs[-1]):  # one waits in memory, the other in Postgres alone
             found = tf.jobs.get(job.id)
             (said,) = [w for w in found.warnings if w.reason == "CONCURRENCY"]
@@ -144,6 +164,54 @@ def test_beyond_a_depth_jobs_wait_in_postgres_alone_and_run_in_their_order(
     assert scene.gate.most[name] == 2
     order = [jobs.index(job) for job in scene.gate.entered if job != urgent]
     assert all(abs(place - index) <= 2 for index, place in enumerate(order)), order  # two run side by side
+
+
+@pytest.mark.feature("S1.1")
+def test_prefetched_jobs_count_and_a_paused_queue_gets_none_of_those_that_wait(
+    scene: Scene, cluster: ServiceCluster
+) -> None:
+    tf, name = scene.tf, scene.name
+    tf.tasks.create(name, queue="q", concurrency=3)
+    scene.gate.let(name, QUICK)
+    tf.new_jobs([NewJob("q", task=name) for _ in range(QUICK)])  # by their pace the worker prefetches
+    jobs = [tf.tasks.run(name).id for _ in range(6)]
+    with served(scene, cluster, workers=1, slots=SLOTS, prefetch=LONG):
+
+        def states() -> Counter[str]:
+            return Counter(tf.jobs.get(job).state for job in jobs)
+
+        eventually(lambda: states() == {JobState.RUNNING: 2, JobState.REQUESTED: 1, JobState.READY: 3}, 20)
+        with paused(tf, "q"):
+            eventually(lambda: states() == {JobState.RUNNING: 2, JobState.READY: 4}, 20)
+            scene.gate.let(name, 2)
+            eventually(lambda: states() == {JobState.SUCCEEDED: 2, JobState.READY: 4}, 20)
+            assert not scene.gate.inside[name]
+        scene.inside(2)
+        scene.gate.open()
+        scene.ended()
+    assert scene.gate.most[name] == SLOTS
+
+
+@pytest.mark.feature("S1.1", "B4")
+def test_many_limits_share_the_memory_and_hold_up_nobody(scene: Scene, cluster: ServiceCluster) -> None:
+    tf, other = scene.tf, f"{scene.name}-other"
+    names = [f"{scene.name}-{number}" for number in range(LIMITS)]
+    with served(scene, cluster, *names, other):
+        for name in names:
+            tf.tasks.create(name, queue="q", concurrency=1)
+        with ThreadPoolExecutor(4) as pool:
+            jobs = list(pool.map(tf.tasks.run, names * EACH))
+        for name in names:
+            scene.inside(1, name)
+        waiting = "select from taskflow.deferred where blocked_by is not null"
+        eventually(lambda: len(scene.rows(waiting)) >= len(jobs) - LIMITS - IN_MEMORY, 20)
+        free = tf.new_job("q", task=other)
+        scene.inside(1, other)
+        scene.gate.open()
+        ended = "select from taskflow.attempts where final and job_id = any(array{}::uuid[])"
+        eventually(lambda: len(scene.rows(ended.format([job.id for job in jobs]))) == len(jobs), 30)
+    assert {scene.gate.most[name] for name in names} == {1}
+    assert sorted(scene.gate.entered) == sorted([*(job.id for job in jobs), free.id]), "each once"
 
 
 @pytest.mark.feature("S1.1")

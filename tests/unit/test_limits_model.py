@@ -2,8 +2,9 @@
 
 A world of one queue service, a few workers and owners that follow each other. Checked whenever a handler starts: no
 more jobs of a limited task run at once than its limit allows, or than ran when it was lowered. In each state: what is
-handed out has a permit, and nothing else has one; a job without a limit never waits for a permit. When the faults stop,
-every job ends.
+handed out has a permit, and nothing else has one; a job without a limit never waits for a permit; a job that a former
+owner may have handed out has its lease row before it is handed out again (A12). The limit comes and goes. When the
+faults stop, every job ends.
 
 Each rule can be broken (`Rules`); the model then has to find a fault, or it could not see the rule.
 """
@@ -47,13 +48,15 @@ class World:
     def __init__(self, seed: int, rules: Rules) -> None:
         self.rng, self.rules = random.Random(seed), rules
         self.numbers = itertools.count(1)
-        self.limit = self.allowed = self.rng.choice([1, 2, 3])
+        self.limit: int | None = self.rng.choice([1, 2, 3])
+        self.allowed = self.limit or 0
         self.jobs: dict[bytes, LaneKey] = {}
         self.limited: set[bytes] = set()
         self.attempt: Counter[bytes] = Counter()
         self.done: set[bytes] = set()
         self.unread: list[bytes] = []
         self.stored: set[bytes] = set()  # rows that name the limit
+        self.suspects: set[bytes] = set()  # to be handed out once their lease rows are written
         self.queue: dict[bytes, bytes] = {}
         self.told: list[tuple[Worker, bytes]] = []  # who took what, on its way to the owner
         self.workers = [self.new_worker() for _ in range(3)]
@@ -71,10 +74,11 @@ class World:
             depth=1000, limits=Limits(lambda: None, lambda: None),
         )  # fmt: skip
         self.permits = Permits(self.book)
-        self.permits.change({NARROW: self.limit})
+        self.permits.change({NARROW: self.limit} if self.limit else {})
         for worker in self.workers:
             self.book.seats[worker.name] = Seat(worker.name, 0.0)
-        self.book.open(Shard(0, self.epoch, 0, clean=False))
+        self.book.open(Shard(0, self.epoch, 0, clean=self.rng.random() < 0.3))
+        self.suspects.clear()
         self.before = set(self.jobs)
         self.unread = [job for job in self.jobs if job not in self.done and job not in self.stored]
         self.rng.shuffle(self.unread)
@@ -93,8 +97,20 @@ class World:
         for _ in range(min(len(self.unread), self.rng.randint(1, 4))):
             job = self.unread.pop()
             if job not in self.book.by_job and job not in self.done:
-                self.book.admit(self.entry(job), in_doubt=job in self.before)
+                self.admit(self.entry(job))
         self.pump()
+
+    def admit(self, entry: Entry) -> None:
+        self.book.admit(entry, in_doubt=entry.job_id in self.before)
+        if entry.lease_first:
+            self.suspects.add(entry.job_id)
+
+    def settle(self) -> None:
+        for entry in self.book.settle(0):
+            if entry.limit is None or entry in entry.limit.holders:
+                entry.lease_first = False  # its row is written
+                self.suspects.discard(entry.job_id)
+            self.book.hand_out(entry)
 
     def pump(self) -> None:
         """What the loops of a coordinator do, all at once."""
@@ -105,10 +121,7 @@ class World:
             if self.rules.counts:
                 self.permits.count(entry)
         book.adopted.clear()
-        for entry in book.settle(0):
-            if entry.limit is None or entry in entry.limit.holders:
-                entry.lease_first, entry.leased = False, False  # its row is written
-            book.hand_out(entry)
+        self.settle()
         self.permits.begin()
         limits.changed.clear()
         for limit in limits:
@@ -119,9 +132,7 @@ class World:
                 if self.queue.pop(entry.exec_id, None) is not None:
                     self.permits.gave_back(entry)
             self.store(limit)
-        for entry in book.settle(0):
-            entry.lease_first = False
-            book.hand_out(entry)
+        self.settle()
         entries, book.outbox = book.outbox, []
         for entry in entries:
             if entry.phase is Phase.QUEUED and entry.yielding:
@@ -137,7 +148,7 @@ class World:
             if job not in self.book.by_job:
                 entry = self.entry(job)
                 entry.due = True
-                self.book.admit(entry, in_doubt=job in self.before)
+                self.admit(entry)
         limit.stored = None if len(rows) < most else order_of(self.entry(rows[most - 1]))
 
     def store(self, limit) -> None:  # type: ignore[no-untyped-def]
@@ -150,17 +161,24 @@ class World:
 
     def check(self) -> None:
         handed_out = (Phase.QUEUED, Phase.TAKEN, Phase.ENDING)
-        narrow = next(limit for limit in self.book.limits if limit.key == NARROW)
+        narrow = next(iter(self.book.limits), None)
         for entry in self.book.by_job.values():
             if entry.job_id not in self.limited:
                 assert entry.phase is not Phase.BLOCKED, "without a limit, and it waits for a permit"
+            elif narrow is None:
+                assert entry.limit is None and entry.phase is not Phase.BLOCKED, "its limit is gone"
             elif self.rules.counts:
                 has = entry in narrow.holders
                 assert has == (entry.phase in handed_out) or entry.phase is Phase.HELD, "a permit and no hand-out"
                 assert (entry in narrow.blocked) == (entry.phase is Phase.BLOCKED)
-        assert all(self.book.by_job.get(e.job_id) is e for e in (*narrow.holders, *narrow.blocked)), "a permit kept"
-        assert self.book.limits.blocked == len(narrow.blocked)
-        if self.running() <= self.limit:
+            if entry.phase is Phase.TAKEN:
+                self.suspects.discard(entry.job_id)  # its worker has claimed it
+            elif entry.phase is Phase.QUEUED:
+                assert entry.job_id not in self.suspects, "handed out without its lease row"
+        with_limit = (*narrow.holders, *narrow.blocked) if narrow is not None else ()
+        assert all(self.book.by_job.get(e.job_id) is e for e in with_limit), "a permit kept"
+        assert self.book.limits.blocked == (len(narrow.blocked) if narrow is not None else 0)
+        if self.limit is not None and self.running() <= self.limit:
             self.allowed = self.limit
 
     def running(self) -> int:
@@ -184,7 +202,7 @@ class World:
                 return
             worker.running[exec_id] = job
             self.told.append((worker, exec_id))
-            if job in self.limited:
+            if job in self.limited and self.limit is not None:
                 assert self.running() <= self.allowed, "more than the limit run at once"
 
     def hear_took(self) -> None:
@@ -214,6 +232,7 @@ class World:
             self.check()
             self.attempt[job] += 1
             self.stored.discard(job)
+            self.suspects.discard(job)
             if self.rng.random() < 0.8:
                 self.done.add(job)
             else:
@@ -249,9 +268,12 @@ class World:
         self.pump()
 
     def change(self) -> None:
-        self.limit = self.rng.choice([1, 2, 3])
-        self.allowed = max(self.running(), self.limit)
-        self.permits.change({NARROW: self.limit})
+        self.limit = self.rng.choice([1, 2, 3, None])
+        self.allowed = max(self.running(), self.limit or 0)
+        self.permits.change({NARROW: self.limit} if self.limit else {})
+        if self.limit is None:  # the rows are due like others
+            self.unread += [job for job in self.stored if job not in self.book.by_job]
+            self.stored.clear()
         self.pump()
 
     def run(self, steps: int) -> None:

@@ -220,7 +220,10 @@ select count(*) as jobs from (
     where m.queue = %(queue)s
     union all
     select from taskflow.deferred d join taskflow.queues q on q.name = d.queue and q.shard = d.shard
-    where d.queue = %(queue)s and d.due_at <= (select taskflow.now())
+    where d.queue = %(queue)s and d.blocked_by is null and d.due_at <= (select taskflow.now())
+    union all
+    select from taskflow.deferred d join taskflow.queues q on q.name = d.queue and q.shard = d.shard
+    where d.queue = %(queue)s and d.blocked_by is not null
     limit %(cap)s
 ) waiting;
 

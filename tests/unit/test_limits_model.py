@@ -113,7 +113,7 @@ class World:
             self.book.hand_out(entry)
 
     def pump(self) -> None:
-        """What the loops of a coordinator do, all at once."""
+        """Does the work of all loops of a coordinator at once."""
         book, limits = self.book, self.book.limits
         for entry in book.adopted:
             entry.key, entry.spec = self.jobs[entry.job_id], ""

@@ -161,6 +161,7 @@ class RunJobs:
             "target": name, "queue": None, "priority": None,
             "retries": task.retries if task.HasField("retries") else None,
             "options": options.decode() if options else None, "payload": None, "encoding": None,
+            "concurrency": 0,
         }  # fmt: skip
         # No quota: the run goes on, and what it names is only shown to people by this row.
         await store_tasks.create(self._state.db, made, None, within_quota=False)

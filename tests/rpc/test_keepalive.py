@@ -72,6 +72,7 @@ async def test_an_idle_connection_lives_on_over_many_pings(waits: bool, capfd: p
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=options))
         health = health_pb2_grpc.HealthStub(channel)
         await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        connected = proxy.connections  # a busy machine may need two attempts
         watch = health.Watch(health_pb2.HealthCheckRequest()) if waits else None
         if watch is not None:
             await watch.read()
@@ -81,7 +82,7 @@ async def test_an_idle_connection_lives_on_over_many_pings(waits: bool, capfd: p
 
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         assert b"too_many_pings" not in proxy.from_server
-        assert proxy.connections == 1
+        assert proxy.connections == connected
         if watch is not None:
             assert not watch.done()
             watch.cancel()

@@ -54,7 +54,7 @@ def ago(days: int) -> date:
 def fill(dsn: str, day: date, jobs: int, *, queue: str = "old", finished: datetime | None = None) -> list[UUID]:
     """Finished jobs of `day`, which gets its partitions; each with a row, or two, in every table beside."""
     noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
-    with psycopg.connect(dsn, autocommit=True) as conn, conn.transaction():  # a scheduler drops a past day that is empty
+    with psycopg.connect(dsn, autocommit=True) as conn, conn.transaction():  # a scheduler drops an empty past day
         conn.execute("select taskflow.create_partitions(%s, 1)", (day,))
         parameters = {"noon": noon, "jobs": jobs, "queue": queue, "finished": finished or noon + timedelta(hours=1)}
         return [row[0] for row in conn.execute(FILL, parameters).fetchall()]

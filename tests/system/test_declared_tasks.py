@@ -103,7 +103,7 @@ def test_every_field_of_a_task_can_be_declared_and_what_is_not_stays(cluster: Se
     assert {name: getattr(made, name) for name in (*times, *words)} == times | words
     assert (made.sla, made.target, made.queue, made.priority, made.retries) == (60, "whole", "declared", 7, 2)
     assert (made.timeout, made.backoff) == (9, Exponential(first=3, factor=1, limit=3))
-    # Of jobs by its name as well, once the scheduler knows that the worker has registered the handler.
+    # Jobs by its name have it too, once the scheduler knows that the worker has registered the handler.
     eventually(lambda: tf.new_job(task="whole", payload={"n": 1}).get().sla == 60)
 
     with working(whole_app(cluster, schedule="0 9 * * *", payload={"n": 5})):

@@ -149,7 +149,7 @@ class Coordinators:
             for job_id in self._waiters:
                 link.watch(job_id)
         if self._links and self._unheard:
-            tasks.start(self._wake(list(self._links.values()), list(self._unheard)), "wishes unheard so far")
+            tasks.start(self._wake(pb.WakeRequest(job_ids=list(self._unheard))), "wishes unheard so far")
             self._unheard.clear()
         for address in self._links.keys() - owners:
             tasks.start(self._links.pop(address).close(), f"close {address}")
@@ -211,30 +211,26 @@ class Coordinators:
     # -- questions ---------------------------------------------------------------------------
     async def wake(self, job_id: bytes) -> None:
         """Rows were written for this job: its owner looks now, not at its next sweep."""
-        links = list(self._links.values())
-        if not links:  # no owner is known yet, as for a moment after the start: the first one is told
+        if not self._links:  # no owner is known yet, as for a moment after the start: the first one is told
             self._unheard.append(job_id)
-        await self._wake(links, [job_id])
+        await self._wake(pb.WakeRequest(job_ids=[job_id]))
 
-    async def _wake(self, links: Sequence[Link], job_ids: Sequence[bytes]) -> None:
-        request = pb.WakeRequest(job_ids=job_ids)
-        asked = (link.stub.Wake(request, timeout=QUESTION_TIMEOUT) for link in links)
+    async def _wake(self, request: pb.WakeRequest) -> None:
+        """Returns when all owners have answered, or run out of time."""
+        asked = (link.stub.Wake(request, timeout=QUESTION_TIMEOUT) for link in self._links.values())
         await asyncio.gather(*asked, return_exceptions=True)
 
     async def tell_of_runs(self) -> None:
         """Whenever `runs_news` is set: runs have something to hear. Those that come while one call is under way share
         the next."""
-        request = pb.WakeRequest(runs=True)
         while True:
             await self.runs_news.wait()
             self.runs_news.clear()
-            asked = (link.stub.Wake(request, timeout=QUESTION_TIMEOUT) for link in self._links.values())
-            await asyncio.gather(*asked, return_exceptions=True)
+            await self._wake(pb.WakeRequest(runs=True))
 
     async def wake_queues(self) -> None:
         """Queues were paused or resumed, or limits changed: counts when this returns, where owners answer."""
-        asked = (link.stub.Wake(pb.WakeRequest(), timeout=QUESTION_TIMEOUT) for link in self._links.values())
-        await asyncio.gather(*asked, return_exceptions=True)
+        await self._wake(pb.WakeRequest())
 
     async def move_clock(self, moved_us: int) -> None:
         """Returns when those that answer have followed; the others read it when they can."""

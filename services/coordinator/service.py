@@ -6,27 +6,29 @@ from contextlib import AsyncExitStack
 
 from taskflow._policy import Outcome
 from taskflow.v1 import dispatch_pb2, dispatch_pb2_grpc, worker_pb2, worker_pb2_grpc
-from taskflow_server.coordinator.blocked import Blocked
-from taskflow_server.coordinator.cancels import Cancels
-from taskflow_server.coordinator.dispatch import DispatchServicer
-from taskflow_server.coordinator.due import Due
-from taskflow_server.coordinator.executors import Executors
-from taskflow_server.coordinator.expiry import Expiry
-from taskflow_server.coordinator.job_slas import JobSlas
-from taskflow_server.coordinator.late import Late
-from taskflow_server.coordinator.ledger import Ledger
-from taskflow_server.coordinator.memory import Memory
-from taskflow_server.coordinator.moving import Moving
-from taskflow_server.coordinator.notes import Notes
-from taskflow_server.coordinator.owner import Owner
-from taskflow_server.coordinator.pager import Pager
-from taskflow_server.coordinator.recovery import Recovery
-from taskflow_server.coordinator.runs import Runs
-from taskflow_server.coordinator.sessions import Sessions
+from taskflow_server.coordinator.api.cancellations import Cancellations
+from taskflow_server.coordinator.api.dispatch_servicer import DispatchServicer
+from taskflow_server.coordinator.api.external_executors import ExternalExecutors
+from taskflow_server.coordinator.api.late_outcomes import LateOutcomes
+from taskflow_server.coordinator.api.manual_clock import ManualClock
+from taskflow_server.coordinator.api.worker_servicer import WorkerServicer
+from taskflow_server.coordinator.lanes.blocked import BlockedJobs
+from taskflow_server.coordinator.lanes.budget import MemoryBudget
+from taskflow_server.coordinator.lanes.deferred import Deferred
+from taskflow_server.coordinator.lanes.pager import LanePager
+from taskflow_server.coordinator.lanes.start_by import StartByExpiry
+from taskflow_server.coordinator.lanes.start_slas import StartSlas
+from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
+from taskflow_server.coordinator.ownership.leadership import Leadership
+from taskflow_server.coordinator.ownership.takeover import Takeover
+from taskflow_server.coordinator.runs.loop import RunLoop
 from taskflow_server.coordinator.settings import CoordinatorSettings
-from taskflow_server.coordinator.state import State
-from taskflow_server.coordinator.workers import WorkerServicer
-from taskflow_server.core.book import Entry
+from taskflow_server.coordinator.shared import Shared
+from taskflow_server.coordinator.workers.job_logs import JobLogs
+from taskflow_server.coordinator.workers.lease_expiry import LeaseExpiry
+from taskflow_server.coordinator.workers.lease_rows import LeaseRows
+from taskflow_server.coordinator.workers.sessions import WorkerSessions
+from taskflow_server.core.dispatch.records import Entry
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.rpc.server import Server
 from taskflow_server.runtime import metrics, step_kinds
@@ -50,51 +52,53 @@ async def start(
     except Unavailable as error:
         refuse(f"TASKFLOW_DATABASE_URL: {error}")
     stack.push_async_callback(db.close)
-    state = State(settings, clock, db)
-    ledger = Ledger(state)
-    stack.push_async_callback(ledger.close)
-    state.fail_unreadable = lambda entries: ledger.end(entries, Outcome.FAILED, "unreadable", final=True)
-    memory = Memory(state)
-    pager = Pager(state, memory)
+    shared = Shared(settings, clock, db)
+    outcomes = OutcomeWriter(shared)
+    stack.push_async_callback(outcomes.close)
+    shared.fail_unreadable = lambda entries: outcomes.end(entries, Outcome.FAILED, "unreadable", final=True)
+    budget = MemoryBudget(shared)
+    pager = LanePager(shared, budget)
     stack.push_async_callback(pager.close)
     due_reader = LaneReader(settings.database_url, settings.database_timeout)
     stack.push_async_callback(due_reader.close)
-    due = Due(state, memory, due_reader)
+    deferred = Deferred(shared, budget, due_reader)
     blocked_reader = LaneReader(settings.database_url, settings.database_timeout)
     stack.push_async_callback(blocked_reader.close)
-    blocked = Blocked(state, ledger, due, blocked_reader)
-    recovery = Recovery(state, ledger)
-    sessions = Sessions(state, ledger, server.closing)
-    cancels = Cancels(state, ledger, sessions, recovery)
-    notes = Notes(state)
-    runs = Runs(state, pager)
+    blocked = BlockedJobs(shared, outcomes, deferred, blocked_reader)
+    lease_rows = LeaseRows(shared, outcomes)
+    takeover = Takeover(shared, outcomes, lease_rows)
+    sessions = WorkerSessions(shared, outcomes, server.closing)
+    lease_expiry = LeaseExpiry(shared, outcomes, sessions)
+    cancellations = Cancellations(shared, outcomes, sessions)
+    job_logs = JobLogs(shared)
+    runs = RunLoop(shared, pager)
     stack.push_async_callback(runs.close)
-    job_slas = JobSlas(state)
-    stack.push_async_callback(job_slas.close)
-    expiry = Expiry(state, ledger, recovery, due_reader)
-    moving = Moving(state, sessions, due, runs)
+    start_slas = StartSlas(shared)
+    stack.push_async_callback(start_slas.close)
+    start_by = StartByExpiry(shared, outcomes, due_reader)
+    manual_clock = ManualClock(shared, sessions, deferred, runs)
 
     def removed(entries: list[Entry]) -> None:
-        cancels.removed(memory.returned(entries))
+        cancellations.removed(budget.returned(entries))
 
-    owner = Owner(
-        state,
-        ledger,
+    leadership = Leadership(
+        shared,
+        outcomes,
         pager,
-        recovery,
+        takeover,
         sessions.announce,
         sessions.returned,
         removed,
-        moving.follow,
+        manual_clock.follow,
         sessions.recall,
         sessions.dismiss,
     )
-    owner.incarnation = server.incarnation
-    cancels.owner = owner
-    executors = Executors(state, ledger, sessions, notes)
-    late = Late(state, ledger, recovery, lambda: owner.feed, cancels.removed)
-    workers = WorkerServicer(state, ledger, sessions, recovery, notes, executors, late)
-    dispatch = DispatchServicer(state, owner, pager, due, sessions, moving, server.closing)
+    leadership.incarnation = server.incarnation
+    cancellations.leadership = leadership
+    executors = ExternalExecutors(shared, outcomes, sessions, job_logs)
+    late = LateOutcomes(shared, outcomes, lambda: leadership.feed, cancellations.removed)
+    workers = WorkerServicer(shared, outcomes, sessions, takeover, job_logs, executors, late)
+    dispatch = DispatchServicer(shared, leadership, pager, deferred, sessions, manual_clock, server.closing)
     name = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
     server.add(name, lambda s: worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, s))
     name = dispatch_pb2.DESCRIPTOR.services_by_name["DispatchService"].full_name
@@ -104,43 +108,43 @@ async def start(
             metrics.db_pool_size: lambda: db.pool("pool_size"),
             metrics.db_pool_available: lambda: db.pool("pool_available"),
             metrics.db_pool_waiting: lambda: db.pool("requests_waiting"),
-            metrics.shards_owned: lambda: len(state.book.shards),
-            metrics.lanes: lambda: len(state.book.lanes),
-            metrics.lanes_live: lambda: sum(1 for lane in list(state.book.lanes.values()) if lane.live),
-            metrics.lanes_spilled: lambda: len(state.hungry),
-            metrics.jobs_in_memory: lambda: len(state.book.by_job),
-            metrics.memory_waiting: lambda: state.book.waiting.own_size,
+            metrics.shards_owned: lambda: len(shared.table.shards),
+            metrics.lanes: lambda: len(shared.table.lanes),
+            metrics.lanes_live: lambda: sum(1 for lane in list(shared.table.lanes.values()) if lane.live),
+            metrics.lanes_spilled: lambda: len(shared.hungry),
+            metrics.jobs_in_memory: lambda: len(shared.table.by_job),
+            metrics.memory_waiting: lambda: shared.table.waiting.own_size,
             metrics.workers_connected: lambda: len(sessions.open),
             metrics.overdue_handlers: lambda: sum(session.overdue for session in list(sessions.open.values())),
         }
     )
     try:
-        await owner.join()
+        await leadership.join()
     except FAULTS as error:
         refuse(f"TASKFLOW_DATABASE_URL: {error}")
-    stack.push_async_callback(owner.hand_over)
+    stack.push_async_callback(leadership.hand_over)
     stack.push_async_callback(tasks.stop)  # the loops end first: they would take over anew, on closed connections
     await server.start(stack)
     for loop in (
-        (owner.beat(), "beat"),
-        (owner.run(), "owner"),
-        (owner.write_marks(), "marks"),
-        (owner.follow_paused(), "paused"),
+        (leadership.beat(), "beat"),
+        (leadership.run(), "owner"),
+        (leadership.write_marks(), "marks"),
+        (leadership.follow_paused(), "paused"),
         (pager.run_lanes(), "lanes"),
         (pager.run_payloads(), "payloads"),
-        (due.run(), "due"),
+        (deferred.run(), "due"),
         (blocked.run(), "blocked"),
-        (recovery.run(), "recovery"),
-        (recovery.lease_long(), "leases"),
-        (sessions.watch_leases(), "workers"),
+        (takeover.run(), "recovery"),
+        (lease_rows.run(), "leases"),
+        (lease_expiry.run(), "workers"),
         (executors.watch(), "executors"),
-        (cancels.run(), "cancels"),
-        (expiry.run(cancels.expire), "expiry"),
-        (job_slas.run(), "slas"),
-        (notes.run(), "notes"),
+        (cancellations.run(), "cancels"),
+        (start_by.run(cancellations.expire), "expiry"),
+        (start_slas.run(), "slas"),
+        (job_logs.run(), "notes"),
         (runs.run(), "runs"),
     ):
         tasks.start(*loop)
-    await owner.took_over.wait()
+    await leadership.took_over.wait()
     await server.serving(True)
-    tasks.start(state.readiness.follow(server.serving), "readiness")
+    tasks.start(shared.readiness.follow(server.serving), "readiness")

@@ -1,4 +1,4 @@
-"""Claims of a heartbeat that the book does not know: adopted, revoked, or left to somebody who knows more (A5, A6)."""
+"""Claims of a heartbeat that the table does not know: adopted, revoked, or left to somebody who knows more (A5, A6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from taskflow_server.core import ids
-from taskflow_server.core.book import Book, Claim, Entry, Phase, Seat, Shard
+from taskflow_server.core.dispatch.table import Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
 from taskflow_server.core.lanes import LaneKey
 
 KEY = LaneKey("q", "", 5)
@@ -16,24 +16,24 @@ JOB = b"j" * 16
 ME, OTHER = b"m" * 16, b"o" * 16
 
 
-def opened() -> Book:
+def opened() -> DispatchTable:
     """Shard 0 is owned under EPOCH; two workers are to confirm it."""
     numbers = itertools.count(1)
-    book = Book(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
-    book.seats = {ME: Seat(ME, 9.0), OTHER: Seat(OTHER, 9.0)}
-    book.open(Shard(0, EPOCH, 0, clean=True))
-    return book
+    table = DispatchTable(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
+    table.workers = {ME: WorkerRecord(ME, 9.0), OTHER: WorkerRecord(OTHER, 9.0)}
+    table.open(Shard(0, EPOCH, 0, clean=True))
+    return table
 
 
 def claim(epoch: int = EPOCH - 1, *, attempt: int = 1, shard: int = 0, finished: bool = False) -> Claim:
     return Claim(ids.exec_id(shard, epoch, 99, 9), JOB, attempt, shard, started=True, finished=finished)
 
 
-def settle(book: Book) -> None:
+def settle(table: DispatchTable) -> None:
     for worker in (ME, OTHER):
-        book.hear(worker, {0: EPOCH}, [], [], 0.0)
-    for entry in book.settle(0):
-        book.hand_out(entry)
+        table.hear(worker, {0: EPOCH}, [], [], 0.0)
+    for entry in table.settle(0):
+        table.hand_out(entry)
 
 
 @pytest.mark.feature("A6")
@@ -51,60 +51,60 @@ def settle(book: Book) -> None:
 )
 @pytest.mark.parametrize("waits", [False, True], ids=["its job is gone", "its job waits again"])
 def test_a_settled_shard_revokes_what_is_not_the_present_attempt(claimed: Claim, revoked: bool, waits: bool) -> None:
-    book = opened()
+    table = opened()
     if waits:
-        book.admit(Entry(JOB, KEY, 0, 2, 1, spec=""), in_doubt=True)
-    settle(book)
+        table.admit(Entry(JOB, KEY, 0, 2, 1, spec=""), in_doubt=True)
+    settle(table)
 
-    assert book.hear(ME, {0: EPOCH}, [claimed], [], 0.0)[2] == [claimed.exec_id] * revoked
-    assert ME in book.seats and claimed.exec_id not in book.by_exec
+    assert table.hear(ME, {0: EPOCH}, [claimed], [], 0.0)[2] == [claimed.exec_id] * revoked
+    assert ME in table.workers and claimed.exec_id not in table.by_exec
 
 
 @pytest.mark.feature("A5", "A6")
 def test_an_unsettled_shard_revokes_nothing_and_adopts_what_a_worker_has_when_it_confirms() -> None:
-    book = opened()
-    book.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=True)
+    table = opened()
+    table.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=True)
 
-    assert book.hear(OTHER, {0: EPOCH}, [], [], 0.0)[2] == []
-    assert book.hear(OTHER, {0: EPOCH}, [claim()], [], 0.0)[2] == [], "it has confirmed, and ME has not"
-    assert book.by_job[JOB].phase is Phase.HELD
-    assert book.hear(ME, {0: EPOCH}, [claim()], [], 0.0)[2] == []
+    assert table.hear(OTHER, {0: EPOCH}, [], [], 0.0)[2] == []
+    assert table.hear(OTHER, {0: EPOCH}, [claim()], [], 0.0)[2] == [], "it has confirmed, and ME has not"
+    assert table.by_job[JOB].phase is Phase.IN_DOUBT
+    assert table.hear(ME, {0: EPOCH}, [claim()], [], 0.0)[2] == []
 
-    entry = book.by_job[JOB]
+    entry = table.by_job[JOB]
     assert (entry.phase, entry.worker, entry.exec_id) == (Phase.TAKEN, ME, claim().exec_id)
-    assert book.hear(ME, {0: EPOCH}, [claim()], [], 0.0)[2] == [], "it is the present one now"
-    assert book.hear(OTHER, {0: EPOCH}, [claim(EPOCH - 2)], [], 0.0)[2] == [claim(EPOCH - 2).exec_id]
+    assert table.hear(ME, {0: EPOCH}, [claim()], [], 0.0)[2] == [], "it is the present one now"
+    assert table.hear(OTHER, {0: EPOCH}, [claim(EPOCH - 2)], [], 0.0)[2] == [claim(EPOCH - 2).exec_id]
 
 
 @pytest.mark.feature("A5")
 @pytest.mark.parametrize("finished", [False, True])
 def test_an_attempt_whose_end_is_recorded_is_not_adopted_in_place_of_the_next(finished: bool) -> None:
-    book = opened()
-    book.admit(Entry(JOB, KEY, 0, 2, 1, spec=""), in_doubt=True)
+    table = opened()
+    table.admit(Entry(JOB, KEY, 0, 2, 1, spec=""), in_doubt=True)
 
-    book.hear(ME, {0: EPOCH}, [claim(attempt=1, finished=finished)], [], 0.0)
+    table.hear(ME, {0: EPOCH}, [claim(attempt=1, finished=finished)], [], 0.0)
 
-    entry = book.by_job[JOB]
-    assert (entry.phase, entry.attempt) == (Phase.HELD, 2)
-    assert not book.in_doubt(JOB, 1) and book.in_doubt(JOB, 2)
+    entry = table.by_job[JOB]
+    assert (entry.phase, entry.attempt) == (Phase.IN_DOUBT, 2)
+    assert not table.in_doubt(JOB, 1) and table.in_doubt(JOB, 2)
 
 
 @pytest.mark.feature("A6")
 def test_a_claim_of_what_is_being_committed_is_not_revoked_and_one_that_is_committed_is() -> None:
-    book = opened()
-    settle(book)
-    book.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=False)
-    exec_id = book.by_job[JOB].exec_id
+    table = opened()
+    settle(table)
+    table.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=False)
+    exec_id = table.by_job[JOB].exec_id
     own = Claim(exec_id, JOB, 1, 0, started=True, finished=False)
-    entry = book.by_job[JOB]
+    entry = table.by_job[JOB]
     phases = []
-    for step in (lambda: None, lambda: book.took(ME, [exec_id], 0.0), lambda: book.end(entry)):
+    for step in (lambda: None, lambda: table.took(ME, [exec_id], 0.0), lambda: table.end(entry)):
         step()
-        phases.append((entry.phase, book.hear(ME, {0: EPOCH}, [own], [], 0.0)[2]))
+        phases.append((entry.phase, table.hear(ME, {0: EPOCH}, [own], [], 0.0)[2]))
 
     assert phases == [(Phase.QUEUED, []), (Phase.TAKEN, []), (Phase.ENDING, [])]
-    book.finish(entry)
-    assert book.hear(ME, {0: EPOCH}, [own], [], 0.0)[2] == [exec_id]
+    table.finish(entry)
+    assert table.hear(ME, {0: EPOCH}, [own], [], 0.0)[2] == [exec_id]
 
 
 @pytest.mark.feature("A5")
@@ -114,19 +114,19 @@ def test_of_two_claimed_attempts_of_a_job_the_later_is_adopted(
     order: tuple[int, int], workers: tuple[bytes, bytes]
 ) -> None:
     """The end of the earlier is recorded, and was not acknowledged."""
-    book = opened()
+    table = opened()
     claims = {n: Claim(ids.exec_id(0, EPOCH - 1, n, 9), JOB, n, 0, started=True, finished=n == 1) for n in order}
     told = [(workers[n - 1], claims[n]) for n in order]
     if workers[0] == workers[1]:
-        book.hear(ME, {0: EPOCH}, [each for _, each in told], [], 0.0)
+        table.hear(ME, {0: EPOCH}, [each for _, each in told], [], 0.0)
     else:
         for worker, each in told:
-            book.hear(worker, {0: EPOCH}, [each], [], 0.0)
+            table.hear(worker, {0: EPOCH}, [each], [], 0.0)
 
-    entry = book.by_job[JOB]
+    entry = table.by_job[JOB]
     assert (entry.attempt, entry.exec_id, entry.worker) == (2, claims[2].exec_id, workers[1])
-    assert [e for seat in book.seats.values() for e in seat.entries.values()] == [entry]
-    assert claims[1].exec_id not in book.by_exec
+    assert [e for seat in table.workers.values() for e in seat.entries.values()] == [entry]
+    assert claims[1].exec_id not in table.by_exec
 
 
 @pytest.mark.feature("A12")
@@ -136,29 +136,29 @@ def test_of_two_claimed_attempts_of_a_job_the_later_is_adopted(
 def test_a_suspect_that_is_read_after_its_shard_has_settled_is_held(clean: bool, workers: bool, in_doubt: bool) -> None:
     """The proof that a worker is dead may come before the first page."""
     numbers = itertools.count(1)
-    book = Book(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
-    book.seats = {ME: Seat(ME, 9.0)} if workers else {}
-    book.open(Shard(0, EPOCH, 0, clean=clean))
-    book.over(ME)
-    assert book.settle(0) == []
+    table = DispatchTable(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
+    table.workers = {ME: WorkerRecord(ME, 9.0)} if workers else {}
+    table.open(Shard(0, EPOCH, 0, clean=clean))
+    table.over(ME)
+    assert table.settle(0) == []
 
-    book.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=in_doubt)
+    table.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=in_doubt)
 
     suspect = workers and in_doubt and not clean
-    assert [entry.job_id for entry in book.settle(0)] == [JOB] * suspect
-    assert book.by_job[JOB].lease_first is suspect
-    assert len(book.outbox) == (not suspect)
+    assert [entry.job_id for entry in table.settle(0)] == [JOB] * suspect
+    assert table.by_job[JOB].lease_first is suspect
+    assert len(table.outbox) == (not suspect)
 
 
 @pytest.mark.feature("A12")
 def test_no_more_jobs_of_a_lane_are_suspects_than_its_former_owner_had_in_memory() -> None:
     numbers = itertools.count(1)
-    book = Book(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
-    book.seats = {ME: Seat(ME, 9.0)}
-    book.open(Shard(0, EPOCH, 0, clean=False))
-    book.over(ME)
+    table = DispatchTable(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
+    table.workers = {ME: WorkerRecord(ME, 9.0)}
+    table.open(Shard(0, EPOCH, 0, clean=False))
+    table.over(ME)
 
     for n in range(50):
-        book.admit(Entry(n.to_bytes(16, "big"), KEY, 0, 1, 0, spec=""), in_doubt=True)
+        table.admit(Entry(n.to_bytes(16, "big"), KEY, 0, 1, 0, spec=""), in_doubt=True)
 
-    assert [e.job_id for e in book.settle(0)] == [n.to_bytes(16, "big") for n in range(20)]
+    assert [e.job_id for e in table.settle(0)] == [n.to_bytes(16, "big") for n in range(20)]

@@ -1,4 +1,4 @@
-"""The real book under random messages, deaths and takeovers (protocol A5, A6, A7, A8).
+"""The real table under random messages, deaths and takeovers (protocol A5, A6, A7, A8).
 
 Messages wait in a bag and arrive in any order, late, or never. Owners and the queue service are replaced, workers
 die. A worker's list holds what it runs and what it has finished without an acknowledgement. Checked:
@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskflow_server.core import ids
-from taskflow_server.core.book import VOID_AFTER, Book, Claim, Entry, Phase, Seat, Shard
+from taskflow_server.core.dispatch.table import VOID_AFTER, Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
 from taskflow_server.core.lanes import LaneKey
 from tests.support.tier import size
 
@@ -58,24 +58,24 @@ class World:
         self.starts: dict[bytes, int] = {}
         self.excused: dict[bytes, int] = {}
         self.held_tasks: list[tuple[bytes, bytes]] = []  # (worker, job) of answers under way
-        self.book = self.new_book({w.name for w in self.workers})
+        self.table = self.new_book({w.name for w in self.workers})
         self.open()
 
     def token(self, shard: int, epoch: int) -> bytes:
         return ids.exec_id(shard, epoch, next(self.numbers), 7)
 
-    def new_book(self, registered: set[bytes]) -> Book:
-        book = Book(self.token, depth=1000)
-        book.seats = {worker: Seat(worker, 0.0) for worker in registered}
-        return book
+    def new_book(self, registered: set[bytes]) -> DispatchTable:
+        table = DispatchTable(self.token, depth=1000)
+        table.workers = {worker: WorkerRecord(worker, 0.0) for worker in registered}
+        return table
 
     def open(self) -> None:
-        self.book.open(Shard(0, self.epoch, 0, False))
+        self.table.open(Shard(0, self.epoch, 0, False))
         self.settle()
 
     # -- the owner ---------------------------------------------------------------------------
     def feed(self) -> None:
-        entries, self.book.outbox = self.book.outbox, []
+        entries, self.table.outbox = self.table.outbox, []
         epoch = self.epoch
         for entry in entries:
             if entry.phase is Phase.QUEUED:
@@ -89,8 +89,8 @@ class World:
     def take_over(self) -> None:
         self.epoch += 1
         if self.rng.random() < 0.5:
-            self.book = self.new_book({w for w, seat in self.book.seats.items() if not seat.sessionless})
-        self.book.outbox.clear()
+            self.table = self.new_book({w for w, seat in self.table.workers.items() if not seat.sessionless})
+        self.table.outbox.clear()
         self.unread = self.jobs - set(self.outcome)
         epoch = self.epoch
         self.send(lambda: self.on_open(epoch), reliable=True)
@@ -99,28 +99,28 @@ class World:
     def read_some(self) -> None:
         for job in sorted(self.unread)[: self.rng.randint(1, 5)]:
             self.unread.discard(job)
-            if job not in self.book.by_job and job not in self.outcome:
-                self.book.admit(Entry(job, KEY, 0, 1, 0, spec=""), in_doubt=True)
+            if job not in self.table.by_job and job not in self.outcome:
+                self.table.admit(Entry(job, KEY, 0, 1, 0, spec=""), in_doubt=True)
         self.settle()
 
     def settle(self) -> None:
-        for entry in self.book.settle(0):
-            self.book.hand_out(entry)
+        for entry in self.table.settle(0):
+            self.table.hand_out(entry)
         self.feed()
 
     def complete(self) -> None:
         """The facts of what was adopted: what is recorded already is nobody's task any more."""
-        for entry in self.book.adopted:
+        for entry in self.table.adopted:
             if entry.job_id in self.outcome:
-                self.book.discard(entry)
+                self.table.discard(entry)
             entry.key, entry.spec = KEY, ""
-        self.book.adopted.clear()
+        self.table.adopted.clear()
 
     def accept(self, entry: Entry, exec_id: bytes) -> None:
         assert entry.job_id not in self.outcome, "a second outcome"
         self.outcome[entry.job_id] = exec_id
-        self.book.end(entry)
-        self.book.finish(entry)
+        self.table.end(entry)
+        self.table.finish(entry)
 
     # -- what arrives ------------------------------------------------------------------------
     def on_open(self, epoch: int) -> None:
@@ -143,8 +143,8 @@ class World:
 
     def on_took(self, epoch: int, worker: bytes, exec_id: bytes) -> None:
         if epoch == self.epoch:
-            for entry in self.book.took(worker, [exec_id], self.now):
-                self.book.hand_out(entry)
+            for entry in self.table.took(worker, [exec_id], self.now):
+                self.table.hand_out(entry)
             self.feed()
 
     def on_task(self, worker: ModelWorker, exec_id: bytes, job: bytes) -> None:
@@ -157,16 +157,16 @@ class World:
             assert self.starts[job] <= 1 + self.excused.get(job, 0), "started again without a death"
 
     def on_beat(self, worker: bytes, epoch: int, have: dict[bytes, bytes], voided: set[bytes]) -> None:
-        if worker not in self.book.seats:
+        if worker not in self.table.workers:
             return
         claims = [Claim(e, j, 1, 0, started=True, finished=False) for e, j in have.items()]
-        void, back, revoked = self.book.hear(worker, {0: epoch}, claims, voided, self.now)
+        void, back, revoked = self.table.hear(worker, {0: epoch}, claims, voided, self.now)
         living = next((w for w in self.workers if w.name == worker and w.alive), None)
         # Where the worker before it has died, its late outcome may be there first: then the second run is to end.
         needed = {e for e, job in living.running.items() if job not in self.outcome} if living is not None else set()
         assert not needed & set(revoked), "what a living worker runs is revoked"
         for entry in back:
-            self.book.hand_out(entry)
+            self.table.hand_out(entry)
         self.complete()
         self.settle()
         told = self.epoch
@@ -179,21 +179,21 @@ class World:
             worker.voided |= {v for v in void if v not in worker.have()}
 
     def on_report(self, name: bytes, exec_id: bytes, job: bytes) -> None:
-        shard = self.book.shards[0]
-        entry = self.book.by_exec.get(exec_id)
+        shard = self.table.shards[0]
+        entry = self.table.by_exec.get(exec_id)
         if self.outcome.get(job) == exec_id:
             pass
         elif entry is not None:
             self.accept(entry, exec_id)
         elif job not in self.outcome and not shard.settled and self.may_adopt(job, exec_id):
             claim = Claim(exec_id, job, 1, 0, started=True, finished=True)
-            self.accept(self.book.adopt(claim, self.now, self.book.seats.get(name)), exec_id)
+            self.accept(self.table.adopt(claim, self.now, self.table.workers.get(name)), exec_id)
             self.complete()
         self.send(lambda: self.on_ack(name, exec_id))
 
     def may_adopt(self, job: bytes, exec_id: bytes) -> bool:
-        entry = self.book.by_job.get(job)
-        return ids.shard_and_epoch(exec_id)[1] < self.epoch and (entry is None or entry.phase is Phase.HELD)
+        entry = self.table.by_job.get(job)
+        return ids.shard_and_epoch(exec_id)[1] < self.epoch and (entry is None or entry.phase is Phase.IN_DOUBT)
 
     def on_ack(self, name: bytes, exec_id: bytes) -> None:
         worker = next(w for w in self.workers if w.name == name)
@@ -207,7 +207,7 @@ class World:
     def new_job(self) -> None:
         job = len(self.jobs).to_bytes(2, "big")
         self.jobs.add(job)
-        self.book.admit(Entry(job, KEY, 0, 1, 0, spec=""), in_doubt=False)
+        self.table.admit(Entry(job, KEY, 0, 1, 0, spec=""), in_doubt=False)
         self.feed()
 
     def deliver(self) -> None:
@@ -254,10 +254,10 @@ class World:
 
     def leases_end(self) -> None:
         for worker in self.workers:
-            if not worker.alive and worker.name in self.book.seats:
-                for entry in self.book.over(worker.name):
+            if not worker.alive and worker.name in self.table.workers:
+                for entry in self.table.over(worker.name):
                     if entry.job_id not in self.outcome:
-                        self.book.hand_out(entry)
+                        self.table.hand_out(entry)
         self.complete()
         self.settle()
 
@@ -265,7 +265,7 @@ class World:
         if len(self.workers) < 5:
             worker = ModelWorker(bytes([len(self.workers)]), epoch=self.epoch)
             self.workers.append(worker)
-            self.book.seats[worker.name] = Seat(worker.name, 0.0)
+            self.table.workers[worker.name] = WorkerRecord(worker.name, 0.0)
 
     def pass_time(self) -> None:
         self.now += VOID_AFTER

@@ -1,4 +1,4 @@
-"""The real book with executors beside workers: without sessions, held by timeouts (services/core/holds.py).
+"""The real table with executors beside workers: without sessions, held by timeouts (`ExecutorLeases`).
 
 As test_epoch_model.py, and here: an executor is given tasks by answers that may be lost, must say Start, runs from the
 answer to it on and no longer than it was told that it may, and is heard of or not. Checked besides:
@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskflow_server.core.book import Entry, Phase
-from taskflow_server.core.holds import Hold, Holds
+from taskflow_server.core.dispatch.executor_leases import ExecutorLease, ExecutorLeases
+from taskflow_server.core.dispatch.table import Entry, Phase
 from tests.support.tier import size
 from tests.unit.test_epoch_model import KEY, ModelWorker, World
 
@@ -39,8 +39,8 @@ class ExecutorWorld(World):
         super().__init__(seed)
 
     @property
-    def holds(self) -> Holds:
-        return Holds(self.book)
+    def executor_leases(self) -> ExecutorLeases:
+        return ExecutorLeases(self.table)
 
     # -- the owner ---------------------------------------------------------------------------
     def take_over(self) -> None:
@@ -48,16 +48,16 @@ class ExecutorWorld(World):
         self.unread -= set(self.leases)
         for job, exec_id in self.leases.items():
             entry = Entry(job, KEY, 0, 1, 0, spec="", exec_id=exec_id)
-            self.holds.restore(entry, "whoever", Hold(REQUESTED, SILENCE), self.now, self.now)
+            self.executor_leases.restore(entry, "whoever", ExecutorLease(REQUESTED, SILENCE), self.now, self.now)
 
     def accept(self, entry: Entry, exec_id: bytes) -> None:
         super().accept(entry, exec_id)
         self.leases.pop(entry.job_id, None)
 
     def time_outs_end(self) -> None:
-        for entry in self.holds.overdue(self.now):
+        for entry in self.executor_leases.overdue(self.now):
             self.leases.pop(entry.job_id, None)
-            self.book.hand_out(entry)
+            self.table.hand_out(entry)
         self.feed()
 
     # -- what arrives ------------------------------------------------------------------------
@@ -71,24 +71,26 @@ class ExecutorWorld(World):
 
     def on_requested(self, epoch: int, name: str, exec_id: bytes) -> None:
         if epoch == self.epoch:
-            self.holds.request(name, [exec_id], lambda entry: Hold(REQUESTED, SILENCE), self.now)
+            self.executor_leases.request(name, [exec_id], lambda entry: ExecutorLease(REQUESTED, SILENCE), self.now)
 
     def present(self, executor: ModelExecutor, exec_id: bytes) -> Entry | None:
-        self.holds.request(executor.name, [exec_id], lambda entry: Hold(REQUESTED, SILENCE), self.now)
-        entry = self.book.by_exec.get(exec_id)
-        return entry if entry is not None and entry.hold is not None and entry.phase is Phase.TAKEN else None
+        self.executor_leases.request(
+            executor.name, [exec_id], lambda entry: ExecutorLease(REQUESTED, SILENCE), self.now
+        )
+        entry = self.table.by_exec.get(exec_id)
+        return entry if entry is not None and entry.executor_lease is not None and entry.phase is Phase.TAKEN else None
 
     def on_start(self, executor: ModelExecutor, exec_id: bytes) -> None:
         entry = self.present(executor, exec_id)
         if entry is None:
             return
         if not entry.started:
-            self.holds.start(entry, self.now)
+            self.executor_leases.start(entry, self.now)
             self.leases[entry.job_id] = exec_id
-            self.book.leased(entry)
-        self.holds.word(entry, self.now)
-        assert entry.hold is not None
-        until, job = entry.hold.until, entry.job_id
+            self.table.leased(entry)
+        self.executor_leases.word(entry, self.now)
+        assert entry.executor_lease is not None
+        until, job = entry.executor_lease.until, entry.job_id
         self.send(lambda: self.on_may_run(executor, exec_id, job, until))
 
     def on_may_run(self, executor: ModelExecutor, exec_id: bytes, job: bytes, until: float) -> None:
@@ -116,9 +118,9 @@ class ExecutorWorld(World):
 
     def on_word(self, executor: ModelExecutor, exec_id: bytes) -> None:
         entry = self.present(executor, exec_id)
-        if entry is not None and entry.started and entry.hold is not None:
-            self.holds.word(entry, self.now)
-            until, job = entry.hold.until, entry.job_id
+        if entry is not None and entry.started and entry.executor_lease is not None:
+            self.executor_leases.word(entry, self.now)
+            until, job = entry.executor_lease.until, entry.job_id
             self.send(lambda: self.on_may_run(executor, exec_id, job, until))
 
     def on_outcome(self, executor: ModelExecutor, exec_id: bytes, job: bytes) -> None:

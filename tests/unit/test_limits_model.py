@@ -1,4 +1,4 @@
-"""The real book with limits under random jobs, workers, takeovers and changes of a limit (protocol B4).
+"""The real table with limits under random jobs, workers, takeovers and changes of a limit (protocol B4).
 
 A world of one queue service, a few workers and owners that follow each other. Checked whenever a handler starts: no
 more jobs of a limited task run at once than its limit allows, or than ran when it was lowered. In each state: what is
@@ -21,10 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskflow_server.core import ids
-from taskflow_server.core.book import Book, Claim, Entry, Phase, Seat, Shard
+from taskflow_server.core.dispatch.limits import FIRST, Limits, beyond, order_of
+from taskflow_server.core.dispatch.permits import Permits
+from taskflow_server.core.dispatch.table import Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
 from taskflow_server.core.lanes import LaneKey
-from taskflow_server.core.limits import FIRST, Limits, beyond, order_of
-from taskflow_server.core.permits import Permits
 
 NARROW = "task:narrow"
 DEPTH = 2
@@ -69,15 +69,15 @@ class World:
     # -- the owner ---------------------------------------------------------------------------
     def take_over(self) -> None:
         self.epoch += 1
-        self.book = Book(
+        self.table = DispatchTable(
             lambda shard, epoch: ids.exec_id(shard, epoch, next(self.numbers), 7),
             depth=1000, limits=Limits(lambda: None, lambda: None),
         )  # fmt: skip
-        self.permits = Permits(self.book)
+        self.permits = Permits(self.table)
         self.permits.change({NARROW: self.limit} if self.limit else {})
         for worker in self.workers:
-            self.book.seats[worker.name] = Seat(worker.name, 0.0)
-        self.book.open(Shard(0, self.epoch, 0, clean=self.rng.random() < 0.3))
+            self.table.workers[worker.name] = WorkerRecord(worker.name, 0.0)
+        self.table.open(Shard(0, self.epoch, 0, clean=self.rng.random() < 0.3))
         self.suspects.clear()
         self.before = set(self.jobs)
         self.unread = [job for job in self.jobs if job not in self.done and job not in self.stored]
@@ -85,7 +85,7 @@ class World:
         self.queue.clear()
         self.told.clear()
         if not self.rules.awaits:
-            self.book.limits.begin()
+            self.table.limits.begin()
         self.pump()
 
     def entry(self, job: bytes) -> Entry:
@@ -96,31 +96,31 @@ class World:
     def read(self) -> None:
         for _ in range(min(len(self.unread), self.rng.randint(1, 4))):
             job = self.unread.pop()
-            if job not in self.book.by_job and job not in self.done:
+            if job not in self.table.by_job and job not in self.done:
                 self.admit(self.entry(job))
         self.pump()
 
     def admit(self, entry: Entry) -> None:
-        self.book.admit(entry, in_doubt=entry.job_id in self.before)
+        self.table.admit(entry, in_doubt=entry.job_id in self.before)
         if entry.lease_first:
             self.suspects.add(entry.job_id)
 
     def settle(self) -> None:
-        for entry in self.book.settle(0):
+        for entry in self.table.settle(0):
             if entry.limit is None or entry in entry.limit.holders:
                 entry.lease_first = False  # its row is written
                 self.suspects.discard(entry.job_id)
-            self.book.hand_out(entry)
+            self.table.hand_out(entry)
 
     def pump(self) -> None:
         """Does the work of all loops of a coordinator at once."""
-        book, limits = self.book, self.book.limits
-        for entry in book.adopted:
+        table, limits = self.table, self.table.limits
+        for entry in table.adopted:
             entry.key, entry.spec = self.jobs[entry.job_id], ""
             entry.limit_key = NARROW if entry.job_id in self.limited else ""
             if self.rules.counts:
                 self.permits.count(entry)
-        book.adopted.clear()
+        table.adopted.clear()
         self.settle()
         self.permits.begin()
         limits.changed.clear()
@@ -133,7 +133,7 @@ class World:
                     self.permits.gave_back(entry)
             self.store(limit)
         self.settle()
-        entries, book.outbox = book.outbox, []
+        entries, table.outbox = table.outbox, []
         for entry in entries:
             if entry.phase is Phase.QUEUED and entry.yielding:
                 self.permits.gave_back(entry)
@@ -145,7 +145,7 @@ class World:
         most = DEPTH + len(limit.blocked) + len(limit.holders)
         rows = sorted(self.stored, key=lambda job: (-self.jobs[job].priority, job))
         for job in rows[:most]:
-            if job not in self.book.by_job:
+            if job not in self.table.by_job:
                 entry = self.entry(job)
                 entry.due = True
                 self.admit(entry)
@@ -157,27 +157,27 @@ class World:
             self.stored.add(entry.job_id)
             if entry in alone and limit.stored is not FIRST:
                 limit.stored = min(limit.stored or order_of(entry), order_of(entry))
-            self.book.stored(entry, leaves=entry in alone)
+            self.table.stored(entry, leaves=entry in alone)
 
     def check(self) -> None:
         handed_out = (Phase.QUEUED, Phase.TAKEN, Phase.ENDING)
-        narrow = next(iter(self.book.limits), None)
-        for entry in self.book.by_job.values():
+        narrow = next(iter(self.table.limits), None)
+        for entry in self.table.by_job.values():
             if entry.job_id not in self.limited:
                 assert entry.phase is not Phase.BLOCKED, "without a limit, and it waits for a permit"
             elif narrow is None:
                 assert entry.limit is None and entry.phase is not Phase.BLOCKED, "its limit is gone"
             elif self.rules.counts:
                 has = entry in narrow.holders
-                assert has == (entry.phase in handed_out) or entry.phase is Phase.HELD, "a permit and no hand-out"
+                assert has == (entry.phase in handed_out) or entry.phase is Phase.IN_DOUBT, "a permit and no hand-out"
                 assert (entry in narrow.blocked) == (entry.phase is Phase.BLOCKED)
             if entry.phase is Phase.TAKEN:
                 self.suspects.discard(entry.job_id)  # its worker has claimed it
             elif entry.phase is Phase.QUEUED:
                 assert entry.job_id not in self.suspects, "handed out without its lease row"
         with_limit = (*narrow.holders, *narrow.blocked) if narrow is not None else ()
-        assert all(self.book.by_job.get(e.job_id) is e for e in with_limit), "a permit kept"
-        assert self.book.limits.blocked == (len(narrow.blocked) if narrow is not None else 0)
+        assert all(self.table.by_job.get(e.job_id) is e for e in with_limit), "a permit kept"
+        assert self.table.limits.blocked == (len(narrow.blocked) if narrow is not None else 0)
         if self.limit is not None and self.running() <= self.limit:
             self.allowed = self.limit
 
@@ -190,7 +190,7 @@ class World:
         self.jobs[job] = LaneKey("q", "t", self.rng.choice([3, 5]))
         if self.rng.random() < 0.7:
             self.limited.add(job)
-        self.book.admit(self.entry(job), in_doubt=False)
+        self.table.admit(self.entry(job), in_doubt=False)
         self.pump()
 
     def poll(self) -> None:
@@ -208,7 +208,7 @@ class World:
     def hear_took(self) -> None:
         if self.told:
             worker, exec_id = self.told.pop(0)
-            for entry in self.book.took(worker.name, [exec_id], 0.0):
+            for entry in self.table.took(worker.name, [exec_id], 0.0):
                 self.lose(entry)
             self.pump()
 
@@ -216,19 +216,19 @@ class World:
         worker = self.rng.choice(self.workers)
         worker.epoch = self.epoch
         claims = [Claim(e, j, self.attempt[j] + 1, 0, started=True, finished=False) for e, j in worker.running.items()]
-        self.book.hear(worker.name, {0: self.epoch}, claims, (), 0.0)
+        self.table.hear(worker.name, {0: self.epoch}, claims, (), 0.0)
         self.pump()
 
     def end(self) -> None:
         worker = self.rng.choice(self.workers)
         for exec_id, job in list(worker.running.items())[:1]:
-            entry = self.book.by_exec.get(exec_id)
+            entry = self.table.by_exec.get(exec_id)
             if entry is None or entry.spec is None:
                 return  # it keeps its outcome
             while any(told == exec_id for _, told in self.told):
                 self.hear_took()
             del worker.running[exec_id]
-            self.book.end(entry)
+            self.table.end(entry)
             self.check()
             self.attempt[job] += 1
             self.stored.discard(job)
@@ -237,15 +237,15 @@ class World:
                 self.done.add(job)
             else:
                 self.unread.append(job)  # a retry, after its time
-            self.book.finish(entry)
+            self.table.finish(entry)
             self.pump()
 
     def cancel(self) -> None:
-        waiting = [e for e in self.book.by_job.values() if e.phase is Phase.BLOCKED]
+        waiting = [e for e in self.table.by_job.values() if e.phase is Phase.BLOCKED]
         if waiting:
             entry = self.rng.choice(waiting)
-            self.book.end(entry)
-            self.book.finish(entry)
+            self.table.end(entry)
+            self.table.finish(entry)
             self.done.add(entry.job_id)
             self.stored.discard(entry.job_id)
             self.pump()
@@ -253,17 +253,17 @@ class World:
     def lose(self, entry: Entry) -> None:
         self.attempt[entry.job_id] += 1
         entry.attempt += 1
-        self.book.hand_out(entry)
+        self.table.hand_out(entry)
 
     def worker_dies(self) -> None:
         worker = self.rng.choice(self.workers)
         self.workers.remove(worker)
         while self.told:
             self.hear_took()
-        for entry in self.book.over(worker.name):
+        for entry in self.table.over(worker.name):
             self.lose(entry)
         self.workers.append(self.new_worker())
-        self.book.seats[self.workers[-1].name] = Seat(self.workers[-1].name, 0.0)
+        self.table.workers[self.workers[-1].name] = WorkerRecord(self.workers[-1].name, 0.0)
         self.workers[-1].epoch = self.epoch
         self.pump()
 
@@ -272,7 +272,7 @@ class World:
         self.allowed = max(self.running(), self.limit or 0)
         self.permits.change({NARROW: self.limit} if self.limit else {})
         if self.limit is None:  # the rows are due like others
-            self.unread += [job for job in self.stored if job not in self.book.by_job]
+            self.unread += [job for job in self.stored if job not in self.table.by_job]
             self.stored.clear()
         self.pump()
 

@@ -1,4 +1,4 @@
-"""The real book under owners that change and links that break, with time (protocol A5, A6, A7, A15, B1, B2, B13).
+"""The real table under owners that change and links that break, with time (protocol A5, A6, A7, A15, B1, B2, B13).
 
 test_epoch_model.py has one owner at a time and no clock. Here owners have names and processes: they hand over in order,
 to another name or their own, die, or stop while a standby takes over and then go on. Workers have a lease by their own
@@ -25,7 +25,7 @@ from taskflow._policy import SOFT
 from taskflow._worker_session import UNANSWERED
 from taskflow_server.coordinator.settings import CoordinatorSettings
 from taskflow_server.core import ids
-from taskflow_server.core.book import Book, Claim, Entry, Phase, Seat, Shard
+from taskflow_server.core.dispatch.table import Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
 from taskflow_server.core.lanes import LaneKey
 
 KEY = LaneKey("q", "", 5)
@@ -49,7 +49,7 @@ class Rules:
 class ModelOwner:
     name: str
     epoch: int
-    book: Book
+    table: DispatchTable
     stopped_at: float | None = None
     went_on_at: float = 0.0
 
@@ -112,13 +112,13 @@ class World:
         """A takeover, by a new process or by the present owner's."""
         former = {self.database_owner, name}
         epoch = self.queue_epoch + 1 if not hasattr(self, "owner") else self.owner.epoch + 1
-        owner = process or ModelOwner(name, epoch, Book(self.token, depth=1000))
+        owner = process or ModelOwner(name, epoch, DispatchTable(self.token, depth=1000))
         owner.epoch = epoch
         for worker, coordinator in sorted(self.rows):
             if self.rules.awaits_all or coordinator in former:
-                owner.book.seats.setdefault(worker, Seat(worker, self.now + LEASE))
-        owner.book.outbox.clear()
-        owner.book.open(Shard(0, epoch, 0, False))
+                owner.table.workers.setdefault(worker, WorkerRecord(worker, self.now + LEASE))
+        owner.table.outbox.clear()
+        owner.table.open(Shard(0, epoch, 0, False))
         self.owner, self.database_owner = owner, name
         self.unread = self.jobs - set(self.outcome)
         self.send(lambda: self.on_open(epoch), reliable=True)
@@ -166,7 +166,7 @@ class World:
         for owner in [self.owner, *self.stale]:
             if owner.stopped_at is not None:
                 gap = self.now - owner.stopped_at
-                for seat in owner.book.seats.values():
+                for seat in owner.table.workers.values():
                     seat.deadline += gap
                 owner.stopped_at, owner.went_on_at = None, self.now
 
@@ -179,23 +179,23 @@ class World:
                     for worker in self.workers:
                         if worker.owner is owner:
                             worker.standing = False
-                elif owner.book.shards:
-                    owner.book.shut(0)
+                elif owner.table.shards:
+                    owner.table.shut(0)
 
     def read_some(self) -> None:
         for job in sorted(self.unread)[: self.rng.randint(1, 5)]:
             self.unread.discard(job)
-            if job not in self.owner.book.by_job and job not in self.outcome:
+            if job not in self.owner.table.by_job and job not in self.outcome:
                 entry = Entry(job, KEY, 0, self.lost_attempts[job] + 1, 0, spec="")
-                self.owner.book.admit(entry, in_doubt=True)
+                self.owner.table.admit(entry, in_doubt=True)
         self.settle(self.owner)
 
     def settle(self, owner: ModelOwner) -> None:
-        if owner.stopped or 0 not in owner.book.shards:
+        if owner.stopped or 0 not in owner.table.shards:
             return
-        for entry in owner.book.settle(0):
-            owner.book.hand_out(entry)
-        entries, owner.book.outbox = owner.book.outbox, []
+        for entry in owner.table.settle(0):
+            owner.table.hand_out(entry)
+        entries, owner.table.outbox = owner.table.outbox, []
         epoch = owner.epoch
         for entry in entries:
             if entry.phase is Phase.QUEUED:
@@ -203,19 +203,19 @@ class World:
                 self.send(lambda e=entry.exec_id, j=entry.job_id: self.on_feed(epoch, e, j), reliable=True)
 
     def complete(self, owner: ModelOwner) -> None:
-        for entry in owner.book.adopted:
+        for entry in owner.table.adopted:
             if entry.job_id in self.outcome or self.lost_attempts[entry.job_id] >= entry.attempt:
-                owner.book.discard(entry)  # its end is recorded
+                owner.table.discard(entry)  # its end is recorded
             entry.key, entry.spec = KEY, ""
-        owner.book.adopted.clear()
+        owner.table.adopted.clear()
 
     def lost(self, owner: ModelOwner, worker: bytes) -> None:
         """The lease of a worker is over at an owner that may judge."""
-        for entry in owner.book.over(worker):
+        for entry in owner.table.over(worker):
             if entry.job_id not in self.outcome:
                 self.lost_attempts[entry.job_id] = entry.attempt
                 entry.attempt += 1
-                owner.book.hand_out(entry)
+                owner.table.hand_out(entry)
         self.rows = {row for row in self.rows if row[0] != worker}
         self.settle(owner)
 
@@ -231,7 +231,7 @@ class World:
         name = self.owner.name
         self.rows = {row for row in self.rows if row[0] != worker.id or row[1] == self.database_owner}
         self.rows.add((worker.id, name))
-        seat = self.owner.book.seats.setdefault(worker.id, Seat(worker.id, 0.0))
+        seat = self.owner.table.workers.setdefault(worker.id, WorkerRecord(worker.id, 0.0))
         seat.deadline = self.now + LEASE
         worker.owner, worker.standing, worker.answered = self.owner, True, self.now
         worker.session += 1
@@ -265,17 +265,17 @@ class World:
         voided: set[bytes],
     ) -> None:  # fmt: skip
         living = owner is self.owner or owner in self.stale
-        if not living or worker.session != session or worker.id not in owner.book.seats:
+        if not living or worker.session != session or worker.id not in owner.table.workers:
             return
         if owner.stopped:  # it reads that when it goes on
             self.send(lambda: self.on_beat(worker, owner, session, sent, epoch, claims, voided))
             return
-        owner.book.seats[worker.id].deadline = self.now + LEASE
-        void, back, revoked = owner.book.hear(worker.id, {0: epoch}, claims, voided, self.now)
+        owner.table.workers[worker.id].deadline = self.now + LEASE
+        void, back, revoked = owner.table.hear(worker.id, {0: epoch}, claims, voided, self.now)
         if owner is not self.owner:  # it cannot write, and does not judge
             void, back, revoked = [], [], []
         for entry in back:
-            owner.book.hand_out(entry)
+            owner.table.hand_out(entry)
         self.complete(owner)
         self.settle(owner)
         own = owner.epoch if owner is self.owner else 0
@@ -327,8 +327,8 @@ class World:
 
     def on_took(self, epoch: int, name: bytes, exec_id: bytes) -> None:
         if epoch == self.owner.epoch:
-            for entry in self.owner.book.took(name, [exec_id], self.now):
-                self.owner.book.hand_out(entry)
+            for entry in self.owner.table.took(name, [exec_id], self.now):
+                self.owner.table.hand_out(entry)
             self.settle(self.owner)
 
     def on_open(self, epoch: int) -> None:
@@ -349,20 +349,20 @@ class World:
     def on_report(self, worker: ModelWorker, owner: ModelOwner, exec_id: bytes, job: bytes) -> None:
         if owner is not self.owner or owner.stopped:
             return  # not recorded, and not answered
-        book, attempt = owner.book, self.number[exec_id]
-        entry = book.by_exec.get(exec_id)
+        table, attempt = owner.table, self.number[exec_id]
+        entry = table.by_exec.get(exec_id)
         recorded = job in self.outcome or self.lost_attempts[job] >= attempt
         older = ids.shard_and_epoch(exec_id)[1] < owner.epoch
-        doubtful = older and not book.shards[0].settled and book.in_doubt(job, attempt)
+        doubtful = older and not table.shards[0].settled and table.in_doubt(job, attempt)
         if entry is None and not recorded and doubtful:
             claim = Claim(exec_id, job, attempt, 0, started=True, finished=True)
-            entry = book.adopt(claim, self.now, book.seats.get(worker.id))
+            entry = table.adopt(claim, self.now, table.workers.get(worker.id))
             self.complete(owner)
         if entry is not None:
             assert job not in self.outcome, "a second outcome"
             self.outcome[job] = exec_id
-            book.end(entry)
-            book.finish(entry)
+            table.end(entry)
+            table.finish(entry)
         self.send(lambda: worker.unacked.pop(exec_id, None) and None)
 
     # -- what happens ----------------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ class World:
             if worker.soft <= self.now:
                 due.append((worker.soft, 0, lambda w=worker: self.cut_off(w)))  # type: ignore[misc]
         if not self.owner.stopped:
-            for name, seat in self.owner.book.seats.items():
+            for name, seat in self.owner.table.workers.items():
                 if seat.deadline <= self.now:
                     due.append((seat.deadline, 1, lambda n=name: self.lost(self.owner, n)))  # type: ignore[misc]
         for _, _, act in sorted(due, key=lambda each: each[:2]):
@@ -400,7 +400,7 @@ class World:
         if not self.owner.stopped:
             job = len(self.jobs).to_bytes(2, "big")
             self.jobs.add(job)
-            self.owner.book.admit(Entry(job, KEY, 0, 1, 0, spec=""), in_doubt=False)
+            self.owner.table.admit(Entry(job, KEY, 0, 1, 0, spec=""), in_doubt=False)
             self.settle(self.owner)
 
     def poll(self) -> None:
@@ -420,7 +420,7 @@ class World:
         if worker.linked:
             worker.linked = worker.standing = False
             owner = worker.owner
-            seat = owner.book.seats.get(worker.id) if owner is not None and not owner.stopped else None
+            seat = owner.table.workers.get(worker.id) if owner is not None and not owner.stopped else None
             if seat is not None:
                 seat.deadline = min(seat.deadline, self.now + self.rules.grace)
 

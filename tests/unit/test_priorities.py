@@ -63,8 +63,6 @@ class Line:
         return taken
 
 
-
-
 @pytest.mark.feature("X.2", "R13", "B14")
 @pytest.mark.parametrize(("high", "low"), [(6, 5), (9, 0)])
 @pytest.mark.parametrize("queue", ["q", "another"])

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from taskflow_server.core.dispatch.waiting import Share, Waiting
 from taskflow_server.core.lanes import LaneKey
-from taskflow_server.core.waiting import Share, Waiting
 
 
 @dataclass(frozen=True)

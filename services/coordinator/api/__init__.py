@@ -1,0 +1,1 @@
+"""The gRPC services of the coordinator, and what their calls need of several parts."""

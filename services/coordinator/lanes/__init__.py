@@ -1,0 +1,1 @@
+"""What waits: lanes and deferred jobs come into memory, within a budget, and reach the queue service."""

@@ -1,0 +1,201 @@
+"""How much may wait in memory: one budget here and one in the queue service, shared by the lanes that have work.
+
+What holds: what waits stays within both budgets, but for the last job that was let in; a lane with something to read
+gets its turn, however many others have filled the memory with jobs that nobody takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from taskflow_server.coordinator.shared import Shared
+from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.waiting import JOB_BYTES, Share
+from taskflow_server.core.lanes import LaneKey
+from taskflow_server.runtime import logs
+from taskflow_server.store.lane_reader import Spec
+
+log = logs.get("memory")
+
+MARGIN = 0.8  # of what is left: the next jobs may be larger than the last ones
+LANES_A_SWEEP = 100  # that make room for others
+UNKNOWN_BYTES = 128 << 10  # what a job is taken to have before the lane's first page
+
+
+class MemoryBudget:
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._sharing = 1  # lanes with work, as of the last look
+        self._mean: dict[LaneKey, float] = {}  # bytes of a job of a lane, as of its last page
+        self._gone: dict[LaneKey, int] = {}  # while a lane has no room: how many have left each of the others
+
+    # -- room --------------------------------------------------------------------------------
+    def room(self, key: LaneKey) -> int:
+        """Jobs of this lane that may still be read. One at least as long as it has none, and memory any room."""
+        settings = self._shared.settings
+        share = self._shared.table.waiting.of(key)
+        theirs, ours = self._shares()
+        jobs = min(
+            settings.lane_depth - share.jobs + share.due,
+            MARGIN * (theirs - share.size) / self._mean_of(key, share),
+            (ours - share.own_size) / JOB_BYTES,
+        )
+        return self._within(jobs, bool(share.jobs), self._mean_of(key, share))
+
+    def due_room(self, key: LaneKey) -> int:
+        """The same of its deferred jobs that are due. They have a depth of their own, and half of the lane's bytes."""
+        share = self._shared.table.waiting.of(key)
+        theirs, ours = self._shares()
+        jobs = min(
+            self._shared.settings.due_depth - share.due,
+            MARGIN * (theirs / 2 - share.due_size) / self._mean_of(key, share),
+            (ours - share.own_size) / JOB_BYTES,
+        )
+        return self._within(jobs, bool(share.due), self._mean_of(key, share))
+
+    def wants(self, key: LaneKey) -> bool:
+        """It has room for half of what it may hold: a page is worth its while."""
+        share = self._shared.table.waiting.of(key)
+        return self.room(key) >= max(1, share.jobs - share.due)
+
+    def wants_due(self, key: LaneKey) -> bool:
+        """The same of deferred jobs."""
+        return self.due_room(key) >= max(1, self._shared.table.waiting.of(key).due)
+
+    def fits(self, key: LaneKey) -> bool:
+        """Whether one job more may be let in, whose size is known only then."""
+        return self.gauge(key)()
+
+    def gauge(self, key: LaneKey) -> Callable[[], bool]:
+        """`fits` for jobs that are let in one after the other, without a pause: the shares are the same for all."""
+        waiting = self._shared.table.waiting
+        theirs, ours = self._shares()
+        all_theirs, all_ours = self._shared.queue_memory, self._shared.settings.memory_bytes
+
+        def fits() -> bool:
+            if waiting.size >= all_theirs or waiting.own_size >= all_ours:
+                return False
+            share = waiting.of(key)
+            return not share.jobs or (share.size < theirs and share.own_size < ours)
+
+        return fits
+
+    def due_fits(self, key: LaneKey) -> bool:
+        """The same of a deferred job."""
+        share = self._shared.table.waiting.of(key)
+        theirs, ours = self._shares()
+        free = share.due < self._shared.settings.due_depth and share.due_size < theirs / 2 and share.own_size < ours
+        return self._any and not self._crowded and (not share.due or free)
+
+    def _within(self, jobs: float, any_there: bool, mean: float) -> int:
+        """Within what is left of both budgets, which one job may exceed."""
+        if not self._any or self._crowded:
+            return 0
+        waiting, settings = self._shared.table.waiting, self._shared.settings
+        theirs, ours = self._shared.queue_memory - waiting.size, settings.memory_bytes - waiting.own_size
+        total = min(theirs / mean, ours / JOB_BYTES)
+        return int(min(jobs if any_there else max(jobs, 1.0), max(total, 1.0)))
+
+    @property
+    def _any(self) -> bool:
+        waiting = self._shared.table.waiting
+        return waiting.size < self._shared.queue_memory and waiting.own_size < self._shared.settings.memory_bytes
+
+    @property
+    def _crowded(self) -> bool:
+        """So many wait for a permit that some are written to Postgres before more are read; two of each limit stay."""
+        limits = self._shared.table.limits
+        return limits.blocked >= self._shared.settings.blocked_in_memory + 2 * limits.count
+
+    def _shares(self) -> tuple[float, float]:
+        """Bytes that one lane may hold, in the queue service and here."""
+        settings = self._shared.settings
+        theirs = min(settings.lane_bytes, self._shared.queue_memory / self._sharing)
+        return theirs, settings.memory_bytes / self._sharing
+
+    def _mean_of(self, key: LaneKey, share: Share) -> float:
+        """Bytes of one of its jobs."""
+        return share.size / share.jobs if share.jobs else self._mean.get(key, UNKNOWN_BYTES)
+
+    def weigh(self, key: LaneKey, specs: Mapping[bytes, Spec]) -> None:
+        """Follows the mean size of the lane's jobs, quickly upwards."""
+        sizes = [len(spec.payload or b"") for spec in specs.values() if spec.told]
+        if sizes:
+            mean = sum(sizes) / len(sizes) + JOB_BYTES / 2
+            self._mean[key] = max(mean, 0.8 * self._mean.get(key, mean) + 0.2 * mean)
+
+    # -- sharing -----------------------------------------------------------------------------
+    def share_out(self, sweep: bool) -> None:
+        """Counts who shares; in a sweep, makes room for lanes that have none."""
+        shared = self._shared
+        waiting = shared.table.waiting
+        without = {key for key in shared.hungry if key not in waiting}
+        without.update(key for _, key in shared.due_behind if key not in waiting)
+        self._sharing = max(1, len(waiting) + len(without))
+        if not sweep:
+            return
+        for key in [k for k in self._mean if k not in waiting and k not in shared.table.lanes]:
+            del self._mean[key]
+        before, self._gone = self._gone, {}
+        if without and not self._any:
+            self._gone = {key: waiting.of(key).gone for key in waiting}
+            still = [key for key, gone in self._gone.items() if before.get(key) == gone]
+            self._send_back(self._victims(still, len(without)))  # where all are being taken from, room comes by itself
+
+    def _victims(self, keys: Sequence[LaneKey], starved: int) -> set[LaneKey]:
+        """Those of these lanes that hold the most, until the others have room for their shares."""
+        waiting = self._shared.table.waiting
+        wanted = starved * self._shares()[0]
+        found: set[LaneKey] = set()
+        for key in sorted(keys, key=lambda key: waiting.of(key).size, reverse=True)[:LANES_A_SWEEP]:
+            lane = self._shared.table.lanes.get(key)
+            if wanted <= 0:
+                break
+            if lane is None or not lane.reading:
+                found.add(key)
+                wanted -= waiting.of(key).size
+        return found
+
+    def _send_back(self, keys: set[LaneKey]) -> None:
+        """Takes their jobs out of the queue service and out of memory: they wait in Postgres as the others do."""
+        shared, table = self._shared, self._shared.table
+        entries = [e for e in table.by_job.values() if e.key in keys and self._may_leave(e)] if keys else []
+        if not entries:
+            return
+        log.info("lanes leave memory: others need room", lanes=len(keys), jobs=len(entries))
+        for key in keys:  # a later sweep finds them again, and reads from their marks what is not in memory then
+            table.lanes.pop(key, None)
+            shared.hungry.pop(key, None)
+        unfed = {id(e) for e in table.outbox}
+        for entry in entries:
+            entry.leaving = True
+        table.outbox = [e for e in table.outbox if not e.leaving]
+        self.returned([e for e in entries if id(e) in unfed])
+        shared.take_back([e.exec_id for e in entries if id(e) not in unfed])
+
+    def _may_leave(self, entry: Entry) -> bool:
+        """Not where memory alone knows something: how often it was handed out, that it is to be cancelled, that the
+        commit of its row in `deferred` is in doubt."""
+        known = entry.leased or entry.handouts or entry.cancelling or entry.leaving
+        known = known or (entry.due_tried and not entry.due)  # whether it has a row in `deferred`
+        return entry.phase is Phase.QUEUED and not known and self._shared.table.shards[entry.shard].settled
+
+    def returned(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The queue service has given these back. What was asked for room leaves memory; the others are returned."""
+        table = self._shared.table
+        others = []
+        for entry in entries:
+            lane = table.lanes.get(entry.key)
+            if entry.yielding and not entry.cancelling and not entry.expiring:
+                self._shared.permits.gave_back(entry)
+            elif not entry.leaving or entry.cancelling:
+                others.append(entry)
+            elif not entry.due and lane is not None and lane.holds(entry.job_id):
+                table.hand_out(entry)  # its lane has read past it meanwhile
+                self._shared.fed.set()
+            else:
+                table.withdraw(entry)
+                table.limits.read_again(entry)
+                if entry.due:
+                    self._shared.due_left.add((entry.shard, entry.key))
+        return others

@@ -1,0 +1,103 @@
+"""An attempt that ends: its row, and what else one transaction writes for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from taskflow._policy import RUN_OF_JOB, Change, Outcome, decide
+from taskflow.v1 import jobs_pb2
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.errors import Unavailable
+from taskflow_server.rpc.values import error_to_json
+from taskflow_server.store.dispatch import AttemptRow, Changes, DeferredRow, TaskLogRow
+
+FAILURES = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})  # which make a job `failed` when they are final
+
+
+@dataclass(slots=True, eq=False)
+class Ending:
+    """An attempt that ends, and what is written for it."""
+
+    entry: Entry
+    change: Change
+    row: AttemptRow
+    epoch: int  # under which it was decided: a later one of ours must not write it
+    reduced: str = ""  # why the row is written without what its worker said
+    refused: Unavailable | None = None  # the database refuses it even so: it is written again later
+    refusal: str = ""  # the last reason for that
+    beaten: bool = False  # another outcome of this attempt is recorded
+
+
+def changes_of(endings: Sequence[Ending], now_us: int) -> Changes:
+    """The transaction of these endings, as of now: a cancel that arrived after a decision is heeded."""
+    changes = Changes()
+    for ending in endings:
+        if ending.entry.cancelling:
+            _heed_cancel(ending)
+        _add(ending, _reduced(ending, now_us) if ending.reduced else ending.row, changes)
+    return changes
+
+
+def _heed_cancel(ending: Ending) -> None:
+    """A cancel came between the decision and this commit: the job is not tried again (R7, A13). One that comes later
+    finds a job that waits, and cancels that."""
+    if ending.change.then is not None:
+        change = decide(ending.change.outcome, tries=ending.entry.tries, retries=0, rng=float, cancelling=True)
+        ending.change = change
+        ending.row = ending.row._replace(outcome=int(change.outcome), final=change.final, tries=change.tries)
+
+
+def _reduced(ending: Ending, now_us: int) -> AttemptRow:
+    """The row without what its worker said, and with an error that says so: no outcome wedges its job (R14)."""
+    said = jobs_pb2.Error(type="OutcomeRefused", message=f"the database refuses it: {ending.reduced}")
+    return ending.row._replace(result=None, error=error_to_json(said), worker=None, started_at=None, finished_at=now_us)
+
+
+def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
+    entry, change = ending.entry, ending.change
+    changes.attempts.append(row)
+    if entry.spec is None or entry.spec.HasField("options"):
+        _add_task_log(entry, row, changes)
+    if change.then is not None:
+        key = entry.key
+        changes.defer.append(
+            DeferredRow(
+                entry.job_id, change.then.delay, entry.shard, key.priority, entry.attempt + 1, change.tries,
+                int(change.then.reason), key.queue, key.task,
+            )
+        )  # fmt: skip
+    elif entry.due or entry.due_tried:
+        changes.undefer.append(entry.job_id)
+    if entry.leased or entry.lease_tried:
+        changes.unlease.append(entry.job_id)
+    if entry.cancelling:
+        changes.cancelled.append(entry.job_id)
+    if entry.unread:
+        changes.unread.append((entry.job_id, entry.shard))
+    if change.final and _of_a_run(entry):
+        changes.told.append((entry.job_id, entry.attempt))
+    if change.final and change.outcome in FAILURES:
+        changes.failed.append((entry.job_id, entry.attempt))
+
+
+def _add_task_log(entry: Entry, row: AttemptRow, changes: Changes) -> None:
+    """For a named task's run, and for a job that memory does not know: a takeover may end it before it is loaded."""
+    task_id = None
+    if entry.spec is not None:
+        if not (given := entry.spec.options.task_id):
+            return
+        try:
+            task_id = UUID(given)
+        except ValueError:  # written by SQL
+            return
+    changes.task_logs.append(
+        TaskLogRow(task_id, row.job_id, row.attempt, row.started_at, row.finished_at, row.outcome, row.final)
+    )
+
+
+def _of_a_run(entry: Entry) -> bool:
+    """A run may have to hear of its end: whether one has made it, the database knows."""
+    spec = entry.spec
+    return spec is None or (spec.HasField("options") and RUN_OF_JOB in spec.options.metadata)

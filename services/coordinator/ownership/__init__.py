@@ -1,0 +1,1 @@
+"""Shards: taken over, kept and handed over. Taking over is the one recovery."""

@@ -1,0 +1,96 @@
+"""Limits applied to the table: permits are given, given back, and counted after a takeover (protocol B4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from taskflow_server.core.dispatch.limits import yielding
+from taskflow_server.core.dispatch.records import Entry, Limit, Phase
+from taskflow_server.core.dispatch.table import DispatchTable
+
+_RUNNING = (Phase.QUEUED, Phase.TAKEN, Phase.ENDING)
+
+
+class Permits:
+    def __init__(self, table: DispatchTable) -> None:
+        self._table = table
+        self.gone = True  # jobs may wait in Postgres for a permit under a limit that is there no more
+
+    def give(self, limit: Limit) -> tuple[list[Entry], list[Entry]]:
+        """Gives the free permits of a limit to the jobs that are next.
+
+        Returns those that are held until their lease rows are written (A12), and those that are to be taken back from
+        the queue service.
+        """
+        table = self._table
+        held = []
+        for entry in limit.next(limit.free) if table.limits.open and limit.free > 0 else ():
+            table.limits.hold(entry)
+            if self._let_go(entry):
+                held.append(entry)
+        return held, self._yield(limit)
+
+    def _let_go(self, entry: Entry) -> bool:
+        """Hands out one that was blocked. True: it is held until its lease row is written (A12)."""
+        table = self._table
+        table.waiting.add(entry)
+        if entry.lease_first:
+            entry.phase = Phase.IN_DOUBT
+            table.shards[entry.shard].in_doubt[entry.job_id] = entry
+        else:
+            table.hand_out(entry)
+        return entry.lease_first
+
+    def lowered(self) -> list[Entry]:
+        """What the queue service is to give back at once, after a change of limits."""
+        limits = self._table.limits
+        return [entry for limit in limits if limit.free < 0 or not limits.open for entry in self._yield(limit)]
+
+    def _yield(self, limit: Limit) -> list[Entry]:
+        back = yielding(limit, lambda entry: entry.phase is Phase.QUEUED, known=self._table.limits.open)
+        for entry in back:
+            entry.yielding = True
+        return back
+
+    def gave_back(self, entry: Entry) -> None:
+        """It was to yield, and the queue service does not have it: another may have its permit."""
+        if self._table.by_job.get(entry.job_id) is not entry:
+            return  # a takeover came between
+        self._table.limits.leave(entry)
+        self._table.hand_out(entry)
+
+    def count(self, entry: Entry) -> None:
+        """A worker has it, whatever its limit says; its facts are known now."""
+        self._table.limits.attach(entry)
+        self._table.limits.hold(entry)
+
+    def change(self, most: Mapping[str, int], asked: Iterable[str] = ()) -> None:
+        """The limits are these from now on (Limits.change). What workers have is not taken from them."""
+        table = self._table
+        gone, new = table.limits.change(most, asked)
+        if gone:
+            self.gone = True
+            freed = [entry for limit in gone for entry in limit.blocked]
+            for entry in freed:
+                table.limits.leave(entry)
+            for entry in table.by_job.values():
+                if entry.limit in gone:
+                    entry.limit = None
+            for entry in freed:
+                self._let_go(entry)
+        if new:
+            for entry in table.by_job.values():
+                if entry.limit is None and entry.limit_key:
+                    table.limits.attach(entry)
+                    if entry.phase in _RUNNING:
+                        table.limits.hold(entry)
+
+    def begin(self) -> bool:
+        """Whether it is known what runs: each worker has confirmed, and the facts of what they claimed are here."""
+        table = self._table
+        if table.limits.open or not table.shards or not all(shard.settled for shard in table.shards.values()):
+            return table.limits.open
+        if table.adopted or any(e.spec is None and e.phase is not Phase.ENDING for e in table.by_job.values()):
+            return False
+        table.limits.begin()
+        return True

@@ -1,0 +1,174 @@
+"""What the dispatch table holds: jobs with their attempts, shards, workers, and the limits of keys."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from taskflow_server.core.dispatch.waiting import JOB_BYTES
+from taskflow_server.core.lanes import LaneKey
+
+
+class Phase(IntEnum):
+    IN_DOUBT = 1  # may be running under an older epoch
+    QUEUED = 2  # in the queue service, or on its way there
+    TAKEN = 3  # given to a worker
+    ENDING = 4  # its outcome is being committed
+    BLOCKED = 5  # waits for a permit under its limit: in no window of its lane, and in no queue service
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A job in memory, and the attempt at it that is waiting or under way."""
+
+    job_id: bytes
+    key: LaneKey
+    shard: int
+    attempt: int
+    tries: int  # used before this attempt
+    spec: Any = None  # what the worker is told; None until it is loaded
+    size: int = JOB_BYTES  # bytes in the queue service while it waits; unchanged while it does
+    own_size: int = JOB_BYTES  # bytes here, without its payload
+    first: bool = False  # a worker had prefetched it, so that it goes before those that wait
+    fed: bool = False  # the queue service has had the payload, which is not kept here
+    leaving: bool = False  # the queue service is asked to give it back, so that others find room
+    expiring: bool = False  # the same, for its `start_by` has passed
+    phase: Phase = Phase.QUEUED
+    exec_id: bytes = b""
+    worker: bytes = b""
+    taken_at: float = 0.0
+    started: bool = False  # the worker said so
+    due: bool = False  # has a row in `deferred`, which stays until the attempt's outcome (A4)
+    leased: bool = False  # has a row in `leases`: set after its commit
+    lease_tried: bool = False  # may have one, by a commit of unknown fate: its outcome deletes it
+    handouts: int = 0  # without a start (R4)
+    lease_first: bool = False  # a former owner may have handed it out: before we do, its lease row is written (A12)
+    due_us: int = 0  # of a deferred job: since when this attempt may run, in microseconds since 1970
+    run_at_us: int = 0  # of a job with a run_at: that
+    counted: bool = False  # its start stands in the metrics
+    unread: bool = False  # it ends without its lane having read it
+    cancelling: bool = False
+    cancel_reason: str = ""
+    void_asked: bool = False
+    progress: Any = None
+    lease_written: Any = None  # the progress that its lease row has
+    leased_to: str = ""  # the name of the worker that its lease row tells, read by a takeover
+    commit: Any = None  # whoever waits for its outcome's commit
+    executor_lease: ExecutorLease | None = None  # an executor's, which has no session
+    limit_key: str = ""  # of the limit that it may have: 'task:' and its named task's id
+    limited: bool = False  # there was such a limit when it was made
+    limit: Limit | None = None  # of the jobs of its key that may run at once
+    yielding: bool = False  # the queue service is asked to give it back, for another may have its permit
+    blocked_at: float = 0.0  # since when it waits for a permit
+    due_tried: bool = False  # may have a row in `deferred`, by a commit of unknown fate: its outcome deletes it
+
+    @property
+    def may_leave(self) -> bool:
+        """Nothing is known of it in memory alone: how often it was handed out, that it is to end."""
+        known = self.leased or self.lease_tried or self.handouts or self.cancelling or self.expiring
+        return not known
+
+
+@dataclass(slots=True)
+class Shard:
+    number: int
+    epoch: int
+    catch_to: int  # transactions from here on began after the takeover
+    clean: bool  # its last owner left in order
+    opened_at: Any = None  # the database's time of the takeover: what was due by then may have been handed out
+    unconfirmed: set[bytes] = field(default_factory=set)
+    in_doubt: dict[bytes, Entry] = field(default_factory=dict)
+    suspects: Counter[LaneKey] | None = None  # in doubt after an unclean takeover, admitted so far; None: none can be
+
+    @property
+    def settled(self) -> bool:
+        return not self.unconfirmed
+
+
+@dataclass(slots=True)
+class WorkerRecord:
+    """A registered worker, as this coordinator knows it."""
+
+    worker: bytes
+    deadline: float  # on the owner's monotonic clock: the end of its lease
+    name: str = ""
+    sessionless: bool = False  # an executor's: there while it has something
+    process: Any = None  # which process it is, if it says so: the proof of its end
+    entries: dict[bytes, Entry] = field(default_factory=dict)  # by exec_id
+    confirmed: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker says that it has."""
+
+    exec_id: bytes
+    job_id: bytes
+    attempt: int
+    shard: int
+    started: bool
+    finished: bool
+
+
+@dataclass(slots=True)
+class ExecutorLease:
+    """The time-outs of one attempt, in seconds, and when the present one ends."""
+
+    requested: float  # to its start
+    silence: float  # between two words of its executor
+    timeout: float = math.inf  # of the attempt in all
+    until: float = math.inf
+
+
+class Order(NamedTuple):
+    """Who gets a permit first: the highest priority, then the job that was made first."""
+
+    priority: int  # negative
+    job_id: bytes
+
+
+FIRST = Order(-10, b"")  # before every job
+
+
+def order_of(entry: Entry) -> Order:
+    return Order(-entry.key.priority, entry.job_id)
+
+
+@dataclass(slots=True, eq=False)
+class Limit:
+    """One key's permits.
+
+    `stored`: jobs beyond this point of the order come after some that wait in Postgres alone; None: there are none.
+    """
+
+    key: str
+    most: int
+    holders: set[Entry] = field(default_factory=set)
+    ranks: Counter[int] = field(default_factory=Counter)  # of the holders: how many have each `Order.priority`
+    blocked: dict[Entry, Order] = field(default_factory=dict)
+    stored: Order | None = FIRST
+
+    @property
+    def free(self) -> int:
+        return self.most - len(self.holders)
+
+    def give(self, entry: Entry) -> None:
+        if entry not in self.holders:
+            self.holders.add(entry)
+            self.ranks[-entry.key.priority] += 1
+
+    def take(self, entry: Entry) -> None:
+        if entry in self.holders:
+            self.holders.discard(entry)
+            self.ranks[-entry.key.priority] -= 1
+            if not self.ranks[-entry.key.priority]:
+                del self.ranks[-entry.key.priority]
+
+    def next(self, count: int) -> list[Entry]:
+        """Those that get the next permits. Whoever stands behind a job that is in Postgres alone waits for that."""
+        first = heapq.nsmallest(count, self.blocked.items(), key=lambda item: item[1])
+        return [entry for entry, order in first if self.stored is None or order <= self.stored]

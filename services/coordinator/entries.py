@@ -8,8 +8,7 @@ from uuid import UUID
 
 from taskflow.v1 import jobs_pb2
 from taskflow.v1.queue_pb2 import Assignment
-from taskflow_server.core.dispatch.records import Entry
-from taskflow_server.core.dispatch.table import DispatchTable
+from taskflow_server.core.dispatch.records import Entry, Facts
 from taskflow_server.core.dispatch.waiting import JOB_BYTES
 from taskflow_server.core.lanes import LaneKey
 from taskflow_server.rpc.values import options_from_json, times_to_json
@@ -28,37 +27,54 @@ def task_limit(task_id: object) -> str:
     return f"task:{task_id}"
 
 
-def note_limit(entry: Entry) -> None:
-    """Which limit a job may have, by its facts."""
-    spec = entry.spec
-    if spec is not None and spec.HasField("options") and spec.options.task_id:
-        entry.limit_key, entry.limited = task_limit(spec.options.task_id), spec.options.limited
+def limit_of(assignment: Assignment) -> tuple[str, bool]:
+    """The key of the limit that a job may have, and whether it was made under one."""
+    options = assignment.options if assignment.HasField("options") else None
+    return (task_limit(options.task_id), options.limited) if options is not None and options.task_id else ("", False)
 
 
-def task_of(job_id: bytes, spec: Spec) -> Assignment:
-    task = Assignment(job_id=job_id, payload=spec.payload or b"", encoding=spec.encoding, retries=spec.retries)  # type: ignore[arg-type]
+def assignment_of(job_id: bytes, spec: Spec) -> Assignment:
+    """The message for the worker. Options that cannot be read are its `fault`, which fails the job."""
+    message = Assignment(job_id=job_id, payload=spec.payload or b"", encoding=spec.encoding, retries=spec.retries)  # type: ignore[arg-type]
     if spec.options:
         try:
-            task.options.CopyFrom(options_from_json(spec.options) or jobs_pb2.JobOptions())
-            times_to_json(task.options, "options")
+            message.options.CopyFrom(options_from_json(spec.options) or jobs_pb2.JobOptions())
+            times_to_json(message.options, "options")
         except Exception as fault:  # a row that SQL has written: this job fails, and no other waits for it
-            task.ClearField("options")
-            task.fault = f"options: {type(fault).__name__}: {fault}"[:500]
-    return task
+            message.ClearField("options")
+            message.fault = f"options: {type(fault).__name__}: {fault}"[:500]
+    return message
 
 
-def entry_of(
-    job_id: bytes, key: LaneKey, shard: int, attempt: int, tries: int, task: Assignment, payload: int
+def waiting_entry(
+    job_id: bytes, key: LaneKey, shard: int, attempt: int, tries: int, spec: Assignment, payload: int, **known: Any
 ) -> Entry:
-    """A job that comes into memory, with what it takes there; `payload` in bytes."""
-    if not task.HasField("options"):
-        return Entry(job_id, key, shard, attempt, tries, task, JOB_BYTES - THERE_LESS + payload)
-    own_size = JOB_BYTES + task.options.ByteSize()
-    entry = Entry(job_id, key, shard, attempt, tries, task, own_size - THERE_LESS + payload, own_size)
-    note_limit(entry)
-    return entry
+    """A job that comes into memory, with the bytes that it takes there; `payload` in bytes."""
+    if not spec.HasField("options"):
+        return Entry(job_id, key, shard, attempt, tries, spec, JOB_BYTES - THERE_LESS + payload, **known)
+    own_size = JOB_BYTES + spec.options.ByteSize()
+    size = own_size - THERE_LESS + payload
+    limit_key, limited = limit_of(spec)
+    return Entry(
+        job_id, key, shard, attempt, tries, spec, size, own_size, limit_key=limit_key, limited=limited, **known
+    )
 
 
+def due_entry(row: Row, spec: Spec, payload: int, **known: Any) -> Entry:
+    """A row of `deferred` whose job is due, or may have a permit."""
+    assignment = assignment_of(row["job_id"], spec)
+    due_us, run_at_us = to_us(row["due_at"]) or 0, to_us(spec.run_at) or 0
+    return waiting_entry(
+        row["job_id"], lane_key(row), row["shard"], row["attempt"], row["tries"], assignment, payload,
+        due=True, due_us=due_us, run_at_us=run_at_us, **known,
+    )  # fmt: skip
+
+
+def lane_key(row: Row) -> LaneKey:
+    return LaneKey(row["queue"], row["task"], row["priority"])
+
+
+# -- by the facts of a job -------------------------------------------------------------------
 async def load_facts(db: Database, job_ids: Sequence[bytes], *, payloads: bool = True) -> dict[bytes, Row]:
     """The facts of these jobs, by id; a job that is not stored is left out."""
     if not job_ids:
@@ -67,26 +83,48 @@ async def load_facts(db: Database, job_ids: Sequence[bytes], *, payloads: bool =
     return {row["id"].bytes: row for row in rows}
 
 
-def spec_of(job_id: bytes, facts: dict[str, Any]) -> Any:
-    return task_of(job_id, Spec(facts["payload"], facts["encoding"], facts["retries"], facts["options"]))
+def facts_of(facts: Row) -> Facts:
+    """For an attempt that was adopted."""
+    spec = _assignment(facts)
+    tries = facts["lease_tries"] if facts["lease_tries"] is not None else facts["due_tries"]
+    leased = facts["lease_attempt"] is not None
+    return Facts(lane_key(facts), spec, tries if tries is not None else facts["last_tries"] or 0, leased=leased,
+                 **_due(facts), **_limit(spec))  # fmt: skip
 
 
-def note_due(entry: Entry, facts: dict[str, Any]) -> None:
-    entry.due = facts["due_attempt"] is not None
-    entry.due_us, entry.run_at_us = to_us(facts["due_at"]) or 0, to_us(facts["run_at"]) or 0
+def leased_entry(lease: Row, facts: Row) -> Entry:
+    """A row of `leases`, with its job's facts. Its former owner has counted its start."""
+    spec = _assignment(facts)
+    return Entry(
+        lease["job_id"].bytes, lane_key(lease), lease["shard"], lease["attempt"], lease["tries"], spec,
+        exec_id=lease["exec_id"].bytes, started=lease["started"], counted=lease["started"],
+        handouts=lease["handouts"], leased_to=lease["worker"] or "", **_due(facts), **_limit(spec),
+    )  # fmt: skip
 
 
-def unread_entry(table: DispatchTable, job_id: bytes, facts: Row) -> Entry:
-    """Brings it into memory to be ended at once; if its lane still reads it, it is passed over there."""
-    key = LaneKey(facts["queue"], facts["task"], facts["priority"])
-    entry = Entry(job_id, key, facts["shard"], 1, 0, spec_of(job_id, facts))
-    if facts["due_attempt"] is not None:
-        entry.due, entry.attempt, entry.tries = True, facts["due_attempt"], facts["due_tries"]
-    else:
-        entry.unread = True
-        lane = table.lanes.get(key)
-        if lane is not None:
-            lane.drop(job_id)
-    table.by_job[job_id] = entry
-    table.waiting.add(entry)
-    return entry
+def unread_entry(facts: Row) -> Entry:
+    """A job that is not in memory and is to end: deferred, or waiting in Postgres for room in its lane."""
+    deferred = facts["due_attempt"] is not None
+    attempt, tries = (facts["due_attempt"], facts["due_tries"]) if deferred else (1, 0)
+    spec = _assignment(facts)
+    return Entry(
+        facts["id"].bytes, lane_key(facts), facts["shard"], attempt, tries, spec, unread=not deferred, **_due(facts)
+    )
+
+
+def _assignment(facts: Row) -> Assignment:
+    spec = Spec(facts["payload"], facts["encoding"], facts["retries"], facts["options"])
+    return assignment_of(facts["id"].bytes, spec)
+
+
+def _due(facts: Row) -> dict[str, Any]:
+    return {
+        "due": facts["due_attempt"] is not None,
+        "due_us": to_us(facts["due_at"]) or 0,
+        "run_at_us": to_us(facts["run_at"]) or 0,
+    }
+
+
+def _limit(spec: Assignment) -> dict[str, Any]:
+    key, limited = limit_of(spec)
+    return {"limit_key": key, "limited": limited}

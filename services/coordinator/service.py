@@ -21,6 +21,7 @@ from taskflow_server.coordinator.lanes.start_slas import StartSlas
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.ownership.leadership import Leadership
 from taskflow_server.coordinator.ownership.takeover import Takeover
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.runs.loop import RunLoop
 from taskflow_server.coordinator.settings import CoordinatorSettings
 from taskflow_server.coordinator.shared import Shared
@@ -28,7 +29,6 @@ from taskflow_server.coordinator.workers.job_logs import JobLogs
 from taskflow_server.coordinator.workers.lease_expiry import LeaseExpiry
 from taskflow_server.coordinator.workers.lease_rows import LeaseRows
 from taskflow_server.coordinator.workers.sessions import WorkerSessions
-from taskflow_server.core.dispatch.records import Entry
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.rpc.server import Server
 from taskflow_server.runtime import metrics, step_kinds
@@ -56,7 +56,8 @@ async def start(
     outcomes = OutcomeWriter(shared)
     stack.push_async_callback(outcomes.close)
     shared.fail_unreadable = lambda entries: outcomes.end(entries, Outcome.FAILED, "unreadable", final=True)
-    budget = MemoryBudget(shared)
+    performer = Performer(shared, outcomes)
+    budget = MemoryBudget(shared, performer)
     pager = LanePager(shared, budget)
     stack.push_async_callback(pager.close)
     due_reader = LaneReader(settings.database_url, settings.database_timeout)
@@ -66,20 +67,17 @@ async def start(
     stack.push_async_callback(blocked_reader.close)
     blocked = BlockedJobs(shared, outcomes, deferred, blocked_reader)
     lease_rows = LeaseRows(shared, outcomes)
-    takeover = Takeover(shared, outcomes, lease_rows)
-    sessions = WorkerSessions(shared, outcomes, server.closing)
-    lease_expiry = LeaseExpiry(shared, outcomes, sessions)
-    cancellations = Cancellations(shared, outcomes, sessions)
+    takeover = Takeover(shared, outcomes, performer, lease_rows)
+    sessions = WorkerSessions(shared, outcomes, performer, server.closing)
+    lease_expiry = LeaseExpiry(shared, outcomes, performer, sessions)
+    cancellations = Cancellations(shared, outcomes, performer)
     job_logs = JobLogs(shared)
     runs = RunLoop(shared, pager)
     stack.push_async_callback(runs.close)
     start_slas = StartSlas(shared)
     stack.push_async_callback(start_slas.close)
-    start_by = StartByExpiry(shared, outcomes, due_reader)
+    start_by = StartByExpiry(shared, outcomes, performer, due_reader)
     manual_clock = ManualClock(shared, sessions, deferred, runs)
-
-    def removed(entries: list[Entry]) -> None:
-        cancellations.removed(budget.returned(entries))
 
     leadership = Leadership(
         shared,
@@ -87,16 +85,14 @@ async def start(
         pager,
         takeover,
         sessions.announce,
-        sessions.returned,
-        removed,
+        performer.perform,
         manual_clock.follow,
         sessions.recall,
         sessions.dismiss,
     )
     leadership.incarnation = server.incarnation
-    cancellations.leadership = leadership
-    executors = ExternalExecutors(shared, outcomes, sessions, job_logs)
-    late = LateOutcomes(shared, outcomes, lambda: leadership.feed, cancellations.removed)
+    executors = ExternalExecutors(shared, outcomes, performer, job_logs)
+    late = LateOutcomes(shared, outcomes, performer, lambda: leadership.feed)
     workers = WorkerServicer(shared, outcomes, sessions, takeover, job_logs, executors, late)
     dispatch = DispatchServicer(shared, leadership, pager, deferred, sessions, manual_clock, server.closing)
     name = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
@@ -139,7 +135,7 @@ async def start(
         (lease_expiry.run(), "workers"),
         (executors.watch(), "executors"),
         (cancellations.run(), "cancels"),
-        (start_by.run(cancellations.expire), "expiry"),
+        (start_by.run(), "expiry"),
         (start_slas.run(), "slas"),
         (job_logs.run(), "notes"),
         (runs.run(), "runs"),

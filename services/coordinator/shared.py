@@ -35,7 +35,9 @@ class Shared:
         self.permits_wanted = asyncio.Event()
         self.paused_wanted = asyncio.Event()
         limits = Limits(self.permits_wanted.set, self.paused_wanted.set)
-        self.table = DispatchTable(self._token, depth=settings.lane_depth, limits=limits)
+        self.table = DispatchTable(
+            self._token, depth=settings.lane_depth, limits=limits, max_handouts=settings.max_handouts
+        )
         self.permits = Permits(self.table)
         self.executor_leases = ExecutorLeases(self.table)
         self.valid_until = 0.0  # by the real clock: to the end of our last renewal in Postgres
@@ -47,7 +49,6 @@ class Shared:
         self.take_back: Callable[[list[bytes]], None] = lambda exec_ids: None  # out of the queue service: the feed's
         self.without_payload: list[Entry] = []  # to be fed once more, their payloads not in memory
         self.due_behind: dict[tuple[int, LaneKey], DuePlace] = {}  # lanes with due rows beyond a place
-        self.due_left: set[tuple[int, LaneKey]] = set()  # lanes whose due rows have left memory unfinished
         self.page_wanted = asyncio.Event()
         self.due_wanted = asyncio.Event()
         self.cancels_wanted = asyncio.Event()

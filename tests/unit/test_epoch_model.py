@@ -21,7 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskflow_server.core import ids
-from taskflow_server.core.dispatch.table import VOID_AFTER, Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
+from taskflow_server.core.dispatch.records import Claim, Entry, Shard, WorkerRecord
+from taskflow_server.core.dispatch.table import VOID_AFTER, DispatchTable
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.lanes import LaneKey
 from tests.support.tier import size
 
@@ -58,19 +60,19 @@ class World:
         self.starts: dict[bytes, int] = {}
         self.excused: dict[bytes, int] = {}
         self.held_tasks: list[tuple[bytes, bytes]] = []  # (worker, job) of answers under way
-        self.table = self.new_book({w.name for w in self.workers})
+        self.table = self.new_table({w.name for w in self.workers})
         self.open()
 
     def token(self, shard: int, epoch: int) -> bytes:
         return ids.exec_id(shard, epoch, next(self.numbers), 7)
 
-    def new_book(self, registered: set[bytes]) -> DispatchTable:
+    def new_table(self, registered: set[bytes]) -> DispatchTable:
         table = DispatchTable(self.token, depth=1000)
         table.workers = {worker: WorkerRecord(worker, 0.0) for worker in registered}
         return table
 
     def open(self) -> None:
-        self.table.open(Shard(0, self.epoch, 0, False))
+        self.table.open_shard(Shard(0, self.epoch, 0, False))
         self.settle()
 
     # -- the owner ---------------------------------------------------------------------------
@@ -89,7 +91,7 @@ class World:
     def take_over(self) -> None:
         self.epoch += 1
         if self.rng.random() < 0.5:
-            self.table = self.new_book({w for w, seat in self.table.workers.items() if not seat.sessionless})
+            self.table = self.new_table({w for w, seat in self.table.workers.items() if not seat.sessionless})
         self.table.outbox.clear()
         self.unread = self.jobs - set(self.outcome)
         epoch = self.epoch
@@ -104,8 +106,9 @@ class World:
         self.settle()
 
     def settle(self) -> None:
-        for entry in self.table.settle(0):
-            self.table.hand_out(entry)
+        effects = self.table.settle()
+        assert not effects.ends
+        self.table.lease_first_written(effects.lease_first)
         self.feed()
 
     def complete(self) -> None:
@@ -143,8 +146,7 @@ class World:
 
     def on_took(self, epoch: int, worker: bytes, exec_id: bytes) -> None:
         if epoch == self.epoch:
-            for entry in self.table.took(worker, [exec_id], self.now):
-                self.table.hand_out(entry)
+            self.table.took(worker, [exec_id], self.now)
             self.feed()
 
     def on_task(self, worker: ModelWorker, exec_id: bytes, job: bytes) -> None:
@@ -160,17 +162,16 @@ class World:
         if worker not in self.table.workers:
             return
         claims = [Claim(e, j, 1, 0, started=True, finished=False) for e, j in have.items()]
-        void, back, revoked = self.table.hear(worker, {0: epoch}, claims, voided, self.now)
+        effects = self.table.heartbeat(worker, {0: epoch}, claims, voided, self.now)
+        assert not effects.ends
         living = next((w for w in self.workers if w.name == worker and w.alive), None)
         # Where the worker before it has died, its late outcome may be there first: then the second run is to end.
         needed = {e for e, job in living.running.items() if job not in self.outcome} if living is not None else set()
-        assert not needed & set(revoked), "what a living worker runs is revoked"
-        for entry in back:
-            self.table.hand_out(entry)
+        assert not needed & set(effects.revoke), "what a living worker runs is revoked"
         self.complete()
         self.settle()
         told = self.epoch
-        self.send(lambda: self.on_beat_answer(worker, told, void))
+        self.send(lambda: self.on_beat_answer(worker, told, effects.void))
 
     def on_beat_answer(self, name: bytes, epoch: int, void: list[bytes]) -> None:
         worker = next(w for w in self.workers if w.name == name)
@@ -255,9 +256,9 @@ class World:
     def leases_end(self) -> None:
         for worker in self.workers:
             if not worker.alive and worker.name in self.table.workers:
-                for entry in self.table.over(worker.name):
+                for entry in self.table.worker_lost(worker.name).lost:
                     if entry.job_id not in self.outcome:
-                        self.table.hand_out(entry)
+                        self.table.enqueue(entry)
         self.complete()
         self.settle()
 

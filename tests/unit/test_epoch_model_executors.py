@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskflow_server.core.dispatch.executor_leases import ExecutorLease, ExecutorLeases
-from taskflow_server.core.dispatch.table import Entry, Phase
+from taskflow_server.core.dispatch.executor_leases import ExecutorLeases
+from taskflow_server.core.dispatch.records import Entry, ExecutorLease
+from taskflow_server.core.dispatch.transitions import Phase
 from tests.support.tier import size
 from tests.unit.test_epoch_model import KEY, ModelWorker, World
 
@@ -55,9 +56,9 @@ class ExecutorWorld(World):
         self.leases.pop(entry.job_id, None)
 
     def time_outs_end(self) -> None:
-        for entry in self.executor_leases.overdue(self.now):
-            self.leases.pop(entry.job_id, None)
-            self.table.hand_out(entry)
+        for end in self.executor_leases.expire(self.now).ends:
+            self.leases.pop(end.entry.job_id, None)
+            self.table.enqueue(end.entry)
         self.feed()
 
     # -- what arrives ------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class ExecutorWorld(World):
             self.executor_leases.start(entry, self.now)
             self.leases[entry.job_id] = exec_id
             self.table.leased(entry)
-        self.executor_leases.word(entry, self.now)
+        self.executor_leases.keepalive(entry, self.now)
         assert entry.executor_lease is not None
         until, job = entry.executor_lease.until, entry.job_id
         self.send(lambda: self.on_may_run(executor, exec_id, job, until))
@@ -119,7 +120,7 @@ class ExecutorWorld(World):
     def on_word(self, executor: ModelExecutor, exec_id: bytes) -> None:
         entry = self.present(executor, exec_id)
         if entry is not None and entry.started and entry.executor_lease is not None:
-            self.executor_leases.word(entry, self.now)
+            self.executor_leases.keepalive(entry, self.now)
             until, job = entry.executor_lease.until, entry.job_id
             self.send(lambda: self.on_may_run(executor, exec_id, job, until))
 

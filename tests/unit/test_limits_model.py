@@ -21,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskflow_server.core import ids
-from taskflow_server.core.dispatch.limits import FIRST, Limits, beyond, order_of
+from taskflow_server.core.dispatch.limits import Limits, beyond
 from taskflow_server.core.dispatch.permits import Permits
-from taskflow_server.core.dispatch.table import Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
+from taskflow_server.core.dispatch.records import FIRST, Claim, Entry, Shard, WorkerRecord, order_of
+from taskflow_server.core.dispatch.table import DispatchTable
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.lanes import LaneKey
 
 NARROW = "task:narrow"
@@ -77,7 +79,7 @@ class World:
         self.permits.change({NARROW: self.limit} if self.limit else {})
         for worker in self.workers:
             self.table.workers[worker.name] = WorkerRecord(worker.name, 0.0)
-        self.table.open(Shard(0, self.epoch, 0, clean=self.rng.random() < 0.3))
+        self.table.open_shard(Shard(0, self.epoch, 0, clean=self.rng.random() < 0.3))
         self.suspects.clear()
         self.before = set(self.jobs)
         self.unread = [job for job in self.jobs if job not in self.done and job not in self.stored]
@@ -106,11 +108,10 @@ class World:
             self.suspects.add(entry.job_id)
 
     def settle(self) -> None:
-        for entry in self.table.settle(0):
-            if entry.limit is None or entry in entry.limit.holders:
-                entry.lease_first = False  # its row is written
-                self.suspects.discard(entry.job_id)
-            self.table.hand_out(entry)
+        effects = self.table.settle()
+        assert not effects.ends
+        self.suspects.difference_update(entry.job_id for entry in effects.lease_first)
+        self.table.lease_first_written(effects.lease_first)
 
     def pump(self) -> None:
         """Does the work of all loops of a coordinator at once."""
@@ -120,6 +121,8 @@ class World:
             entry.limit_key = NARROW if entry.job_id in self.limited else ""
             if self.rules.counts:
                 self.permits.count(entry)
+            if entry.phase is Phase.TAKEN and entry.worker not in table.workers:  # lost before its facts were known
+                self.lose(entry)
         table.adopted.clear()
         self.settle()
         self.permits.begin()
@@ -130,13 +133,13 @@ class World:
             _, back = self.permits.give(limit)
             for entry in back if self.rules.yields else ():
                 if self.queue.pop(entry.exec_id, None) is not None:
-                    self.permits.gave_back(entry)
+                    self.table.yielded(entry)
             self.store(limit)
         self.settle()
         entries, table.outbox = table.outbox, []
         for entry in entries:
             if entry.phase is Phase.QUEUED and entry.yielding:
-                self.permits.gave_back(entry)
+                self.table.yielded(entry)
             elif entry.phase is Phase.QUEUED:
                 self.queue[entry.exec_id] = entry.job_id
         self.check()
@@ -157,7 +160,7 @@ class World:
             self.stored.add(entry.job_id)
             if entry in alone and limit.stored is not FIRST:
                 limit.stored = min(limit.stored or order_of(entry), order_of(entry))
-            self.table.stored(entry, leaves=entry in alone)
+            self.table.deferred(entry, leaves=entry in alone)
 
     def check(self) -> None:
         handed_out = (Phase.QUEUED, Phase.TAKEN, Phase.ENDING)
@@ -208,15 +211,14 @@ class World:
     def hear_took(self) -> None:
         if self.told:
             worker, exec_id = self.told.pop(0)
-            for entry in self.table.took(worker.name, [exec_id], 0.0):
-                self.lose(entry)
+            self.table.took(worker.name, [exec_id], 0.0)
             self.pump()
 
     def beat(self) -> None:
         worker = self.rng.choice(self.workers)
         worker.epoch = self.epoch
         claims = [Claim(e, j, self.attempt[j] + 1, 0, started=True, finished=False) for e, j in worker.running.items()]
-        self.table.hear(worker.name, {0: self.epoch}, claims, (), 0.0)
+        self.table.heartbeat(worker.name, {0: self.epoch}, claims, (), 0.0)
         self.pump()
 
     def end(self) -> None:
@@ -253,15 +255,15 @@ class World:
     def lose(self, entry: Entry) -> None:
         self.attempt[entry.job_id] += 1
         entry.attempt += 1
-        self.table.hand_out(entry)
+        self.table.enqueue(entry)
 
     def worker_dies(self) -> None:
         worker = self.rng.choice(self.workers)
         self.workers.remove(worker)
         while self.told:
             self.hear_took()
-        for entry in self.table.over(worker.name):
-            self.lose(entry)
+        for end in self.table.worker_lost(worker.name).ends:
+            self.lose(end.entry)
         self.workers.append(self.new_worker())
         self.table.workers[self.workers[-1].name] = WorkerRecord(self.workers[-1].name, 0.0)
         self.workers[-1].epoch = self.epoch

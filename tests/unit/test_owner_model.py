@@ -25,7 +25,9 @@ from taskflow._policy import SOFT
 from taskflow._worker_session import UNANSWERED
 from taskflow_server.coordinator.settings import CoordinatorSettings
 from taskflow_server.core import ids
-from taskflow_server.core.dispatch.table import Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
+from taskflow_server.core.dispatch.records import Claim, Entry, Shard, WorkerRecord
+from taskflow_server.core.dispatch.table import DispatchTable
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.lanes import LaneKey
 
 KEY = LaneKey("q", "", 5)
@@ -118,7 +120,7 @@ class World:
             if self.rules.awaits_all or coordinator in former:
                 owner.table.workers.setdefault(worker, WorkerRecord(worker, self.now + LEASE))
         owner.table.outbox.clear()
-        owner.table.open(Shard(0, epoch, 0, False))
+        owner.table.open_shard(Shard(0, epoch, 0, False))
         self.owner, self.database_owner = owner, name
         self.unread = self.jobs - set(self.outcome)
         self.send(lambda: self.on_open(epoch), reliable=True)
@@ -180,7 +182,7 @@ class World:
                         if worker.owner is owner:
                             worker.standing = False
                 elif owner.table.shards:
-                    owner.table.shut(0)
+                    owner.table.close_shard(0)
 
     def read_some(self) -> None:
         for job in sorted(self.unread)[: self.rng.randint(1, 5)]:
@@ -193,8 +195,9 @@ class World:
     def settle(self, owner: ModelOwner) -> None:
         if owner.stopped or 0 not in owner.table.shards:
             return
-        for entry in owner.table.settle(0):
-            owner.table.hand_out(entry)
+        effects = owner.table.settle()
+        assert not effects.ends
+        owner.table.lease_first_written(effects.lease_first)
         entries, owner.table.outbox = owner.table.outbox, []
         epoch = owner.epoch
         for entry in entries:
@@ -211,11 +214,11 @@ class World:
 
     def lost(self, owner: ModelOwner, worker: bytes) -> None:
         """The lease of a worker is over at an owner that may judge."""
-        for entry in owner.table.over(worker):
+        for entry in owner.table.worker_lost(worker).lost:
             if entry.job_id not in self.outcome:
                 self.lost_attempts[entry.job_id] = entry.attempt
                 entry.attempt += 1
-                owner.table.hand_out(entry)
+                owner.table.enqueue(entry)
         self.rows = {row for row in self.rows if row[0] != worker}
         self.settle(owner)
 
@@ -271,11 +274,9 @@ class World:
             self.send(lambda: self.on_beat(worker, owner, session, sent, epoch, claims, voided))
             return
         owner.table.workers[worker.id].deadline = self.now + LEASE
-        void, back, revoked = owner.table.hear(worker.id, {0: epoch}, claims, voided, self.now)
-        if owner is not self.owner:  # it cannot write, and does not judge
-            void, back, revoked = [], [], []
-        for entry in back:
-            owner.table.hand_out(entry)
+        effects = owner.table.heartbeat(worker.id, {0: epoch}, claims, voided, self.now)
+        judges = owner is self.owner  # else it cannot write
+        void, revoked = (effects.void, effects.revoke) if judges else ([], [])
         self.complete(owner)
         self.settle(owner)
         own = owner.epoch if owner is self.owner else 0
@@ -327,8 +328,7 @@ class World:
 
     def on_took(self, epoch: int, name: bytes, exec_id: bytes) -> None:
         if epoch == self.owner.epoch:
-            for entry in self.owner.table.took(name, [exec_id], self.now):
-                self.owner.table.hand_out(entry)
+            self.owner.table.took(name, [exec_id], self.now)
             self.settle(self.owner)
 
     def on_open(self, epoch: int) -> None:

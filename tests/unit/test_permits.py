@@ -10,7 +10,9 @@ from taskflow_server.coordinator.settings import CoordinatorSettings
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.core import ids
 from taskflow_server.core.dispatch.permits import Permits
-from taskflow_server.core.dispatch.table import DispatchTable, Entry, Phase, Shard, WorkerRecord
+from taskflow_server.core.dispatch.records import Entry, Shard, WorkerRecord
+from taskflow_server.core.dispatch.table import DispatchTable
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.lanes import LaneKey
 from taskflow_server.runtime.clock import SystemClock
 
@@ -26,8 +28,8 @@ def opened(*, clean: bool = True) -> tuple[DispatchTable, Permits]:
     permits = Permits(table)
     permits.change({LIMIT: 1})
     table.workers = {WORKER: WorkerRecord(WORKER, 9.0)}
-    table.open(Shard(0, 1, 0, clean=clean))
-    table.over(WORKER)
+    table.open_shard(Shard(0, 1, 0, clean=clean))
+    table.worker_lost(WORKER)
     assert permits.begin()
     return table, permits
 
@@ -53,7 +55,7 @@ def test_the_limits_of_a_coordinator_wake_its_loops() -> None:
     settings = CoordinatorSettings(database_url="postgresql://nobody@127.0.0.1:9/none")
     state = Shared(settings, SystemClock(), None)  # type: ignore[arg-type]
     assert not list(state.table.limits) and not state.permits_wanted.is_set() and not state.paused_wanted.is_set()
-    state.table.open(Shard(0, 1, 0, clean=True))
+    state.table.open_shard(Shard(0, 1, 0, clean=True))
 
     entry = admit(state.table, 1, limited=True)
 
@@ -66,8 +68,7 @@ def test_the_limits_of_a_coordinator_wake_its_loops() -> None:
 def test_a_suspect_that_was_blocked_is_held_until_its_lease_row_is_written(ends: str) -> None:
     table, permits = opened(clean=False)
     suspect = admit(table, 1, in_doubt=True)
-    assert table.settle(0) == [suspect] and suspect.lease_first
-    table.hand_out(suspect)
+    table.settle()
     assert suspect.phase is Phase.BLOCKED
 
     if ends == "a permit":
@@ -76,23 +77,22 @@ def test_a_suspect_that_was_blocked_is_held_until_its_lease_row_is_written(ends:
         permits.change({})
 
     assert suspect.phase is Phase.IN_DOUBT and not table.outbox
-    assert table.settle(0) == [suspect]
+    assert table.settle().lease_first == [suspect]
 
 
 @pytest.mark.feature("R4", "A12", "B4")
 def test_a_job_whose_permit_was_taken_back_is_not_counted_as_handed_out_once_more() -> None:
     table, permits = opened(clean=False)
     suspect = admit(table, 1, in_doubt=True)
-    table.settle(0)
-    table.hand_out(suspect)
+    table.settle()
     assert give(table, permits) == [suspect]
-    suspect.leased, suspect.lease_first = True, False  # its row is written
-    assert table.settle(0) == [suspect]
-    table.hand_out(suspect)
+    assert table.settle().lease_first == [suspect]
+    table.leased(suspect)
+    table.lease_first_written([suspect])
     urgent = admit(table, 2, priority=9)
     give(table, permits)
     assert suspect.yielding
-    permits.gave_back(suspect)
+    table.yielded(suspect)
     assert suspect.phase is Phase.BLOCKED
     give(table, permits)
     assert urgent.phase is Phase.QUEUED
@@ -111,8 +111,8 @@ def test_what_is_given_back_after_a_takeover_gets_no_permit() -> None:
     give(table, permits)
     assert entry.phase is Phase.QUEUED
     entry.yielding = True
-    table.open(Shard(0, 2, 0, clean=True))
+    table.open_shard(Shard(0, 2, 0, clean=True))
 
-    permits.gave_back(entry)
+    table.yielded(entry)
 
     assert table.limits.blocked == 0 and not table.outbox

@@ -10,10 +10,10 @@ from uuid import UUID
 from taskflow._policy import Outcome
 from taskflow_server.coordinator.entries import FACTS_A_QUERY, load_facts, unread_entry
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter, committed
-from taskflow_server.coordinator.ownership.leadership import Leadership
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.coordinator.workers.sessions import WorkerSessions
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.runtime import logs
 from taskflow_server.store.database import Row
 from taskflow_server.store.dispatch import Changes
@@ -26,14 +26,12 @@ _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
 class Cancellations:
-    def __init__(self, shared: Shared, outcomes: OutcomeWriter, sessions: WorkerSessions) -> None:
+    def __init__(self, shared: Shared, outcomes: OutcomeWriter, performer: Performer) -> None:
         self._shared = shared
         self._outcomes = outcomes
-        self._sessions = sessions
+        self._performer = performer
         self._outage = shared.readiness.outage(log, "jobs cannot be cancelled")
-        self._deadlines: dict[bytes, float] = {}  # running attempts that were told: when their grace is over
-        self._queued: list[Entry] = []  # waiting in the queue service, to be taken out
-        self.leadership: Leadership | None = None  # set by whoever puts the parts together
+        self._deadlines: dict[bytes, float] = {}  # by exec_id of attempts whose worker was told: the end of their grace
 
     async def run(self) -> None:
         shared = self._shared
@@ -71,66 +69,25 @@ class Cancellations:
 
     async def _apply(self, rows: Sequence[Row]) -> None:
         """One page of open wishes. What can be ended at once is ended before the next page is read."""
-        unknown = []
+        unknown, known = [], []
         for row in rows:
             entry = self._shared.table.by_job.get(row["job_id"].bytes)
             if entry is None:
                 unknown.append(row)
             else:
-                self._cancel(entry, row["reason"])
-        self._take_out_queued()
+                known.append((entry, row["reason"]))
+        self._cancel(known)
         for start in range(0, len(unknown), FACTS_A_QUERY):
             await self._cancel_unknown(unknown[start : start + FACTS_A_QUERY])
 
-    def _cancel(self, entry: Entry, reason: str) -> None:
-        if entry.phase is Phase.ENDING:
-            # Its outcome heeds the cancel and closes it, if it is not too late; else the next sweep finds it waiting.
-            entry.cancelling, entry.cancel_reason = True, reason
-            return
-        entry.cancelling, entry.cancel_reason = True, reason
-        if entry.phase is Phase.IN_DOUBT:
-            return  # a worker may have it: once that is known, one of the other ways
-        if entry.phase in (Phase.QUEUED, Phase.BLOCKED):
-            self._queued.append(entry)
-        elif (
-            entry.executor_lease is not None
-        ):  # an executor cannot be told, nor confirm: its next word is refused as stale
-            self._outcomes.end([entry], Outcome.CANCELLED, "cancelled_running" if entry.started else "cancelled")
-        elif entry.exec_id not in self._deadlines:
-            self._sessions.send_cancel(entry)
-            self._deadlines[entry.exec_id] = self._shared.clock.monotonic() + self._shared.settings.cancel_grace
-
-    def _take_out_queued(self) -> None:
-        queued, self._queued = self._queued, []
-        self._take_out(queued)
-
-    def _take_out(self, entries: Sequence[Entry]) -> None:
-        """Asks the queue service; it answers `removed`, or has said or says who took it."""
-        if not entries:
-            return
-        unfed = {id(e) for e in self._shared.table.outbox}
-        unfed.update(id(e) for e in entries if e.phase is Phase.BLOCKED)
-        self.removed([e for e in entries if id(e) in unfed])
-        feed = self.leadership.feed if self.leadership is not None else None
-        if feed is not None:
-            feed.remove([e.exec_id for e in entries if id(e) not in unfed])
-
-    def removed(self, entries: Sequence[Entry]) -> None:
-        """Out of the queue: final."""
-        for entry in entries:
-            if entry.expiring:
-                self._outcomes.end([entry], Outcome.CANCELLED, "expired")
-            elif entry.cancelling:
-                self._outcomes.end([entry], Outcome.CANCELLED, "cancelled")
-            else:
-                self._shared.table.hand_out(entry)  # a wish that was revoked meanwhile
-                self._shared.fed.set()
-
-    def expire(self, entries: Sequence[Entry]) -> None:
-        """Their `start_by` has passed (R7)."""
-        for entry in entries:
-            entry.expiring = True
-        self._take_out(entries)
+    def _cancel(self, known: Sequence[tuple[Entry, str]]) -> None:
+        effects = self._shared.table.cancel(known)
+        deadline = self._shared.clock.monotonic() + self._shared.settings.cancel_grace
+        # A worker is told once here; its heartbeats repeat it.
+        effects.cancel = [entry for entry in effects.cancel if entry.exec_id not in self._deadlines]
+        for entry in effects.cancel:
+            self._deadlines[entry.exec_id] = deadline
+        self._performer.perform(effects)
 
     def _end_graces(self) -> None:
         now = self._shared.clock.monotonic()
@@ -145,22 +102,22 @@ class Cancellations:
         table = self._shared.table
         facts = await load_facts(self._shared.db, [row["job_id"].bytes for row in rows], payloads=False)
         final: dict[bytes, int] = {}
-        endings = []
+        endings, here = [], []
         for row in rows:
             job_id = row["job_id"].bytes
             known = facts.get(job_id)
             if known is None or known["shard"] not in table.shards:
                 continue
-            if (here := table.by_job.get(job_id)) is not None:  # its lane has read it meanwhile
-                self._cancel(here, row["reason"])
+            if (entry := table.by_job.get(job_id)) is not None:  # its lane has read it meanwhile
+                here.append((entry, row["reason"]))
                 continue
             if known["due_attempt"] is None and known["last_final"]:
                 final[job_id] = known["shard"]
                 continue
-            entry = unread_entry(self._shared.table, job_id, known)
-            entry.cancelling, entry.cancel_reason = True, row["reason"]
+            entry = unread_entry(known)
+            table.admit_unread(entry, cancel_reason=row["reason"])
             endings.append(self._outcomes.end([entry], Outcome.CANCELLED, "cancelled"))
-        self._take_out_queued()
+        self._cancel(here)
         await committed(endings)
         if final:
             await self._close_wishes(final)

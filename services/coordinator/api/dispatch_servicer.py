@@ -18,7 +18,8 @@ from taskflow_server.coordinator.lanes.pager import LanePager
 from taskflow_server.coordinator.ownership.leadership import Leadership
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.coordinator.workers.sessions import WorkerSessions
-from taskflow_server.core.dispatch.records import Entry, Phase, WorkerRecord
+from taskflow_server.core.dispatch.records import Entry, WorkerRecord
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.runtime.failpoints import reach
 
 STATS_TIMEOUT = 1.0

@@ -14,12 +14,13 @@ from taskflow._policy import Outcome
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import worker_pb2 as pb
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.coordinator.workers.executor_timeouts import requested
 from taskflow_server.coordinator.workers.job_logs import JobLogs
 from taskflow_server.coordinator.workers.lease_rows import lease_row
-from taskflow_server.coordinator.workers.sessions import WorkerSessions
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.errors import FailedPrecondition, NotOwner, Unavailable
 from taskflow_server.core.ids import shard_and_epoch
 from taskflow_server.core.names import SHARDS
@@ -37,10 +38,10 @@ Own = list[tuple[Entry, pb.AttemptOutcome]]
 
 
 class ExternalExecutors:
-    def __init__(self, shared: Shared, outcomes: OutcomeWriter, sessions: WorkerSessions, job_logs: JobLogs) -> None:
+    def __init__(self, shared: Shared, outcomes: OutcomeWriter, performer: Performer, job_logs: JobLogs) -> None:
         self._shared = shared
         self._outcomes = outcomes
-        self._sessions = sessions
+        self._performer = performer
         self._job_logs = job_logs
         self._starts: Batcher[tuple[bytes, Entry], None] = Batcher(self._write_starts, limit=500)
 
@@ -72,11 +73,11 @@ class ExternalExecutors:
             for entry in good.values():
                 if not entry.started:
                     shared.executor_leases.start(entry, now)
-                entry.lease_tried = True
                 began = now_us - int((now - entry.taken_at) * 1e6)
                 rows.append(lease_row(entry, started_at=began, worker=table.workers[entry.worker].name))
             try:
                 if rows:
+                    table.writing_lease(good.values())
                     await self._outcomes.write(Changes(leases=rows), {e.shard for e in good.values()})
                     await reach("coordinator.started")
             except FAULTS:
@@ -86,7 +87,7 @@ class ExternalExecutors:
         for exec_id, entry in good.items():
             if table.by_exec.get(exec_id) is entry:
                 table.leased(entry)
-                shared.executor_leases.word(entry, shared.clock.monotonic())
+                shared.executor_leases.keepalive(entry, shared.clock.monotonic())
         self._outcomes.tally.running(fresh)
         return [None] * len(starts)
 
@@ -97,7 +98,7 @@ class ExternalExecutors:
             entry = self._present(note.exec_id, note.job_id, request.executor)
             reason = entry if isinstance(entry, str) else "" if entry.started else "NOT_STARTED"
             if isinstance(entry, Entry) and not reason:
-                self._shared.executor_leases.word(entry, self._shared.clock.monotonic())
+                self._shared.executor_leases.keepalive(entry, self._shared.clock.monotonic())
                 self._job_logs.keep(entry, note)
                 answer.prolonged.add(exec_id=note.exec_id, timeout_at_us=self._instant(entry))
                 continue
@@ -190,7 +191,7 @@ class ExternalExecutors:
         return clock.now_us() + int(left * 1e6)
 
     async def watch(self) -> None:
-        """Ends time-outs: of what never started, of the silent, of what ran for too long."""
+        """Ends attempts whose timeout has passed. A pause of this process, or of Postgres, ends none."""
         shared = self._shared
         last = shared.clock.real.monotonic()
         while True:
@@ -200,14 +201,4 @@ class ExternalExecutors:
                 shared.executor_leases.prolong(real - last)
             last = real
             if shared.healthy:
-                self._end(shared.executor_leases.overdue(shared.clock.monotonic()), shared.clock.monotonic())
-
-    def _end(self, overdue: list[Entry], now: float) -> None:
-        if not overdue:
-            return
-        started = [e for e in overdue if e.started]
-        too_long = [e for e in started if e.executor_lease is not None and now >= e.taken_at + e.executor_lease.timeout]
-        silent = [e for e in started if e not in too_long]
-        self._sessions.returned([e for e in overdue if not e.started])
-        self._outcomes.end(silent, Outcome.LOST, "in_progress_timeout")
-        self._outcomes.end(too_long, Outcome.TIMED_OUT, "timeout")
+                self._performer.perform(shared.executor_leases.expire(shared.clock.monotonic()))

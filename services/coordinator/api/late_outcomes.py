@@ -18,11 +18,13 @@ from typing import Any
 from taskflow._policy import Outcome
 from taskflow.v1 import worker_pb2 as pb
 from taskflow_server.coordinator.api.external_executors import PENDING
-from taskflow_server.coordinator.entries import load_facts, note_due, unread_entry
+from taskflow_server.coordinator.entries import load_facts, unread_entry
 from taskflow_server.coordinator.lanes.queue_feed import QueueFeed
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.errors import NotOwner, Unavailable
 from taskflow_server.core.ids import show
 from taskflow_server.runtime import logs
@@ -46,15 +48,14 @@ class LateOutcomes:
         self,
         shared: Shared,
         outcomes: OutcomeWriter,
+        performer: Performer,
         feed: Callable[[], QueueFeed | None],
-        removed: Callable[[Sequence[Entry]], None],
     ) -> None:
-        """`feed` is the present one; `removed` handles an entry that was taken out of the queue service for another
-        reason too: a cancel, an expiry."""
+        """`feed` returns the present one."""
         self._shared = shared
         self._outcomes = outcomes
+        self._performer = performer
         self._feed = feed
-        self._removed = removed
         self._adopting: dict[bytes, asyncio.Task[str]] = {}  # by exec_id; each runs on without its caller
 
     async def settle(self, worker: bytes, outcomes: Sequence[pb.AttemptOutcome]) -> list[Refusal]:
@@ -115,9 +116,9 @@ class LateOutcomes:
         if entry is None:
             return RECORDED  # the next attempt is somebody's, or the job has ended
         if entry.cancelling:
-            self._removed([entry])
+            self._performer.perform(table.removed([entry]))
             return STALE
-        table.stand_in(entry, outcome.exec_id, worker)
+        table.end_by_late_outcome(entry, outcome.exec_id, worker)
         [fault] = await self._outcomes.report([(entry, outcome)])
         if fault is not None:
             return PENDING  # it is set aside; the worker sends it again
@@ -131,8 +132,8 @@ class LateOutcomes:
             return None
         if facts["last_attempt"] != outcome.attempt or facts["due_attempt"] != outcome.attempt + 1:
             return None
-        entry = unread_entry(self._shared.table, outcome.job_id, facts)
-        note_due(entry, facts)
+        entry = unread_entry(facts)
+        table.admit_unread(entry)
         return entry
 
     async def _recall(self, entry: Entry) -> bool:

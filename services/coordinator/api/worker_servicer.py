@@ -17,7 +17,8 @@ from taskflow_server.coordinator.shared import Shared
 from taskflow_server.coordinator.workers.job_logs import JobLogs
 from taskflow_server.coordinator.workers.sessions import WorkerSessions
 from taskflow_server.core import ids
-from taskflow_server.core.dispatch.records import Claim, Entry, Phase
+from taskflow_server.core.dispatch.records import Claim, Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.errors import FailedPrecondition, InvalidArgument, NotOwner, Unavailable
 from taskflow_server.runtime import logs, metrics
 from taskflow_server.runtime.failpoints import reach
@@ -58,12 +59,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     async def Start(self, request: pb.StartRequest, context: Any) -> pb.StartResponse:
         if request.HasField("executor"):
             return await self._executors.start(request)
-        entry = self._shared.table.by_exec.get(request.exec_id)
-        overtook = entry is not None and entry.phase is Phase.QUEUED  # the word of who took it is still on its way
-        taken = entry is not None and entry.phase is Phase.TAKEN and entry.worker == request.worker_id
-        if entry is None or not (taken or overtook) or entry.cancelling:
+        if not self._shared.table.start(request.exec_id, request.worker_id):
             raise FailedPrecondition("exec_id: not the present attempt of its job", "STALE_EXEC_ID")
-        entry.started = True
         return pb.StartResponse()
 
     async def Notify(self, request: pb.NotifyRequest, context: Any) -> pb.NotifyResponse:
@@ -135,7 +132,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             if entry.phase is Phase.ENDING:  # another report was quicker, while this one was looked up
                 joined.append((outcome, entry.commit))
                 continue
-            entry.worker = entry.worker or worker  # its report can overtake the word of who took it
+            self._shared.table.reported(entry, worker)
             if outcome.outcome == jobs_pb2.OUTCOME_RETURNED and not outcome.started and not entry.cancelling:
                 # It never started: no attempt and no try are used (R4).
                 self._sessions.returned([entry], counted=not outcome.prefetched)

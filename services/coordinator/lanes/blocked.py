@@ -13,20 +13,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from taskflow._policy import Deferral
-from taskflow_server.coordinator.entries import SPEC_BYTES, SPECS_A_QUERY, entry_of, task_of
+from taskflow_server.coordinator.entries import SPEC_BYTES, SPECS_A_QUERY, due_entry
 from taskflow_server.coordinator.lanes.deferred import Deferred
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.core.dispatch.limits import beyond
-from taskflow_server.core.dispatch.records import FIRST, Entry, Limit, Order, Phase, order_of
-from taskflow_server.core.lanes import LaneKey
+from taskflow_server.core.dispatch.records import FIRST, Entry, Limit, Order, order_of
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.runtime import logs
 from taskflow_server.runtime.failpoints import reach
 from taskflow_server.store.database import Row
 from taskflow_server.store.dispatch import BlockedRow, Changes
 from taskflow_server.store.errors import FAULTS
 from taskflow_server.store.lane_reader import LaneReader, Spec
-from taskflow_server.store.times import to_us
 
 log = logs.get("blocked")
 
@@ -97,10 +96,9 @@ class BlockedJobs:
                 shared.settle_wanted.set()
             if back:
                 shared.take_back([entry.exec_id for entry in back])
-            for entry in limit.blocked:
-                if not entry.blocked_at:
-                    entry.blocked_at = now
-                    _shed(entry)
+            for entry in shared.permits.begin_waiting(limit, now):
+                if entry.spec is not None and len(entry.spec.payload) > KEPT_PAYLOAD:
+                    shared.table.drop_payload(entry)
         shared.fed.set()
 
     def _share_out(self) -> None:
@@ -156,12 +154,8 @@ class BlockedJobs:
             if job_id in left or found is None:
                 again = again or job_id in left
                 continue
-            key = LaneKey(row["queue"], row["task"], row["priority"])
-            task = task_of(job_id, found.spec)
-            entry = entry_of(job_id, key, row["shard"], row["attempt"], row["tries"], task, found.size)
-            entry.fed = found.spec.payload is None and bool(found.size)
-            entry.due, entry.due_us, entry.run_at_us = True, to_us(row["due_at"]) or 0, to_us(found.spec.run_at) or 0
-            table.admit(entry, in_doubt=row["due_at"] <= shard.opened_at)
+            fed = found.spec.payload is None and bool(found.size)  # loaded again when it gets its permit
+            table.admit(due_entry(row, found.spec, found.size, fed=fed), in_doubt=row["due_at"] <= shard.opened_at)
         last = Order(-rows[-1]["priority"], rows[-1]["job_id"]) if len(rows) == most else None
         limit.stored = FIRST if again else last
         if again:
@@ -190,8 +184,7 @@ class BlockedJobs:
             entries = [*alone, *also][:ROWS_A_WRITE]
             if not entries:
                 return
-            for entry in entries:
-                entry.due_tried = True
+            table.writing_deferred(entries)
             await self._outcomes.write(Changes(block=[_row(e) for e in entries]), {e.shard for e in entries})
             leaving = set(alone)
             for entry in entries:
@@ -210,7 +203,7 @@ class BlockedJobs:
         if entry.phase is Phase.BLOCKED and limit is not None:
             if leaves and limit.stored is not FIRST:
                 limit.stored = min(limit.stored or order_of(entry), order_of(entry))
-            table.stored(entry, leaves=leaves and entry.may_leave)
+            table.deferred(entry, leaves=leaves and entry.may_leave)
         else:
             self._shared.permits.gone = True  # its limit may be
 
@@ -248,11 +241,3 @@ def _row(entry: Entry) -> BlockedRow:
 def _light(spec: Spec) -> Found:
     size = len(spec.payload or b"")
     return Found(spec._replace(payload=None) if size > KEPT_PAYLOAD else spec, size)
-
-
-def _shed(entry: Entry) -> None:
-    """Memory does not keep the payload of a job that may wait for long; it is read again, as after a return."""
-    spec = entry.spec
-    if spec is not None and len(spec.payload) > KEPT_PAYLOAD:
-        spec.ClearField("payload")
-        entry.fed = True

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Entry, Phase
 from taskflow_server.core.dispatch.waiting import JOB_BYTES, Share
 from taskflow_server.core.lanes import LaneKey
 from taskflow_server.runtime import logs
@@ -23,8 +23,9 @@ UNKNOWN_BYTES = 128 << 10  # what a job is taken to have before the lane's first
 
 
 class MemoryBudget:
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, performer: Performer) -> None:
         self._shared = shared
+        self._performer = performer
         self._sharing = 1  # lanes with work, as of the last look
         self._mean: dict[LaneKey, float] = {}  # bytes of a job of a lane, as of its last page
         self._gone: dict[LaneKey, int] = {}  # while a lane has no room: how many have left each of the others
@@ -158,44 +159,12 @@ class MemoryBudget:
 
     def _send_back(self, keys: set[LaneKey]) -> None:
         """Takes their jobs out of the queue service and out of memory: they wait in Postgres as the others do."""
-        shared, table = self._shared, self._shared.table
-        entries = [e for e in table.by_job.values() if e.key in keys and self._may_leave(e)] if keys else []
-        if not entries:
+        if not keys:
             return
-        log.info("lanes leave memory: others need room", lanes=len(keys), jobs=len(entries))
-        for key in keys:  # a later sweep finds them again, and reads from their marks what is not in memory then
-            table.lanes.pop(key, None)
-            shared.hungry.pop(key, None)
-        unfed = {id(e) for e in table.outbox}
-        for entry in entries:
-            entry.leaving = True
-        table.outbox = [e for e in table.outbox if not e.leaving]
-        self.returned([e for e in entries if id(e) in unfed])
-        shared.take_back([e.exec_id for e in entries if id(e) not in unfed])
-
-    def _may_leave(self, entry: Entry) -> bool:
-        """Not where memory alone knows something: how often it was handed out, that it is to be cancelled, that the
-        commit of its row in `deferred` is in doubt."""
-        known = entry.leased or entry.handouts or entry.cancelling or entry.leaving
-        known = known or (entry.due_tried and not entry.due)  # whether it has a row in `deferred`
-        return entry.phase is Phase.QUEUED and not known and self._shared.table.shards[entry.shard].settled
-
-    def returned(self, entries: Sequence[Entry]) -> list[Entry]:
-        """The queue service has given these back. What was asked for room leaves memory; the others are returned."""
-        table = self._shared.table
-        others = []
-        for entry in entries:
-            lane = table.lanes.get(entry.key)
-            if entry.yielding and not entry.cancelling and not entry.expiring:
-                self._shared.permits.gave_back(entry)
-            elif not entry.leaving or entry.cancelling:
-                others.append(entry)
-            elif not entry.due and lane is not None and lane.holds(entry.job_id):
-                table.hand_out(entry)  # its lane has read past it meanwhile
-                self._shared.fed.set()
-            else:
-                table.withdraw(entry)
-                table.limits.read_again(entry)
-                if entry.due:
-                    self._shared.due_left.add((entry.shard, entry.key))
-        return others
+        before = len(self._shared.table.lanes)
+        effects = self._shared.table.make_room(keys)
+        for key in keys - self._shared.table.lanes.keys():
+            self._shared.hungry.pop(key, None)
+        if len(self._shared.table.lanes) < before:
+            log.info("lanes leave memory: others need room", lanes=len(keys))
+        self._performer.perform(effects)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from taskflow_server.coordinator.entries import SPEC_BYTES, SPECS_A_QUERY, entry_of, task_of
+from taskflow_server.coordinator.entries import SPEC_BYTES, SPECS_A_QUERY, due_entry, lane_key
 from taskflow_server.coordinator.lanes.budget import MemoryBudget
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.core.lanes import LOW_ID, LaneKey
@@ -21,7 +21,6 @@ from taskflow_server.runtime.failpoints import reach
 from taskflow_server.store.database import Row
 from taskflow_server.store.errors import FAULTS
 from taskflow_server.store.lane_reader import DueLane, DuePlace, LaneReader, Spec
-from taskflow_server.store.times import to_us
 
 log = logs.get("due")
 
@@ -93,10 +92,10 @@ class Deferred:
             for behind in [b for b in self._behind if b[0] == number]:
                 del self._behind[behind]
         self._epochs = epochs
-        for behind in self._shared.due_left:
+        for behind in self._shared.table.due_left:
             if behind[0] in epochs:
                 self._behind[behind] = BEGINNING
-        self._shared.due_left.clear()
+        self._shared.table.due_left.clear()
 
     async def _begin(self) -> None:
         """Of shards that are new to us, every lane with a due row is behind."""
@@ -212,14 +211,11 @@ class Deferred:
             return
         if job_id in table.by_job:
             return
-        key, size = _lane_of(row)[1], len(spec.payload or b"")
-        entry = entry_of(job_id, key, row["shard"], row["attempt"], row["tries"], task_of(job_id, spec), size)
-        entry.due, entry.due_us, entry.run_at_us = True, to_us(row["due_at"]) or 0, to_us(spec.run_at) or 0
-        table.admit(entry, in_doubt=row["due_at"] <= shard.opened_at)
+        table.admit(due_entry(row, spec, len(spec.payload or b"")), in_doubt=row["due_at"] <= shard.opened_at)
 
 
 def _lane_of(row: Row) -> tuple[int, LaneKey]:
-    return row["shard"], LaneKey(row["queue"], row["task"], row["priority"])
+    return row["shard"], lane_key(row)
 
 
 def _before(job_id: bytes) -> bytes:

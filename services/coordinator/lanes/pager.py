@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from taskflow.v1.dispatch_pb2 import LaneJobs
 from taskflow.v1.queue_pb2 import Assignment
-from taskflow_server.coordinator.entries import SPEC_BYTES, SPECS_A_QUERY, entry_of, task_of
+from taskflow_server.coordinator.entries import SPEC_BYTES, SPECS_A_QUERY, assignment_of, waiting_entry
 from taskflow_server.coordinator.lanes.budget import MemoryBudget
 from taskflow_server.coordinator.lanes.live import LANES_A_QUERY, LiveLanes
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.lanes import Lane, LaneKey, Position
 from taskflow_server.runtime import logs, metrics
 from taskflow_server.runtime.failpoints import reach
@@ -63,7 +64,7 @@ class LanePager:
                 task = Assignment(job_id=spec.id, payload=spec.payload, encoding=spec.encoding, retries=spec.retries)
                 if spec.HasField("options"):
                     task.options.CopyFrom(spec.options)
-                table.admit(entry_of(spec.id, key, group.shard, 1, 0, task, len(spec.payload)), in_doubt=False)
+                table.admit(waiting_entry(spec.id, key, group.shard, 1, 0, task, len(spec.payload)), in_doubt=False)
         self._shared.fed.set()
 
     def search(self) -> None:
@@ -139,7 +140,7 @@ class LanePager:
         table = self._shared.table
         for row in rows:
             if (entry := table.by_job.get(row.id)) is not None:
-                self._claimed(lane, entry)
+                table.read_once_more(lane, entry)
         rows = [row for row in rows if row.id not in table.by_job]
         while rows:
             part = rows[:SPECS_A_QUERY]
@@ -154,7 +155,7 @@ class LanePager:
                 spec = specs.get(row.id)
                 entry = table.by_job.get(row.id)
                 if entry is not None:
-                    self._claimed(lane, entry)
+                    table.read_once_more(lane, entry)
                 elif spec is not None and lane.holds(row.id):  # else it has ended while payloads were read
                     # Payloads that are larger than the last ones were: the page is longer than there is room.
                     if not spec.told or not fits():
@@ -162,8 +163,8 @@ class LanePager:
                     if lane.dropped.pop(row.id, None) is not None:
                         lane.close((row.id,))  # cancelled while its payload was read
                     else:
-                        task = task_of(row.id, spec)
-                        entry = entry_of(row.id, lane.key, lane.shard, 1, 0, task, len(spec.payload or b""))
+                        task = assignment_of(row.id, spec)
+                        entry = waiting_entry(row.id, lane.key, lane.shard, 1, 0, task, len(spec.payload or b""))
                         table.admit(entry, in_doubt=catching_up and row.tx < shard.catch_to)
                 done += 1
             rows = rows[done:]
@@ -172,12 +173,6 @@ class LanePager:
             if rows and not self._budget.fits(lane.key):
                 lane.unread(rows, xmax)
                 return
-
-    def _claimed(self, lane: Lane, entry: Entry) -> None:
-        """A worker has it, or a lease: only its place in the lane was missing."""
-        entry.key = lane.key if not entry.key.queue else entry.key
-        if entry.leased or entry.due:
-            lane.close((entry.job_id,))
 
     async def _specs(self, ids: list[bytes]) -> dict[bytes, Spec]:
         while True:
@@ -207,10 +202,9 @@ class LanePager:
             told = [e for e in entries if e.job_id not in specs or specs[e.job_id].told]
             for entry in told:
                 if entry.phase is Phase.QUEUED and self._holds(entry) and entry.job_id in specs:
-                    entry.spec.payload, entry.fed = specs[entry.job_id].payload or b"", False
-                    self._shared.table.outbox.append(entry)
+                    self._shared.table.payload_loaded(entry, specs[entry.job_id].payload or b"")
             self._shared.fed.set()
             entries = [e for e in entries if e not in told]
 
     def _holds(self, entry: Entry) -> bool:
-        return self._shared.table.by_job.get(entry.job_id) is entry
+        return self._shared.table.has(entry)

@@ -12,7 +12,9 @@ from taskflow.v1 import queue_pb2 as pb
 from taskflow.v1 import queue_pb2_grpc
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.coordinator.workers.executor_timeouts import requested
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.effects import Effects
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.core.lanes import LaneKey
 from taskflow_server.rpc.server import channel
@@ -25,17 +27,13 @@ MESSAGE_BYTES = 2 << 20
 REMOVED_AT_ONCE = 50_000  # exec_ids of one message that takes tasks back
 HELLO_TIMEOUT = 3.0
 
-Orphaned = Callable[[list[Entry]], None]
-Removed = Callable[[list[Entry]], None]
-
 
 class QueueFeed:
     """One life of the stream. When it breaks, the owner takes its shards over anew: the one recovery."""
 
-    def __init__(self, shared: Shared, orphaned: Orphaned, removed: Removed) -> None:
+    def __init__(self, shared: Shared, perform: Callable[[Effects], None]) -> None:
         self._shared = shared
-        self._orphaned = orphaned
-        self._on_removed = removed
+        self._perform = perform
         self._channel = channel(shared.settings.queue_address)
         self.stub = queue_pb2_grpc.QueueServiceStub(self._channel)
         self._call: grpc.aio.StreamStreamCall[pb.FeedRequest, pb.FeedResponse] | None = None
@@ -113,9 +111,9 @@ class QueueFeed:
                 if not took.worker_id:
                     requested(self._shared, took.executor, took.exec_ids)
                     continue
-                orphans = table.took(took.worker_id, took.exec_ids, now)
-                if orphans:
-                    self._orphaned(orphans)
+                effects = table.took(took.worker_id, took.exec_ids, now)
+                if effects.ends or table.outbox:
+                    self._perform(effects)
             if table.cancel_taken:
                 # A cancel found it in the queue and it was taken first: it is not removed, and ends now (A13).
                 table.cancel_taken = False
@@ -124,7 +122,7 @@ class QueueFeed:
                 # A recalled task is its caller's, who also looks whether it is to be cancelled.
                 entries = [table.by_exec[e] for e in answer.removed if e in table.by_exec and e not in self._recalls]
                 self._answer_recalls(answer.removed, removed=True)
-                self._on_removed([e for e in entries if e.phase is Phase.QUEUED])
+                self._perform(table.removed([e for e in entries if e.phase is Phase.QUEUED]))
             if answer.took and self._shared.hungry:
                 self._shared.page_wanted.set()
             if answer.superseded:
@@ -161,7 +159,7 @@ class QueueFeed:
                 if entry.phase is not Phase.QUEUED:
                     continue  # ended, cancelled or forgotten before it was fed
                 if entry.yielding:  # before it was fed
-                    shared.permits.gave_back(entry)
+                    shared.table.yielded(entry)
                     continue
                 task = entry.spec
                 if task.fault:
@@ -201,6 +199,4 @@ class QueueFeed:
                     first=first,
                 )
                 for entry in entries:
-                    entry.first = False
-                    entry.fed = bool(entry.spec.payload)
-                    entry.spec.ClearField("payload")
+                    self._shared.table.fed(entry)

@@ -6,15 +6,17 @@ goes once its job has begun, or has ended. A job with a `run_at` beyond its `sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from uuid import UUID
 
 from taskflow._policy import Outcome
 from taskflow_server.coordinator.entries import FACTS_A_QUERY, load_facts, unread_entry
 from taskflow_server.coordinator.lanes.deferred import BEGINNING
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter, committed
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.runtime import logs
 from taskflow_server.store.database import Row
 from taskflow_server.store.dispatch import Changes
@@ -27,30 +29,30 @@ ROWS_A_SHARD = 200  # of one look; what is left comes with the next page of it
 
 
 class StartByExpiry:
-    def __init__(self, shared: Shared, outcomes: OutcomeWriter, reader: LaneReader) -> None:
+    def __init__(self, shared: Shared, outcomes: OutcomeWriter, performer: Performer, reader: LaneReader) -> None:
         self._shared = shared
         self._outcomes = outcomes
+        self._performer = performer
         self._reader = reader
         self._outage = shared.readiness.outage(log, "expired jobs cannot be read")
 
-    async def run(self, expire: Callable[[Sequence[Entry]], None]) -> None:
-        """`expire` takes jobs out of the queue service, and ends those that are found there."""
+    async def run(self) -> None:
         shared = self._shared
         while True:
             await shared.clock.sleep(shared.settings.due_interval)
             try:
-                await self._look(expire)
+                await self._look()
                 self._outage.over()
             except FAULTS as error:
                 self._outage.failed(error)
                 await shared.clock.sleep(shared.settings.sweep_interval)
 
-    async def _look(self, expire: Callable[[Sequence[Entry]], None]) -> None:
+    async def _look(self) -> None:
         since = dict.fromkeys(self._shared.table.shards, BEGINNING)
         while since:
             rows = await self._reader.late_starts(since, ROWS_A_SHARD)
             begun, queued, unknown = self._sort(rows)
-            expire(queued)
+            self._performer.perform(self._shared.table.expire(queued))
             for start in range(0, len(unknown), FACTS_A_QUERY):
                 begun += await self._end_unknown(unknown[start : start + FACTS_A_QUERY])
             if begun:
@@ -89,7 +91,8 @@ class StartByExpiry:
             if known is None or known["last_attempt"] is not None:
                 begun.append(row)
             elif job_id not in table.by_job and known["shard"] in table.shards and known["lease_attempt"] is None:
-                entry = unread_entry(self._shared.table, job_id, known)
+                entry = unread_entry(known)
+                table.admit_unread(entry)
                 endings.append(self._outcomes.end([entry], Outcome.CANCELLED, "expired"))
         await committed(endings)
         return begun

@@ -15,7 +15,8 @@ from uuid import UUID
 from taskflow_server.coordinator.lanes.deferred import BEGINNING
 from taskflow_server.coordinator.outcomes.sla_misses import Miss, recorded
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.errors import NotOwner
 from taskflow_server.core.ids import shard_and_epoch
 from taskflow_server.runtime import logs

@@ -47,7 +47,7 @@ class AttemptMetrics:
         fresh: defaultdict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
             if entry.started and not entry.counted and self._ours(entry):
-                entry.counted = True
+                self._shared.table.count_start(entry)
                 fresh[entry.key.queue].append(entry)
         if not fresh:
             return

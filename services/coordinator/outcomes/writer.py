@@ -85,8 +85,7 @@ class OutcomeWriter:
         future = self._batches.submit(endings)
         future.add_done_callback(_seen)
         for ending in endings:
-            self._shared.table.end(ending.entry)
-            ending.entry.commit = future
+            self._shared.table.end(ending.entry, future)
         return future
 
     def _from_report(self, entry: Entry, told: AttemptOutcome, now: int) -> Ending:

@@ -18,7 +18,9 @@ from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.ownership.membership import Beats, take_name
 from taskflow_server.coordinator.ownership.takeover import Takeover
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Entry, Phase, Shard
+from taskflow_server.core.dispatch.effects import Effects
+from taskflow_server.core.dispatch.records import Entry, Shard
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.errors import InternalFault, NotOwner, Unavailable
 from taskflow_server.runtime import logs, metrics
 from taskflow_server.runtime.lifecycle import Fatal
@@ -44,8 +46,7 @@ class Leadership:
         pager: LanePager,
         takeover: Takeover,
         announce: Callable[[], None],
-        orphaned: Callable[[list[Entry]], None],
-        removed: Callable[[list[Entry]], None],
+        perform: Callable[[Effects], None],
         clock_moved: Callable[[int], None],
         recall: Callable[[frozenset[str]], None],
         dismiss: Callable[[], None],
@@ -55,8 +56,7 @@ class Leadership:
         self._pager = pager
         self._takeover = takeover
         self._announce = announce
-        self._orphaned = orphaned
-        self._removed = removed
+        self._perform = perform
         self._clock_moved = clock_moved
         self._recall = recall
         self._dismiss = dismiss
@@ -133,7 +133,7 @@ class Leadership:
                 self._shut()
                 self._dismiss()
             return
-        feed = QueueFeed(shared, self._orphaned, self._removed)
+        feed = QueueFeed(shared, self._perform)
         try:
             seen = await feed.open()
             await self._join_queue(feed.queue_incarnation)
@@ -201,7 +201,7 @@ class Leadership:
         for number, (epoch, clean) in epochs.items():
             shard = Shard(number, epoch, snapshot["xmax"], clean)
             shard.opened_at = snapshot["now"]
-            shared.table.open(shard)
+            shared.table.open_shard(shard)
         self._takeover.restore(leases)
         for wanted in (shared.page_wanted, shared.settle_wanted, shared.due_wanted, shared.cancels_wanted):
             wanted.set()
@@ -275,7 +275,7 @@ class Leadership:
 
     def _shut(self) -> None:
         for number in list(self._shared.table.shards):
-            self._shared.table.shut(number)
+            self._shared.table.close_shard(number)
 
     async def write_marks(self) -> None:
         """Every few seconds, the marks of lanes whose jobs have moved on. An idle lane's position moves with every

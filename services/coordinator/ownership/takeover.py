@@ -7,13 +7,14 @@ from typing import Any
 
 from taskflow._policy import Outcome
 from taskflow._process_identity import Process
-from taskflow_server.coordinator.entries import load_facts, note_due, note_limit, spec_of
+from taskflow_server.coordinator.entries import facts_of, leased_entry, load_facts
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.coordinator.workers.executor_timeouts import restored
 from taskflow_server.coordinator.workers.lease_rows import LeaseRows, lease_row
-from taskflow_server.core.dispatch.records import Entry, Phase, WorkerRecord
-from taskflow_server.core.lanes import LaneKey
+from taskflow_server.core.dispatch.records import Entry, WorkerRecord
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.runtime import logs
 from taskflow_server.store.errors import FAULTS
 
@@ -21,9 +22,10 @@ log = logs.get("recovery")
 
 
 class Takeover:
-    def __init__(self, shared: Shared, outcomes: OutcomeWriter, lease_rows: LeaseRows) -> None:
+    def __init__(self, shared: Shared, outcomes: OutcomeWriter, performer: Performer, lease_rows: LeaseRows) -> None:
         self._shared = shared
         self._outcomes = outcomes
+        self._performer = performer
         self._lease_rows = lease_rows
         self._outage = shared.readiness.outage(log, "what a takeover left open cannot be settled")
 
@@ -51,14 +53,7 @@ class Takeover:
     def restore(self, leases: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """Attempts with a lease row: running somewhere, or handed out in doubt."""
         for row, facts in leases:
-            job_id = row["job_id"].bytes
-            key = LaneKey(row["queue"], row["task"], row["priority"])
-            entry = Entry(job_id, key, row["shard"], row["attempt"], row["tries"], spec_of(job_id, facts))
-            entry.exec_id, entry.started, entry.handouts = row["exec_id"].bytes, row["started"], row["handouts"]
-            entry.leased_to = row["worker"] or ""
-            note_limit(entry)
-            note_due(entry, facts)
-            entry.counted = entry.started  # by its former owner
+            entry = leased_entry(row, facts)
             if not restored(self._shared, entry, row):
                 self._shared.table.restore(entry)
             else:
@@ -78,13 +73,7 @@ class Takeover:
                 continue
             if entry.spec is not None:
                 continue  # another report was quicker
-            entry.key = LaneKey(row["queue"], row["task"], row["priority"])
-            entry.spec = spec_of(entry.job_id, row)
-            note_limit(entry)
-            note_due(entry, row)
-            entry.leased = row["lease_attempt"] is not None
-            known = row["lease_tries"] if row["lease_tries"] is not None else row["due_tries"]
-            entry.tries = known if known is not None else row["last_tries"] or 0
+            self._shared.table.complete(entry, facts_of(row))
             self._shared.permits.count(entry)
         for entry in void:
             self._shared.table.discard(entry)
@@ -103,9 +92,10 @@ class Takeover:
                 over = [e for e in adopted if e not in void and e.phase is Phase.TAKEN and e.worker not in seats]
                 if over:  # its worker's end came before its facts
                     self._outcomes.end(over, Outcome.LOST, "lost")
-                entries = [e for number in list(shared.table.shards) for e in shared.table.settle(number)]
-                if entries:
-                    await self._settle(entries)
+                effects = shared.table.settle()
+                self._performer.perform(effects)
+                if effects.lease_first:
+                    await self._lease_first(effects.lease_first)
                 shared.permits.begin()
                 self._outage.over()
             except FAULTS as error:
@@ -114,57 +104,18 @@ class Takeover:
                 await shared.clock.sleep(1.0)
                 shared.settle_wanted.set()
 
-    async def _settle(self, entries: list[Entry]) -> None:
-        """With nobody: what had started is lost, what had not is handed out again."""
-        shared = self._shared
-        lost = [e for e in entries if e.leased and e.started]
-        if lost:
-            self._outcomes.end(lost, Outcome.LOST, "lost")
-        first = []
-        for entry in entries:
-            if entry.phase is not Phase.IN_DOUBT:
-                continue
-            if entry.cancelling:
-                self._outcomes.end([entry], Outcome.CANCELLED, "cancelled")
-            elif entry.handouts + entry.leased >= shared.settings.max_handouts:
-                self._outcomes.end([entry], Outcome.FAILED, "never_started", final=True)
-            elif entry.limit is not None and entry not in entry.limit.holders:
-                shared.table.hand_out(entry)  # waits for a permit; then it comes here once more
-            elif entry.leased or entry.lease_first:
-                first.append(entry)
-            else:
-                shared.table.hand_out(entry)
-        shared.fed.set()
-        if first:
-            await self._lease_first(first)
-
     async def _lease_first(self, entries: list[Entry]) -> None:
         """Poison that takes the machine down leaves a trace: its row is written before it is handed out (A12)."""
         shared = self._shared
-        counted = [entry for entry in entries if entry.leased]
-        for entry in counted:
-            entry.handouts += 1
+        counted = shared.table.lease_first_writing(entries)
         try:
             async with self._outcomes.exclusive:
                 held = [e for e in entries if e.phase is Phase.IN_DOUBT]
                 await self._lease_rows.write(held, [lease_row(e, started_at=None, worker=None) for e in held])
         except BaseException:
-            # They stay held, to be settled again.
-            for entry in counted:
-                entry.handouts -= 1
-            for entry in entries:
-                shard = shared.table.shards.get(entry.shard)
-                if (
-                    shard is not None
-                    and entry.phase is Phase.IN_DOUBT
-                    and shared.table.by_job.get(entry.job_id) is entry
-                ):
-                    shard.in_doubt[entry.job_id] = entry
+            shared.table.lease_first_failed(entries, counted)
             raise
-        for entry in held:
-            entry.lease_first = False
-            if entry.phase is Phase.IN_DOUBT and shared.table.by_job.get(entry.job_id) is entry:
-                shared.table.hand_out(entry)
+        shared.table.lease_first_written(held)
         shared.fed.set()
 
 

@@ -41,7 +41,7 @@ class JobLogs:
             if entry is None or entry.executor_lease is not None:
                 stale.append(note.exec_id)
                 continue
-            entry.started = True
+            self._shared.table.running(entry)
             self.keep(entry, note)
         return stale
 
@@ -50,7 +50,7 @@ class JobLogs:
         now = self._shared.clock.now_us()
         told = note.progress
         if note.HasField("progress") and math.isfinite(told.current) and math.isfinite(told.total):
-            entry.progress = told
+            self._shared.table.progressed(entry, told)
         for line in note.logs:
             at = now - min(max(0, line.age_us), MAX_AGE_US)
             self._add(entry.job_id, entry.attempt, at, line.level, line.message)

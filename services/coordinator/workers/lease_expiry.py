@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
 
-from taskflow._policy import Outcome
 from taskflow._process_identity import is_gone
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.coordinator.workers.sessions import WorkerSessions
-from taskflow_server.core.dispatch.records import Entry, Phase, WorkerRecord
+from taskflow_server.core.dispatch.records import WorkerRecord
 from taskflow_server.core.ids import show
 from taskflow_server.runtime import logs
 from taskflow_server.store.dispatch import Changes
@@ -24,9 +23,10 @@ CHECK = 0.25  # seconds between looks at leases
 
 
 class LeaseExpiry:
-    def __init__(self, shared: Shared, outcomes: OutcomeWriter, sessions: WorkerSessions) -> None:
+    def __init__(self, shared: Shared, outcomes: OutcomeWriter, performer: Performer, sessions: WorkerSessions) -> None:
         self._shared = shared
         self._outcomes = outcomes
+        self._performer = performer
         self._sessions = sessions
 
     async def run(self) -> None:
@@ -59,15 +59,12 @@ class LeaseExpiry:
         shared = self._shared
         for worker in dead:
             register, left = self._sessions.end(worker)
-            lost = shared.table.over(worker)
-            if left:
-                # By its goodbye it holds nothing more. An attempt that a poll's answer did not bring it goes back.
-                self._sessions.returned([e for e in lost if not e.started and e.spec is not None])
-                lost = [e for e in lost if e.phase is Phase.TAKEN]
+            effects = shared.table.worker_lost(worker, left=left)
+            lost = effects.lost
             if lost:
                 name, jobs = register.name if register else worker.hex(), [show(e.job_id) for e in lost[: logs.FEW]]
                 log.warning("a worker is lost", worker=name, attempts=len(lost), jobs=jobs)
-            self.lose(lost)
+            self._performer.perform(effects)
         shared.settle_wanted.set()
         ids = [UUID(bytes=w) for w in dead]
         owner = bool(shared.table.shards)
@@ -75,10 +72,3 @@ class LeaseExpiry:
         with suppress(*FAULTS):  # the row then stays, and the next takeover waits until its lease has ended
             async with self._outcomes.exclusive:
                 await self._outcomes.write(Changes(other=[gone]), set(shared.table.shards))
-
-    def lose(self, entries: Sequence[Entry]) -> None:
-        """Ends the attempts of a lost worker. An adopted one ends once its facts are loaded."""
-        for entry in entries:
-            if entry.spec is None:
-                self._shared.table.adopted.append(entry)
-        self._outcomes.end([e for e in entries if e.spec is not None], Outcome.LOST, "lost")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Entry, Phase
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.rpc.values import clean
 from taskflow_server.runtime import logs
 from taskflow_server.store.dispatch import Changes, LeaseRow
@@ -31,12 +32,10 @@ class LeaseRows:
         if not entries:
             return
         progress = [entry.progress for entry in entries]
-        for entry in entries:
-            entry.lease_tried = True
+        self._shared.table.writing_lease(entries)
         await self._outcomes.write(Changes(leases=rows), {e.shard for e in entries})
         for entry, written in zip(entries, progress, strict=True):
-            entry.lease_written = written
-            self._shared.table.leased(entry)
+            self._shared.table.leased(entry, written)
 
     async def run(self) -> None:
         """Attempts that outlast a heartbeat get a row in `leases`; progress is written with it."""
@@ -70,7 +69,7 @@ class LeaseRows:
                 if not entry.started:
                     if entry.executor_lease is not None:
                         continue  # an executor says so itself
-                    entry.started = True  # a live worker has had it for longer than a heartbeat
+                    self._shared.table.running(entry)  # a live worker has had it for longer than a heartbeat
                 elif entry.leased and entry.lease_written is entry.progress:
                     continue
                 found.append(entry)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from taskflow._policy import Outcome
 from taskflow._process_identity import Process
 from taskflow.v1 import worker_pb2 as pb
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
+from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.settings import CoordinatorSettings
 from taskflow_server.coordinator.shared import Shared
-from taskflow_server.core.dispatch.records import Claim, Entry, Phase, WorkerRecord
+from taskflow_server.core.dispatch.records import Claim, Entry, WorkerRecord
 from taskflow_server.core.errors import InvalidArgument, NotOwner, Unavailable
 from taskflow_server.core.names import qualify, shard_of
 from taskflow_server.rpc.defaults import to_columns
@@ -43,9 +43,11 @@ class Session:
 
 
 class WorkerSessions:
-    def __init__(self, shared: Shared, outcomes: OutcomeWriter, closing: asyncio.Event) -> None:
+    def __init__(self, shared: Shared, outcomes: OutcomeWriter, performer: Performer, closing: asyncio.Event) -> None:
         self._shared = shared
         self._outcomes = outcomes
+        self._performer = performer
+        performer.send_cancel = self.send_cancel
         self._closing = closing
         self.open: dict[bytes, Session] = {}
         self.known: dict[bytes, pb.Register] = {}
@@ -203,39 +205,23 @@ class WorkerSessions:
             if len(h.exec_id) == len(h.job_id) == 16
         ]
         confirmed = {e.shard: e.epoch for e in beat.confirmed}
-        void, back, stale = shared.table.hear(session.worker, confirmed, claims, beat.voided, now)
+        effects = shared.table.heartbeat(session.worker, confirmed, claims, beat.voided, now)
+        stale = effects.revoke
         if stale and shared.healthy:  # a worker that was declared lost, and is back before it noticed
             log.warning("revoking attempts that are not the present ones", worker=seat.name, attempts=len(stale))
             session.out.put_nowait(pb.SessionResponse(revoke=pb.Revoke(exec_ids=stale)))
         self._outcomes.tally.running(seat.entries.values())
-        self.returned(back)
+        self._performer.perform(effects)
         if shared.table.adopted or any(s.in_doubt and s.settled for s in shared.table.shards.values()):
             shared.settle_wanted.set()
         # Without Postgres nobody knows who owns the shards: the ack names none, and the worker asks for the topology.
         epochs = shared.shard_epochs() if shared.healthy else ()
-        ack = pb.HeartbeatAck(sequence=beat.sequence, epochs=epochs, void=void)
+        ack = pb.HeartbeatAck(sequence=beat.sequence, epochs=epochs, void=effects.void)
         session.out.put_nowait(pb.SessionResponse(ack=ack))
-        for entry in seat.entries.values():
-            if entry.cancelling and entry.phase is Phase.TAKEN:
-                self.send_cancel(entry)
 
     def returned(self, entries: Sequence[Entry], *, counted: bool = True) -> None:
-        """Handed out, and never started: back to the queue, no try used, up to a cap (R4).
-
-        Not counted: the worker had prefetched the attempt, so that its return says nothing about the job, which keeps
-        its place in its lane (R13).
-        """
-        for entry in entries:
-            entry.handouts += counted
-            entry.first = not counted
-            entry.started = False  # though it was thought so, if it was long with its worker
-            if entry.cancelling:
-                self._outcomes.end([entry], Outcome.CANCELLED, "cancelled")
-            elif entry.handouts >= self._shared.settings.max_handouts:
-                self._outcomes.end([entry], Outcome.FAILED, "never_started", final=True)
-            else:
-                self._shared.table.hand_out(entry)
-        self._shared.fed.set()
+        """Attempts that no worker has started go back to their queue (`DispatchTable.returned`)."""
+        self._performer.perform(self._shared.table.returned(entries, counted=counted))
 
     def announce(self) -> None:
         """Our shards have changed: every worker is to confirm."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from taskflow_server.core.dispatch.limits import yielding
-from taskflow_server.core.dispatch.records import Entry, Limit, Phase
+from taskflow_server.core.dispatch.records import Entry, Limit
 from taskflow_server.core.dispatch.table import DispatchTable
+from taskflow_server.core.dispatch.transitions import Event, Phase
 
 _RUNNING = (Phase.QUEUED, Phase.TAKEN, Phase.ENDING)
 
@@ -35,11 +36,18 @@ class Permits:
         table = self._table
         table.waiting.add(entry)
         if entry.lease_first:
-            entry.phase = Phase.IN_DOUBT
+            table.move(entry, Event.DELAYED, Phase.IN_DOUBT)
             table.shards[entry.shard].in_doubt[entry.job_id] = entry
         else:
-            table.hand_out(entry)
+            table.enqueue(entry)
         return entry.lease_first
+
+    def begin_waiting(self, limit: Limit, now: float) -> list[Entry]:
+        """The jobs that have begun to wait for a permit since the last call."""
+        fresh = [entry for entry in limit.blocked if not entry.blocked_at]
+        for entry in fresh:
+            entry.blocked_at = now
+        return fresh
 
     def lowered(self) -> list[Entry]:
         """What the queue service is to give back at once, after a change of limits."""
@@ -51,13 +59,6 @@ class Permits:
         for entry in back:
             entry.yielding = True
         return back
-
-    def gave_back(self, entry: Entry) -> None:
-        """It was to yield, and the queue service does not have it: another may have its permit."""
-        if self._table.by_job.get(entry.job_id) is not entry:
-            return  # a takeover came between
-        self._table.limits.leave(entry)
-        self._table.hand_out(entry)
 
     def count(self, entry: Entry) -> None:
         """A worker has it, whatever its limit says; its facts are known now."""

@@ -6,71 +6,82 @@ import heapq
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any, NamedTuple
 
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.dispatch.waiting import JOB_BYTES
 from taskflow_server.core.lanes import LaneKey
 
 
-class Phase(IntEnum):
-    IN_DOUBT = 1  # may be running under an older epoch
-    QUEUED = 2  # in the queue service, or on its way there
-    TAKEN = 3  # given to a worker
-    ENDING = 4  # its outcome is being committed
-    BLOCKED = 5  # waits for a permit under its limit: in no window of its lane, and in no queue service
-
-
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A job in memory, and the attempt at it that is waiting or under way."""
+    """A job in memory, and its attempt that waits or runs. Only this package changes one (`DispatchTable`)."""
 
     job_id: bytes
     key: LaneKey
     shard: int
     attempt: int
     tries: int  # used before this attempt
-    spec: Any = None  # what the worker is told; None until it is loaded
-    size: int = JOB_BYTES  # bytes in the queue service while it waits; unchanged while it does
+    spec: Any = None  # the message for the worker; None until it is loaded
+    size: int = JOB_BYTES  # bytes in the queue service; does not change while the job waits
     own_size: int = JOB_BYTES  # bytes here, without its payload
-    first: bool = False  # a worker had prefetched it, so that it goes before those that wait
-    fed: bool = False  # the queue service has had the payload, which is not kept here
-    leaving: bool = False  # the queue service is asked to give it back, so that others find room
-    expiring: bool = False  # the same, for its `start_by` has passed
-    phase: Phase = Phase.QUEUED
+    phase: Phase = Phase.NEW
     exec_id: bytes = b""
     worker: bytes = b""
     taken_at: float = 0.0
-    started: bool = False  # the worker said so
+    started: bool = False  # as its worker reported, or as follows from the time
+    progress: Any = None
+    commit: Any = None  # a future: done when its outcome is committed
+
+    # The queue service.
+    first: bool = False  # a worker had prefetched it: it goes before the others of its lane
+    fed: bool = False  # the queue service has had the payload, which is not kept here
+    leaving: bool = False  # asked back from the queue service to make room for other lanes
+    expiring: bool = False  # asked back because its `start_by` has passed
+    yielding: bool = False  # asked back because another job may have its permit
+
+    # Rows in Postgres.
     due: bool = False  # has a row in `deferred`, which stays until the attempt's outcome (A4)
+    due_us: int = 0  # of a deferred job: when this attempt became due, in microseconds since 1970
+    run_at_us: int = 0  # of a job with a `run_at`: that instant
+    due_tried: bool = False  # may have a row in `deferred`, by a commit of unknown fate: its outcome deletes it
     leased: bool = False  # has a row in `leases`: set after its commit
     lease_tried: bool = False  # may have one, by a commit of unknown fate: its outcome deletes it
-    handouts: int = 0  # without a start (R4)
-    lease_first: bool = False  # a former owner may have handed it out: before we do, its lease row is written (A12)
-    due_us: int = 0  # of a deferred job: since when this attempt may run, in microseconds since 1970
-    run_at_us: int = 0  # of a job with a run_at: that
-    counted: bool = False  # its start stands in the metrics
+    lease_written: Any = None  # the progress that its lease row has
+    leased_to: str = ""  # the name of the worker in its lease row, read by a takeover
+    lease_first: bool = False  # a former owner may have handed it out: its lease row is written before we do (A12)
     unread: bool = False  # it ends without its lane having read it
+
+    handouts: int = 0  # times that it was handed out without a start (R4)
+    counted: bool = False  # the metrics have its start
     cancelling: bool = False
     cancel_reason: str = ""
     void_asked: bool = False
-    progress: Any = None
-    lease_written: Any = None  # the progress that its lease row has
-    leased_to: str = ""  # the name of the worker that its lease row tells, read by a takeover
-    commit: Any = None  # whoever waits for its outcome's commit
-    executor_lease: ExecutorLease | None = None  # an executor's, which has no session
+    executor_lease: ExecutorLease | None = None  # of an executor, which has no session
     limit_key: str = ""  # of the limit that it may have: 'task:' and its named task's id
-    limited: bool = False  # there was such a limit when it was made
-    limit: Limit | None = None  # of the jobs of its key that may run at once
-    yielding: bool = False  # the queue service is asked to give it back, for another may have its permit
-    blocked_at: float = 0.0  # since when it waits for a permit
-    due_tried: bool = False  # may have a row in `deferred`, by a commit of unknown fate: its outcome deletes it
+    limited: bool = False  # it was made under such a limit
+    limit: Limit | None = None
+    blocked_at: float = 0.0  # when it began to wait for a permit
 
     @property
     def may_leave(self) -> bool:
-        """Nothing is known of it in memory alone: how often it was handed out, that it is to end."""
+        """Postgres knows all of it: memory alone knows how often it was handed out, and that it is to end."""
         known = self.leased or self.lease_tried or self.handouts or self.cancelling or self.expiring
         return not known
+
+
+class Facts(NamedTuple):
+    """What Postgres knows of a job, for an attempt that was adopted by the word of its worker."""
+
+    key: LaneKey
+    spec: Any
+    tries: int
+    due: bool
+    due_us: int
+    run_at_us: int
+    leased: bool
+    limit_key: str
+    limited: bool
 
 
 @dataclass(slots=True)
@@ -91,20 +102,20 @@ class Shard:
 
 @dataclass(slots=True)
 class WorkerRecord:
-    """A registered worker, as this coordinator knows it."""
+    """A registered worker, as its coordinator knows it."""
 
     worker: bytes
     deadline: float  # on the owner's monotonic clock: the end of its lease
     name: str = ""
-    sessionless: bool = False  # an executor's: there while it has something
-    process: Any = None  # which process it is, if it says so: the proof of its end
+    sessionless: bool = False  # an executor's: it is here while it has an attempt
+    process: Any = None  # the operating system's process, if it said so: the proof of its end
     entries: dict[bytes, Entry] = field(default_factory=dict)  # by exec_id
     confirmed: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker says that it has."""
+    """An attempt that a worker reports to have."""
 
     exec_id: bytes
     job_id: bytes

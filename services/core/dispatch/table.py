@@ -1,12 +1,12 @@
-"""Who has which job: the owner's memory of what is handed out, and what may be handed out (protocol A5-A8).
+"""Which job is where: the owner's memory of what is handed out, and what may be handed out (protocol A5 to A8).
 
-What holds, for every job of a shard that this table has open:
+Events go in as calls, what is to be done comes out as `Effects`, and the coordinator performs it. For every job of a
+shard that is open here:
 
-- it is in two live workers never: a task that a worker was given comes back only by that worker's consent (it confirms
-  a void), by its return, or by the end of its lease (of an executor, which has no session, of a timeout:
-  executor_leases.py);
-- what was committed before the takeover and may run somewhere is in doubt until every worker registered then has
-  confirmed the new epoch together with what it has, or is over;
+- it is never in two live workers: an attempt that a worker was given comes back only by that worker's consent (it
+  confirms a void), by its return, or by the end of its lease (of an executor: of a timeout, executor_leases.py);
+- a job that was committed before the takeover and may run somewhere is in doubt until every worker that was registered
+  then has confirmed the new epoch together with its attempts, or is lost;
 - an outcome is accepted once, for the present exec_id alone;
 - a job of a limited key is fed only with one of its limit's permits (limits.py).
 
@@ -16,170 +16,132 @@ messages, deaths and takeovers.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
-from taskflow_server.core.dispatch.limits import Limits
-from taskflow_server.core.dispatch.records import Claim, Entry, Phase, Shard, WorkerRecord
-from taskflow_server.core.dispatch.waiting import Waiting
+from taskflow._policy import Outcome
+from taskflow_server.core.dispatch.effects import Effects, End
+from taskflow_server.core.dispatch.jobs import JobTable
+from taskflow_server.core.dispatch.records import Claim, Entry, WorkerRecord
+from taskflow_server.core.dispatch.transitions import Event, Phase
 from taskflow_server.core.ids import shard_and_epoch
-from taskflow_server.core.lanes import Lane, LaneKey
+from taskflow_server.core.lanes import LaneKey
 
-MOST_GONE = 1000  # names of workers that are over
-VOID_AFTER = 2.0  # seconds since a hand-out: a poll's answer is normally there long before
+MOST_GONE = 1000  # names of lost workers that are remembered
+VOID_AFTER = 2.0  # seconds since a hand-out: a poll's answer has normally arrived long before
 
 
-class DispatchTable:
-    def __init__(self, token: Callable[[int, int], bytes], *, depth: int, limits: Limits | None = None) -> None:
-        """`token(shard, epoch)` makes an exec_id; `depth`: jobs of one lane that may wait in the queue service."""
-        self._token = token
-        self.limits = Limits(lambda: None, lambda: None) if limits is None else limits
-        self.depth = depth
-        self.shards: dict[int, Shard] = {}
-        self.lanes: dict[LaneKey, Lane] = {}
-        self.by_exec: dict[bytes, Entry] = {}
-        self.by_job: dict[bytes, Entry] = {}
-        self.workers: dict[bytes, WorkerRecord] = {}
-        self._gone: dict[bytes, str] = {}  # names of the last workers that are over
-        self.waiting = Waiting()  # in doubt or queued
-        self.outbox: list[Entry] = []  # to be fed
-        self.adopted: list[Entry] = []  # claimed by workers, facts not loaded
-        self.cancel_taken = False  # a worker was given a job that is to be cancelled
-        self._departures: list[set[bytes]] = []
+class DispatchTable(JobTable):
+    """The jobs in memory, with the events of workers."""
 
-    # -- ownership ---------------------------------------------------------------------------
-    def open(self, shard: Shard) -> None:
-        """This shard is ours, under a new epoch; nothing of an older one remains.
-
-        Every worker with a seat must confirm: those registered before the takeover, and those that have registered
-        with this coordinator while it read them (A5).
-        """
-        self.shut(shard.number)
-        self.limits.shut()
-        shard.unconfirmed = {worker for worker, seat in self.workers.items() if not seat.sessionless}
-        if shard.unconfirmed and not shard.clean:
-            shard.suspects = Counter()
-        self.shards[shard.number] = shard
-
-    def shut(self, number: int) -> None:
-        """The shard is another's, or about to be opened anew: forget it."""
-        if self.shards.pop(number, None) is None:
-            return
-        for entry in [e for e in self.by_job.values() if e.shard == number]:
-            if entry.phase in (Phase.IN_DOUBT, Phase.QUEUED):
-                self.waiting.remove(entry)
-            self._forget(entry)
-        for key in [k for k, lane in self.lanes.items() if lane.shard == number]:
-            del self.lanes[key]
-        self.outbox = [e for e in self.outbox if e.shard != number]
-        self.adopted = [e for e in self.adopted if e.shard != number]
-
-    # -- what comes in -----------------------------------------------------------------------
-    def room(self, key: LaneKey) -> int:
-        return self.depth - self.waiting[key]
-
-    def admit(self, entry: Entry, *, in_doubt: bool) -> None:
-        """A job that a page, an offer or a due time brought. In doubt, it is held while its shard is unsettled.
-
-        After an unclean takeover so is one that a worker may have had, however soon its shard has settled: the proof
-        that its worker is dead may be quicker than the reading of lanes, and its lease row is to be written first.
-        """
-        self.by_job[entry.job_id] = entry
-        self.waiting.add(entry)
-        if entry.limit_key:
-            self.limits.attach(entry)
-        shard = self.shards[entry.shard]
-        entry.lease_first = in_doubt and self._is_suspect(shard, entry.key)
-        if entry.lease_first or (in_doubt and not shard.settled):
-            entry.phase = Phase.IN_DOUBT
-            shard.in_doubt[entry.job_id] = entry
-        else:
-            self._queue(entry)
-
-    def _is_suspect(self, shard: Shard, key: LaneKey) -> bool:
-        """The former owner had no more than the first jobs of a lane in memory: `depth` of it, and as many due ones."""
-        if shard.suspects is None or shard.suspects[key] >= 2 * self.depth:
-            return False
-        shard.suspects[key] += 1
-        return True
-
-    def restore(self, entry: Entry) -> None:
-        """A row of `leases`, read at a takeover: some worker may have it."""
-        entry.leased, entry.lease_first, entry.phase = True, True, Phase.IN_DOUBT
-        self.limits.attach(entry)
-        self.by_job[entry.job_id] = entry
-        self.waiting.add(entry)
-        self.shards[entry.shard].in_doubt[entry.job_id] = entry
-
-    def hand_out(self, entry: Entry) -> None:
-        """Feeds an entry that waited: new token, same attempt."""
-        if entry.phase is Phase.TAKEN:
-            self._leave_seat(entry)
-            self.waiting.add(entry)
-        self._queue(entry)
-
-    def _queue(self, entry: Entry) -> None:
-        shard = self.shards[entry.shard]
-        shard.in_doubt.pop(entry.job_id, None)
-        if entry.exec_id:
-            self.by_exec.pop(entry.exec_id, None)
-        entry.worker, entry.started, entry.void_asked = b"", False, False
-        entry.executor_lease, entry.expiring, entry.leaving, entry.yielding = None, False, False, False
-        if entry.limit is not None and not self.limits.keeps(entry):
-            entry.phase, entry.exec_id = Phase.BLOCKED, b""
-            self.waiting.remove(entry)
-            self.limits.block(entry)
-            return
-        entry.phase, entry.exec_id = Phase.QUEUED, self._token(shard.number, shard.epoch)
-        self.by_exec[entry.exec_id] = entry
-        self.outbox.append(entry)
-
-    # -- workers -----------------------------------------------------------------------------
-    def took(self, worker: bytes, exec_ids: Iterable[bytes], now: float) -> list[Entry]:
-        """The queue service gave these to `worker`. Returns those whose worker is over already: lost."""
-        seat = self.workers.get(worker)
+    # -- hand-outs and returns ---------------------------------------------------------------
+    def took(self, worker: bytes, exec_ids: Iterable[bytes], now: float) -> Effects:
+        """The queue service gave these to `worker`. If that is lost already, they come back."""
+        record = self.workers.get(worker)
         orphans = []
         for exec_id in exec_ids:
             entry = self.by_exec.get(exec_id)
             if entry is None or entry.phase is not Phase.QUEUED:
                 continue  # its outcome was quicker than this message
-            entry.phase, entry.worker, entry.taken_at = Phase.TAKEN, worker, now
+            self.move(entry, Event.TAKEN, Phase.TAKEN)
+            entry.worker, entry.taken_at = worker, now
             self.waiting.remove(entry)
             if entry.cancelling:
                 self.cancel_taken = True
-            if seat is None:
+            if record is None:
                 orphans.append(entry)
             else:
-                seat.entries[exec_id] = entry
-        return orphans
+                record.entries[exec_id] = entry
+        return self.returned(orphans) if orphans else Effects()
 
-    def hear(
+    def returned(self, entries: Iterable[Entry], *, counted: bool = True) -> Effects:
+        """Handed out, and never started: back to the queue, no try used, up to a cap (R4).
+
+        Not `counted`: the worker had prefetched the attempt, so that its return says nothing about the job, which keeps
+        its place in its lane (R13).
+        """
+        effects = Effects()
+        for entry in entries:
+            entry.handouts += counted
+            entry.first = not counted
+            entry.started = False  # though it was taken for started, if it was with its worker for long
+            if entry.cancelling:
+                effects.ends.append(End(entry, Outcome.CANCELLED, "cancelled"))
+            elif entry.handouts >= self.max_handouts:
+                effects.ends.append(End(entry, Outcome.FAILED, "never_started", final=True))
+            else:
+                self.enqueue(entry)
+        return effects
+
+    # -- what workers report -----------------------------------------------------------------
+    def start(self, exec_id: bytes, worker: bytes) -> bool:
+        """A worker asks whether it may start an attempt: it may while that is its present one, and not cancelled."""
+        entry = self.by_exec.get(exec_id)
+        overtook = entry is not None and entry.phase is Phase.QUEUED  # the queue service's message is still on its way
+        taken = entry is not None and entry.phase is Phase.TAKEN and entry.worker == worker
+        if entry is None or not (taken or overtook) or entry.cancelling:
+            return False
+        entry.started = True
+        return True
+
+    def running(self, entry: Entry) -> None:
+        """Its worker has reported something of it, or has had it for longer than a heartbeat: it has started."""
+        entry.started = True
+
+    def progressed(self, entry: Entry, progress: Any) -> None:
+        entry.progress = progress
+
+    def count_start(self, entry: Entry) -> None:
+        """The metrics have its start."""
+        entry.counted = True
+
+    def reported(self, entry: Entry, worker: bytes) -> None:
+        """A worker's report of its outcome can overtake the message that says which worker took it."""
+        entry.worker = entry.worker or worker
+
+    def end_by_late_outcome(self, entry: Entry, exec_id: bytes, worker: bytes) -> None:
+        """A waiting attempt that no worker was given ends by the late outcome of the one before, under its exec_id."""
+        self.by_exec.pop(entry.exec_id, None)
+        entry.exec_id, entry.worker, entry.started = exec_id, worker, True
+        self.by_exec[exec_id] = entry
+
+    # -- heartbeats --------------------------------------------------------------------------
+    def heartbeat(
         self, worker: bytes, confirmed: dict[int, int], claims: Iterable[Claim], voided: Iterable[bytes], now: float
-    ) -> tuple[list[bytes], list[Entry], list[bytes]]:
-        """A heartbeat. Returns what to void, the entries that come back by consent, and what to revoke."""
-        seat = self.workers[worker]
-        seat.confirmed = confirmed
+    ) -> Effects:
+        """A worker confirms epochs together with all attempts that it has, and which voided ones it never got."""
+        record = self.workers[worker]
+        record.confirmed = confirmed
         have = {}
         for claim in claims:
             have[claim.exec_id] = claim
-            self._claim(seat, claim, now)
-        revoked = [exec_id for exec_id, claim in have.items() if self._is_stale(claim)]
+            self._claim(record, claim, now)
+        stale = [exec_id for exec_id, claim in have.items() if self._is_stale(claim)]
         for number, epoch in confirmed.items():
             shard = self.shards.get(number)
             if shard is not None and epoch == shard.epoch:
                 shard.unconfirmed.discard(worker)
         back = []
         for exec_id in voided:
-            entry = seat.entries.get(exec_id)
+            entry = record.entries.get(exec_id)
             if entry is not None and entry.void_asked and exec_id not in have and entry.phase is Phase.TAKEN:
                 back.append(entry)
+        void = self._missing(record, have, back, now)
+        effects = self.returned(back)
+        effects.void, effects.revoke = void, stale
+        effects.cancel = [e for e in record.entries.values() if e.cancelling and e.phase is Phase.TAKEN]
+        return effects
+
+    def _missing(
+        self, record: WorkerRecord, have: dict[bytes, Claim], back: Collection[Entry], now: float
+    ) -> list[bytes]:
+        """Attempts that the worker was given and does not list: it is asked to confirm that it never got them."""
         void = []
-        for exec_id, entry in seat.entries.items():
+        for exec_id, entry in record.entries.items():
             if exec_id in have:
                 entry.started = entry.started or have[exec_id].started
                 if not entry.started:
-                    entry.taken_at = now  # a prefetched attempt may wait: `LeaseRows` must not take it for started
+                    entry.taken_at = now  # a prefetched attempt may wait: its time alone does not make it started
             elif (
                 entry.phase is Phase.TAKEN
                 and entry.spec is not None
@@ -188,17 +150,17 @@ class DispatchTable:
             ):
                 entry.void_asked = True
                 void.append(exec_id)
-        return void, back, revoked
+        return void
 
-    def _claim(self, seat: WorkerRecord, claim: Claim, now: float) -> None:
-        """A worker has this. In doubt until now, or unknown and of an older epoch of ours: it is the worker's."""
+    def _claim(self, record: WorkerRecord, claim: Claim, now: float) -> None:
+        """A worker has an attempt that was in doubt until now, or is unknown and of an older epoch of ours."""
         shard = self.shards.get(claim.shard)
         if shard is None or claim.exec_id in self.by_exec:
             return
-        if seat.worker not in shard.unconfirmed:
+        if record.worker not in shard.unconfirmed:
             return  # it has confirmed this epoch before, without this
         if self.in_doubt(claim.job_id, claim.attempt):
-            self.adopt(claim, now, seat)
+            self.adopt(claim, now, record)
 
     def in_doubt(self, job_id: bytes, attempt: int) -> bool:
         """Whether this attempt may be a worker's under an older epoch. One below the present number is recorded."""
@@ -207,7 +169,7 @@ class DispatchTable:
             return True
         if entry.phase is Phase.IN_DOUBT:
             return entry.attempt == attempt
-        # Adopted by the word of a worker alone. Somebody has a later attempt, so that one's end is recorded.
+        # Adopted by the word of a worker alone. Another worker has a later attempt, so that one's end is recorded.
         return entry.phase is Phase.TAKEN and entry.spec is None and entry.attempt < attempt
 
     def _is_stale(self, claim: Claim) -> bool:
@@ -222,7 +184,7 @@ class DispatchTable:
         number, epoch = shard_and_epoch(claim.exec_id)
         return number == claim.shard and epoch <= shard.epoch
 
-    def adopt(self, claim: Claim, now: float, seat: WorkerRecord | None = None) -> Entry:
+    def adopt(self, claim: Claim, now: float, record: WorkerRecord | None = None) -> Entry:
         """Takes over an attempt of an older epoch. Its facts are loaded before its outcome is decided."""
         shard = self.shards[claim.shard]
         entry = self.by_job.get(claim.job_id)
@@ -236,117 +198,116 @@ class DispatchTable:
         else:
             self.waiting.remove(entry)
             shard.in_doubt.pop(claim.job_id, None)
-        entry.phase, entry.exec_id, entry.attempt = Phase.TAKEN, claim.exec_id, claim.attempt
+        self.move(entry, Event.TAKEN, Phase.TAKEN)
+        entry.exec_id, entry.attempt = claim.exec_id, claim.attempt
         entry.taken_at, entry.started, entry.lease_first = now, claim.started, False
         self.limits.hold(entry)
         self.by_exec[claim.exec_id] = entry
-        if seat is not None:
-            entry.worker = seat.worker
-            seat.entries[claim.exec_id] = entry
+        if record is not None:
+            entry.worker = record.worker
+            record.entries[claim.exec_id] = entry
         return entry
 
-    def over(self, worker: bytes) -> list[Entry]:
-        """The worker is dead, has left, or its lease is over. Returns what it had: lost."""
-        seat = self.workers.pop(worker, None)
+    # -- lost workers ------------------------------------------------------------------------
+    def worker_lost(self, worker: bytes, *, left: bool = False) -> Effects:
+        """The worker is dead, or its lease has ended, or it has `left` by a goodbye. Its attempts are lost.
+
+        One that left holds nothing more: an attempt that it has not started goes back. An attempt whose facts are not
+        loaded ends as soon as they are.
+        """
+        record = self.workers.pop(worker, None)
         for shard in self.shards.values():
             shard.unconfirmed.discard(worker)
-        if seat is None:
-            return []
+        if record is None:
+            return Effects()
         if len(self._gone) >= MOST_GONE:
             del self._gone[next(iter(self._gone))]
-        self._gone[worker] = seat.name
-        return [e for e in seat.entries.values() if e.phase is Phase.TAKEN]
+        self._gone[worker] = record.name
+        taken = [entry for entry in record.entries.values() if entry.phase is Phase.TAKEN]
+        effects = self.returned([e for e in taken if left and not e.started and e.spec is not None])
+        effects.lost = [entry for entry in taken if entry.phase is Phase.TAKEN and not _ends(effects, entry)]
+        self.adopted += [entry for entry in effects.lost if entry.spec is None]
+        effects.ends += [End(entry, Outcome.LOST, "lost") for entry in effects.lost if entry.spec is not None]
+        return effects
 
     def worker_of(self, entry: Entry) -> str:
-        """The name of the worker that has this attempt, or had it when it was lost; empty where nobody knows."""
-        seat = self.workers.get(entry.worker)
-        return seat.name if seat is not None else self._gone.get(entry.worker, entry.leased_to)
+        """The name of the worker that has this attempt, or had it when it was lost; empty where that is not known."""
+        record = self.workers.get(entry.worker)
+        return record.name if record is not None else self._gone.get(entry.worker, entry.leased_to)
 
-    def settle(self, number: int) -> list[Entry]:
-        """All have confirmed: what is still held is with nobody."""
-        shard = self.shards[number]
-        if shard.unconfirmed:
-            return []
-        entries = list(shard.in_doubt.values())
-        shard.in_doubt.clear()
-        return entries
+    # -- cancels -----------------------------------------------------------------------------
+    def cancel(self, entries: Sequence[tuple[Entry, str]]) -> Effects:
+        """Jobs are to be cancelled, each with its reason (R7, A13)."""
+        effects, waiting = Effects(), []
+        for entry, reason in entries:
+            entry.cancelling, entry.cancel_reason = True, reason
+            if entry.phase in (Phase.QUEUED, Phase.BLOCKED):
+                waiting.append(entry)
+            elif entry.phase is not Phase.TAKEN:
+                # Ending: its outcome heeds the cancel if that is not too late; else the next sweep finds it waiting.
+                # In doubt: a worker may have it. Once that is known, it ends in one of the other ways.
+                continue
+            elif entry.executor_lease is not None:
+                # An executor has no session: it learns of the cancel when its next message is refused as stale.
+                reason = "cancelled_running" if entry.started else "cancelled"
+                effects.ends.append(End(entry, Outcome.CANCELLED, reason))
+            else:
+                effects.cancel.append(entry)
+        out = self._take_out(waiting)
+        effects.ends += out.ends
+        effects.take_out += out.take_out
+        return effects
 
-    def stand_in(self, entry: Entry, exec_id: bytes, worker: bytes) -> None:
-        """A waiting attempt that nobody was given ends by the late outcome of the one before, under its exec_id."""
-        self.by_exec.pop(entry.exec_id, None)
-        entry.exec_id, entry.worker, entry.started = exec_id, worker, True
-        self.by_exec[exec_id] = entry
+    # -- after a takeover --------------------------------------------------------------------
+    def settle(self) -> Effects:
+        """Where every worker has confirmed, no worker has what is still in doubt: a started attempt is lost, a job that
+        had not started is handed out again."""
+        effects = Effects()
+        for shard in self.shards.values():
+            if shard.settled and shard.in_doubt:
+                entries = list(shard.in_doubt.values())
+                shard.in_doubt.clear()
+                for entry in entries:
+                    self._settle(entry, effects)
+        return effects
 
-    # -- outcomes ----------------------------------------------------------------------------
-    def end(self, entry: Entry) -> None:
-        """Its outcome is being committed: from here on nothing else may happen to it."""
-        if entry.phase in (Phase.IN_DOUBT, Phase.QUEUED):
-            self.waiting.remove(entry)
-            self.shards[entry.shard].in_doubt.pop(entry.job_id, None)
-        elif entry.phase is Phase.BLOCKED:
-            self.limits.leave(entry)
-        entry.phase = Phase.ENDING
+    def _settle(self, entry: Entry, effects: Effects) -> None:
+        if entry.leased and entry.started:
+            effects.ends.append(End(entry, Outcome.LOST, "lost"))
+        elif entry.cancelling:
+            effects.ends.append(End(entry, Outcome.CANCELLED, "cancelled"))
+        elif entry.handouts + entry.leased >= self.max_handouts:
+            effects.ends.append(End(entry, Outcome.FAILED, "never_started", final=True))
+        elif entry.limit is not None and entry not in entry.limit.holders:
+            self.enqueue(entry)  # waits for a permit; then it comes here once more
+        elif entry.leased or entry.lease_first:
+            effects.lease_first.append(entry)
+        else:
+            self.enqueue(entry)
 
-    def finish(self, entry: Entry) -> None:
-        """Committed: final, or in `deferred`."""
-        lane = self.lanes.get(entry.key)
-        if lane is not None:
-            if (lane.catching_up or entry.unread) and not lane.holds(entry.job_id):
-                lane.drop(entry.job_id)  # a page read before the commit may still bring it
-            lane.close((entry.job_id,))
-        self._forget(entry)
+    def lease_first_writing(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Their lease rows are about to be written (A12). Returns those that are counted as handed out once more."""
+        counted = [entry for entry in entries if entry.leased]
+        for entry in counted:
+            entry.handouts += 1
+        return counted
 
-    def leased(self, entry: Entry) -> None:
-        """It has a row in `leases` now, and no longer holds its lane's mark."""
-        entry.leased = True
-        lane = self.lanes.get(entry.key)
-        if lane is not None:
-            lane.close((entry.job_id,))
+    def lease_first_failed(self, entries: Iterable[Entry], counted: Iterable[Entry]) -> None:
+        """They were not written: the entries stay in doubt, to be settled again."""
+        for entry in counted:
+            entry.handouts -= 1
+        for entry in entries:
+            shard = self.shards.get(entry.shard)
+            if shard is not None and entry.phase is Phase.IN_DOUBT and self.has(entry):
+                shard.in_doubt[entry.job_id] = entry
 
-    def stored(self, entry: Entry, *, leaves: bool) -> None:
-        """It waits for a permit, and has a row in `deferred` now. `leaves`: it waits there alone."""
-        entry.due = True
-        lane = self.lanes.get(entry.key)
-        if lane is not None and not leaves:
-            lane.close((entry.job_id,))
-        if leaves:
-            self.finish(entry)
+    def lease_first_written(self, entries: Iterable[Entry]) -> None:
+        """A job that takes its machine down has left a trace: it is handed out."""
+        for entry in entries:
+            entry.lease_first = False
+            if entry.phase is Phase.IN_DOUBT and self.has(entry):
+                self.enqueue(entry)
 
-    def withdraw(self, entry: Entry) -> None:
-        """It waited, and leaves memory unfinished: its lane, or its row in `deferred`, will be read again."""
-        self.waiting.remove(entry)
-        self._forget(entry)
 
-    def discard(self, entry: Entry) -> None:
-        """An adopted attempt that turned out to be recorded: nothing is left to do for it."""
-        self._forget(entry)
-
-    def _leave_seat(self, entry: Entry) -> None:
-        seat = self.workers.get(entry.worker)
-        if seat is not None:
-            seat.entries.pop(entry.exec_id, None)
-            if seat.sessionless and not seat.entries:
-                del self.workers[entry.worker]
-
-    @contextmanager
-    def departures(self) -> Iterator[set[bytes]]:
-        """The jobs that leave memory meanwhile: a row of theirs that was read before is of an attempt that has ended,
-        and must not run again (A3)."""
-        left: set[bytes] = set()
-        self._departures.append(left)
-        try:
-            yield left
-        finally:
-            # Not `remove`, which compares: an empty set of another reading that has not ended is equal to this one.
-            self._departures = [each for each in self._departures if each is not left]
-
-    def _forget(self, entry: Entry) -> None:
-        for departed in self._departures:
-            departed.add(entry.job_id)
-        self._leave_seat(entry)
-        if entry.limit is not None:
-            self.limits.leave(entry)
-        if self.by_exec.get(entry.exec_id) is entry:
-            del self.by_exec[entry.exec_id]
-        if self.by_job.get(entry.job_id) is entry:
-            del self.by_job[entry.job_id]
+def _ends(effects: Effects, entry: Entry) -> bool:
+    return any(end.entry is entry for end in effects.ends)

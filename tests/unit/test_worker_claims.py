@@ -7,7 +7,10 @@ import itertools
 import pytest
 
 from taskflow_server.core import ids
-from taskflow_server.core.dispatch.table import Claim, DispatchTable, Entry, Phase, Shard, WorkerRecord
+from taskflow_server.core.dispatch.effects import Effects
+from taskflow_server.core.dispatch.records import Claim, Entry, Shard, WorkerRecord
+from taskflow_server.core.dispatch.table import DispatchTable
+from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.core.lanes import LaneKey
 
 KEY = LaneKey("q", "", 5)
@@ -21,7 +24,7 @@ def opened() -> DispatchTable:
     numbers = itertools.count(1)
     table = DispatchTable(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
     table.workers = {ME: WorkerRecord(ME, 9.0), OTHER: WorkerRecord(OTHER, 9.0)}
-    table.open(Shard(0, EPOCH, 0, clean=True))
+    table.open_shard(Shard(0, EPOCH, 0, clean=True))
     return table
 
 
@@ -31,9 +34,8 @@ def claim(epoch: int = EPOCH - 1, *, attempt: int = 1, shard: int = 0, finished:
 
 def settle(table: DispatchTable) -> None:
     for worker in (ME, OTHER):
-        table.hear(worker, {0: EPOCH}, [], [], 0.0)
-    for entry in table.settle(0):
-        table.hand_out(entry)
+        table.heartbeat(worker, {0: EPOCH}, [], [], 0.0)
+    assert table.settle() == Effects()
 
 
 @pytest.mark.feature("A6")
@@ -56,7 +58,7 @@ def test_a_settled_shard_revokes_what_is_not_the_present_attempt(claimed: Claim,
         table.admit(Entry(JOB, KEY, 0, 2, 1, spec=""), in_doubt=True)
     settle(table)
 
-    assert table.hear(ME, {0: EPOCH}, [claimed], [], 0.0)[2] == [claimed.exec_id] * revoked
+    assert table.heartbeat(ME, {0: EPOCH}, [claimed], [], 0.0).revoke == [claimed.exec_id] * revoked
     assert ME in table.workers and claimed.exec_id not in table.by_exec
 
 
@@ -65,15 +67,15 @@ def test_an_unsettled_shard_revokes_nothing_and_adopts_what_a_worker_has_when_it
     table = opened()
     table.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=True)
 
-    assert table.hear(OTHER, {0: EPOCH}, [], [], 0.0)[2] == []
-    assert table.hear(OTHER, {0: EPOCH}, [claim()], [], 0.0)[2] == [], "it has confirmed, and ME has not"
+    assert table.heartbeat(OTHER, {0: EPOCH}, [], [], 0.0).revoke == []
+    assert table.heartbeat(OTHER, {0: EPOCH}, [claim()], [], 0.0).revoke == [], "it has confirmed, and ME has not"
     assert table.by_job[JOB].phase is Phase.IN_DOUBT
-    assert table.hear(ME, {0: EPOCH}, [claim()], [], 0.0)[2] == []
+    assert table.heartbeat(ME, {0: EPOCH}, [claim()], [], 0.0).revoke == []
 
     entry = table.by_job[JOB]
     assert (entry.phase, entry.worker, entry.exec_id) == (Phase.TAKEN, ME, claim().exec_id)
-    assert table.hear(ME, {0: EPOCH}, [claim()], [], 0.0)[2] == [], "it is the present one now"
-    assert table.hear(OTHER, {0: EPOCH}, [claim(EPOCH - 2)], [], 0.0)[2] == [claim(EPOCH - 2).exec_id]
+    assert table.heartbeat(ME, {0: EPOCH}, [claim()], [], 0.0).revoke == [], "it is the present one now"
+    assert table.heartbeat(OTHER, {0: EPOCH}, [claim(EPOCH - 2)], [], 0.0).revoke == [claim(EPOCH - 2).exec_id]
 
 
 @pytest.mark.feature("A5")
@@ -82,7 +84,7 @@ def test_an_attempt_whose_end_is_recorded_is_not_adopted_in_place_of_the_next(fi
     table = opened()
     table.admit(Entry(JOB, KEY, 0, 2, 1, spec=""), in_doubt=True)
 
-    table.hear(ME, {0: EPOCH}, [claim(attempt=1, finished=finished)], [], 0.0)
+    table.heartbeat(ME, {0: EPOCH}, [claim(attempt=1, finished=finished)], [], 0.0)
 
     entry = table.by_job[JOB]
     assert (entry.phase, entry.attempt) == (Phase.IN_DOUBT, 2)
@@ -100,11 +102,11 @@ def test_a_claim_of_what_is_being_committed_is_not_revoked_and_one_that_is_commi
     phases = []
     for step in (lambda: None, lambda: table.took(ME, [exec_id], 0.0), lambda: table.end(entry)):
         step()
-        phases.append((entry.phase, table.hear(ME, {0: EPOCH}, [own], [], 0.0)[2]))
+        phases.append((entry.phase, table.heartbeat(ME, {0: EPOCH}, [own], [], 0.0).revoke))
 
     assert phases == [(Phase.QUEUED, []), (Phase.TAKEN, []), (Phase.ENDING, [])]
     table.finish(entry)
-    assert table.hear(ME, {0: EPOCH}, [own], [], 0.0)[2] == [exec_id]
+    assert table.heartbeat(ME, {0: EPOCH}, [own], [], 0.0).revoke == [exec_id]
 
 
 @pytest.mark.feature("A5")
@@ -118,10 +120,10 @@ def test_of_two_claimed_attempts_of_a_job_the_later_is_adopted(
     claims = {n: Claim(ids.exec_id(0, EPOCH - 1, n, 9), JOB, n, 0, started=True, finished=n == 1) for n in order}
     told = [(workers[n - 1], claims[n]) for n in order]
     if workers[0] == workers[1]:
-        table.hear(ME, {0: EPOCH}, [each for _, each in told], [], 0.0)
+        table.heartbeat(ME, {0: EPOCH}, [each for _, each in told], [], 0.0)
     else:
         for worker, each in told:
-            table.hear(worker, {0: EPOCH}, [each], [], 0.0)
+            table.heartbeat(worker, {0: EPOCH}, [each], [], 0.0)
 
     entry = table.by_job[JOB]
     assert (entry.attempt, entry.exec_id, entry.worker) == (2, claims[2].exec_id, workers[1])
@@ -138,14 +140,14 @@ def test_a_suspect_that_is_read_after_its_shard_has_settled_is_held(clean: bool,
     numbers = itertools.count(1)
     table = DispatchTable(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
     table.workers = {ME: WorkerRecord(ME, 9.0)} if workers else {}
-    table.open(Shard(0, EPOCH, 0, clean=clean))
-    table.over(ME)
-    assert table.settle(0) == []
+    table.open_shard(Shard(0, EPOCH, 0, clean=clean))
+    table.worker_lost(ME)
+    assert table.settle() == Effects()
 
     table.admit(Entry(JOB, KEY, 0, 1, 0, spec=""), in_doubt=in_doubt)
 
     suspect = workers and in_doubt and not clean
-    assert [entry.job_id for entry in table.settle(0)] == [JOB] * suspect
+    assert [entry.job_id for entry in table.settle().lease_first] == [JOB] * suspect
     assert table.by_job[JOB].lease_first is suspect
     assert len(table.outbox) == (not suspect)
 
@@ -155,10 +157,10 @@ def test_no_more_jobs_of_a_lane_are_suspects_than_its_former_owner_had_in_memory
     numbers = itertools.count(1)
     table = DispatchTable(lambda shard, epoch: ids.exec_id(shard, epoch, next(numbers), 1), depth=10)
     table.workers = {ME: WorkerRecord(ME, 9.0)}
-    table.open(Shard(0, EPOCH, 0, clean=False))
-    table.over(ME)
+    table.open_shard(Shard(0, EPOCH, 0, clean=False))
+    table.worker_lost(ME)
 
     for n in range(50):
         table.admit(Entry(n.to_bytes(16, "big"), KEY, 0, 1, 0, spec=""), in_doubt=True)
 
-    assert [e.job_id for e in table.settle(0)] == [n.to_bytes(16, "big") for n in range(20)]
+    assert [e.job_id for e in table.settle().lease_first] == [n.to_bytes(16, "big") for n in range(20)]

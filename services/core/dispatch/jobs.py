@@ -1,0 +1,351 @@
+"""The jobs in memory: how they come in, wait, are fed to the queue service, end and leave.
+
+Every change of a phase is an event of transitions.py. `DispatchTable` adds the events of workers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from taskflow._policy import Outcome
+from taskflow_server.core.dispatch.effects import Effects, End
+from taskflow_server.core.dispatch.limits import Limits
+from taskflow_server.core.dispatch.records import Entry, Facts, Shard, WorkerRecord
+from taskflow_server.core.dispatch.transitions import Event, Phase, check
+from taskflow_server.core.dispatch.waiting import Waiting
+from taskflow_server.core.lanes import Lane, LaneKey
+
+_IN_WAITING = (Phase.IN_DOUBT, Phase.QUEUED)  # phases in which a job counts as waiting
+
+
+class JobTable:
+    def __init__(
+        self,
+        token: Callable[[int, int], bytes],
+        *,
+        depth: int,
+        limits: Limits | None = None,
+        max_handouts: int = 1 << 30,
+    ) -> None:
+        """`token(shard, epoch)` makes an exec_id; `depth`: jobs of one lane that may wait in the queue service;
+        `max_handouts`: how often an attempt is handed out without a start before its job fails (R4)."""
+        self._token = token
+        self.limits = Limits(lambda: None, lambda: None) if limits is None else limits
+        self.depth = depth
+        self.max_handouts = max_handouts
+        self.shards: dict[int, Shard] = {}
+        self.lanes: dict[LaneKey, Lane] = {}
+        self.by_exec: dict[bytes, Entry] = {}
+        self.by_job: dict[bytes, Entry] = {}
+        self.workers: dict[bytes, WorkerRecord] = {}
+        self.waiting = Waiting()  # jobs in doubt or queued
+        self.outbox: list[Entry] = []  # to be fed
+        self.adopted: list[Entry] = []  # claimed by workers; their facts are to be loaded
+        self.due_left: set[tuple[int, LaneKey]] = set()  # lanes whose due rows have left memory unfinished
+        self.cancel_taken = False  # a worker was given a job that is to be cancelled
+        self._gone: dict[bytes, str] = {}  # names of the last lost workers
+        self._departures: list[set[bytes]] = []
+
+    def move(self, entry: Entry, event: Event, phase: Phase) -> None:
+        """Every change of a phase. Raises ImpossibleTransition."""
+        check(event, entry.phase, phase)
+        entry.phase = phase
+
+    def has(self, entry: Entry) -> bool:
+        """Whether it is still the present one of its job: a takeover or a later claim may have replaced it."""
+        return self.by_job.get(entry.job_id) is entry
+
+    # -- shards ------------------------------------------------------------------------------
+    def open_shard(self, shard: Shard) -> None:
+        """A takeover: this shard is ours, under a new epoch. Nothing of an older epoch remains in memory.
+
+        Every registered worker must confirm: those registered before the takeover, and those that have registered
+        with this coordinator while it read them (A5).
+        """
+        self.close_shard(shard.number)
+        self.limits.shut()
+        shard.unconfirmed = {worker for worker, record in self.workers.items() if not record.sessionless}
+        if shard.unconfirmed and not shard.clean:
+            shard.suspects = Counter()
+        self.shards[shard.number] = shard
+
+    def close_shard(self, number: int) -> None:
+        """The shard is another's, or about to be opened again: forgets it."""
+        if self.shards.pop(number, None) is None:
+            return
+        for entry in [e for e in self.by_job.values() if e.shard == number]:
+            if entry.phase in _IN_WAITING:
+                self.waiting.remove(entry)
+            self._forget(entry, Event.FORGOTTEN)
+        for key in [k for k, lane in self.lanes.items() if lane.shard == number]:
+            del self.lanes[key]
+        self.outbox = [e for e in self.outbox if e.shard != number]
+        self.adopted = [e for e in self.adopted if e.shard != number]
+
+    # -- jobs come in ------------------------------------------------------------------------
+    def room(self, key: LaneKey) -> int:
+        return self.depth - self.waiting[key]
+
+    def admit(self, entry: Entry, *, in_doubt: bool) -> None:
+        """A page, an offer or a due time brought a job. `in_doubt`: it stays in doubt until its shard has settled.
+
+        After an unclean takeover the first jobs of each lane stay in doubt although their shard has settled: the proof
+        that a worker is dead may come before the lanes are read, and their lease rows are to be written first (A12).
+        """
+        self.by_job[entry.job_id] = entry
+        self.waiting.add(entry)
+        if entry.limit_key:
+            self.limits.attach(entry)
+        shard = self.shards[entry.shard]
+        entry.lease_first = in_doubt and self._is_suspect(shard, entry.key)
+        if entry.lease_first or (in_doubt and not shard.settled):
+            self.move(entry, Event.ADMITTED, Phase.IN_DOUBT)
+            shard.in_doubt[entry.job_id] = entry
+        else:
+            self._queue(entry, Event.ADMITTED)
+
+    def _is_suspect(self, shard: Shard, key: LaneKey) -> bool:
+        """The former owner had no more than the first jobs of a lane in memory: `depth` of it, and as many due ones."""
+        if shard.suspects is None or shard.suspects[key] >= 2 * self.depth:
+            return False
+        shard.suspects[key] += 1
+        return True
+
+    def admit_unread(self, entry: Entry, *, cancel_reason: str | None = None) -> None:
+        """A job that is not in memory is to end at once. If its lane still has to read it, the lane passes over it.
+
+        `cancel_reason`: it ends because it is cancelled, with this reason, which may be empty.
+        """
+        if cancel_reason is not None:
+            entry.cancelling, entry.cancel_reason = True, cancel_reason
+        self.move(entry, Event.ADMITTED, Phase.QUEUED)
+        lane = self.lanes.get(entry.key)
+        if entry.unread and lane is not None:
+            lane.drop(entry.job_id)
+        self.by_job[entry.job_id] = entry
+        self.waiting.add(entry)
+
+    def restore(self, entry: Entry) -> None:
+        """A takeover read a row of `leases`: some worker may have the attempt."""
+        self.move(entry, Event.RESTORED, Phase.IN_DOUBT)
+        entry.leased, entry.lease_first = True, True
+        self.limits.attach(entry)
+        self.by_job[entry.job_id] = entry
+        self.waiting.add(entry)
+        self.shards[entry.shard].in_doubt[entry.job_id] = entry
+
+    def complete(self, entry: Entry, facts: Facts) -> None:
+        """The facts of an adopted attempt are loaded."""
+        entry.key, entry.spec, entry.tries = facts.key, facts.spec, facts.tries
+        entry.due, entry.due_us, entry.run_at_us, entry.leased = facts.due, facts.due_us, facts.run_at_us, facts.leased
+        entry.limit_key, entry.limited = facts.limit_key, facts.limited
+
+    def read_once_more(self, lane: Lane, entry: Entry) -> None:
+        """A lane has read a job that a worker or a lease row had brought: only its place in the lane was missing."""
+        if not entry.key.queue:
+            entry.key = lane.key
+        if entry.leased or entry.due:
+            lane.close((entry.job_id,))
+
+    # -- to the queue service ----------------------------------------------------------------
+    def enqueue(self, entry: Entry) -> None:
+        """Feeds an attempt that no worker has, under a new exec_id; blocks it where its limit has no permit."""
+        if entry.phase is Phase.TAKEN:
+            self._unassign(entry)
+            self.waiting.add(entry)
+        self._queue(entry, Event.ENQUEUED)
+
+    def _queue(self, entry: Entry, event: Event) -> None:
+        shard = self.shards[entry.shard]
+        shard.in_doubt.pop(entry.job_id, None)
+        if entry.exec_id:
+            self.by_exec.pop(entry.exec_id, None)
+        entry.worker, entry.started, entry.void_asked = b"", False, False
+        entry.executor_lease, entry.expiring, entry.leaving, entry.yielding = None, False, False, False
+        if entry.limit is not None and not self.limits.keeps(entry):
+            self.move(entry, event, Phase.BLOCKED)
+            entry.exec_id = b""
+            self.waiting.remove(entry)
+            self.limits.block(entry)
+            return
+        self.move(entry, event, Phase.QUEUED)
+        entry.exec_id = self._token(shard.number, shard.epoch)
+        self.by_exec[entry.exec_id] = entry
+        self.outbox.append(entry)
+
+    def fed(self, entry: Entry) -> None:
+        """The queue service has the payload from here on. It is loaded again should it be needed once more."""
+        entry.first = False
+        entry.fed = bool(entry.spec.payload)
+        entry.spec.ClearField("payload")
+
+    def drop_payload(self, entry: Entry) -> None:
+        """A job that may wait for long does not keep its payload; it is loaded again, as after a return."""
+        entry.spec.ClearField("payload")
+        entry.fed = True
+
+    def payload_loaded(self, entry: Entry, payload: bytes) -> None:
+        """To be fed once more, with its payload."""
+        entry.spec.payload, entry.fed = payload, False
+        self.outbox.append(entry)
+
+    # -- back from the queue service ---------------------------------------------------------
+    def make_room(self, keys: Collection[LaneKey]) -> Effects:
+        """The waiting jobs of these lanes leave memory and wait in Postgres. Entries of which memory alone knows
+        something stay."""
+        leaving = [entry for entry in self.by_job.values() if entry.key in keys and self._can_leave(entry)]
+        if leaving:
+            for key in keys:  # a later sweep finds them again, and reads from their marks what is not in memory then
+                self.lanes.pop(key, None)
+            for entry in leaving:
+                entry.leaving = True
+        return self._take_out(leaving)
+
+    def _can_leave(self, entry: Entry) -> bool:
+        known = entry.leased or entry.handouts or entry.cancelling or entry.leaving
+        known = known or (entry.due_tried and not entry.due)  # whether it has a row in `deferred`
+        return entry.phase is Phase.QUEUED and not known and self.shards[entry.shard].settled
+
+    def expire(self, entries: Iterable[Entry]) -> Effects:
+        """Their `start_by` has passed: they end unless a worker was quicker (R7)."""
+        expiring = [entry for entry in entries if entry.phase in (Phase.QUEUED, Phase.BLOCKED)]
+        for entry in expiring:
+            entry.expiring = True
+        return self._take_out(expiring)
+
+    def _take_out(self, entries: Collection[Entry]) -> Effects:
+        """Those that the queue service does not have are removed at once; for the others it is asked, and answers
+        `removed`, or has said or says which worker took them."""
+        if not entries:
+            return Effects()
+        here = {id(entry) for entry in self.outbox}
+        here.update(id(entry) for entry in entries if entry.phase is Phase.BLOCKED)
+        if any(entry.leaving for entry in entries):
+            self.outbox = [entry for entry in self.outbox if not entry.leaving]
+        effects = self.removed([entry for entry in entries if id(entry) in here])
+        effects.take_out += [entry.exec_id for entry in entries if id(entry) not in here]
+        return effects
+
+    def removed(self, entries: Iterable[Entry]) -> Effects:
+        """The queue service does not have these any more, and no worker took them."""
+        effects = Effects()
+        for entry in entries:
+            if entry.expiring:
+                effects.ends.append(End(entry, Outcome.CANCELLED, "expired"))
+            elif entry.cancelling:
+                effects.ends.append(End(entry, Outcome.CANCELLED, "cancelled"))
+            elif entry.yielding:
+                self.yielded(entry)
+            elif entry.leaving:
+                self._withdraw(entry)
+            else:
+                self.enqueue(entry)  # its cancel was revoked meanwhile
+        return effects
+
+    def yielded(self, entry: Entry) -> None:
+        """Its permit is free for another job: the queue service does not have it."""
+        if entry.phase is Phase.QUEUED:  # else a takeover came between
+            self.limits.leave(entry)
+            self.enqueue(entry)
+
+    def _withdraw(self, entry: Entry) -> None:
+        """It makes room: its lane, or its row in `deferred`, will be read again."""
+        lane = self.lanes.get(entry.key)
+        if not entry.due and lane is not None and lane.holds(entry.job_id):
+            self.enqueue(entry)  # its lane has read past it meanwhile
+            return
+        self.waiting.remove(entry)
+        self._forget(entry, Event.LEFT)
+        self.limits.read_again(entry)
+        if entry.due:
+            self.due_left.add((entry.shard, entry.key))
+
+    # -- rows in Postgres --------------------------------------------------------------------
+    def writing_lease(self, entries: Iterable[Entry]) -> None:
+        """Their rows of `leases` are about to be written. Their outcomes delete them should that commit be in doubt."""
+        for entry in entries:
+            entry.lease_tried = True
+
+    def leased(self, entry: Entry, progress: Any = None) -> None:
+        """Its row of `leases` is committed, with this progress: the attempt no longer holds its lane's mark."""
+        entry.leased, entry.lease_written = True, progress
+        lane = self.lanes.get(entry.key)
+        if lane is not None:
+            lane.close((entry.job_id,))
+
+    def writing_deferred(self, entries: Iterable[Entry]) -> None:
+        """The same of rows of `deferred`."""
+        for entry in entries:
+            entry.due_tried = True
+
+    def deferred(self, entry: Entry, *, leaves: bool) -> None:
+        """A blocked job has its row in `deferred`. `leaves`: it waits there alone from now on."""
+        entry.due = True
+        lane = self.lanes.get(entry.key)
+        if leaves:
+            self.finish(entry)
+        elif lane is not None:
+            lane.close((entry.job_id,))
+
+    # -- ends --------------------------------------------------------------------------------
+    def end(self, entry: Entry, commit: Any = None) -> None:
+        """Its outcome is decided, and done is `commit` once it is written: until then nothing else happens to it."""
+        before = entry.phase
+        self.move(entry, Event.ENDED, Phase.ENDING)
+        entry.commit = commit
+        if before in _IN_WAITING:
+            self.waiting.remove(entry)
+            self.shards[entry.shard].in_doubt.pop(entry.job_id, None)
+        elif before is Phase.BLOCKED:
+            self.limits.leave(entry)
+
+    def finish(self, entry: Entry) -> None:
+        """Committed: it is final, or waits in `deferred`."""
+        if entry.phase is Phase.GONE:
+            return  # a takeover came between
+        lane = self.lanes.get(entry.key)
+        if lane is not None:
+            if (lane.catching_up or entry.unread) and not lane.holds(entry.job_id):
+                lane.drop(entry.job_id)  # a page read before the commit may still bring it
+            lane.close((entry.job_id,))
+        self._forget(entry, Event.LEFT)
+
+    def discard(self, entry: Entry) -> None:
+        """An adopted attempt that turned out to be recorded: nothing is left to do for it."""
+        if entry.phase is not Phase.GONE:
+            self._forget(entry, Event.FORGOTTEN)
+
+    @contextmanager
+    def departures(self) -> Iterator[set[bytes]]:
+        """The jobs that leave memory meanwhile: a row of theirs that was read before is of an attempt that has ended,
+        and must not run again (A3)."""
+        left: set[bytes] = set()
+        self._departures.append(left)
+        try:
+            yield left
+        finally:
+            # Not `remove`, which compares: an empty set of another reading that has not ended is equal to this one.
+            self._departures = [each for each in self._departures if each is not left]
+
+    def _forget(self, entry: Entry, event: Event) -> None:
+        self.move(entry, event, Phase.GONE)
+        for departed in self._departures:
+            departed.add(entry.job_id)
+        self._unassign(entry)
+        if entry.limit is not None:
+            self.limits.leave(entry)
+        if self.by_exec.get(entry.exec_id) is entry:
+            del self.by_exec[entry.exec_id]
+        if self.has(entry):
+            del self.by_job[entry.job_id]
+
+    def _unassign(self, entry: Entry) -> None:
+        """Its worker does not have it any more."""
+        record = self.workers.get(entry.worker)
+        if record is not None:
+            record.entries.pop(entry.exec_id, None)
+            if record.sessionless and not record.entries:
+                del self.workers[entry.worker]

@@ -21,14 +21,14 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else users' terminals are to
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
-    from taskflow._alert_values import AlertEvent, AlertKind, AlertRuleInfo
-    from taskflow._card import CreateJobRequest, NewServer, RunConfigurations, Server
     from taskflow._client import AsyncTaskFlow, TaskFlow
-    from taskflow._handles import AsyncJobHandle, JobHandle
-    from taskflow._job import Caller, Job
-    from taskflow._namespaces import NamespaceInfo, Quotas
-    from taskflow._options import Backoff, Constant, Exponential, JobOptions, NewJob
-    from taskflow._resources import (
+    from taskflow._go_aliases import CreateJobRequest, NewServer, RunConfigurations, Server
+    from taskflow._handlers.job import Caller, Job
+    from taskflow._handlers.task import AsyncTask, Task
+    from taskflow._jobs.handles import AsyncJobHandle, JobHandle
+    from taskflow._resources.namespaces import NamespaceInfo, Quotas
+    from taskflow._values.alerts import AlertEvent, AlertKind, AlertRuleInfo
+    from taskflow._values.jobs import (
         AttemptInfo,
         ErrorInfo,
         JobInfo,
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
         QueueInfo,
         WorkerInfo,
     )
-    from taskflow._schedule_values import BackfillInfo, FiringInfo, FiringState, Misfire, Overlap, ScheduleInfo
-    from taskflow._task_values import TaskInfo, TaskLogInfo, TaskLogs
-    from taskflow._tasks import AsyncTask, Task
-    from taskflow._workflow_values import RunInfo, RunJobInfo, RunState, StepInfo, StepState, WorkflowInfo
+    from taskflow._values.options import Backoff, Constant, Exponential, JobOptions, NewJob
+    from taskflow._values.schedules import BackfillInfo, FiringInfo, FiringState, Misfire, Overlap, ScheduleInfo
+    from taskflow._values.tasks import TaskInfo, TaskLogInfo, TaskLogs
+    from taskflow._values.workflows import RunInfo, RunJobInfo, RunState, StepInfo, StepState, WorkflowInfo
     from taskflow.errors import (
         AlreadyExists,
         Cancelled,
@@ -140,20 +140,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "taskflow._alert_values": "AlertEvent AlertKind AlertRuleInfo",
-    "taskflow._card": "CreateJobRequest NewServer RunConfigurations Server",
     "taskflow._client": "AsyncTaskFlow TaskFlow",
-    "taskflow._handles": "AsyncJobHandle JobHandle",
-    "taskflow._job": "Caller Job",
-    "taskflow._namespaces": "NamespaceInfo Quotas",
-    "taskflow._options": "Backoff Constant Exponential JobOptions NewJob",
-    "taskflow._resources": (
+    "taskflow._go_aliases": "CreateJobRequest NewServer RunConfigurations Server",
+    "taskflow._handlers.job": "Caller Job",
+    "taskflow._handlers.task": "AsyncTask Task",
+    "taskflow._jobs.handles": "AsyncJobHandle JobHandle",
+    "taskflow._resources.namespaces": "NamespaceInfo Quotas",
+    "taskflow._values.alerts": "AlertEvent AlertKind AlertRuleInfo",
+    "taskflow._values.jobs": (
         "AttemptInfo ErrorInfo JobInfo JobState JobWarning LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
     ),
-    "taskflow._schedule_values": "BackfillInfo FiringInfo FiringState Misfire Overlap ScheduleInfo",
-    "taskflow._task_values": "TaskInfo TaskLogInfo TaskLogs",
-    "taskflow._tasks": "AsyncTask Task",
-    "taskflow._workflow_values": "RunInfo RunJobInfo RunState StepInfo StepState WorkflowInfo",
+    "taskflow._values.options": "Backoff Constant Exponential JobOptions NewJob",
+    "taskflow._values.schedules": "BackfillInfo FiringInfo FiringState Misfire Overlap ScheduleInfo",
+    "taskflow._values.tasks": "TaskInfo TaskLogInfo TaskLogs",
+    "taskflow._values.workflows": "RunInfo RunJobInfo RunState StepInfo StepState WorkflowInfo",
     "taskflow.errors": (
         "AlreadyExists Cancelled DeadlineExceeded Fail FailedPrecondition InternalError InvalidArgument "
         "JobCancelled JobFailed JobUnsuccessful NotFound PermissionDenied QuotaExceeded ResourceExhausted Retry "
@@ -166,7 +166,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names.s
 
 def __getattr__(name: str) -> Any:
     if name == "testing" or _HOMES.get(name, "taskflow.errors") != "taskflow.errors":
-        import_module("taskflow._subinterpreters").refuse()  # before gRPC is loaded
+        import_module("taskflow._process.subinterpreters").refuse()  # before gRPC is loaded
     if name in ("errors", "testing"):
         value: Any = import_module(f"taskflow.{name}")
     elif name in _HOMES:

@@ -14,17 +14,19 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-from taskflow._admin import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
-from taskflow._alerts import Alerts, AsyncAlerts
-from taskflow._core import Core
-from taskflow._create import AsyncWaiter, Created, SyncWaiter
-from taskflow._declared import DeclaredOptions, declaration
-from taskflow._executor_child import forbid_while_importing
-from taskflow._handler_tasks import kept_apart
-from taskflow._handles import AsyncJobHandle, JobHandle
-from taskflow._named import AsyncTasks, Tasks
-from taskflow._namespaces import AsyncNamespaces, Namespaces
-from taskflow._options import (
+from taskflow._handlers.loop_tasks import kept_apart
+from taskflow._handlers.task import AsyncTask, Registry, Task, make_handler
+from taskflow._jobs.batching import AsyncWaiter, Created, SyncWaiter
+from taskflow._jobs.core import Core
+from taskflow._jobs.handles import AsyncJobHandle, JobHandle
+from taskflow._jobs.specs import JobLike, numbered_chunks
+from taskflow._resources.alerts import Alerts, AsyncAlerts
+from taskflow._resources.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
+from taskflow._resources.namespaces import AsyncNamespaces, Namespaces
+from taskflow._resources.schedules import AsyncSchedules, Schedules
+from taskflow._resources.tasks import AsyncTasks, Tasks
+from taskflow._resources.workflows import AsyncWorkflows, Workflows
+from taskflow._values.options import (
     Backoff,
     JobKeywords,
     JobOptions,
@@ -34,11 +36,9 @@ from taskflow._options import (
     options_of,
     task_defaults,
 )
-from taskflow._run import Running, run_blocking, run_here
-from taskflow._schedules import AsyncSchedules, Schedules
-from taskflow._specs import JobLike, numbered_chunks
-from taskflow._tasks import AsyncTask, Registry, Task, make_handler
-from taskflow._worker_options import (
+from taskflow._worker.declared_tasks import DeclaredOptions, declaration
+from taskflow._worker.executors.child import forbid_while_importing
+from taskflow._worker.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
     DEFAULT_PREFETCH,
@@ -46,7 +46,7 @@ from taskflow._worker_options import (
     DEFAULT_STRICT_AFTER,
     RunOptions,
 )
-from taskflow._workflows import AsyncWorkflows, Workflows
+from taskflow._worker.run import Running, run_blocking, run_here
 from taskflow.errors import InvalidArgument
 
 P = ParamSpec("P")

@@ -9,7 +9,7 @@ import sysconfig
 import traceback
 from typing import TYPE_CHECKING
 
-from taskflow._texts import a
+from taskflow._values.texts import a
 from taskflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def load(path: str, *, scheduler: str | None = None) -> TaskFlow | AsyncTaskFlow
     line what is missing: the module, the attribute, or an app behind it, or at which line the module itself failed.
     """
     from taskflow import AsyncTaskFlow, TaskFlow
-    from taskflow._transport import check_address
+    from taskflow._transport.channels import check_address
 
     module_name, colon, attribute = path.partition(":")
     if module_name.endswith(".py") or "/" in module_name:

@@ -29,8 +29,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taskflow._resources import JobInfo
-    from taskflow._workflow_values import RunInfo
+    from taskflow._values.jobs import JobInfo
+    from taskflow._values.workflows import RunInfo
 
 
 def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:

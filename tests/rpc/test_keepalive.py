@@ -12,8 +12,8 @@ import pytest
 from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from taskflow import _transport
 from taskflow._policy.keepalive import CONNECT_WITHIN_MS, INTERVAL, client_options, server_options
+from taskflow._transport import channels
 from taskflow_server.cluster.ports import free_ports
 from taskflow_server.rpc.server import Server, channel_options
 from taskflow_server.runtime.settings import ServiceSettings
@@ -68,7 +68,7 @@ async def test_an_idle_connection_lives_on_over_many_pings(waits: bool, capfd: p
         await server.serving(True)
         proxy = CountingProxy(server.settings.port)
         address = await stack.enter_async_context(proxy.listening())
-        options = _transport.channel_options(address, 500, SHORT)
+        options = channels.channel_options(address, 500, SHORT)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, options=options))
         health = health_pb2_grpc.HealthStub(channel)
         await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
@@ -92,7 +92,7 @@ async def test_an_idle_connection_lives_on_over_many_pings(waits: bool, capfd: p
 @pytest.mark.feature("R21")
 @pytest.mark.parametrize(
     "options",
-    [channel_options(1 << 20), _transport.channel_options("127.0.0.1:1", 500, INTERVAL)],
+    [channel_options(1 << 20), channels.channel_options("127.0.0.1:1", 500, INTERVAL)],
     ids=["of a service", "of the SDK"],
 )
 def test_a_channel_connects_over_a_link_with_a_round_trip_of_a_second(
@@ -115,6 +115,6 @@ def test_a_server_accepts_the_pings_of_clients_by_default_and_at_its_own_interva
 def test_grpc_knows_every_option_by_its_name() -> None:
     """It ignores others without a word."""
     library = Path(cygrpc.__file__).read_bytes()
-    options = [*server_options(), *channel_options(1 << 20), *_transport.channel_options("127.0.0.1:1", 500, INTERVAL)]
+    options = [*server_options(), *channel_options(1 << 20), *channels.channel_options("127.0.0.1:1", 500, INTERVAL)]
 
     assert [name for name, _ in options if name.encode() + b"\x00" not in library] == []

@@ -49,7 +49,7 @@ PRELOADED = (
     ),
     "taskflow_server.scheduler.service", "taskflow_server.coordinator.service", "taskflow_server.queue.servicer",
     "taskflow_server.gateway.service", "taskflow_server.worker.running", "taskflow_server.cli.services",
-    "taskflow._client", "taskflow._worker", "taskflow._cli._app",
+    "taskflow._client", "taskflow._worker.worker", "taskflow._cli._app",
 )  # fmt: skip
 PUSH = ("boto3", "moto.server", "kubernetes_validate", "aiohttp.web", "taskflow_server.worker.push.running",
         "taskflow_server.worker.push.kinds", "tests.support.kube_models")  # fmt: skip
@@ -301,7 +301,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
     importlib.invalidate_caches()
     if "TASKFLOW_FAILPOINTS" in os.environ:
         importlib.reload(sys.modules["taskflow_server.runtime.failpoints"])  # it has read the environment
-    sys.modules["taskflow._ids"]._random.seed()  # its generator came along
+    sys.modules["taskflow._values.ids"]._random.seed()  # its generator came along
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

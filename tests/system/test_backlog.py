@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from taskflow import TaskFlow
-from taskflow._worker_prefetch import MOST
+from taskflow._worker.prefetch import MOST
 from tests.support.cluster import ServiceCluster
 from tests.support.tier import size
 from tests.support.waiting import eventually

@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from taskflow import TaskFlow, _create_stream
+from taskflow import TaskFlow
+from taskflow._jobs import stream
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1 import jobs_pb2_grpc
 from tests.support.cluster import ServiceCluster
@@ -74,7 +75,7 @@ def test_a_scheduler_of_an_earlier_version_is_seldom_asked_for_a_stream() -> Non
 
 
 def test_a_stream_at_rest_is_ended_and_the_next_call_opens_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_create_stream, "IDLE", 0.1)
+    monkeypatch.setattr(stream, "IDLE", 0.1)
     scheduler = Scheduler(streams=True)
 
     with serving(scheduler) as address, TaskFlow(address) as tf:

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from taskflow import AsyncTaskFlow, DeadlineExceeded, Job, NotFound, TaskFlow
-from taskflow._transport import AT_ONCE
+from taskflow._transport.channels import AT_ONCE
 from taskflow.v1 import jobs_pb2, jobs_pb2_grpc, tasks_pb2, tasks_pb2_grpc, workflows_pb2, workflows_pb2_grpc
 from tests.support.cluster import ServiceCluster
 from tests.support.tier import size

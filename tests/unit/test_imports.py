@@ -23,8 +23,8 @@ ANY = {""}
 # Package -> what it may import besides itself and the standard library. The longest name that fits a module holds.
 MAY_IMPORT = {
     "taskflow": {"grpc", "google", "grpc_health", "grpc_status"},
-    "taskflow._io": {"taskflow", "grpc", "uvloop"},  # where it is installed
-    "taskflow._binding": {"taskflow", "pydantic"},  # where it is installed
+    "taskflow._transport.io_thread": {"taskflow", "grpc", "uvloop"},  # where it is installed
+    "taskflow._handlers.binding": {"taskflow", "pydantic"},  # where it is installed
     "taskflow._cli": {"taskflow", "typer", "rich", "grpc"},
     "taskflow._policy": set[str](),
     "taskflow_server.core": {POLICY},
@@ -56,7 +56,7 @@ MAY_IMPORT = {
         *SETTINGS,
     },
     "taskflow_server.scheduler": {*SERVICE, "taskflow_server.store"},
-    "taskflow_server.coordinator": {*SERVICE, "taskflow_server.store", "taskflow._process_identity"},
+    "taskflow_server.coordinator": {*SERVICE, "taskflow_server.store", "taskflow._process.identity"},
     "taskflow_server.gateway": {*SERVICE, "starlette", "uvicorn"},
     "taskflow_server.gateway.console": {*SERVICE, "taskflow_server.gateway", "starlette", "jinja2", "markupsafe"},
     "taskflow_server.gateway.rpc": {*SERVICE, "taskflow_server.gateway", "starlette", "yaml"},

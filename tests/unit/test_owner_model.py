@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskflow._policy import SOFT
-from taskflow._worker_session import UNANSWERED
+from taskflow._worker.session import UNANSWERED
 from taskflow_server.coordinator.settings import CoordinatorSettings
 from taskflow_server.core import ids
 from taskflow_server.core.dispatch.records import Claim, Entry, Shard, WorkerRecord

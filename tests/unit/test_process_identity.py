@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from taskflow._process_identity import Process, is_gone, own
+from taskflow._process.identity import Process, is_gone, own
 from tests.support.waiting import eventually
 
-SAY_WHO = "import sys; from taskflow._process_identity import own; print(*own(), flush=True); sys.stdin.read()"
+SAY_WHO = "import sys; from taskflow._process.identity import own; print(*own(), flush=True); sys.stdin.read()"
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from taskflow import AlreadyExists, InvalidArgument, Job, JobOptions, TaskFlow, testing
-from taskflow._binding import Binding, build
-from taskflow._values import encode
+from taskflow._handlers.binding import Binding, build
+from taskflow._values.payloads import encode
 
 
 class Nowhere:

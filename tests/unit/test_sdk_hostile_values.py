@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskflow import Cancelled, Fail, InvalidArgument, Retry, Snooze, _values
-from taskflow._texts import MAX_TYPE, text
-from taskflow._verdict import FAILED, MAX_MESSAGE, Verdict, of_exception, of_value
+from taskflow import Cancelled, Fail, InvalidArgument, Retry, Snooze
+from taskflow._handlers.outcomes import FAILED, MAX_MESSAGE, Verdict, of_exception, of_value
+from taskflow._values.payloads import payloads
+from taskflow._values.texts import MAX_TYPE, text
 from taskflow.v1 import jobs_pb2
 
 RAISED = (
@@ -165,19 +166,19 @@ def _many_times(power: int) -> list[Any]:
 def test_a_result_without_end_is_refused_in_bounded_time(value: Any, why: str) -> None:
     begun = time.process_time()
     with pytest.raises(InvalidArgument, match=why):
-        _values.encode(value)
+        payloads.encode(value)
 
     assert time.process_time() - begun < 10  # of a machine under load; without a bound it is days
 
 
 def test_values_up_to_the_limits_are_taken() -> None:
     deep: Any = 0
-    for _ in range(_values.MAX_DEPTH):
+    for _ in range(payloads.MAX_DEPTH):
         deep = [deep]
-    exactly = [0] * (_values.MAX_BYTES // 2 - 2) + [10]  # each digit with its comma or bracket
+    exactly = [0] * (payloads.MAX_BYTES // 2 - 2) + [10]  # each digit with its comma or bracket
 
-    assert _values.decode(*_values.encode(deep)) == deep
-    assert len(_values.encode(exactly)[0]) == _values.MAX_BYTES
+    assert payloads.decode(*payloads.encode(deep)) == deep
+    assert len(payloads.encode(exactly)[0]) == payloads.MAX_BYTES
 
 
 def test_an_error_that_the_value_itself_raised_is_the_cause() -> None:
@@ -186,7 +187,7 @@ def test_an_error_that_the_value_itself_raised_is_the_cause() -> None:
             raise LookupError("no such page")
 
     with pytest.raises(InvalidArgument, match="LookupError: no such page") as refused:
-        _values.encode(Dumped())
+        payloads.encode(Dumped())
     verdict = of_value(Dumped())
 
     assert isinstance(refused.value.__cause__, LookupError)

@@ -8,14 +8,15 @@ from uuid import UUID
 
 import pytest
 
-from taskflow import InvalidArgument, TaskFlow, _ids
-from taskflow._clock import wall_ms
+from taskflow import InvalidArgument, TaskFlow
+from taskflow._transport.clock import wall_ms
+from taskflow._values.payloads import ids
 
 
 def test_an_id_is_a_uuid7_of_now() -> None:
     before = wall_ms()
 
-    made = UUID(bytes=_ids.new_id())
+    made = UUID(bytes=ids.new_id())
 
     assert made.version == 7
     assert made.variant == "specified in RFC 4122"
@@ -23,24 +24,24 @@ def test_an_id_is_a_uuid7_of_now() -> None:
 
 
 def test_ids_grow_and_never_repeat() -> None:
-    ids = [_ids.new_id() for _ in range(50_000)]
+    made = [ids.new_id() for _ in range(50_000)]
 
-    assert ids == sorted(ids)
-    assert len(set(ids)) == len(ids)
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
 
 
 def test_ids_grow_when_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = _ids.new_id()
-    monkeypatch.setattr(_ids, "wall_ms", lambda: 1_000)
+    first = ids.new_id()
+    monkeypatch.setattr(ids, "wall_ms", lambda: 1_000)
 
-    later = [_ids.new_id() for _ in range(100)]
+    later = [ids.new_id() for _ in range(100)]
 
     assert [first, *later] == sorted([first, *later])
 
 
 def test_threads_make_different_ids() -> None:
     made: list[bytes] = []
-    threads = [threading.Thread(target=lambda: made.extend([_ids.new_id() for _ in range(5_000)])) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: made.extend([ids.new_id() for _ in range(5_000)])) for _ in range(8)]
 
     for thread in threads:
         thread.start()
@@ -51,30 +52,30 @@ def test_threads_make_different_ids() -> None:
 
 
 def test_a_forked_process_does_not_repeat_its_parents_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ids, "wall_ms", lambda: wall_ms() + 60_000)
-    _ids.new_id()
+    monkeypatch.setattr(ids, "wall_ms", lambda: wall_ms() + 60_000)
+    ids.new_id()
     read, write = os.pipe()
 
     if (pid := os.fork()) == 0:
-        os.write(write, _ids.new_id())
+        os.write(write, ids.new_id())
         os._exit(0)
     os.waitpid(pid, 0)
 
-    childs, ours = os.read(read, 16), _ids.new_id()
+    childs, ours = os.read(read, 16), ids.new_id()
     assert childs[6:] != ours[6:]
 
 
 def test_an_id_is_shown_as_a_uuid() -> None:
-    raw = _ids.new_id()
+    raw = ids.new_id()
 
-    assert _ids.show(raw) == str(UUID(bytes=raw))
-    assert _ids.parse(_ids.show(raw).upper()) == _ids.show(raw)
+    assert ids.show(raw) == str(UUID(bytes=raw))
+    assert ids.parse(ids.show(raw).upper()) == ids.show(raw)
 
 
 @pytest.mark.parametrize("wrong", ["", "17", "not-an-id", None, 17, "0198c0de-0000-7000-8000-00000000000g"])
 def test_what_is_no_id_is_refused_by_name(wrong: object) -> None:
     with pytest.raises(InvalidArgument, match=r"^id: .* is not an id; ") as refused:
-        _ids.parse(wrong)  # type: ignore[arg-type]
+        ids.parse(wrong)  # type: ignore[arg-type]
 
     assert refused.value.field == "id"
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taskflow import AsyncTaskFlow, FailedPrecondition, TaskFlow, Unavailable
-from taskflow._io import IoThread, Mailbox, complain
+from taskflow._transport.io_thread import IoThread, Mailbox, complain
 from tests.support.waiting import eventually, eventually_async
 
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow._worker_attempts import Attempt
-from taskflow._worker_poll import Pool
-from taskflow._worker_prefetch import MOST, MOST_PER_SLOT, Prefetch
+from taskflow._worker.attempt import Attempt
+from taskflow._worker.poller import Pool
+from taskflow._worker.prefetch import MOST, MOST_PER_SLOT, Prefetch
 
 
 def paced(prefetch: Prefetch, *, slots: int, run: float, pause: float = 0.0, seconds: float = 1.0) -> float:

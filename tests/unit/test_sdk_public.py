@@ -25,10 +25,10 @@ from taskflow import (
     TaskFlowError,
     errors,
 )
-from taskflow._named import AsyncTasks, Tasks
 from taskflow._policy import JobState as PolicyState
 from taskflow._policy import Outcome as PolicyOutcome
-from taskflow._worker_leases import SDK
+from taskflow._resources.tasks import AsyncTasks, Tasks
+from taskflow._worker.leases import SDK
 from tests.support.docs import ROOT
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from taskflow import InvalidArgument, _values
+from taskflow import InvalidArgument
+from taskflow._values.payloads import payloads
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -19,7 +20,7 @@ VALUES = JSON | st.binary()
 
 
 def there_and_back(value: Any) -> Any:
-    return _values.decode(*_values.encode(value))
+    return payloads.decode(*payloads.encode(value))
 
 
 @pytest.mark.feature("R14")
@@ -36,7 +37,7 @@ def _has_surrogates(value: Any) -> bool:
 
 
 def test_null_is_no_bytes() -> None:
-    assert _values.encode(None) == (b"", _values.JSON)
+    assert payloads.encode(None) == (b"", payloads.JSON)
     assert there_and_back("") == ""
     assert there_and_back(b"") == b""
 
@@ -90,13 +91,13 @@ def _deep() -> list[Any]:
 )
 def test_what_is_no_value_is_refused_with_what_would_be_right(wrong: object) -> None:
     with pytest.raises(InvalidArgument, match=r"^payload: ") as refused:
-        _values.encode(wrong)
+        payloads.encode(wrong)
 
     assert refused.value.field == "payload"
 
 
 def test_a_value_over_the_limit_is_refused_with_its_size() -> None:
     with pytest.raises(InvalidArgument, match="1,048,577 bytes are over the limit of 1,048,576"):
-        _values.encode(b"x" * (_values.MAX_BYTES + 1))
+        payloads.encode(b"x" * (payloads.MAX_BYTES + 1))
 
-    assert _values.encode(b"x" * _values.MAX_BYTES)
+    assert payloads.encode(b"x" * payloads.MAX_BYTES)

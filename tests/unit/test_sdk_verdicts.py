@@ -2,30 +2,32 @@
 
 import pytest
 
-from taskflow import Cancelled, Fail, Retry, Snooze, _texts, _verdict
-from taskflow._verdict import Failure, Verdict
-from taskflow._worker_stops import merged
+from taskflow import Cancelled, Fail, Retry, Snooze
+from taskflow._handlers import outcomes
+from taskflow._handlers.outcomes import Failure, Verdict
+from taskflow._values.payloads import texts
+from taskflow._worker.stopper import merged
 
 
 def raised(error: BaseException) -> Verdict:
     try:
         raise error
     except BaseException as caught:
-        return _verdict.of_exception(caught)
+        return outcomes.of_exception(caught)
 
 
 def test_a_value_is_a_success() -> None:
-    assert _verdict.of_value(None) == Verdict(_verdict.SUCCEEDED, b"", 1)
-    assert _verdict.of_value("x") == Verdict(_verdict.SUCCEEDED, b"x", 2)
-    assert _verdict.of_value({"a": 1}) == Verdict(_verdict.SUCCEEDED, b'{"a":1}', 1)
+    assert outcomes.of_value(None) == Verdict(outcomes.SUCCEEDED, b"", 1)
+    assert outcomes.of_value("x") == Verdict(outcomes.SUCCEEDED, b"x", 2)
+    assert outcomes.of_value({"a": 1}) == Verdict(outcomes.SUCCEEDED, b'{"a":1}', 1)
 
 
 @pytest.mark.feature("R14")
 @pytest.mark.parametrize("value", [object(), "x" * (1 << 20) + "x", {1: 2}])
 def test_a_result_that_cannot_be_stored_fails_the_attempt_clearly(value: object) -> None:
-    verdict = _verdict.of_value(value)
+    verdict = outcomes.of_value(value)
 
-    assert verdict.outcome == _verdict.FAILED
+    assert verdict.outcome == outcomes.FAILED
     assert verdict.failure is not None
     assert verdict.failure.type == "InvalidResult"
     assert verdict.failure.message.startswith("result: ")
@@ -33,8 +35,8 @@ def test_a_result_that_cannot_be_stored_fails_the_attempt_clearly(value: object)
 
 @pytest.mark.feature("R3")
 def test_exceptions_and_signals() -> None:
-    assert raised(Snooze(2)) == Verdict(_verdict.SNOOZED, delay_ms=2000)
-    assert raised(Cancelled("enough")) == Verdict(_verdict.CANCELLED, failure=Failure("Cancelled", "enough"))
+    assert raised(Snooze(2)) == Verdict(outcomes.SNOOZED, delay_ms=2000)
+    assert raised(Cancelled("enough")) == Verdict(outcomes.CANCELLED, failure=Failure("Cancelled", "enough"))
     assert raised(Retry("later", delay=0.5)).delay_ms == 500
     assert raised(Retry()).delay_ms is None
     failed, given_up = raised(KeyError("x")).failure, raised(Fail("no")).failure
@@ -51,16 +53,16 @@ def test_a_traceback_begins_at_the_handler_and_is_bounded() -> None:
     try:
         recurse(500)
     except ValueError as error:
-        failure = _verdict.of_exception(error).failure
+        failure = outcomes.of_exception(error).failure
 
     assert failure is not None
-    assert len(failure.traceback) < _verdict.MAX_TRACEBACK + 100
-    assert len(failure.message) < _verdict.MAX_MESSAGE + 100
+    assert len(failure.traceback) < outcomes.MAX_TRACEBACK + 100
+    assert len(failure.message) < outcomes.MAX_MESSAGE + 100
     assert "characters left out" in failure.traceback
 
 
 def test_texts_are_made_storable() -> None:
-    assert _texts.text("a\x00b \ud800", 100) == "a\\x00b \\ud800"
+    assert texts.text("a\x00b \ud800", 100) == "a\\x00b \\ud800"
 
 
 def test_an_exception_whose_text_fails_is_still_reported() -> None:
@@ -73,26 +75,26 @@ def test_an_exception_whose_text_fails_is_still_reported() -> None:
     assert failure is not None and failure.message == "its message could not be written (RuntimeError)"
 
 
-@pytest.mark.parametrize("outcome", [_verdict.CANCELLED, _verdict.LOST, _verdict.RETURNED])
+@pytest.mark.parametrize("outcome", [outcomes.CANCELLED, outcomes.LOST, outcomes.RETURNED])
 def test_a_handler_that_was_stopped_and_yet_returned_has_succeeded(outcome: int) -> None:
-    stopped, done = Verdict(outcome), Verdict(_verdict.SUCCEEDED)
+    stopped, done = Verdict(outcome), Verdict(outcomes.SUCCEEDED)
 
     assert merged(stopped, done) is done
-    assert merged(stopped, Verdict(_verdict.FAILED)) is stopped
+    assert merged(stopped, Verdict(outcomes.FAILED)) is stopped
     assert merged(None, done) is done
 
 
 def test_past_its_timeout_nothing_counts() -> None:
-    late = Verdict(_verdict.TIMED_OUT)
+    late = Verdict(outcomes.TIMED_OUT)
 
-    assert merged(late, Verdict(_verdict.SUCCEEDED)) is late
+    assert merged(late, Verdict(outcomes.SUCCEEDED)) is late
 
 
 def test_a_coroutine_that_a_plain_handler_returns_fails_the_attempt_with_the_cure() -> None:
     async def handler() -> None: ...
 
-    verdict = _verdict.of_value(handler())
+    verdict = outcomes.of_value(handler())
 
-    assert verdict.outcome == _verdict.FAILED
+    assert verdict.outcome == outcomes.FAILED
     assert verdict.failure is not None
     assert verdict.failure.type == "InvalidResult" and "async def" in verdict.failure.message

@@ -7,9 +7,9 @@ from collections import deque
 from datetime import UTC, datetime
 
 from taskflow import FailedPrecondition
-from taskflow._io import IoThread, Mailbox
-from taskflow._worker_epochs import Epochs
-from taskflow._worker_timers import Timers, Wakeup
+from taskflow._transport.io_thread import IoThread, Mailbox
+from taskflow._worker.epochs import Epochs
+from taskflow._worker.timers import Timers, Wakeup
 from taskflow.v1.worker_pb2 import ShardEpoch
 
 

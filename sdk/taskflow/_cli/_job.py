@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from taskflow import TaskFlow
-    from taskflow._resources import AttemptInfo, ErrorInfo, JobInfo, JobWarning
+    from taskflow._values.jobs import AttemptInfo, ErrorInfo, JobInfo, JobWarning
 
 app = typer.Typer(help="Jobs: submit, inspect, wait for, cancel, retry.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -13,7 +13,7 @@ from taskflow._cli._common import Address, Globals, Json, client, settle
 
 if TYPE_CHECKING:
     from taskflow import TaskFlow
-    from taskflow._resources import QueueInfo
+    from taskflow._values.jobs import QueueInfo
 
 queues = typer.Typer(help="Queues: list, show, pause, drain, resume.", no_args_is_help=True, rich_markup_mode=None)
 workers = typer.Typer(help="Live workers.", no_args_is_help=True, rich_markup_mode=None)

@@ -13,11 +13,11 @@ import typer
 from taskflow._cli import _input, _output
 from taskflow._cli._common import Address, Json, client, settle
 from taskflow._cli._job import warn
-from taskflow._texts import counted
+from taskflow._values.texts import counted
 
 if TYPE_CHECKING:
     from taskflow import TaskFlow
-    from taskflow._schedule_values import ScheduleInfo
+    from taskflow._values.schedules import ScheduleInfo
 
 app = typer.Typer(
     help="Schedules: create, preview, pause, list the firings.", no_args_is_help=True, rich_markup_mode=None

@@ -13,7 +13,7 @@ from taskflow._cli._job import NoTimeout, WaitTimeout, finish, wait_time
 from taskflow._policy import PRIORITIES
 
 if TYPE_CHECKING:
-    from taskflow._task_values import TaskInfo, TaskLogInfo
+    from taskflow._values.tasks import TaskInfo, TaskLogInfo
 
 app = typer.Typer(help="Named tasks: create, run by name, update, remove.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -270,7 +270,7 @@ def _given_of_jobs(
     timeout: str | None, heartbeat: str | None, backoff: str | None, tags: list[str] | None, metadata: list[str] | None
 ) -> dict[str, Any]:
     """The typed options of its jobs. `none` is a value: it takes away what was set."""
-    from taskflow._options import Exponential
+    from taskflow._values.options import Exponential
 
     delays = _input.backoff(backoff, "--backoff")
     given: dict[str, Any] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from taskflow._process_identity import Process, is_gone, own
+from taskflow._process.identity import Process, is_gone, own
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.runtime import logs
 from taskflow_server.store.errors import FAULTS

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from taskflow._policy import Outcome
-from taskflow._process_identity import Process
+from taskflow._process.identity import Process
 from taskflow_server.coordinator.entries import facts_of, leased_entry, load_facts
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.perform import Performer

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from uuid import UUID
 
-from taskflow._process_identity import is_gone
+from taskflow._process.identity import is_gone
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.perform import Performer
 from taskflow_server.coordinator.shared import Shared

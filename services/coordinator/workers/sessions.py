@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from taskflow._process_identity import Process
+from taskflow._process.identity import Process
 from taskflow.v1 import worker_pb2 as pb
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.perform import Performer

@@ -20,7 +20,7 @@ from taskflow_server.runtime import logs
 
 log = logs.get("shell")
 
-KEEPER = Path(taskflow.__file__).with_name("_keeper.py")  # a program: handler processes have it too
+KEEPER = Path(taskflow.__file__).parent / "_process" / "keeper.py"  # a program: handler processes have it too
 _CHUNK = 64 << 10
 _UNKILLABLE = 10.0  # seconds after SIGKILL; then the kernel holds it, and there is nothing to wait for
 

@@ -1,0 +1,247 @@
+"""`tf.schedules`: jobs that are made by themselves, by a cron expression or at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Unpack
+
+from taskflow._jobs.core import Core
+from taskflow._resources.jobs_queues_workers import _aeach, _each
+from taskflow._values import checks, ids
+from taskflow._values.filters import PAGE_SIZE
+from taskflow._values.options import stamp_of
+from taskflow._values.schedules import (
+    FIELDS,
+    BackfillInfo,
+    FiringInfo,
+    ScheduleInfo,
+    ScheduleOptions,
+    firing_info,
+    schedule_info,
+    schedule_message,
+)
+from taskflow.errors import InvalidArgument
+from taskflow.v1 import schedules_pb2 as pb
+
+MOST_PREVIEWED = 1_000
+
+
+class _Calls:
+    """Each call once, for both faces."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def create(self, task: str, workflow: str, active: bool, given: ScheduleOptions) -> ScheduleInfo:
+        message = schedule_message(given)
+        message.task, message.workflow = checks.text(task, "task"), checks.text(workflow, "workflow")
+        message.id = ids.show(ids.new_id())  # the same in every try: a repeated call makes no second one
+        t = self._core.transport
+        request = pb.CreateScheduleRequest(schedule=message, paused=not checks.flag(active, "active"))
+        return schedule_info(await t.call(t.schedules.CreateSchedule, request))
+
+    async def get(self, id: str) -> ScheduleInfo:
+        t = self._core.transport
+        return schedule_info(await t.call(t.schedules.GetSchedule, pb.GetScheduleRequest(id=ids.parse(id))))
+
+    async def page(
+        self, task: str, workflow: str, metadata: Mapping[str, str] | None, page_size: int, token: str
+    ) -> tuple[list[ScheduleInfo], str]:
+        t = self._core.transport
+        request = pb.ListSchedulesRequest(
+            task=checks.text(task, "task"), workflow=checks.text(workflow, "workflow"),
+            metadata=checks.pairs(metadata), page_size=checks.page_size(page_size), page_token=token,
+        )  # fmt: skip
+        page = await t.call(t.schedules.ListSchedules, request)
+        return [schedule_info(message) for message in page.schedules], page.next_page_token
+
+    async def update(self, id: str, given: ScheduleOptions) -> ScheduleInfo:
+        t = self._core.transport
+        message = schedule_message(given)
+        message.id = ids.parse(id)
+        request = pb.UpdateScheduleRequest(schedule=message)
+        request.update_mask.paths.extend(FIELDS.get(name, name) for name in given)
+        if "payload" in given:
+            request.update_mask.paths.append("encoding")
+        return schedule_info(await t.call(t.schedules.UpdateSchedule, request))
+
+    async def switch(self, id: str, active: bool) -> ScheduleInfo:
+        t = self._core.transport
+        if active:
+            return schedule_info(await t.call(t.schedules.ResumeSchedule, pb.ResumeScheduleRequest(id=ids.parse(id))))
+        return schedule_info(await t.call(t.schedules.PauseSchedule, pb.PauseScheduleRequest(id=ids.parse(id))))
+
+    async def delete(self, id: str | None, metadata: Mapping[str, str] | None) -> list[str]:
+        t = self._core.transport
+        metadata = checks.pairs(metadata)
+        if (id is None) != bool(metadata):
+            raise InvalidArgument("id: give either an id or metadata", field="id")
+        if id is None:
+            request = pb.DeleteSchedulesByMetadataRequest(metadata=metadata)
+            return list((await t.call(t.schedules.DeleteSchedulesByMetadata, request)).ids)
+        await t.call(t.schedules.DeleteSchedule, pb.DeleteScheduleRequest(id=ids.parse(id)))
+        return [id]
+
+    async def preview(
+        self, id: str | None, count: int, after: datetime | None, given: ScheduleOptions
+    ) -> list[datetime]:
+        t = self._core.transport
+        request = pb.PreviewScheduleRequest(count=checks.whole(count, "count", 0, MOST_PREVIEWED))
+        if id is not None:
+            request.id = ids.parse(id)
+        else:
+            request.schedule.CopyFrom(schedule_message(given))
+        if after is not None:
+            request.after.CopyFrom(stamp_of(after, "after"))
+        answer = await t.call(t.schedules.PreviewSchedule, request)
+        return [moment.ToDatetime(tzinfo=UTC) for moment in answer.times]
+
+    async def firings(self, id: str, page_size: int, token: str) -> tuple[list[FiringInfo], str]:
+        t = self._core.transport
+        request = pb.ListFiringsRequest(
+            schedule_id=ids.parse(id), page_size=checks.page_size(page_size), page_token=token
+        )
+        page = await t.call(t.schedules.ListFirings, request)
+        return [firing_info(message) for message in page.firings], page.next_page_token
+
+    async def backfill(self, id: str, start: datetime, end: datetime | None) -> BackfillInfo:
+        t = self._core.transport
+        request = pb.BackfillScheduleRequest(id=ids.parse(id), start_time=stamp_of(start, "start"))
+        if end is not None:
+            request.end_time.CopyFrom(stamp_of(end, "end"))
+        answer = await t.call(t.schedules.BackfillSchedule, request)
+        return BackfillInfo(tuple(map(firing_info, answer.firings)), answer.existing)
+
+
+class Schedules:
+    """`tf.schedules`"""
+
+    def __init__(self, core: Core) -> None:
+        self._calls = _Calls(core)
+        self._call = core.io.call
+
+    def create(
+        self, task: str = "", *, workflow: str = "", active: bool = True, **options: Unpack[ScheduleOptions]
+    ) -> ScheduleInfo:
+        """Runs a task, or a workflow with the payload as its input, by `cron`, or once `at` an instant.
+
+        InvalidArgument names the field at fault; NotFound for a workflow that is not there.
+        """
+        return self._call(lambda: self._calls.create(task, workflow, active, options))
+
+    def get(self, id: str) -> ScheduleInfo:
+        """NotFound when there is none of that id."""
+        return self._call(lambda: self._calls.get(id))
+
+    def list(
+        self,
+        *,
+        task: str = "",
+        workflow: str = "",
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[ScheduleInfo]:
+        """Oldest first; of a task or a workflow, or those that have all of these entries."""
+        return _each(self._call, lambda token: self._calls.page(task, workflow, metadata, page_size, token))
+
+    def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
+        """Changes what is given. Another cron, time or zone counts from now."""
+        return self._call(lambda: self._calls.update(id, options))
+
+    def pause(self, id: str) -> ScheduleInfo:
+        """It fires no more until `resume`."""
+        return self._call(lambda: self._calls.switch(id, False))
+
+    def resume(self, id: str) -> ScheduleInfo:
+        """Counts from now: nothing is caught up."""
+        return self._call(lambda: self._calls.switch(id, True))
+
+    def delete(self, id: str | None = None, *, metadata: Mapping[str, str] | None = None) -> Iterable[str]:
+        """One, or all that have all of these entries: then the waiting runs that have them are cancelled, too. The ids
+        of what was ended."""
+        return self._call(lambda: self._calls.delete(id, metadata))
+
+    def preview(
+        self,
+        id: str | None = None,
+        *,
+        count: int = 10,
+        after: datetime | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Iterable[datetime]:
+        """When a schedule fires next, or one of these options would."""
+        return self._call(lambda: self._calls.preview(id, count, after, options))
+
+    def firings(self, id: str, *, page_size: int = PAGE_SIZE) -> Iterator[FiringInfo]:
+        """Its ledger, newest first."""
+        return _each(self._call, lambda token: self._calls.firings(id, page_size, token))
+
+    def backfill(self, id: str, *, start: datetime, end: datetime | None = None) -> BackfillInfo:
+        """Makes a job for each nominal instant from `start` on, before `end` (now by default), that has none: at most
+        1,000 in a call. By hand: overlap does not apply to them. Safe to repeat."""
+        return self._call(lambda: self._calls.backfill(id, start, end))
+
+
+class AsyncSchedules:
+    """`tf.schedules` of AsyncTaskFlow: the verbs of Schedules as coroutines, lists as async iterators."""
+
+    def __init__(self, core: Core) -> None:
+        self._calls = _Calls(core)
+        self._call = core.io.acall
+
+    async def create(
+        self, task: str = "", *, workflow: str = "", active: bool = True, **options: Unpack[ScheduleOptions]
+    ) -> ScheduleInfo:
+        """As Schedules.create."""
+        return await self._call(lambda: self._calls.create(task, workflow, active, options))
+
+    async def get(self, id: str) -> ScheduleInfo:
+        """As Schedules.get."""
+        return await self._call(lambda: self._calls.get(id))
+
+    def list(
+        self,
+        *,
+        task: str = "",
+        workflow: str = "",
+        metadata: Mapping[str, str] | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[ScheduleInfo]:
+        """As Schedules.list."""
+        return _aeach(self._call, lambda token: self._calls.page(task, workflow, metadata, page_size, token))
+
+    async def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
+        """As Schedules.update."""
+        return await self._call(lambda: self._calls.update(id, options))
+
+    async def pause(self, id: str) -> ScheduleInfo:
+        """As Schedules.pause."""
+        return await self._call(lambda: self._calls.switch(id, False))
+
+    async def resume(self, id: str) -> ScheduleInfo:
+        """As Schedules.resume."""
+        return await self._call(lambda: self._calls.switch(id, True))
+
+    async def delete(self, id: str | None = None, *, metadata: Mapping[str, str] | None = None) -> Iterable[str]:
+        """As Schedules.delete."""
+        return await self._call(lambda: self._calls.delete(id, metadata))
+
+    async def preview(
+        self,
+        id: str | None = None,
+        *,
+        count: int = 10,
+        after: datetime | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> Iterable[datetime]:
+        """As Schedules.preview."""
+        return await self._call(lambda: self._calls.preview(id, count, after, options))
+
+    def firings(self, id: str, *, page_size: int = PAGE_SIZE) -> AsyncIterator[FiringInfo]:
+        """As Schedules.firings."""
+        return _aeach(self._call, lambda token: self._calls.firings(id, page_size, token))
+
+    async def backfill(self, id: str, *, start: datetime, end: datetime | None = None) -> BackfillInfo:
+        """As Schedules.backfill."""
+        return await self._call(lambda: self._calls.backfill(id, start, end))

@@ -1,0 +1,1 @@
+"""The way to the cluster: the I/O thread of a client, its channels, its clock."""

@@ -1,0 +1,1 @@
+"""The worker: polls for attempts, runs their handlers, and reports their outcomes."""

@@ -1,0 +1,1 @@
+"""Executors of attempts: the event loop of the handlers, threads, processes."""

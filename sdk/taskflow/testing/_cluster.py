@@ -1,0 +1,265 @@
+"""The cluster of `taskflow.testing`: the apps, their jobs, and the moved clock, as a test sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from taskflow import errors
+from taskflow._client import AsyncTaskFlow, TaskFlow
+from taskflow._handlers.task import Handler, make_handler
+from taskflow._jobs.batching import Created
+from taskflow._jobs.handles import _Handle
+from taskflow._values import ids
+from taskflow._values.jobs import JobInfo
+from taskflow._values.options import check_name, seconds
+from taskflow._worker.options import DEFAULT_CONCURRENCY
+from taskflow.testing._apps import REPLACED, check, fill, install, off_loop
+from taskflow.testing._clock import MovedClock
+from taskflow.testing._core import MemoryCore, qualified
+from taskflow.testing._jobs import MemoryJob
+from taskflow.testing._worker import MemoryWorker
+from taskflow.v1 import jobs_pb2, worker_pb2
+
+_ROUNDING = 1e-6  # seconds: sums of times differ in their last bits
+
+
+class MemoryCluster:
+    """The result of `cluster`. `with` gives the apps back as they were; so does `close`."""
+
+    def __init__(
+        self,
+        *apps: TaskFlow | AsyncTaskFlow,
+        start: datetime | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        rng: Callable[[], float] = lambda: 0.5,
+        patience: float = 1.0,
+        limit: int = 10_000,
+    ) -> None:
+        if start is not None and start.tzinfo is None:
+            raise errors.InvalidArgument(f"start: {start!r} has no time zone", field="start")
+        self.clock = MovedClock(start)
+        self.concurrency = concurrency
+        self.queue_handlers: dict[str, Handler] = {}
+        self._apps = apps
+        self._jobs: dict[str, MemoryJob] = {}
+        self._keys: dict[tuple[str, str], MemoryJob] = {}
+        self._lock = threading.Lock()
+        self._awaited: dict[str, list[asyncio.Future[None]]] = {}
+        self._running: threading.Thread | None = None
+        self._closed = False
+        self._worker = MemoryWorker(
+            self._handler_of, clock=self.clock, concurrency=concurrency, rng=rng, patience=patience, limit=limit
+        )
+        self._worker.on_final = self._tell_final
+        self._before = [install(app, MemoryCore(self, app._core)) for app in apps]
+
+    # -- what a test does ----------------------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """The present instant by the moved clock; at first the real one, or `start`."""
+        return self.clock.now().astimezone(UTC)
+
+    def run_until_idle(self) -> int:
+        """Runs jobs until nothing can go on before the clock moves. How many attempts have ended meanwhile."""
+        before = self._worker.ended
+        self._drive()
+        return self._worker.ended - before
+
+    def advance(self, by: float | timedelta) -> int:
+        """Moves the clock by so many seconds, and runs what becomes due on the way, each at its moment.
+
+        How many attempts have ended meanwhile. Called by a handler it only moves the clock: the handler took that long.
+        """
+        target = self.clock.monotonic() + seconds(by, "seconds", zero=True)
+        if self._is_inside():
+            self.clock.move(target)
+            return 0
+        before = self._worker.ended
+        self._drive()
+        while (at := self._worker.loop.next_timer()) is not None and at <= target + _ROUNDING:
+            self.clock.move(at)
+            self._drive()
+        self.clock.move(target)
+        self._drive()
+        return self._worker.ended - before
+
+    def handle(self, queue: str, handler: Callable[..., Any]) -> None:
+        """Runs the jobs of `queue` that have no task by `handler`, as `run(queue, handler=…)` does."""
+        name = qualified(check_name(queue, "queue"))
+        made = make_handler(name, handler, None)
+        made.binding.check_queue_handler()
+        self.queue_handlers[name] = made
+
+    @property
+    def jobs(self) -> list[MemoryJob]:
+        """Every job, in the order in which they were made."""
+        return list(self._jobs.values())
+
+    def job(self, job: _Handle | str) -> MemoryJob:
+        """The job of a handle, or of an id. NotFound when it was not made here."""
+        return self.find(ids.parse(job) if isinstance(job, str) else job.id)
+
+    def close(self) -> None:
+        """Cancels what runs, and gives the apps back. Safe to repeat; `jobs` can still be looked at."""
+        if self._closed:
+            return
+        for app, kept in zip(self._apps, self._before, strict=True):
+            for name in REPLACED:
+                vars(app).pop(name, None)
+            vars(app).update(kept)
+        self._closed = True
+        off_loop(self._worker.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what the apps' calls come to: see MemoryCore ------------------------------------------------------------------
+
+    def admit(self, specs: list[jobs_pb2.JobSpec], first: int = 0) -> list[Created]:
+        """Makes all of these jobs or none, as a scheduler does. InvalidArgument names the place, from `first` on."""
+        if self._closed:
+            raise errors.FailedPrecondition("this cluster of taskflow.testing is closed", reason="CLOSED")
+        for index, spec in enumerate(specs, first):
+            fill(spec, self._defaults_of(qualified(spec.task)))
+            check(spec, f"jobs[{index}]")
+        with self._lock:
+            return [self._admit(spec) for spec in specs]
+
+    def _defaults_of(self, task: str) -> worker_pb2.TaskDefaults | None:
+        return next((said for app in self._apps if (said := app._registry.defaults.get(task)) is not None), None)
+
+    def _admit(self, spec: jobs_pb2.JobSpec) -> Created:
+        spec.queue, spec.task = qualified(spec.queue), qualified(spec.task)
+        if spec.key:
+            key = (spec.queue.rpartition("/")[0], spec.key)
+            if key in self._keys:
+                return self._keys[key].spec.id, True, ()
+        job = MemoryJob(spec, self.clock)
+        if spec.HasField("run_at"):
+            job.schedule(spec.run_at.ToDatetime(UTC))
+        elif spec.HasField("delay") and spec.delay.ToMicroseconds():
+            job.schedule(self.now() + spec.delay.ToTimedelta())
+        if spec.key:
+            self._keys[key] = job
+        self._jobs[job.id] = job
+        self._worker.arrived(job)
+        return spec.id, False, ()
+
+    def find(self, job_id: str) -> MemoryJob:
+        try:
+            return self._jobs[job_id]
+        except KeyError:
+            raise errors.NotFound(f"there is no job {job_id}", reason="JOB_NOT_FOUND") from None
+
+    def cancel(self, job: MemoryJob, reason: str) -> JobInfo:
+        if job.final:
+            raise errors.FailedPrecondition(
+                f"job {job.id} is finished; nothing is left to cancel", reason="JOB_FINISHED"
+            )
+        self._worker.cancel(job, reason.replace("\0", "")[:1000])
+        return job.info
+
+    def retry(self, job: MemoryJob) -> JobInfo:
+        if not job.final:
+            raise errors.FailedPrecondition(
+                f"job {job.id} is not finished; only a succeeded, failed or cancelled job is retried by hand",
+                reason="JOB_NOT_FINISHED",
+            )
+        job.retry_by_hand()
+        self._worker.arrived(job)
+        return job.info
+
+    async def await_final(self, job: MemoryJob, timeout: float | None) -> None:
+        """A test runs what is ready; a handler waits, by the moved clock."""
+        if not self._is_inside():
+            self._drive()
+            return
+        if asyncio.current_task() is None:
+            raise errors.FailedPrecondition(
+                "a plain handler that waits for another job would hold up every other one; await it, from an async"
+                " handler",
+                reason="IN_HANDLER",
+            )
+        final = self._worker.loop.create_future()
+        self._awaited.setdefault(job.id, []).append(final)
+        try:
+            async with asyncio.timeout(timeout):
+                await final
+        except TimeoutError:
+            pass
+
+    def queue_names(self) -> set[str]:
+        return {"default", *self.queue_handlers, *(job.queue for job in self._jobs.values())}
+
+    def tasks(self) -> dict[str, Handler]:
+        return {name: handler for app in self._apps for name, handler in app._registry.tasks.items()}
+
+    # -- running ---------------------------------------------------------------------------------------------------
+
+    def _handler_of(self, job: MemoryJob) -> Handler | None:
+        if not job.task:
+            return self.queue_handlers.get(job.queue)
+        for app in self._apps:
+            if (handler := app._registry.tasks.get(job.task)) is not None:
+                return handler
+        return None
+
+    def _tell_final(self, job: MemoryJob) -> None:
+        for future in self._awaited.pop(job.id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    def _is_inside(self) -> bool:
+        """Whether a handler asks."""
+        return self._running is threading.current_thread()
+
+    def _drive(self) -> None:
+        if self._closed:
+            raise errors.FailedPrecondition("this cluster of taskflow.testing is closed", reason="CLOSED")
+        if self._running is not None:
+            raise errors.FailedPrecondition(
+                "the cluster runs already: a handler cannot make it run, nor can another thread meanwhile",
+                reason="RUNNING",
+            )
+        off_loop(self._drive_here)
+
+    def _drive_here(self) -> None:
+        self._running = threading.current_thread()
+        try:
+            self._worker.run_until_idle()
+        finally:
+            self._running = None
+
+
+def cluster(
+    *apps: TaskFlow | AsyncTaskFlow,
+    start: datetime | None = None,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    rng: Callable[[], float] = lambda: 0.5,
+    patience: float = 1.0,
+    limit: int = 10_000,
+) -> MemoryCluster:
+    """Puts these apps on a cluster in memory, from now to the end of the `with`; together, if there are several.
+
+    `start`: what the clock shows first, by default the present. `concurrency`: as of `run`. `rng`: numbers in [0, 1)
+    for the spread of backoff; 0.5 is none. `patience`: real seconds that a handler may wait for a socket or a thread
+    before it counts as waiting for the clock. `limit`: attempts that may end without the clock moving,
+    beyond one for each job that is ready; at more, FailedPrecondition.
+    """
+    return MemoryCluster(*apps, start=start, concurrency=concurrency, rng=rng, patience=patience, limit=limit)

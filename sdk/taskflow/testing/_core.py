@@ -1,0 +1,209 @@
+"""The cluster that a client of `taskflow.testing` speaks to: the calls of `Core`, answered from memory, at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from taskflow import errors
+from taskflow._jobs.batching import Created, Creator, _settle_futures, _Waiter
+from taskflow._jobs.core import Core
+from taskflow._policy import JobState as PolicyState
+from taskflow._transport.io_thread import IoThread
+from taskflow._values import ids
+from taskflow._values.filters import JobFilter
+from taskflow._values.jobs import (
+    AttemptInfo,
+    JobInfo,
+    LogInfo,
+    QueueInfo,
+    WorkerInfo,
+    attempt_info,
+    job_info,
+    queue_info,
+)
+from taskflow._values.options import check_name
+from taskflow.testing._jobs import LIST_BYTES, WORKER, MemoryJob
+from taskflow.v1 import jobs_pb2, queues_pb2
+
+if TYPE_CHECKING:
+    from taskflow.testing import MemoryCluster
+
+T = TypeVar("T")
+
+
+class InlineIo(IoThread):
+    """No thread: what is asked is answered where it is asked."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        raise errors.FailedPrecondition("in taskflow.testing there is nothing to connect to", reason="IN_MEMORY")
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        work = make()
+        try:
+            work.send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        work.close()
+        raise errors.FailedPrecondition(
+            "an async handler that blocks for another job would hold up every other one; use AsyncTaskFlow, and"
+            " await it",
+            reason="IN_HANDLER",
+        )
+
+    async def acall(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return await make()
+
+    def submit(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(self.call(make))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def close(self, last: object = None, timeout: float = 0.0) -> None:
+        """Nothing was opened."""
+
+
+class MemoryCreator(Creator):
+    """Makes each job at once."""
+
+    def __init__(self, cluster: MemoryCluster) -> None:
+        self._cluster = cluster
+
+    def put(self, waiter: _Waiter) -> None:
+        answer: Created | Exception
+        try:
+            answer = self._cluster.admit([waiter.spec])[0]
+        except errors.InvalidArgument as error:
+            bare = error.field.partition("].")[2]
+            message = error.message.replace(error.field, bare, 1)
+            answer = errors.InvalidArgument(message, field=bare, reason=error.reason)
+        except errors.TaskFlowError as error:
+            answer = error
+        later: dict[Any, Any] = {}
+        waiter.settle(answer, later)
+        for settled in later.values():
+            _settle_futures(settled)  # the submitter is on that loop
+
+
+class MemoryCore(Core):
+    """Stands where the `Core` of an app was."""
+
+    def __init__(self, cluster: MemoryCluster, instead_of: Core) -> None:
+        super().__init__(instead_of.scheduler, None, instead_of.timeout, cluster.clock)
+        self.registry = instead_of.registry
+        self.io = InlineIo()
+        self._cluster = cluster
+        self._maker = MemoryCreator(cluster)
+
+    @property
+    def creator(self) -> Creator:
+        return self._maker
+
+    def close(self) -> None:
+        """The cluster goes on: it belongs to the test."""
+
+    def _find(self, job_id: str) -> MemoryJob:
+        return self._cluster.find(ids.parse(job_id))
+
+    async def create_chunk(self, specs: list[jobs_pb2.JobSpec], first: int) -> list[Created]:
+        return self._cluster.admit(specs, first)
+
+    async def get_job(self, job_id: str) -> JobInfo:
+        return self._find(job_id).info
+
+    async def wait_job(self, job_id: str, timeout: float | None) -> JobInfo:
+        """Runs what is ready. The clock stands still: DeadlineExceeded at once for a job that waits for it."""
+        job = self._find(job_id)
+        if not job.final:
+            await self._cluster.await_final(job, timeout)
+        if not job.final:
+            when = f", due in {(job.due - self._cluster.now()).total_seconds():g} s" if job.due else ""
+            raise errors.DeadlineExceeded(
+                f"job {job.id} is {job.state}{when}, and the clock stands still; move it with advance(seconds),"
+                " then wait again",
+                reason="NOT_FINISHED",
+            )
+        return job.info
+
+    async def cancel_job(self, job_id: str, reason: str) -> JobInfo:
+        return self._cluster.cancel(self._find(job_id), reason)
+
+    async def retry_job(self, job_id: str) -> JobInfo:
+        return self._cluster.retry(self._find(job_id))
+
+    async def list_jobs(self, wanted: JobFilter, token: str) -> tuple[list[JobInfo], str]:
+        newest_first = sorted(self._cluster.jobs, key=lambda job: job.id, reverse=True)
+        found = [job_info(job.message(LIST_BYTES)) for job in newest_first]
+        return [job for job in found if wanted.matches(job)], ""
+
+    async def list_attempts(self, job_id: str) -> list[AttemptInfo]:
+        return [attempt_info(message) for message in self._find(job_id)._attempt_messages()]
+
+    async def list_logs(self, job_id: str, page_size: int, token: str) -> tuple[list[LogInfo], str]:
+        return list(self._find(job_id).logs), ""
+
+    # -- queues and workers --------------------------------------------------------------------------------------
+
+    async def get_queue(self, name: str) -> QueueInfo:
+        name = qualified(check_name(name, "name"))
+        if name not in self._cluster.queue_names():
+            raise errors.NotFound(f"there is no queue {name!r}", reason="QUEUE_NOT_FOUND")
+        return self._queue(name)
+
+    async def list_queues(self, page_size: int, token: str) -> tuple[list[QueueInfo], str]:
+        return [self._queue(name) for name in sorted(self._cluster.queue_names())], ""
+
+    def _queue(self, name: str) -> QueueInfo:
+        states = [job.present_state for job in self._cluster.jobs if job.queue == name]
+        space, _, bare = name.rpartition("/")
+        return queue_info(
+            queues_pb2.Queue(
+                name=bare,
+                namespace=space or "default",
+                ready=states.count(PolicyState.READY),
+                scheduled=states.count(PolicyState.SCHEDULED) + states.count(PolicyState.RETRYING),
+                running=states.count(PolicyState.REQUESTED) + states.count(PolicyState.RUNNING),
+                workers=1,
+                finished=self._finished(name),
+            )
+        )
+
+    def _finished(self, name: str) -> list[queues_pb2.OutcomeCount]:
+        hour_ago = self._cluster.now() - timedelta(hours=1)
+        over = (job.message() for job in self._cluster.jobs if job.queue == name and job.final)
+        counts = Counter(m.last_outcome for m in over if m.finish_time.ToDatetime(tzinfo=UTC) >= hour_ago)
+        return [queues_pb2.OutcomeCount(outcome=outcome, count=n) for outcome, n in sorted(counts.items())]
+
+    async def list_workers(self, page_size: int, token: str) -> tuple[list[WorkerInfo], str]:
+        jobs = self._cluster.jobs
+        return [
+            WorkerInfo(
+                id=WORKER,
+                name=WORKER,
+                host="",
+                pid=0,
+                queues=tuple(sorted(self._cluster.queue_handlers)),
+                tasks=tuple(sorted(self._cluster.tasks())),
+                concurrency=self._cluster.concurrency,
+                running=sum(job.under_way is not None for job in jobs),
+                requested=0,
+                start_time=None,
+                coordinator="",
+                sdk="",
+                draining=False,
+            )
+        ], ""
+
+
+def qualified(name: str) -> str:
+    """As names are stored: bare in the namespace `default`."""
+    return name.removeprefix("default/")

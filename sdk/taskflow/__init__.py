@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from taskflow._handlers.job import Caller, Job
     from taskflow._handlers.task import AsyncTask, Task
     from taskflow._jobs.handles import AsyncJobHandle, JobHandle
-    from taskflow._resources.namespaces import NamespaceInfo, Quotas
+    from taskflow._messages.options import JobOptions, NewJob
     from taskflow._values.alerts import AlertEvent, AlertKind, AlertRuleInfo
+    from taskflow._values.backoff import Backoff, Constant, Exponential
     from taskflow._values.jobs import (
         AttemptInfo,
         ErrorInfo,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         QueueInfo,
         WorkerInfo,
     )
-    from taskflow._values.options import Backoff, Constant, Exponential, JobOptions, NewJob
+    from taskflow._values.namespaces import NamespaceInfo, Quotas
     from taskflow._values.schedules import BackfillInfo, FiringInfo, FiringState, Misfire, Overlap, ScheduleInfo
     from taskflow._values.tasks import TaskInfo, TaskLogInfo, TaskLogs
     from taskflow._values.workflows import RunInfo, RunJobInfo, RunState, StepInfo, StepState, WorkflowInfo
@@ -145,12 +146,13 @@ _MODULES = {
     "taskflow._handlers.job": "Caller Job",
     "taskflow._handlers.task": "AsyncTask Task",
     "taskflow._jobs.handles": "AsyncJobHandle JobHandle",
-    "taskflow._resources.namespaces": "NamespaceInfo Quotas",
+    "taskflow._messages.options": "JobOptions NewJob",
     "taskflow._values.alerts": "AlertEvent AlertKind AlertRuleInfo",
+    "taskflow._values.backoff": "Backoff Constant Exponential",
     "taskflow._values.jobs": (
         "AttemptInfo ErrorInfo JobInfo JobState JobWarning LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
     ),
-    "taskflow._values.options": "Backoff Constant Exponential JobOptions NewJob",
+    "taskflow._values.namespaces": "NamespaceInfo Quotas",
     "taskflow._values.schedules": "BackfillInfo FiringInfo FiringState Misfire Overlap ScheduleInfo",
     "taskflow._values.tasks": "TaskInfo TaskLogInfo TaskLogs",
     "taskflow._values.workflows": "RunInfo RunJobInfo RunState StepInfo StepState WorkflowInfo",

@@ -20,14 +20,7 @@ from taskflow._jobs.batching import AsyncWaiter, Created, SyncWaiter
 from taskflow._jobs.core import Core
 from taskflow._jobs.handles import AsyncJobHandle, JobHandle
 from taskflow._jobs.specs import JobLike, numbered_chunks
-from taskflow._resources.alerts import Alerts, AsyncAlerts
-from taskflow._resources.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
-from taskflow._resources.namespaces import AsyncNamespaces, Namespaces
-from taskflow._resources.schedules import AsyncSchedules, Schedules
-from taskflow._resources.tasks import AsyncTasks, Tasks
-from taskflow._resources.workflows import AsyncWorkflows, Workflows
-from taskflow._values.options import (
-    Backoff,
+from taskflow._messages.options import (
     JobKeywords,
     JobOptions,
     Seconds,
@@ -36,6 +29,13 @@ from taskflow._values.options import (
     options_of,
     task_defaults,
 )
+from taskflow._resources.alerts import Alerts, AsyncAlerts
+from taskflow._resources.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
+from taskflow._resources.namespaces import AsyncNamespaces, Namespaces
+from taskflow._resources.schedules import AsyncSchedules, Schedules
+from taskflow._resources.tasks import AsyncTasks, Tasks
+from taskflow._resources.workflows import AsyncWorkflows, Workflows
+from taskflow._values.backoff import Backoff
 from taskflow._worker.declared_tasks import DeclaredOptions, declaration
 from taskflow._worker.executors.child import forbid_while_importing
 from taskflow._worker.options import (

@@ -9,7 +9,7 @@ import sysconfig
 import traceback
 from typing import TYPE_CHECKING
 
-from taskflow._values.texts import a
+from taskflow._messages.texts import a
 from taskflow.errors import InvalidArgument
 
 if TYPE_CHECKING:

@@ -301,7 +301,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
     importlib.invalidate_caches()
     if "TASKFLOW_FAILPOINTS" in os.environ:
         importlib.reload(sys.modules["taskflow_server.runtime.failpoints"])  # it has read the environment
-    sys.modules["taskflow._values.ids"]._random.seed()  # its generator came along
+    sys.modules["taskflow._messages.ids"]._random.seed()  # its generator came along
     if words[0] == "-m":
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

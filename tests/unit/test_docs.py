@@ -5,8 +5,8 @@ import re
 from taskflow._cli import _exits
 from taskflow._jobs.batching import MAX_JOBS
 from taskflow._jobs.core import DEFAULT_TIMEOUT
+from taskflow._messages.payloads import MAX_BYTES
 from taskflow._policy import DEFAULT_BACKOFF, FINAL_STATES, SOFT, TRANSITIONS, Backoff, JobState, Outcome, decide
-from taskflow._values.payloads import MAX_BYTES
 from taskflow._worker.options import DEFAULT_CONCURRENCY, DEFAULT_GRACE
 from taskflow_server.coordinator.settings import CoordinatorSettings
 from taskflow_server.scheduler.settings import SchedulerSettings

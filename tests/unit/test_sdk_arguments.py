@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from taskflow import InvalidArgument, NewJob, TaskFlow
+from taskflow._messages.filters import JobFilters
+from taskflow._messages.schedules import ScheduleOptions
+from taskflow._messages.tasks import TaskOptions
 from taskflow._resources.namespaces import NamespaceOptions
-from taskflow._values.filters import JobFilters
-from taskflow._values.schedules import ScheduleOptions
-from taskflow._values.tasks import TaskOptions
 
 NOUNS = ("jobs", "queues", "workers", "schedules", "tasks", "workflows", "namespaces")
 KEYWORDS: dict[tuple[str, str], type] = {
@@ -77,8 +77,8 @@ def test_a_verb_names_the_argument_at_fault(tf: TaskFlow, noun: str, verb: str) 
 
 @pytest.mark.feature("R13", "S1.1")
 def test_the_names_of_priorities_are_accepted_wherever_one_is_given(tf: TaskFlow) -> None:
-    from taskflow._values.options import build_spec
-    from taskflow._values.tasks import _message
+    from taskflow._messages.options import build_spec
+    from taskflow._messages.tasks import _message
 
     for name, number in (("low", 2), ("normal", 5), ("high", 7), ("critical", 9), ("High", 7), (0, 0)):
         job = NewJob("q", priority=name)  # type: ignore[arg-type]

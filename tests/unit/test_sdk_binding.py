@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from taskflow import AlreadyExists, InvalidArgument, Job, JobOptions, TaskFlow, testing
 from taskflow._handlers.binding import Binding, build
-from taskflow._values.payloads import encode
+from taskflow._messages.payloads import encode
 
 
 class Nowhere:

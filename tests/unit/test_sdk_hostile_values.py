@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from taskflow import Cancelled, Fail, InvalidArgument, Retry, Snooze
 from taskflow._handlers.outcomes import FAILED, MAX_MESSAGE, Verdict, of_exception, of_value
-from taskflow._values.payloads import payloads
-from taskflow._values.texts import MAX_TYPE, text
+from taskflow._messages import payloads
+from taskflow._messages.texts import MAX_TYPE, text
 from taskflow.v1 import jobs_pb2
 
 RAISED = (

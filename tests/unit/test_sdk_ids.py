@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from taskflow import InvalidArgument, TaskFlow
+from taskflow._messages import ids
 from taskflow._transport.clock import wall_ms
-from taskflow._values.payloads import ids
 
 
 def test_an_id_is_a_uuid7_of_now() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskflow import Constant, Exponential, InvalidArgument, JobOptions, NewJob, TaskFlow
-from taskflow._values.options import build_spec, options_of
+from taskflow._messages.options import build_spec, options_of
 from taskflow.v1 import jobs_pb2
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -5,7 +5,7 @@ import pytest
 from taskflow import Cancelled, Fail, Retry, Snooze
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure, Verdict
-from taskflow._values.payloads import texts
+from taskflow._messages import texts
 from taskflow._worker.stopper import merged
 
 

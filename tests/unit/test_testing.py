@@ -1,4 +1,4 @@
-"""`taskflow.testing._cluster`: an app's tasks in memory, by a clock that the test moves."""
+"""`taskflow.testing`: an app's tasks in memory, by a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -628,7 +628,7 @@ async def test_a_sync_app_in_an_async_test_keeps_context_variables(tf: TaskFlow)
 
 
 def test_importing_it_is_an_attribute_of_the_package() -> None:
-    assert taskflow.testing._cluster is testing
+    assert taskflow.testing is testing
     assert sorted(testing.__all__) == testing.__all__
 
 

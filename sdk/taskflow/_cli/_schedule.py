@@ -13,7 +13,7 @@ import typer
 from taskflow._cli import _input, _output
 from taskflow._cli._common import Address, Json, client, settle
 from taskflow._cli._job import warn
-from taskflow._values.texts import counted
+from taskflow._messages.texts import counted
 
 if TYPE_CHECKING:
     from taskflow import TaskFlow

@@ -270,7 +270,7 @@ def _given_of_jobs(
     timeout: str | None, heartbeat: str | None, backoff: str | None, tags: list[str] | None, metadata: list[str] | None
 ) -> dict[str, Any]:
     """The typed options of its jobs. `none` is a value: it takes away what was set."""
-    from taskflow._values.options import Exponential
+    from taskflow._values.backoff import Exponential
 
     delays = _input.backoff(backoff, "--backoff")
     given: dict[str, Any] = {

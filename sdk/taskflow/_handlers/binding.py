@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskflow._handlers.job import Job
-from taskflow._values.texts import a, counted
+from taskflow._messages.texts import a, counted
 from taskflow.errors import InvalidArgument
 
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD

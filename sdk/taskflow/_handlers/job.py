@@ -9,8 +9,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from taskflow._values import ids, payloads
-from taskflow._values.texts import named, text
+from taskflow._messages import ids, payloads
+from taskflow._messages.texts import named, text
 from taskflow.errors import InvalidArgument
 
 _NONE: Mapping[str, str] = MappingProxyType({})

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import CoroutineType, TracebackType
 
 from taskflow import errors
-from taskflow._values import payloads
-from taskflow._values.texts import message_of, text, type_of
+from taskflow._messages import payloads
+from taskflow._messages.texts import message_of, text, type_of
 from taskflow.v1 import jobs_pb2
 
 SUCCEEDED = jobs_pb2.OUTCOME_SUCCEEDED

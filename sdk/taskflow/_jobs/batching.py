@@ -15,11 +15,12 @@ from typing import Any, Protocol
 
 from taskflow import errors
 from taskflow._jobs.stream import CreateStream
+from taskflow._messages.jobs import warnings_of
+from taskflow._messages.texts import named
 from taskflow._transport.channels import Transport, by_code_number
 from taskflow._transport.clock import SYSTEM
 from taskflow._transport.io_thread import IoThread, Mailbox, complain, take_all, was_closed
-from taskflow._values.jobs import JobWarning, warnings_of
-from taskflow._values.texts import named
+from taskflow._values.jobs import JobWarning
 from taskflow.v1 import jobs_pb2
 
 MAX_JOBS = 5_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taskflow._jobs import calling_handler
 from taskflow._jobs.core import Core, outcome_or_raise
-from taskflow._values import ids
+from taskflow._messages import ids
 from taskflow._values.jobs import JobInfo, JobWarning
 
 

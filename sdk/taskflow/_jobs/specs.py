@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from taskflow._jobs.batching import chunks
-from taskflow._values.options import JobOptions, NewJob, build_spec, options_of
+from taskflow._messages.options import JobOptions, NewJob, build_spec, options_of
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2
 

@@ -16,11 +16,12 @@ from uuid import UUID
 import grpc.aio
 
 from taskflow import errors
+from taskflow._messages.jobs import job_info
+from taskflow._messages.texts import named
 from taskflow._transport.channels import AWAY, FIRST_BACKOFF, LONGEST_BACKOFF, Transport, to_error
 from taskflow._transport.clock import SYSTEM
 from taskflow._transport.io_thread import was_closed
-from taskflow._values.jobs import JobInfo, job_info
-from taskflow._values.texts import named
+from taskflow._values.jobs import JobInfo
 from taskflow.v1 import jobs_pb2 as pb
 
 IDLE = 30.0  # seconds without a wait after which the stream is ended

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Unpack
 
 from taskflow._jobs.core import Core
+from taskflow._messages import checks
+from taskflow._messages.alerts import AlertOptions, alert_info, alert_message
+from taskflow._messages.filters import PAGE_SIZE
 from taskflow._resources.jobs_queues_workers import _aeach, _each
-from taskflow._values import checks
-from taskflow._values.alerts import AlertKind, AlertOptions, AlertRuleInfo, alert_info, alert_message
-from taskflow._values.filters import PAGE_SIZE
+from taskflow._values.alerts import AlertKind, AlertRuleInfo
 from taskflow.v1 import alerts_pb2 as pb
 
 

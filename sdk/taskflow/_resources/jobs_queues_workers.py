@@ -7,7 +7,7 @@ from typing import Any, TypeVar, Unpack
 
 from taskflow._jobs import calling_handler
 from taskflow._jobs.core import Core
-from taskflow._values.filters import PAGE_SIZE, JobFilter, JobFilters
+from taskflow._messages.filters import PAGE_SIZE, JobFilter, JobFilters
 from taskflow._values.jobs import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
 
 T = TypeVar("T")

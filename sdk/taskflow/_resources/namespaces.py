@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TypedDict, Unpack
 
 from taskflow._jobs.core import Core
-from taskflow._values import checks
+from taskflow._messages import checks
+from taskflow._values.namespaces import NamespaceInfo, Quotas
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import cluster_pb2 as pb
-
-
-@dataclass(frozen=True, slots=True)
-class Quotas:
-    """Limits of a namespace. None: unlimited."""
-
-    tasks: int | None = None
-    """Named tasks. Exact."""
-    waiting_jobs: int | None = None
-    """Jobs in its queues that are ready, scheduled or waiting for their next try. An estimate, within one batch of
-    jobs."""
-    payload_bytes: int | None = None
-    """Bytes of a job's payload, as JSON if it is not bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class NamespaceInfo:
-    """A namespace."""
-
-    name: str
-    app_url: str
-    """The base to which relative URLs of its workflows' calls are appended; empty: none."""
-    create_time: datetime
-    quotas: Quotas = Quotas()
 
 
 class NamespaceOptions(TypedDict, total=False):

@@ -7,20 +7,12 @@ from datetime import UTC, datetime
 from typing import Unpack
 
 from taskflow._jobs.core import Core
+from taskflow._messages import checks, ids
+from taskflow._messages.filters import PAGE_SIZE
+from taskflow._messages.options import stamp_of
+from taskflow._messages.schedules import FIELDS, ScheduleOptions, firing_info, schedule_info, schedule_message
 from taskflow._resources.jobs_queues_workers import _aeach, _each
-from taskflow._values import checks, ids
-from taskflow._values.filters import PAGE_SIZE
-from taskflow._values.options import stamp_of
-from taskflow._values.schedules import (
-    FIELDS,
-    BackfillInfo,
-    FiringInfo,
-    ScheduleInfo,
-    ScheduleOptions,
-    firing_info,
-    schedule_info,
-    schedule_message,
-)
+from taskflow._values.schedules import BackfillInfo, FiringInfo, ScheduleInfo
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import schedules_pb2 as pb
 

@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from typing import Any, Unpack, overload
 
 from taskflow._jobs.core import Core, outcome_or_raise
+from taskflow._messages import checks, ids, payloads
+from taskflow._messages.filters import PAGE_SIZE
+from taskflow._messages.jobs import error_of, job_info
+from taskflow._messages.options import Seconds, _with_zone, requester_bytes, stamp_of
+from taskflow._messages.options import seconds as in_seconds
+from taskflow._messages.tasks import TaskOptions, _message, task_info
 from taskflow._resources.jobs_queues_workers import _aeach, _each
 from taskflow._transport.clock import SYSTEM
-from taskflow._values import checks, ids, payloads
-from taskflow._values.filters import PAGE_SIZE
-from taskflow._values.jobs import JobInfo, _error, job_info
-from taskflow._values.options import Seconds, _with_zone, requester_bytes, stamp_of
-from taskflow._values.options import seconds as in_seconds
-from taskflow._values.tasks import TaskInfo, TaskLogInfo, TaskLogs, TaskOptions, _message, task_info
+from taskflow._values.jobs import JobInfo
+from taskflow._values.tasks import TaskInfo, TaskLogInfo, TaskLogs
 from taskflow.errors import DeadlineExceeded, InvalidArgument
 from taskflow.v1 import tasks_pb2 as pb
 
@@ -107,7 +109,7 @@ class _Calls:
                 log.type,
                 log.time.ToDatetime(tzinfo=UTC),
                 payloads.decode(log.result, log.encoding) if log.type.endswith("completed") else None,
-                _error(log),
+                error_of(log),
                 log.task_id,
                 log.trigger,
                 log.start_time.ToDatetime(tzinfo=UTC) if log.HasField("start_time") else None,

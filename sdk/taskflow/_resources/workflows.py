@@ -6,23 +6,15 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from taskflow._jobs.core import Core
+from taskflow._messages import checks, ids
+from taskflow._messages.filters import PAGE_SIZE
+from taskflow._messages.options import Seconds, check_label
+from taskflow._messages.options import seconds as in_seconds
+from taskflow._messages.workflows import document_text, run_info, run_state, value_bytes, workflow_info
 from taskflow._resources.jobs_queues_workers import _aeach, _each
 from taskflow._transport.actor import actor
 from taskflow._transport.clock import SYSTEM
-from taskflow._values import checks, ids
-from taskflow._values.filters import PAGE_SIZE
-from taskflow._values.options import Seconds, check_label
-from taskflow._values.options import seconds as in_seconds
-from taskflow._values.workflows import (
-    RunInfo,
-    RunState,
-    WorkflowInfo,
-    document_text,
-    run_info,
-    run_state,
-    value_bytes,
-    workflow_info,
-)
+from taskflow._values.workflows import RunInfo, RunState, WorkflowInfo
 from taskflow.errors import DeadlineExceeded, RunCancelled, RunFailed
 from taskflow.v1 import workflows_pb2 as pb
 

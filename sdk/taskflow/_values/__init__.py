@@ -1,1 +1,1 @@
-"""Plain values: the answers of the cluster, and the arguments of callers, checked before anything is sent."""
+"""Plain values: what the cluster answers, and what errors carry. Imports nothing else of TaskFlow."""

@@ -12,10 +12,10 @@ from typing import Any, TypedDict
 
 from taskflow._handlers.task import Handler
 from taskflow._jobs.core import Core
+from taskflow._messages import checks
+from taskflow._messages.options import JobOptions
+from taskflow._messages.tasks import TaskOptions, _message
 from taskflow._transport.clock import SYSTEM
-from taskflow._values import checks
-from taskflow._values.options import JobOptions
-from taskflow._values.tasks import TaskOptions, _message
 from taskflow.errors import AlreadyExists, InvalidArgument, TaskFlowError
 from taskflow.v1 import tasks_pb2 as pb
 

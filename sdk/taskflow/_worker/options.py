@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass, field, replace
 
 from taskflow._handlers.task import Handler, Registry, make_handler
-from taskflow._values.options import check_name, seconds
+from taskflow._messages.options import check_name, seconds
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import tasks_pb2, worker_pb2
 

@@ -12,8 +12,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
+from taskflow._messages import ids
 from taskflow._transport.clock import SYSTEM
-from taskflow._values import ids
 from taskflow._worker.attempt import Attempt
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
+from taskflow._messages import ids
 from taskflow._transport.channels import ask
 from taskflow._transport.clock import SYSTEM
 from taskflow._transport.io_thread import complain
-from taskflow._values import ids
 from taskflow._worker.attempt import Attempt, Notes
 from taskflow._worker.reporter import NOT_TAKEN
 from taskflow._worker.session import is_cancelled

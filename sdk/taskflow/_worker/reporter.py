@@ -16,11 +16,11 @@ import grpc.aio
 
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure, Verdict
+from taskflow._messages import ids
+from taskflow._messages.texts import named
 from taskflow._transport.channels import ask
 from taskflow._transport.clock import SYSTEM
 from taskflow._transport.io_thread import complain
-from taskflow._values import ids
-from taskflow._values.texts import named
 from taskflow._worker.attempt import Attempt
 from taskflow._worker.session import is_cancelled
 from taskflow.v1 import jobs_pb2, worker_pb2, worker_pb2_grpc

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure, Verdict
-from taskflow._values import ids
+from taskflow._messages import ids
 from taskflow._worker.attempt import Attempt
 
 if TYPE_CHECKING:

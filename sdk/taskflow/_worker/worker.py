@@ -17,9 +17,9 @@ import grpc.aio
 
 from taskflow._handlers.outcomes import Verdict
 from taskflow._jobs.core import Core
+from taskflow._messages import ids
 from taskflow._transport.clock import SYSTEM, ClusterClock
 from taskflow._transport.io_thread import Mailbox
-from taskflow._values import ids
 from taskflow._worker.attempt import Attempt, Desk
 from taskflow._worker.drain import drain
 from taskflow._worker.epochs import Epochs

@@ -14,9 +14,9 @@ from taskflow._client import AsyncTaskFlow, TaskFlow
 from taskflow._handlers.task import Handler, make_handler
 from taskflow._jobs.batching import Created
 from taskflow._jobs.handles import _Handle
-from taskflow._values import ids
+from taskflow._messages import ids
+from taskflow._messages.options import check_name, seconds
 from taskflow._values.jobs import JobInfo
-from taskflow._values.options import check_name, seconds
 from taskflow._worker.options import DEFAULT_CONCURRENCY
 from taskflow.testing._apps import REPLACED, check, fill, install, off_loop
 from taskflow.testing._clock import MovedClock

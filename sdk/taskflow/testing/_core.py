@@ -12,21 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from taskflow import errors
 from taskflow._jobs.batching import Created, Creator, _settle_futures, _Waiter
 from taskflow._jobs.core import Core
+from taskflow._messages import ids
+from taskflow._messages.filters import JobFilter
+from taskflow._messages.jobs import attempt_info, job_info, queue_info
+from taskflow._messages.options import check_name
 from taskflow._policy import JobState as PolicyState
 from taskflow._transport.io_thread import IoThread
-from taskflow._values import ids
-from taskflow._values.filters import JobFilter
-from taskflow._values.jobs import (
-    AttemptInfo,
-    JobInfo,
-    LogInfo,
-    QueueInfo,
-    WorkerInfo,
-    attempt_info,
-    job_info,
-    queue_info,
-)
-from taskflow._values.options import check_name
+from taskflow._values.jobs import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
 from taskflow.testing._jobs import LIST_BYTES, WORKER, MemoryJob
 from taskflow.v1 import jobs_pb2, queues_pb2
 

@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow._handlers.outcomes import Failure, Verdict
+from taskflow._messages import ids, jobs
 from taskflow._policy import (
     DEFAULT_BACKOFF,
     FINAL_STATES,
@@ -23,7 +24,7 @@ from taskflow._policy import (
     decide,
     next_state,
 )
-from taskflow._values import ids, jobs
+from taskflow._values import jobs as values
 from taskflow._values.jobs import AttemptInfo, ErrorInfo, JobInfo, LogInfo, ProgressInfo
 from taskflow._worker.attempt import Attempt, Notes
 from taskflow.testing._clock import MovedClock
@@ -79,7 +80,7 @@ class MemoryJob:
         return self.info.payload
 
     @property
-    def state(self) -> jobs.JobState:
+    def state(self) -> values.JobState:
         return self.info.state
 
     @property
@@ -98,7 +99,7 @@ class MemoryJob:
         return [jobs.attempt_info(message) for message in self._attempt_messages()]
 
     @property
-    def outcomes(self) -> list[jobs.Outcome]:
+    def outcomes(self) -> list[values.Outcome]:
         """How its tries ended, in order."""
         return [attempt.outcome for attempt in self.attempts if attempt.outcome is not None]
 

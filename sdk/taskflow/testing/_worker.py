@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, cast
 
 from taskflow._handlers.outcomes import Failure, Verdict
 from taskflow._handlers.task import Handler
+from taskflow._messages import ids
 from taskflow._policy import Event, JobState
 from taskflow._transport.io_thread import Mailbox
-from taskflow._values import ids
 from taskflow._worker.attempt import Attempt, Desk, Place
 from taskflow._worker.executors.base import Executor, LoopExecutor
 from taskflow._worker.executors.threads import run_plain

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure, Verdict
 from taskflow._handlers.task import Handler
+from taskflow._messages.texts import named, text
 from taskflow._transport.clock import SYSTEM
 from taskflow._transport.io_thread import IoThread, complain
-from taskflow._values.texts import named, text
 from taskflow._worker.attempt import Attempt
 from taskflow._worker.executors.handler_process import HandlerProcess
 from taskflow._worker.options import RunOptions

@@ -16,9 +16,9 @@ from queue import Empty, SimpleQueue
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure
 from taskflow._jobs import calling_handler
+from taskflow._messages.texts import named
 from taskflow._process import forks
 from taskflow._transport.clock import SYSTEM
-from taskflow._values.texts import named
 from taskflow._worker.attempt import Attempt
 
 log = logging.getLogger("taskflow")

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from taskflow._values.texts import named
+from taskflow._messages.texts import named
 from taskflow.errors import InvalidArgument
 
 JSON, TEXT, BYTES = 1, 2, 3

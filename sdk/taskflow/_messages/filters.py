@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Literal, TypedDict
 
 from taskflow import errors
-from taskflow._values import checks
-from taskflow._values.jobs import STATE_NUMBERS, ErrorInfo, JobInfo, JobState
-from taskflow._values.options import Seconds, check_name, instant_of, seconds
+from taskflow._messages import checks
+from taskflow._messages.jobs import STATE_NUMBERS
+from taskflow._messages.options import Seconds, check_name, instant_of, seconds
+from taskflow._values.jobs import ErrorInfo, JobInfo, JobState
 from taskflow.v1 import jobs_pb2
 
 PAGE_SIZE = 100

@@ -10,8 +10,8 @@ import random
 import threading
 from uuid import UUID
 
+from taskflow._messages.texts import a, text
 from taskflow._transport.clock import wall_ms
-from taskflow._values.texts import a, text
 from taskflow.errors import InvalidArgument
 
 _RANDOM_BITS = 74

@@ -12,8 +12,9 @@ from typing import Any, TypedDict, Unpack
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from taskflow._messages import checks, ids, payloads
 from taskflow._policy import BUILTIN_TASKS, MAX_KEY, OUT_OF_RANGE, is_instant
-from taskflow._values import checks, ids, payloads
+from taskflow._values.backoff import Backoff, Constant, Exponential
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import jobs_pb2, worker_pb2
 
@@ -25,27 +26,6 @@ _MAX_SECONDS = 10 * 365 * 86_400
 _MAX_LABEL = 256
 MAX_REQUESTER = 4096  # bytes
 _good_names: set[str] = set(BUILTIN_TASKS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exponential:
-    """Waits `min(limit, first × factor^(n-1))` seconds before further try n, spread by ± `jitter` (a share, 0–1)."""
-
-    first: float = 1.0
-    factor: float = 2.0
-    limit: float = 600.0
-    jitter: float = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """Waits `delay` seconds before every further try, spread by ± `jitter` (a share, 0–1)."""
-
-    delay: float
-    jitter: float = 0.1
-
-
-Backoff = Exponential | Constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

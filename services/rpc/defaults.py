@@ -48,7 +48,9 @@ NOTHING: Final = Defaults()
 
 def defaults_of(row: Mapping[str, Any]) -> Defaults:
     """From the columns `own_…` of a row that was joined with `taskflow.handlers`."""
-    return Defaults(row["own_queue"], row["own_retries"], row["own_priority"], options_from_json(row["own_options"]))
+    return Defaults(
+        row["own_queue"], row["own_retries"], row["own_priority"], options_from_json(row["own_options"])
+    )
 
 
 def to_columns(said: TaskDefaults, field: str) -> dict[str, Any]:

@@ -172,3 +172,4 @@ def _check_destination(row: Row) -> None:
         raise InvalidArgument(said, "rule.secret")
     if row["kind"] == "slack" and row["secret"]:
         raise InvalidArgument("rule.secret: a message for Slack is not signed; leave it out", "rule.secret")
+

@@ -188,7 +188,9 @@ def register(
     jobs = JobServicer(settings, db, intake, reading, lists, coordinators, serving, server.closing)
     cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
     workflows = WorkflowServicer(settings, db, clock, coordinators, schedules, Makers(db, serving))
-    named = TaskServicer(db, clock, admission, intake, reading, schedules, quotas, coordinators, settings.max_wait)
+    named = TaskServicer(
+        db, clock, admission, intake, reading, schedules, quotas, coordinators, settings.max_wait
+    )
     name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name
     server.add(name, lambda s: tasks_pb2_grpc.add_TaskServiceServicer_to_server(named, s))
     namespaces = NamespaceServicer(db, quotas)

@@ -64,7 +64,11 @@ async def begin(conn: AsyncConnection[Any], limit: int) -> Taken:
     for row in rows:
         by_rule.setdefault(row["rule_id"], []).append(row)
     taken = Taken(await _rows(conn, "alert_groups", ids=list(by_rule)), count=len(rows))
-    shown = [row for rule in taken.rules for row in by_rule.get(rule["id"], [])[: max(0, SHOWN - len(rule["first"]))]]
+    shown = [
+        row
+        for rule in taken.rules
+        for row in by_rule.get(rule["id"], [])[: max(0, SHOWN - len(rule["first"]))]
+    ]
     said = await _errors(conn, shown)
     for rule in taken.rules:
         taken.facts[rule["id"]] = [_fact(row, said) for row in by_rule.get(rule["id"], [])]

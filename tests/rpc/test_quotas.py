@@ -297,7 +297,9 @@ def test_a_job_that_is_stored_is_answered_again_however_full_its_namespace_is(
         tf.new_job(queue, 1)
 
 
-def test_creators_at_once_store_no_more_jobs_than_may_wait(tf: TaskFlow, cluster: ServiceCluster, space: str) -> None:
+def test_creators_at_once_store_no_more_jobs_than_may_wait(
+    tf: TaskFlow, cluster: ServiceCluster, space: str
+) -> None:
     queue = f"{space}/q"
     tf.namespaces.create(space, quota_waiting_jobs=10)
 

@@ -171,7 +171,9 @@ def nodes(of: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.feature("S1.2", "X.19")
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_a_question_about_a_job_or_a_range_of_time_reads_few_rows(filled: psycopg.Connection[Any], name: str) -> None:
+def test_a_question_about_a_job_or_a_range_of_time_reads_few_rows(
+    filled: psycopg.Connection[Any], name: str
+) -> None:
     row = filled.execute(f"select {JOB}").fetchone()
     assert row is not None
     query = QUESTIONS[name].format(job=f"'{row[0]}'", ids=IDS, second=SECOND)

@@ -1,6 +1,6 @@
 """The app of tests/system/test_sdk_forks.py: handlers of four kinds that fork, and start programs.
 
-python -m tests.support.forking_app
+    python -m tests.support.forking_app
 """
 
 import asyncio

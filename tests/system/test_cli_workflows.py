@@ -148,7 +148,9 @@ def test_quotas_are_set_shown_and_taken_away(cli: Cli) -> None:
     assert heads.split() == ["NAMESPACE", "APP", "URL", "TASKS", "WAITING", "JOBS", "PAYLOAD", "BYTES", "CREATED"]
     assert [line.split()[1:4] for line in lines if line.startswith("apps")] == [["5", "20", "9"]]
     assert cli("namespace", "update", "apps", "--quota-tasks", "none", "--quota-waiting-jobs", "none").returncode == 0
-    failed_in_one_line(cli("job", "new", "apps/q", '"0123456789"'), 1, "10 bytes exceed the quota of namespace 'apps'")
+    failed_in_one_line(
+        cli("job", "new", "apps/q", '"0123456789"'), 1, "10 bytes exceed the quota of namespace 'apps'"
+    )
     failed_in_one_line(cli("namespace", "update", "apps"), 2, "nothing to change")
     failed_in_one_line(cli("namespace", "update", "apps", "--quota-tasks", "-1"), 2, "--quota-tasks -1", "none")
     failed_in_one_line(cli("namespace", "update", "apps", "--quota-preset", "free"), 2, "app-tasks")

@@ -267,7 +267,9 @@ def test_a_large_payload_is_cut_and_can_be_saved_whole(tf: TaskFlow, visitor: Vi
 
 
 @pytest.mark.feature("S3.7", "S1.2")
-def test_a_job_is_cancelled_and_retried_by_its_buttons(tf: TaskFlow, visitor: Visitor, running: ServiceCluster) -> None:
+def test_a_job_is_cancelled_and_retried_by_its_buttons(
+    tf: TaskFlow, visitor: Visitor, running: ServiceCluster
+) -> None:
     job = tf.new_job("unserved", "again")
     page = visitor.get(f"/jobs/{job.id}")
 

@@ -62,7 +62,9 @@ def test_a_fork_or_program_of_a_handler_is_an_ordinary_process(tf: TaskFlow, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fork_that_returns_late_answers_for_no_job(tf: TaskFlow, worker: Program, tmp_path: Path, kind: str) -> None:
+def test_a_fork_that_returns_late_answers_for_no_job(
+    tf: TaskFlow, worker: Program, tmp_path: Path, kind: str
+) -> None:
     before = set(descendants(worker.process.pid))
     assert result(tf, kind, "returning_fork", tmp_path / "go") == "of the handler"
     (fork,) = set(descendants(worker.process.pid)) - before
@@ -89,7 +91,9 @@ def test_a_process_that_becomes_another_program_says_so(tf: TaskFlow, kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_daemon_of_a_handler_outlives_its_job_and_holds_up_no_other(tf: TaskFlow, worker: Program, kind: str) -> None:
+def test_a_daemon_of_a_handler_outlives_its_job_and_holds_up_no_other(
+    tf: TaskFlow, worker: Program, kind: str
+) -> None:
     daemon = result(tf, kind, "daemonise")
 
     assert result(tf, kind, "ping") == "pong"

@@ -89,7 +89,9 @@ def have_ended(notes: Path) -> None:
     eventually(lambda: not any(map(runs, pids)))
 
 
-def test_a_cancel_ends_every_kind_of_handler_of_a_worker_that_runs(tf: TaskFlow, worker: Program, notes: Path) -> None:
+def test_a_cancel_ends_every_kind_of_handler_of_a_worker_that_runs(
+    tf: TaskFlow, worker: Program, notes: Path
+) -> None:
     jobs = started(tf, notes)
 
     for job in jobs.values():

@@ -227,6 +227,7 @@ def test_an_app_may_have_folders_of_the_names_of_ours(up: Callable[..., Up], tmp
         assert tf.new_job("folders", task="mine").wait(30).result == list(NAMES)
 
 
+
 @pytest.mark.long
 def test_two_on_one_database_do_not_end_each_other(up: Callable[..., Up], database: str, tmp_path: Path) -> None:
     """Both start at once, with data folders of their own: the second says what runs, or serves beside the first."""

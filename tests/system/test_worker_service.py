@@ -55,7 +55,9 @@ def test_sigterm_lets_running_jobs_end_and_gives_the_others_back(
 
 
 @pytest.mark.parametrize("packages", [True, False], ids=["packages", "plain folders"])
-def test_an_app_may_have_folders_of_the_names_of_ours(cluster: ServiceCluster, tmp_path: Path, packages: bool) -> None:
+def test_an_app_may_have_folders_of_the_names_of_ours(
+    cluster: ServiceCluster, tmp_path: Path, packages: bool
+) -> None:
     write_app(tmp_path, packages=packages)
     env = environment() | {
         "TASKFLOW_SCHEDULER_ADDRESS": cluster.scheduler_address, "TASKFLOW_PORT": str(free_ports(1)[0]),

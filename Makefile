@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml sdk/pyproject.toml tools/venv.py $(if
 	@PYTHON="$(PYTHON)" BUILD="$(BUILD)" sh tools/venv.sh
 
 demo: $(STAMP) ## start a whole cluster, run the example shop on it, show what happened, stop
-	@$(PY) -m taskflow_server.cluster.demo $(ARGS)
+	@$(PY) -m examples.demo $(ARGS)
 
 up: $(STAMP) ## start a whole cluster and stay, until Ctrl-C; the data stay in .taskflow
 	@$(BIN)/taskflow up $(ARGS)

@@ -27,7 +27,7 @@ PROXIES = {
 }
 NOT_A_CLONE = shutil.ignore_patterns(".git", ".venv*", ".taskflow", ".hypothesis", ".*_cache", "__pycache__", "build")
 BIN = Path(sysconfig.get_path("scripts"))
-DEMO = (sys.executable, "-m", "taskflow_server.cluster.demo", "--orders", "20", "--pictures", "4", "--rows", "2000")
+DEMO = (sys.executable, "-m", "examples.demo", "--orders", "20", "--pictures", "4", "--rows", "2000")
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs Postgres as another user")
 
 

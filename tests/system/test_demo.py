@@ -26,7 +26,7 @@ def demo(output: Path, temporary: Path, *options: str, **variables: str) -> "sub
     environ |= {"TASKFLOW_ADDRESS": "127.0.0.1:1", "TMPDIR": str(temporary)} | variables
     with output.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "taskflow_server.cluster.demo", *options],
+            [sys.executable, "-m", "examples.demo", *options],
             cwd=ROOT,
             env=environ,
             stdout=file,

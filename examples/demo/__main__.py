@@ -38,7 +38,7 @@ def main() -> int:
         from taskflow_server.cluster.service import ServiceError
 
         try:
-            from taskflow_server.cluster.demo_run import demo
+            from examples.demo.run import demo
 
             return demo(arguments.orders, arguments.pictures, arguments.rows, stop)
         except Interrupted:

@@ -1,4 +1,4 @@
-"""The demo's course: start, hand in, watch, count, stop."""
+"""The course of the demo: start a cluster, submit, watch, check, stop."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taskflow_server.cluster import demo_report
-from taskflow_server.cluster.demo_parcels import Parcels
-from taskflow_server.cluster.demo_report import Plan
+from examples.demo import report
+from examples.demo.parcels import Parcels
+from examples.demo.report import Plan
 from taskflow_server.cluster.local import local_cluster
 from taskflow_server.cluster.process import Interrupted
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from examples.shop.smtp import FlakyReceiver
     from taskflow import JobInfo, TaskFlow
     from taskflow_server.cluster.cluster import Cluster
-    from taskflow_server.cluster.demo import Stop
+
+Stop = Callable[[], bool]  # whether a signal asked the demo to stop
 
 APP = "examples.shop:app"
 SHARE = 0.25  # of the deliveries that the mail server puts off
@@ -37,12 +39,12 @@ def demo(orders: int, pictures: int, rows: int, stop: Stop) -> int:
         _say("starting Postgres, queue, coordinator, scheduler, worker and gateway, and a mail server in a bad mood")
         with local_cluster(app=APP, environ={**os.environ, **settings}, stopping=stop) as cluster:
             _say(f"up after {time.monotonic() - began:.1f} s: {_addresses(cluster)}")
-            plan = demo_report.plan(Path(name), orders, pictures, rows)
+            plan = report.plan(Path(name), orders, pictures, rows)
             _say(f"drew {len(plan.pictures)} pictures and wrote {rows:,} sales into a CSV")
             facts, parcels = _work(cluster, plan, receiver, stop)
             _say("stopping")
-        faults = [*demo_report.check(facts, plan, receiver.mailbox), *parcels.faults()]
-        demo_report.show(facts, plan, receiver.mailbox)
+        faults = [*report.check(facts, plan, receiver.mailbox), *parcels.faults()]
+        report.show(facts, plan, receiver.mailbox)
         parcels.show()
     for fault in faults:
         print(f"WRONG: {fault}")
@@ -51,8 +53,8 @@ def demo(orders: int, pictures: int, rows: int, stop: Stop) -> int:
     return 1 if faults else 0
 
 
-def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> tuple[demo_report.Facts, Parcels]:
-    """Hands the jobs in, waits for their end, and gathers the facts while there is a cluster to ask."""
+def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> tuple[report.Facts, Parcels]:
+    """Submits the jobs, waits until all have ended, and gathers the facts while there is a cluster to ask."""
     import examples.shop as shop
     from taskflow import TaskFlow, apps
 
@@ -71,23 +73,23 @@ def _work(cluster: Cluster, plan: Plan, receiver: FlakyReceiver, stop: Stop) -> 
         seconds = time.monotonic() - started
         parcels.end()
         dsn = cluster["scheduler"].env["TASKFLOW_DATABASE_URL"]
-        return demo_report.gather(tf, dsn, plan, jobs, seconds), parcels
+        return report.gather(tf, dsn, plan, jobs, seconds), parcels
     finally:
         parcels.close()
         tf.close()
 
 
 def _watch(tf: TaskFlow, plan: Plan, receiver: FlakyReceiver, parcels: Parcels, stop: Stop) -> list[JobInfo]:
-    """Says how far the jobs are until all are final, or PATIENCE is over. Returns them as they stand then."""
+    """Prints the progress until all jobs are final, or PATIENCE is over. Returns the jobs as they are then."""
     live = sys.stdout.isatty()
     began = said = time.monotonic()
     while True:
-        jobs = demo_report.look(tf, plan)
+        jobs = report.look(tf, plan)
         parcels.look()
         now = time.monotonic()
         done = parcels.done and all(job.state.final for job in jobs) and len(jobs) == plan.count
         if live or done or now - said >= 1 or jobs[-1].progress:
-            line = f"  {now - began:5.1f} s  {demo_report.progress(jobs, plan, receiver.mailbox)}"
+            line = f"  {now - began:5.1f} s  {report.progress(jobs, plan, receiver.mailbox)}"
             print(f"\r{line}\x1b[K" if live else line, end="" if live else "\n", flush=True)
             said = now
         if done or now - began > PATIENCE:

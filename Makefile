@@ -1,6 +1,6 @@
 # TaskFlow. Needs Python 3.11 or newer, make and pip; everything else goes into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test test-long check lint type verify features proto schema reference lock bench docker clean FORCE
+.PHONY: help venv demo up test test-long check lint type verify features proto faces schema reference lock bench docker clean FORCE
 SHELL := /bin/sh
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -49,6 +49,9 @@ features: $(STAMP) ## what works, with the tests behind each row; WRITE=1 puts i
 
 proto: $(STAMP) ## generate the SDK's Python from proto/
 	@$(PY) -m tools.proto
+
+faces: $(STAMP) ## rewrite the sync classes of the SDK from the async ones
+	@$(PY) -m tools.faces
 
 schema: $(STAMP) ## rewrite data/schema.sql from the migrations
 	@$(PY) -m tools.schema

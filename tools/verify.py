@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tools import features, lock, proto, reference, schema
+from tools import faces, features, lock, proto, reference, schema
 
 
 def generated_code() -> str:
@@ -16,6 +16,12 @@ def generated_code() -> str:
     old = proto.generated(proto.SDK)
     stale = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
     return f"{', '.join(stale)}: run `make proto`" if stale else ""
+
+
+def sync_faces() -> str:
+    """The SDK's sync classes."""
+    stale = faces.stale()
+    return f"sdk: {', '.join(stale)}: run `make faces`" if stale else ""
 
 
 def schema_dump() -> str:
@@ -60,7 +66,9 @@ def _bare(requirement: str) -> str:
     return name.lower()
 
 
-CHECKS: tuple[Callable[[], str], ...] = (generated_code, schema_dump, locked, feature_table, reference_pages)
+CHECKS: tuple[Callable[[], str], ...] = (
+    generated_code, sync_faces, schema_dump, locked, feature_table, reference_pages,
+)  # fmt: skip
 
 
 def main() -> None:

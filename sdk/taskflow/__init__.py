@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from taskflow._go_aliases import CreateJobRequest, NewServer, RunConfigurations, Server
     from taskflow._handlers.job import Caller, Job
     from taskflow._handlers.task import AsyncTask, Task
-    from taskflow._jobs.handles import AsyncJobHandle, JobHandle
+    from taskflow._jobs._async.handles import AsyncJobHandle
+    from taskflow._jobs._sync.handles import JobHandle
     from taskflow._messages.options import JobOptions, NewJob
     from taskflow._values.alerts import AlertEvent, AlertKind, AlertRuleInfo
     from taskflow._values.backoff import Backoff, Constant, Exponential
@@ -145,7 +146,8 @@ _MODULES = {
     "taskflow._go_aliases": "CreateJobRequest NewServer RunConfigurations Server",
     "taskflow._handlers.job": "Caller Job",
     "taskflow._handlers.task": "AsyncTask Task",
-    "taskflow._jobs.handles": "AsyncJobHandle JobHandle",
+    "taskflow._jobs._async.handles": "AsyncJobHandle",
+    "taskflow._jobs._sync.handles": "JobHandle",
     "taskflow._messages.options": "JobOptions NewJob",
     "taskflow._values.alerts": "AlertEvent AlertKind AlertRuleInfo",
     "taskflow._values.backoff": "Backoff Constant Exponential",

@@ -16,9 +16,10 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from taskflow._handlers.loop_tasks import kept_apart
 from taskflow._handlers.task import AsyncTask, Registry, Task, make_handler
+from taskflow._jobs._async.handles import AsyncJobHandle
+from taskflow._jobs._sync.handles import JobHandle
 from taskflow._jobs.batching import AsyncWaiter, Created, SyncWaiter
 from taskflow._jobs.core import Core
-from taskflow._jobs.handles import AsyncJobHandle, JobHandle
 from taskflow._jobs.specs import JobLike, numbered_chunks
 from taskflow._messages.options import (
     JobKeywords,
@@ -29,12 +30,18 @@ from taskflow._messages.options import (
     options_of,
     task_defaults,
 )
-from taskflow._resources.alerts import Alerts, AsyncAlerts
-from taskflow._resources.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
-from taskflow._resources.namespaces import AsyncNamespaces, Namespaces
-from taskflow._resources.schedules import AsyncSchedules, Schedules
-from taskflow._resources.tasks import AsyncTasks, Tasks
-from taskflow._resources.workflows import AsyncWorkflows, Workflows
+from taskflow._resources._async.alerts import AsyncAlerts
+from taskflow._resources._async.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers
+from taskflow._resources._async.namespaces import AsyncNamespaces
+from taskflow._resources._async.schedules import AsyncSchedules
+from taskflow._resources._async.tasks import AsyncTasks
+from taskflow._resources._async.workflows import AsyncWorkflows
+from taskflow._resources._sync.alerts import Alerts
+from taskflow._resources._sync.jobs_queues_workers import Jobs, Queues, Workers
+from taskflow._resources._sync.namespaces import Namespaces
+from taskflow._resources._sync.schedules import Schedules
+from taskflow._resources._sync.tasks import Tasks
+from taskflow._resources._sync.workflows import Workflows
 from taskflow._values.backoff import Backoff
 from taskflow._worker.declared_tasks import DeclaredOptions, declaration
 from taskflow._worker.executors.child import forbid_while_importing

@@ -27,7 +27,8 @@ from taskflow import (
 )
 from taskflow._policy import JobState as PolicyState
 from taskflow._policy import Outcome as PolicyOutcome
-from taskflow._resources.tasks import AsyncTasks, Tasks
+from taskflow._resources._async.tasks import AsyncTasks
+from taskflow._resources._sync.tasks import Tasks
 from taskflow._worker.leases import SDK
 from tests.support.docs import ROOT
 

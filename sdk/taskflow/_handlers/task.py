@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from taskflow._handlers.binding import Binding
-from taskflow._jobs.handles import AsyncJobHandle, JobHandle
+from taskflow._jobs._async.handles import AsyncJobHandle
+from taskflow._jobs._sync.handles import JobHandle
 from taskflow._messages.options import JobOptions, NewJob, check_name, seconds
 from taskflow.errors import AlreadyExists, InvalidArgument
 from taskflow.v1 import tasks_pb2, worker_pb2

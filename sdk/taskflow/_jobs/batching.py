@@ -35,8 +35,9 @@ Answer = Created | Exception
 class _Waiter(Protocol):
     spec: jobs_pb2.JobSpec
 
-    def settle(self, answer: Answer, later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]]) -> None:
-        ...
+    def settle(
+        self, answer: Answer, later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]]
+    ) -> None: ...
 
 
 class SyncWaiter:
@@ -73,9 +74,7 @@ class AsyncWaiter:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Created] = self.loop.create_future()
 
-    def settle(
-        self, answer: Answer, later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]]
-    ) -> None:
+    def settle(self, answer: Answer, later: dict[asyncio.AbstractEventLoop, list[tuple[AsyncWaiter, Answer]]]) -> None:
         later.setdefault(self.loop, []).append((self, answer))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from datetime import UTC
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 from taskflow._jobs.core import Core
 from taskflow._messages import checks
@@ -54,7 +54,7 @@ def _message(name: str, given: NamespaceOptions) -> tuple[pb.Namespace, builtins
     return message, paths
 
 
-class _Calls:
+class Calls:
     """Each call once, for both faces."""
 
     def __init__(self, core: Core) -> None:
@@ -78,44 +78,3 @@ class _Calls:
         t = self._core.transport
         answer = await t.call(t.namespaces.ListNamespaces, pb.ListNamespacesRequest())
         return [_info(message) for message in answer.namespaces]
-
-
-class Namespaces:
-    """`tf.namespaces`"""
-
-    def __init__(self, core: Core) -> None:
-        self._calls = _Calls(core)
-        self._call = core.io.call
-
-    def create(self, name: str, **options: Unpack[NamespaceOptions]) -> NamespaceInfo:
-        """AlreadyExists when there is one of that name. `default` is always there. Without quotas it has no limits."""
-        return self._call(lambda: self._calls.create(name, options))
-
-    def update(self, name: str, **options: Unpack[NamespaceOptions]) -> NamespaceInfo:
-        """Changes what is given. NotFound when there is none of that name. A quota below what is used removes nothing:
-        it refuses what would be more."""
-        return self._call(lambda: self._calls.update(name, options))
-
-    def list(self) -> builtins.list[NamespaceInfo]:
-        """All, by name."""
-        return self._call(self._calls.list)
-
-
-class AsyncNamespaces:
-    """`tf.namespaces` of AsyncTaskFlow: the verbs of Namespaces as coroutines."""
-
-    def __init__(self, core: Core) -> None:
-        self._calls = _Calls(core)
-        self._call = core.io.acall
-
-    async def create(self, name: str, **options: Unpack[NamespaceOptions]) -> NamespaceInfo:
-        """As Namespaces.create."""
-        return await self._call(lambda: self._calls.create(name, options))
-
-    async def update(self, name: str, **options: Unpack[NamespaceOptions]) -> NamespaceInfo:
-        """As Namespaces.update."""
-        return await self._call(lambda: self._calls.update(name, options))
-
-    async def list(self) -> builtins.list[NamespaceInfo]:
-        """As Namespaces.list."""
-        return await self._call(self._calls.list)

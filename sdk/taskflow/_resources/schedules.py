@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Unpack
 
 from taskflow._jobs.core import Core
 from taskflow._messages import checks, ids
-from taskflow._messages.filters import PAGE_SIZE
 from taskflow._messages.options import stamp_of
 from taskflow._messages.schedules import FIELDS, ScheduleOptions, firing_info, schedule_info, schedule_message
-from taskflow._resources.jobs_queues_workers import _aeach, _each
 from taskflow._values.schedules import BackfillInfo, FiringInfo, ScheduleInfo
 from taskflow.errors import InvalidArgument
 from taskflow.v1 import schedules_pb2 as pb
@@ -19,7 +16,7 @@ from taskflow.v1 import schedules_pb2 as pb
 MOST_PREVIEWED = 1_000
 
 
-class _Calls:
+class Calls:
     """Each call once, for both faces."""
 
     def __init__(self, core: Core) -> None:
@@ -104,136 +101,3 @@ class _Calls:
             request.end_time.CopyFrom(stamp_of(end, "end"))
         answer = await t.call(t.schedules.BackfillSchedule, request)
         return BackfillInfo(tuple(map(firing_info, answer.firings)), answer.existing)
-
-
-class Schedules:
-    """`tf.schedules`"""
-
-    def __init__(self, core: Core) -> None:
-        self._calls = _Calls(core)
-        self._call = core.io.call
-
-    def create(
-        self, task: str = "", *, workflow: str = "", active: bool = True, **options: Unpack[ScheduleOptions]
-    ) -> ScheduleInfo:
-        """Runs a task, or a workflow with the payload as its input, by `cron`, or once `at` an instant.
-
-        InvalidArgument names the field at fault; NotFound for a workflow that is not there.
-        """
-        return self._call(lambda: self._calls.create(task, workflow, active, options))
-
-    def get(self, id: str) -> ScheduleInfo:
-        """NotFound when there is none of that id."""
-        return self._call(lambda: self._calls.get(id))
-
-    def list(
-        self,
-        *,
-        task: str = "",
-        workflow: str = "",
-        metadata: Mapping[str, str] | None = None,
-        page_size: int = PAGE_SIZE,
-    ) -> Iterator[ScheduleInfo]:
-        """Oldest first; of a task or a workflow, or those that have all of these entries."""
-        return _each(self._call, lambda token: self._calls.page(task, workflow, metadata, page_size, token))
-
-    def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
-        """Changes what is given. Another cron, time or zone counts from now."""
-        return self._call(lambda: self._calls.update(id, options))
-
-    def pause(self, id: str) -> ScheduleInfo:
-        """It fires no more until `resume`."""
-        return self._call(lambda: self._calls.switch(id, False))
-
-    def resume(self, id: str) -> ScheduleInfo:
-        """Counts from now: nothing is caught up."""
-        return self._call(lambda: self._calls.switch(id, True))
-
-    def delete(self, id: str | None = None, *, metadata: Mapping[str, str] | None = None) -> Iterable[str]:
-        """One, or all that have all of these entries: then the waiting runs that have them are cancelled, too. The ids
-        of what was ended."""
-        return self._call(lambda: self._calls.delete(id, metadata))
-
-    def preview(
-        self,
-        id: str | None = None,
-        *,
-        count: int = 10,
-        after: datetime | None = None,
-        **options: Unpack[ScheduleOptions],
-    ) -> Iterable[datetime]:
-        """When a schedule fires next, or one of these options would."""
-        return self._call(lambda: self._calls.preview(id, count, after, options))
-
-    def firings(self, id: str, *, page_size: int = PAGE_SIZE) -> Iterator[FiringInfo]:
-        """Its ledger, newest first."""
-        return _each(self._call, lambda token: self._calls.firings(id, page_size, token))
-
-    def backfill(self, id: str, *, start: datetime, end: datetime | None = None) -> BackfillInfo:
-        """Makes a job for each nominal instant from `start` on, before `end` (now by default), that has none: at most
-        1,000 in a call. By hand: overlap does not apply to them. Safe to repeat."""
-        return self._call(lambda: self._calls.backfill(id, start, end))
-
-
-class AsyncSchedules:
-    """`tf.schedules` of AsyncTaskFlow: the verbs of Schedules as coroutines, lists as async iterators."""
-
-    def __init__(self, core: Core) -> None:
-        self._calls = _Calls(core)
-        self._call = core.io.acall
-
-    async def create(
-        self, task: str = "", *, workflow: str = "", active: bool = True, **options: Unpack[ScheduleOptions]
-    ) -> ScheduleInfo:
-        """As Schedules.create."""
-        return await self._call(lambda: self._calls.create(task, workflow, active, options))
-
-    async def get(self, id: str) -> ScheduleInfo:
-        """As Schedules.get."""
-        return await self._call(lambda: self._calls.get(id))
-
-    def list(
-        self,
-        *,
-        task: str = "",
-        workflow: str = "",
-        metadata: Mapping[str, str] | None = None,
-        page_size: int = PAGE_SIZE,
-    ) -> AsyncIterator[ScheduleInfo]:
-        """As Schedules.list."""
-        return _aeach(self._call, lambda token: self._calls.page(task, workflow, metadata, page_size, token))
-
-    async def update(self, id: str, **options: Unpack[ScheduleOptions]) -> ScheduleInfo:
-        """As Schedules.update."""
-        return await self._call(lambda: self._calls.update(id, options))
-
-    async def pause(self, id: str) -> ScheduleInfo:
-        """As Schedules.pause."""
-        return await self._call(lambda: self._calls.switch(id, False))
-
-    async def resume(self, id: str) -> ScheduleInfo:
-        """As Schedules.resume."""
-        return await self._call(lambda: self._calls.switch(id, True))
-
-    async def delete(self, id: str | None = None, *, metadata: Mapping[str, str] | None = None) -> Iterable[str]:
-        """As Schedules.delete."""
-        return await self._call(lambda: self._calls.delete(id, metadata))
-
-    async def preview(
-        self,
-        id: str | None = None,
-        *,
-        count: int = 10,
-        after: datetime | None = None,
-        **options: Unpack[ScheduleOptions],
-    ) -> Iterable[datetime]:
-        """As Schedules.preview."""
-        return await self._call(lambda: self._calls.preview(id, count, after, options))
-
-    def firings(self, id: str, *, page_size: int = PAGE_SIZE) -> AsyncIterator[FiringInfo]:
-        """As Schedules.firings."""
-        return _aeach(self._call, lambda token: self._calls.firings(id, page_size, token))
-
-    async def backfill(self, id: str, *, start: datetime, end: datetime | None = None) -> BackfillInfo:
-        """As Schedules.backfill."""
-        return await self._call(lambda: self._calls.backfill(id, start, end))

@@ -10,7 +10,8 @@ from typing import Any
 
 from taskflow import errors
 from taskflow._client import AsyncTaskFlow, TaskFlow
-from taskflow._resources.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers, Jobs, Queues, Workers
+from taskflow._resources._async.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers
+from taskflow._resources._sync.jobs_queues_workers import Jobs, Queues, Workers
 from taskflow.testing._core import MemoryCore
 from taskflow.v1 import jobs_pb2, worker_pb2
 

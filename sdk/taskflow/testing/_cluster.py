@@ -13,7 +13,7 @@ from taskflow import errors
 from taskflow._client import AsyncTaskFlow, TaskFlow
 from taskflow._handlers.task import Handler, make_handler
 from taskflow._jobs.batching import Created
-from taskflow._jobs.handles import _Handle
+from taskflow._jobs.handles import Handle
 from taskflow._messages import ids
 from taskflow._messages.options import check_name, seconds
 from taskflow._values.jobs import JobInfo
@@ -100,7 +100,7 @@ class MemoryCluster:
         """Every job, in the order in which they were made."""
         return list(self._jobs.values())
 
-    def job(self, job: _Handle | str) -> MemoryJob:
+    def job(self, job: Handle | str) -> MemoryJob:
         """The job of a handle, or of an id. NotFound when it was not made here."""
         return self.find(ids.parse(job) if isinstance(job, str) else job.id)
 

@@ -1,0 +1,1 @@
+"""The sync handles of jobs, generated from `_async`."""

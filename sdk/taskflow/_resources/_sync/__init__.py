@@ -1,0 +1,1 @@
+"""The sync faces of the resources, generated from `_async`."""

@@ -25,8 +25,8 @@ class Admission:
         self._clock = clock
 
     def check(self, spec: pb.JobSpec, field: str, call: int, own: Defaults = NOTHING) -> NewJob:
-        """The row for `spec` (its shard still 0), or InvalidArgument. A missing id is made, and set in `spec`; so is
-        what it leaves to its task, whose options are `own`.
+        """The row for `spec`, with shard 0, or InvalidArgument. Sets in `spec` a missing id, and the options that it
+        leaves to its task, whose options are `own`.
         """
         unsaid = own.fill(spec) if spec.task else _NONE
         queue = spec.queue
@@ -76,7 +76,7 @@ class Admission:
         if abs(off) > HOUR_MS:
             raise InvalidArgument(
                 f"{field}.id: its time is {abs(off) / 1000:.0f} s {'ahead of' if off > 0 else 'behind'} the database's;"
-                " an hour is the most: set the clock of the machine that made it",
+                " the limit is an hour: set the clock of the machine that made it",
                 f"{field}.id",
                 "ID_TIME",
             )
@@ -85,7 +85,7 @@ class Admission:
         most = self._settings.max_payload_bytes
         if len(payload) > most:
             raise InvalidArgument(
-                f"{field}.payload: {len(payload)} bytes; {most} are the most (TASKFLOW_MAX_PAYLOAD_BYTES)",
+                f"{field}.payload: {len(payload)} bytes exceed the limit of {most} (TASKFLOW_MAX_PAYLOAD_BYTES)",
                 f"{field}.payload",
                 "TOO_LARGE",
             )

@@ -17,7 +17,7 @@ from taskflow_server.store.database import Row
 from taskflow_server.store.jobs import NewJob
 
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=10)  # between the tries of a delivery
-TEST = "test"  # the event of a message that was asked for by hand
+TEST = "test"  # the event of a test message
 
 
 class AlertJobs:
@@ -47,7 +47,7 @@ class AlertJobs:
 
     def _spec(self, rule: Row, message: dict[str, Any]) -> pb.JobSpec:
         if len(json.dumps(message)) > self._settings.max_payload_bytes // 2:
-            message = message | {"first": []}  # else the limit of payloads would hold up all alerts
+            message = message | {"first": []}  # a message that exceeds the payload limit would stop all alerts
         to = {name: rule[name] for name in ("kind", "url", "url_secret", "secret") if rule[name]}
         spec = pb.JobSpec(
             queue=alerts.QUEUE, task=alerts.TASK, retries=self._settings.alert_retries,

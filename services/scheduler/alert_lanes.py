@@ -1,7 +1,7 @@
 """Conditions of lanes that alert rules watch: jobs that no live worker can run, and jobs that wait for too long.
 
-A lane is a fact once, from when a look has found it so until a look finds it otherwise; the rows of `alert_conditions`
-remember that over the deaths of leaders.
+A condition makes one fact when it begins and may make another only after it has ended. The rows of `alert_conditions`
+hold the conditions that last, so that a new leader does not repeat their facts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Key = tuple[object, str, str, str]  # of a condition
 
 
 class AlertLanes:
-    """`waiting(queues, limit)` gives the tasks whose oldest ready jobs wait longest; `unserved(lanes)` those of these
-    lanes that nobody serves, or None when that is not known. At most `limit` queues and tasks are looked at."""
+    """`waiting(queues, limit)` returns the tasks whose oldest ready jobs have waited longest; `unserved(lanes)` returns
+    the lanes without a live worker or executor, or None if unknown. Reads at most `limit` queues and tasks."""
 
     def __init__(self, db: Database, waiting: Waiting, unserved: Unserved, limit: int) -> None:
         self._db = db
@@ -36,7 +36,7 @@ class AlertLanes:
         self._limit = limit
 
     async def look(self, writer: Writer, term: int) -> None:
-        """One look at all lanes that the rules select."""
+        """Evaluates all lanes that the rules select, once."""
         rules = await self._db.rows("watching_rules")
         named = None if any(not rule["queue"] for rule in rules) else [rule["queue"] for rule in rules]
         rows = await self._db.rows("queues_to_watch", own=alerts.QUEUE, names=named, limit=self._limit)
@@ -46,7 +46,7 @@ class AlertLanes:
         holds = {_key(row): row for rule in rules for row in self._holding(rule, waiting, unserved or {})}
         before = {_key(row): row for row in map(_condition, await self._db.rows("alert_conditions"))}
         begun = [row for key, row in holds.items() if key not in before]
-        # Who serves is not known while a queue service is away: what nobody served before counts on until it is.
+        # While a queue service is unreachable, executors are unknown: a NO_WORKER condition is not ended by that.
         ended = [
             row
             for key, row in before.items()
@@ -61,7 +61,7 @@ class AlertLanes:
         for task in waiting:
             lane = task.queue, task.task
             if task.age >= rule["backlog_age"] and alerts.selects_lane(rule, Event.BACKLOG_OLD, *lane):
-                detail = f"the oldest job waits for {task.age:.0f} s; the rule's bound is {rule['backlog_age']:g} s"
+                detail = f"the oldest job has waited {task.age:.0f} s; the rule's limit is {rule['backlog_age']:g} s"
                 yield ConditionRow(rule["id"], Event.BACKLOG_OLD.value, *lane, detail)
             late = task.age >= rule["no_worker_for"] and lane in unserved
             if late and alerts.selects_lane(rule, Event.NO_WORKER, *lane):

@@ -1,4 +1,4 @@
-"""Rules of alerts between messages and rows: what a caller gave is checked here, and named where it is wrong."""
+"""Converts alert rules between messages and rows, and validates them; an error names the field."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from taskflow_server.rpc.values import duration, seconds, stamp
 from taskflow_server.store.database import Row
 
 GATHER, MAX_MESSAGES, PERIOD, NO_WORKER_FOR, BACKLOG_AGE = 30.0, 10, 3600.0, 60.0, 300.0  # defaults, in seconds
-LONGEST = 86_400.0  # seconds of any span of a rule
-MOST_MESSAGES = 100  # in a period: so many instants are remembered
+LONGEST = 86_400.0  # seconds, the limit of every duration in a rule
+MOST_MESSAGES = 100  # in a period; their times are stored with the rule
 MAX_URL = 2_000  # characters
 EVENTS = {number: Event(name.removeprefix("ALERT_EVENT_").lower()) for name, number in pb.AlertEvent.items() if number}
 KINDS = {pb.ALERT_KIND_WEBHOOK: "webhook", pb.ALERT_KIND_SLACK: "slack"}
@@ -24,7 +24,7 @@ _NUMBERS = {event: number for number, event in EVENTS.items()}
 _KINDS = {name: number for number, name in KINDS.items()}
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _URL = re.compile(r"https?://[^\x00-\x20\x7f\\@/?#]+([/?#][^\x00-\x20\x7f\\]*)?\Z")
-# Proto field -> column, of what UpdateAlertRule can change.
+# Proto field -> column, for the fields that UpdateAlertRule can change.
 COLUMNS: Mapping[str, str] = {
     "active": "active", "events": "events", "namespace": "namespace", "queue": "queue", "task": "task",
     "workflow": "workflow", "kind": "kind", "url": "url", "url_secret": "url_secret", "secret": "secret",
@@ -36,13 +36,13 @@ COLUMNS: Mapping[str, str] = {
 def name_of(name: str, field: str) -> str:
     """A rule's name, checked."""
     if not _NAME.match(name):
-        said = f"{field}: {name[:140]!r} is not a name; use 1 to 128 letters, digits, '-' and '_'"
+        said = f"{field}: {name[:140]!r} is not a valid name; use 1 to 128 letters, digits, '-' and '_'"
         raise InvalidArgument(said, field, "BAD_NAME")
     return name
 
 
 def row_of(rule: pb.AlertRule) -> Row:
-    """The columns of a rule as a caller gave it; what is absent has its default. InvalidArgument names the field."""
+    """The columns of a caller's rule; an absent field gets its default. InvalidArgument names the field."""
     row: Row = {
         "name": name_of(rule.name, "rule.name"),
         "active": rule.active if rule.HasField("active") else True,
@@ -72,7 +72,7 @@ def row_of(rule: pb.AlertRule) -> Row:
 
 
 def changed(row: Row, rule: pb.AlertRule, paths: list[str]) -> Row:
-    """A stored rule with these fields as `rule` has them; all of it is checked again."""
+    """A stored rule with the fields `paths` taken from `rule`; validates the whole rule again."""
     merged = message(row)
     for path in paths:
         if path not in COLUMNS:
@@ -123,13 +123,13 @@ def _namespace(name: str) -> str:
         try:
             qualify(f"{name}/x", field="rule.namespace")
         except InvalidArgument:
-            said = f"rule.namespace: {name[:140]!r} is not a namespace's name"
+            said = f"rule.namespace: {name[:140]!r} is not a valid name of a namespace"
             raise InvalidArgument(said, "rule.namespace", "BAD_NAME") from None
     return name
 
 
 def _secret(name: str, field: str) -> str:
-    """The name of a secret. A secret itself rarely looks like one; what is refused is not repeated."""
+    """The name of a secret. The error does not repeat the text: it may be the secret itself."""
     if name and not _NAME.match(name):
         said = f"{field}: give the name of a secret of the worker, not the secret: letters, digits, '-' and '_'"
         raise InvalidArgument(said, field, "BAD_NAME")
@@ -145,12 +145,12 @@ def _span(given: Duration, field: str, least: float) -> float:
 
 
 def _check_selectors(row: Row) -> None:
-    """No event may be selected that the other selectors exclude: such a rule would be silent without a reason."""
+    """Refuses an event that the other selectors exclude: such a rule would never send a message."""
     events = {Event(event) for event in row["events"]}
     for name, allowed, of in (("queue", OF_JOBS, "jobs"), ("task", OF_JOBS, "jobs"), ("workflow", OF_RUNS, "runs")):
         if row[name] and not events <= allowed:
             wrong = ", ".join(sorted(events - allowed))
-            said = f"rule.{name}: selects {of}, and the rule selects {wrong}; make a rule of its own for that"
+            said = f"rule.{name}: selects {of}, and the rule selects {wrong}; make a separate rule for that"
             raise InvalidArgument(said, f"rule.{name}")
     if row["workflow"] and (row["queue"] or row["task"]):
         raise InvalidArgument("rule.workflow: selects runs; give it or queue and task, not both", "rule.workflow")
@@ -160,7 +160,7 @@ def _check_destination(row: Row) -> None:
     if not row["kind"]:
         raise InvalidArgument("rule.kind: give ALERT_KIND_WEBHOOK or ALERT_KIND_SLACK", "rule.kind")
     if bool(row["url"]) == bool(row["url_secret"]):
-        raise InvalidArgument("rule.url: give either url or url_secret, the name of the secret that is it", "rule.url")
+        raise InvalidArgument("rule.url: give either url or url_secret, the name of its secret", "rule.url")
     if len(row["url"]) > MAX_URL:
         said = f"rule.url: {len(row['url']):,} characters exceed the limit of {MAX_URL:,}"
         raise InvalidArgument(said, "rule.url")

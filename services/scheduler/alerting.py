@@ -1,8 +1,7 @@
-"""Gathers the facts that rules of alerts have selected into messages, and makes the jobs that deliver these (S1.10).
+"""Groups the facts that alert rules have selected into messages, and creates the jobs that deliver them (S1.10).
 
-The leader of the schedules does so, once for the cluster. A fact is counted, and a message made, in one transaction
-that ends with the leader's term: whenever a leader dies, nothing of it is lost or doubled. Without a rule it costs one
-small query in an interval.
+Only the leader of the schedules does this. One transaction, which ends with a check of the leader's term, counts a fact
+and creates its message: no crash of a leader loses or doubles one. Without a rule it costs one small query an interval.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Job = tuple[NewJob, pb.JobSpec]
 
 
 class Alerter:
-    """`term`: that of this scheduler as leader of the schedules, or None."""
+    """`term` returns the term of this scheduler as leader of the schedules, or None."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class Alerter:
         self._term = term
         self._writer = Writer(settings.database_url, timeout=settings.database_timeout)
         self._outage = readiness.outage(log, "alerts cannot be evaluated")
-        self._look_at = float("-inf")  # when lanes are looked at next
+        self._look_at = float("-inf")  # time of the next evaluation of lanes
 
     async def run(self) -> None:
         """Evaluates at every interval, while this scheduler leads."""
@@ -71,10 +70,10 @@ class Alerter:
                 await self._step(term)
                 self._outage.over()
             except NotOwner:
-                continue  # another scheduler leads: it evaluates, and who fires the schedules here finds out by itself
+                continue  # another scheduler leads and evaluates; the firing loop of this one detects that by itself
             except FAULTS as error:
                 self._outage.failed(error)
-            except Exception as error:  # a fault of ours: nothing was committed, and schedules and calls go on
+            except Exception as error:  # a fault in TaskFlow: nothing was committed; schedules and calls continue
                 log.error("alerts cannot be evaluated; retrying", exc_info=error)
 
     async def close(self) -> None:
@@ -84,17 +83,17 @@ class Alerter:
         (todo,) = await self._db.rows("alerts_to_do")
         now = self._clock.monotonic()
         if not todo["watching"]:
-            self._look_at = float("-inf")  # the first rule that watches lanes is evaluated at once
+            self._look_at = float("-inf")  # evaluate the first rule that watches lanes at once
         elif now >= self._look_at:
             await self._lanes.look(self._writer, term)
             self._look_at = now + self._settings.alert_lane_interval
-            todo["facts"] = True  # what the look has found is gathered now
+            todo["facts"] = True  # group the new facts now
         if todo["facts"] or todo["due"]:
             while await self._gather(term):
                 pass
 
     async def _gather(self, term: int) -> bool:
-        """One transaction. Whether there may be more facts."""
+        """Groups facts in one transaction; True when there may be more."""
         most = self._settings.alert_batch
         made: list[Job] = []
         async with self._writer.transaction() as conn:
@@ -109,7 +108,7 @@ class Alerter:
         return taken.count == most
 
     def _group(self, rule: Row, facts: list[dict[str, Any]], made: list[Job]) -> store.GroupRow:
-        """The group of a rule with these facts. When its message is due, the message is made and the group closes."""
+        """Adds facts to the group of a rule. When its message is due, creates the message and closes the group."""
         limits = alerts.Limits(rule["gather"], rule["max_messages"], rule["period"])
         now, last_job = rule["now"], rule["last_job"]
         group = alerts.gathered(store.group_of(rule), facts, now)

@@ -1,4 +1,4 @@
-"""AlertService: rules of alerts as resources. taskflow_server.scheduler.alerting evaluates them, on the leader."""
+"""AlertService: alert rules as resources. taskflow_server.scheduler.alerting evaluates them, on the leader."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AlertServicer(alerts_pb2_grpc.AlertServiceServicer):
         row = row_of(request.rule)
         if not await self._db.run("insert_alert_rule", **row, limit=self._most):
             if await self._rows(row["name"]):
-                raise AlreadyExists(f"rule.name: there is an alert rule {row['name']!r}", "ALERT_RULE_EXISTS")
+                raise AlreadyExists(f"rule.name: the alert rule {row['name']!r} already exists", "ALERT_RULE_EXISTS")
             said = f"there are {self._most} alert rules, the limit (TASKFLOW_ALERT_RULES); delete or change one"
             raise ResourceExhausted(said, "TOO_MANY_ALERT_RULES")
         return await self._get(row["name"])

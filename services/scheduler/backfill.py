@@ -1,7 +1,7 @@
-"""BackfillSchedule: jobs, or runs, for nominal instants that have none, asked for by hand.
+"""BackfillSchedule: on request, creates jobs or runs for past nominal instants that have none.
 
-The schedule stays locked from the look at its ledger to the commit, as it is while the leader fires it: each instant
-gets one, whoever makes it.
+The schedule is locked from the read of its ledger to the commit, as when the leader fires it. So each instant gets one
+job or run, from the leader or from a backfill.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taskflow_server.store.database import Writer
 from taskflow_server.store.jobs import Stored
 
 TRIGGER = "backfill"
-SLICE = 50  # firings between which other calls are answered
+SLICE = 50  # firings after which the event loop serves other calls
 _TICK = timedelta(microseconds=1)
 
 Row = dict[str, Any]
@@ -48,9 +48,9 @@ class Backfiller:
         timing_of: Callable[[Row], Timing],
         up_to_now: Callable[[Row], list[Row]],
     ) -> tuple[list[store.FiringRow], int] | None:
-        """What was made, and how many instants had a job or wait for one. None: there is no such schedule.
+        """The created jobs and runs, and the number of instants that had one or wait for one. None: no such schedule.
 
-        `up_to_now`: the schedule decided until now, where it is inactive.
+        `up_to_now`: returns the ledger rows of the instants that passed while the schedule was inactive.
         """
         async with self._one_at_a_time, self._writer.transaction() as conn:
             row = await store.begin_backfill(conn, schedule_id, up_to_now)
@@ -70,7 +70,7 @@ class Backfiller:
         return decided.firings, found.existing
 
     async def _make(self, row: Row, found: Backfill) -> tuple[store.Decided, list[jobs_pb2.JobSpec]]:
-        """The jobs, or runs, of its firings. Other calls are answered in between."""
+        """The jobs, or runs, of its firings. Yields to other calls in between."""
         decided, specs = store.Decided(), []
         await self._rows.prepare()
         made: dict[str, Any]
@@ -95,9 +95,9 @@ class Backfiller:
 
 
 def _end(row: Row, start: datetime, end: datetime | None) -> datetime:
-    """What an active schedule has not decided yet is left to it."""
+    """The end of the backfill; instants that an active schedule has not decided yet are left to the leader."""
     if end is not None and end > row["now"]:
-        raise InvalidArgument(f"end_time: {end.isoformat()} is still to come; it fires by itself then", "end_time")
+        raise InvalidArgument(f"end_time: {end.isoformat()} is in the future; the schedule will fire it", "end_time")
     end = row["now"] if end is None else end
     if start >= end:
         raise InvalidArgument(f"start_time: {start.isoformat()} is not before the end", "start_time")

@@ -1,7 +1,7 @@
-"""How many jobs wait in long queues: counted in the index of lanes, and not more often than the count is cheap.
+"""Counts the waiting jobs of long queues, in the index of lanes, and limits the share of time spent on counting.
 
-The number is an estimate: it holds what is dispatched and finished since the marks were written (3 s), and it is as old
-as the interval between counts. It grows and shrinks with the queue.
+The number is an estimate: it includes jobs that were dispatched or finished since the marks were written (3 s), and is
+as old as the interval between counts.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from taskflow_server.store.database import Database
 
 log = logs.get("backlogs")
 
-MOST = 5_000_000  # jobs of one queue that are counted
-SHARE = 50  # a count is repeated after so many times the time that it took
-FRESH = 1.0  # seconds for which one counts as new, however quick it was
+MOST = 5_000_000  # limit of the count of one queue
+SHARE = 50  # a count is repeated after this multiple of its duration
+FRESH = 1.0  # minimum age in seconds before a count is repeated
 MOST_KEPT = 10_000  # queues whose counts are remembered
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
     jobs: int
-    due_at: float  # when it is to be counted anew
+    due_at: float  # time of the next count
 
 
 class Backlogs:
@@ -36,7 +36,7 @@ class Backlogs:
         self._one_at_a_time = asyncio.Lock()
 
     async def count(self, queues: Iterable[str]) -> dict[str, int]:
-        """About how many jobs wait in each of these, at most MOST; without those that cannot be counted now."""
+        """The approximate number of waiting jobs by queue, at most MOST. Omits queues that cannot be counted now."""
         found = {}
         for queue in queues:
             async with self._one_at_a_time:
@@ -52,7 +52,7 @@ class Backlogs:
             return known.jobs
         try:
             jobs: int | None = (await self._db.rows("backlog_of_queue", queue=queue, cap=MOST))[0]["jobs"]
-        except Unavailable as error:  # as when it takes longer than a statement may
+        except Unavailable as error:  # for example: the count exceeds the statement timeout
             log.warning("a long queue could not be counted", queue=queue, error=str(error))
             jobs = known.jobs if known is not None else None
         took = self._now() - now

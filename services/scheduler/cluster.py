@@ -1,4 +1,4 @@
-"""ClusterService: who is there, and the clock that tests move."""
+"""ClusterService: the members of the cluster, and the manual clock of tests."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     ) -> cluster_pb2.AdvanceClockResponse:
         if self._settings.clock != "manual":
             raise FailedPrecondition(
-                "this cluster's clock is the real one; one that can be moved is started with"
-                " `taskflow up --clock=manual`, or with TASKFLOW_CLOCK=manual for its schedulers",
+                "this cluster runs on the real clock; start it with"
+                " `taskflow up --clock=manual`, or its schedulers with TASKFLOW_CLOCK=manual, to move the clock",
                 "CLOCK_NOT_MANUAL",
             )
         left = int(seconds(request.by, "by") * 1e6)
@@ -121,4 +121,4 @@ def _worker_token(token: str) -> tuple[datetime, UUID]:
         time, _, worker = token.partition("~")
         return datetime.fromisoformat(time).astimezone(UTC), UUID(worker)
     except (ValueError, OverflowError):
-        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None
+        raise InvalidArgument("page_token: is not a valid token of this method", "page_token") from None

@@ -1,4 +1,4 @@
-"""The scheduler's links to coordinators: offers, watches, questions. All are hints: losing one costs latency."""
+"""The scheduler's connections to coordinators: offers, watches, queries. All are hints: losing one costs latency."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from taskflow_server.scheduler.directory import Directory
 log = logs.get("coordinators")
 
 OFFER_BYTES = 2 << 20  # a message of offers stays well below the limit
-# Seconds between two messages of offers: the first job after a rest is offered at once, those of a stream of calls
-# together. A message costs 0.15 ms of CPU here and 0.5 ms behind us, which callers one by one would wait for.
+# Seconds between two messages of offers: the first job after an idle time is offered at once, the jobs of a stream of
+# calls together. A message costs 0.15 ms of CPU here and 0.5 ms in the coordinator; callers would wait for both.
 OFFER_PAUSE = 0.005
-RECONNECT = 0.5  # seconds between tries of a broken stream
+RECONNECT = 0.5  # seconds before a broken stream is opened again
 QUESTION_TIMEOUT = 1.0
-MOST_UNHEARD = 1000  # jobs of which an owner hears as soon as one is known; of others it hears by its own sweep
-MOVE_TIMEOUT = 5.0  # of one step of the clock
+MOST_UNHEARD = 1000  # wake-ups kept until an owner is known; the owner's sweep finds the other jobs
+MOVE_TIMEOUT = 5.0  # seconds, for one step of the clock
 
 
 class Link:
-    """One coordinator. Its streams are opened again for as long as the link is kept."""
+    """The connection to one coordinator. Reopens its streams until it is closed."""
 
     def __init__(self, address: str, backlog: int, told: Callable[[Sequence[bytes]], None]) -> None:
         self.address = address
@@ -88,9 +88,9 @@ class Link:
             pass
 
     async def _offer_requests(self) -> AsyncIterator[pb.OfferRequest]:
-        self._offers.clear()  # what was offered to a dead stream is left to the pager
+        self._offers.clear()  # the coordinator's pager reads what a broken stream did not deliver
         self._waiting = 0
-        # Of this stream alone: gRPC may leave a broken stream's iterator waiting, and it must not eat our news.
+        # One queue per stream: gRPC may leave the iterator of a broken stream waiting, and it would take new messages.
         self._offer_news.set()
         news = self._offer_news = asyncio.Event()
         while True:
@@ -142,14 +142,14 @@ class Coordinators:
         self.look = asyncio.Event()  # awaited jobs may have ended unnoticed
 
     def refresh(self, tasks: Background) -> None:
-        """Follows the directory: links to the owners of shards, and to nobody else."""
+        """Connects to the present owners of shards, and disconnects from all others."""
         owners = set(self._directory.cluster.owners.values())
         for address in owners - self._links.keys():
             link = self._links[address] = Link(address, self._backlog, self._told)
             for job_id in self._waiters:
                 link.watch(job_id)
         if self._links and self._unheard:
-            tasks.start(self._wake(pb.WakeRequest(job_ids=list(self._unheard))), "wishes unheard so far")
+            tasks.start(self._wake(pb.WakeRequest(job_ids=list(self._unheard))), "wake-ups sent late")
             self._unheard.clear()
         for address in self._links.keys() - owners:
             tasks.start(self._links.pop(address).close(), f"close {address}")
@@ -168,7 +168,7 @@ class Coordinators:
 
     # -- waiting for jobs --------------------------------------------------------------------
     def _told(self, job_ids: Sequence[bytes]) -> None:
-        if not job_ids:  # a new stream: what ended before the coordinator knew of our interest is never told
+        if not job_ids:  # a new stream: the coordinator sends no notice for jobs that ended before it
             self.look.set()
         self.settled(job_ids)
 
@@ -179,8 +179,8 @@ class Coordinators:
                     future.set_result(None)
 
     def subscribe(self, job_id: bytes) -> asyncio.Future[None]:
-        """Done when the job is said to be final. Unsubscribe always. Unavailable when this scheduler stops."""
-        if self._stopping:  # a wait that began now would hold up the stop for its whole grace
+        """Done when the job is reported as final. Always unsubscribe. Unavailable when this scheduler stops."""
+        if self._stopping:  # a wait that begins now would delay the stop for the whole grace period
             raise _stopping()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if job_id not in self._waiters:
@@ -199,7 +199,7 @@ class Coordinators:
                 link.unwatch(job_id)
 
     def abandon(self) -> None:
-        """Ends all waits, and refuses further ones: this scheduler stops, and callers find another or the next."""
+        """Ends all waits and refuses new ones: this scheduler stops, and callers retry at another or the next one."""
         self._stopping = True
         for future in [f for futures in self._waiters.values() for f in futures if not f.done()]:
             future.set_exception(_stopping())
@@ -208,10 +208,10 @@ class Coordinators:
     def awaited(self) -> list[bytes]:
         return list(self._waiters)
 
-    # -- questions ---------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------
     async def wake(self, job_id: bytes) -> None:
         """Rows were written for this job: its owner looks now, not at its next sweep."""
-        if not self._links:  # no owner is known yet, as for a moment after the start: the first one is told
+        if not self._links:  # no owner is known yet, for example just after the start: wake the first one that is
             self._unheard.append(job_id)
         await self._wake(pb.WakeRequest(job_ids=[job_id]))
 
@@ -221,34 +221,33 @@ class Coordinators:
         await asyncio.gather(*asked, return_exceptions=True)
 
     async def tell_of_runs(self) -> None:
-        """Whenever `runs_news` is set: runs have something to hear. Those that come while one call is under way share
-        the next."""
+        """Wakes the owners whenever `runs_news` is set: runs have new events. Events during one call share the next."""
         while True:
             await self.runs_news.wait()
             self.runs_news.clear()
             await self._wake(pb.WakeRequest(runs=True))
 
     async def wake_queues(self) -> None:
-        """Queues were paused or resumed, or limits changed: counts when this returns, where owners answer."""
+        """Queues were paused or resumed, or limits changed. Owners that answer have applied it when this returns."""
         await self._wake(pb.WakeRequest())
 
     async def move_clock(self, moved_us: int) -> None:
-        """Returns when those that answer have followed; the others read it when they can."""
+        """Returns when the owners that answer have moved their clocks; the others read it later from Postgres."""
         request = pb.MoveClockRequest(moved_us=moved_us)
         asked = (link.stub.MoveClock(request, timeout=MOVE_TIMEOUT) for link in self._links.values())
         await asyncio.gather(*asked, return_exceptions=True)
 
     async def describe(self, job_ids: Sequence[bytes] = (), queue: str = "") -> dict[bytes, pb.LiveJob]:
-        """What the owners' memory knows of jobs; from those that answer."""
+        """The jobs in the memory of the owners that answer."""
         answers = await self._describe(pb.DescribeRequest(job_ids=job_ids, queue=queue))
         return {job.job_id: job for answer in answers for job in answer.jobs}
 
     async def describe_all(self) -> tuple[list[pb.LiveJob], Counter[bytes]]:
-        """All jobs that workers have, and by worker_id how many of its handlers are overdue."""
+        """All jobs that workers have, and the number of overdue handlers by worker_id."""
         answers = await self._describe(pb.DescribeRequest())
         overdue = Counter[bytes]()
         for answer in answers:
-            for worker in answer.workers:  # it tells each coordinator the same
+            for worker in answer.workers:  # a worker reports the same number to each coordinator
                 overdue[worker.worker_id] = max(overdue[worker.worker_id], worker.overdue)
         return list({job.job_id: job for answer in answers for job in answer.jobs}.values()), overdue
 
@@ -269,4 +268,4 @@ class Coordinators:
 
 
 def _stopping() -> Unavailable:
-    return Unavailable("this scheduler stops; ask again", "STOPPING")
+    return Unavailable("this scheduler is stopping; retry", "STOPPING")

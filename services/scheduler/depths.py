@@ -1,4 +1,4 @@
-"""Depth and age of queues as metrics, sampled; never more series than queues have names of their own."""
+"""Samples the depth and age of queues as metrics; the number of series is bounded by the number of queue labels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from taskflow_server.core.names import qualify
 from taskflow_server.runtime import metrics
 
 PAGE = 100  # queues a query
-MOST = 1000  # queues that are looked at, by name: what waits in them is counted
+MOST = 1000  # queues whose waiting jobs are counted, in order of names
 _GAUGES = (metrics.queue_ready, metrics.queue_oldest, metrics.queue_scheduled, metrics.queue_running)
 
 
 class WaitingTask(NamedTuple):
-    """A task of which jobs are ready; without a name, those of a queue that have no task."""
+    """A task with ready jobs; the empty name stands for the jobs of a queue that have no task."""
 
     queue: str
     task: str
-    since_us: int  # from when on its oldest ready job could start, in microseconds since 1970
+    since_us: int  # since when its oldest job has been ready, in microseconds since 1970
     age: float  # of that job, in seconds
-    registered: bool  # a live worker is registered for it, or an attempt of it runs
+    registered: bool  # a live worker is registered for it, or one of its attempts is running
 
 
 Page = Callable[[str, int], Awaitable[Sequence[Queue]]]
@@ -30,22 +30,22 @@ Tasks = Callable[[Sequence[str], int], Awaitable[Sequence[WaitingTask]]]
 
 
 class Depths:
-    """`page(after, limit)` gives queues by name, and `tasks(queues, limit)` what waits longest in them; those that are
-    no longer given leave the metrics."""
+    """`page(after, limit)` returns queues by name, and `tasks(queues, limit)` the tasks that have waited longest in
+    them. A queue or task that is no longer returned is removed from the metrics."""
 
     def __init__(self, page: Page, tasks: Tasks, most_names: int, patience: float) -> None:
-        """Tasks are shown that wait for longer than `patience` seconds."""
+        """Shows tasks that have waited for longer than `patience` seconds."""
         self._page = page
         self._tasks = tasks
         self._most = most_names
         self._patience = patience
-        self._since: dict[tuple[str, str], int] = {}  # of the tasks that waited at the last look
+        self._since: dict[tuple[str, str], int] = {}  # since_us of the tasks that waited at the last sample
         self._tasks_shown: set[tuple[str, str, str]] = set()
         self._label = metrics.QueueLabels(most_names)
         self._shown: set[str] = set()
 
     async def sample(self) -> None:
-        """Measures; queues without a name of their own are added up, with the age of the oldest of them."""
+        """Sets the metrics; queues without a label of their own are summed, with the age of the oldest of them."""
         found: defaultdict[str, list[Queue]] = defaultdict(list)
         waiting: list[str] = []
         after = ""
@@ -70,7 +70,7 @@ class Depths:
         await self._sample_tasks(waiting)
 
     async def _sample_tasks(self, queues: Sequence[str]) -> None:
-        """A task whose oldest job is another one than at the last look is served, too: by executors that poll."""
+        """A task whose oldest job has changed since the last sample is served as well: by executors that poll."""
         found = await self._tasks(queues, self._most) if queues and self._most else ()
         oldest: dict[tuple[str, str, str], float] = {}
         for task in found:

@@ -1,4 +1,4 @@
-"""What the scheduler remembers of queues, lanes and the cluster, read from Postgres."""
+"""The scheduler's cache of queues, lanes and the cluster, read from Postgres."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskflow_server.store.lanes import KnownLanes
 
 @dataclass(slots=True)
 class Cluster:
-    """Who owns what, as last read."""
+    """The owners of shards, as last read."""
 
     owners: dict[int, str] = field(default_factory=dict)  # shard -> coordinator's address
     coordinators: list[dict[str, Any]] = field(default_factory=list)
@@ -28,11 +28,11 @@ class Directory(KnownLanes):
         self.draining: frozenset[str] = frozenset()  # queues that accept no new jobs
 
     async def read_draining(self) -> None:
-        """A queue drains, or no longer does."""
+        """Reads which queues drain."""
         self.draining = frozenset(row["name"] for row in await self._db.rows("draining_queues"))
 
     async def refresh(self) -> float:
-        """Reads shards, members and the database's clock; by how many seconds that has jumped: see SystemClock."""
+        """Reads shards, members and the database's clock. Returns the seconds by which that jumped: see SystemClock."""
         sent_at = self._clock.real.monotonic()
         now = await self._db.rows("database_time")
         jump = self._clock.set_now_us(now[0]["now_us"], sent_at)

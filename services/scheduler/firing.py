@@ -1,8 +1,8 @@
 """Fires the schedules that are due, in bounded steps that are committed one by one (S1.6, M.7).
 
-Whatever a leader was doing when it died is either committed whole (jobs, ledger rows, cursor) or not at all, and the
-next leader decides it. Schedules have their turns one after the other, however much one of them has to catch up; one
-that cannot be fired says so in its `error` and holds up no other.
+A step of a leader that dies is committed whole (jobs, ledger rows, cursor) or not at all, and the next leader decides
+it. Schedules take turns, however much one of them has to catch up; one that cannot be fired has the reason in its
+`error` and delays no other.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from taskflow_server.store.jobs import Stored
 
 log = logs.get("firing")
 
-CATCH_UP_PATIENCE = 5.0  # seconds that a move of the clock waits for firings
-LOOK = 1.0  # seconds between looks at who leads, and at most between looks at what is due
-AHEAD_LOOK = 60.0  # seconds between looks for schedules that a clock which was ahead has left asleep
-AHEAD_AT_ONCE = 1000  # of them, woken by one statement
+CATCH_UP_PATIENCE = 5.0  # seconds that AdvanceClock waits for firings
+LOOK = 1.0  # seconds between checks of the leader, and at most between checks for due schedules
+AHEAD_LOOK = 60.0  # seconds between checks for schedules whose next time was set by a clock that was ahead
+AHEAD_AT_ONCE = 1000  # limit of such schedules for one statement
 MAX_SAID = 500  # characters of a schedule's error
 
 Row = dict[str, Any]
@@ -62,18 +62,18 @@ class Firer:
         self._lead = Lead(settings, db, clock, incarnation)
         self._writer = Writer(settings.database_url, timeout=settings.database_timeout)
         self._outage = readiness.outage(log, "schedules cannot be fired")
-        self._ahead_at = 0.0  # when schedules ahead of the clock are looked for next
+        self._ahead_at = 0.0  # time of the next check for schedules ahead of the clock
         self.poked = asyncio.Event()  # a schedule was made or changed, or the clock was moved
-        self._begun = self._ended = 0  # passes over what is due
-        self._passed = asyncio.Event()  # the next end of a pass; a new one for each
+        self._begun = self._ended = 0  # number of passes over due schedules
+        self._passed = asyncio.Event()  # set at the end of a pass; a new event for each
 
     @property
     def term(self) -> int | None:
-        """Ours, while we lead."""
+        """The term of this scheduler while it leads, else None."""
         return self._lead.term
 
     async def run(self) -> None:
-        """Leads when nobody else does, and fires while it leads."""
+        """Takes the lead when no other scheduler has it, and fires schedules while it leads."""
         while True:
             self._begun += 1
             try:
@@ -92,7 +92,7 @@ class Firer:
             await self._pause()
 
     async def caught_up(self) -> None:
-        """Returns when what is due by now was fired, if we lead; or after some seconds."""
+        """If this scheduler leads, returns when all schedules due by now are fired, or after CATCH_UP_PATIENCE."""
         self.poked.set()
         wanted = self._begun + 1
         with suppress(TimeoutError):
@@ -101,7 +101,7 @@ class Firer:
                     await self._passed.wait()
 
     def clock_stepped(self) -> None:
-        """Schedules that were timed by the clock as it was are looked for at once."""
+        """Checks at once for schedules whose next time was set before the database's clock was stepped."""
         self._ahead_at = 0.0
         self.poked.set()
 
@@ -121,13 +121,13 @@ class Firer:
         self.poked.clear()
 
     async def _step(self, term: int) -> bool:
-        """One transaction, or one for each schedule where one cannot be fired. Whether there may be more."""
+        """One transaction, or one for each schedule if one cannot be fired. True when there may be more."""
         await self._wake_ahead()
         try:
             return await self._fire(term)
         except (Unavailable, NotOwner):
             raise
-        except Exception as error:  # a row's own fault: the store makes Unavailable of all else
+        except Exception as error:  # a fault of one row: the store raises Unavailable for everything else
             log.warning("schedules are fired one by one", why=f"{type(error).__name__}: {error}")
         due = await self._db.rows("due_schedules", limit=self._settings.fire_schedules)
         for row in due:
@@ -139,11 +139,11 @@ class Firer:
             await self._fire(term, [schedule_id])
         except (Unavailable, NotOwner):
             raise
-        except Exception as error:  # its row cannot be read, or what it makes cannot be written
+        except Exception as error:  # its row cannot be read, or its jobs and runs cannot be written
             await store.put_off(self._db, schedule_id, self._fault(schedule_id, error), self._settings.schedule_retry)
 
     async def _wake_ahead(self) -> None:
-        """Schedules that a clock which was ahead has left asleep are decided again, by the clock as it is."""
+        """Decides again, by the present clock, schedules whose next time was set by a clock that was ahead."""
         now = self._clock.real.monotonic()
         if now < self._ahead_at:
             return
@@ -158,7 +158,7 @@ class Firer:
 
     # -- one transaction ---------------------------------------------------------------------
     async def _fire(self, term: int, ids: list[UUID] | None = None) -> bool:
-        """Decides schedules that are due, or those of them with these ids. Whether there may be more."""
+        """Decides the due schedules, or only those with these ids. True when there may be more."""
         async with self._writer.transaction() as conn:
             rows = await store.begin(conn, self._settings.fire_schedules, ids)
             decided, specs = store.Decided(), list[pb.JobSpec]()
@@ -179,8 +179,8 @@ class Firer:
         return more or len(rows) == self._settings.fire_schedules
 
     async def _decide(self, rows: list[Row], decided: store.Decided, specs: list[pb.JobSpec]) -> bool:
-        """Each in its turn, until the transaction is full; those that are left stay due, and come first next time.
-        Calls are answered in between.
+        """Decides them in turn until the transaction is full; the rest stay due and come first next time. Yields to
+        calls in between.
         """
         more = False
         for number, row in enumerate(rows):
@@ -189,11 +189,11 @@ class Firer:
                 return True
             try:
                 if self._rows.decide(row, decided, specs, min(room, self._settings.fire_step)).more:
-                    # Behind all that were due before now, and in the order of this round: equal times are no order.
+                    # Behind all that are due already, in the order of this round: equal times have no order.
                     wake_at = row["now"] + timedelta(microseconds=number)
                     decided.cursors[-1] = decided.cursors[-1]._replace(wake_at=wake_at)
                     more = True
-            except Exception as error:  # whatever its row, its task's or its workflow's holds
+            except Exception as error:  # a fault in its row, its task's or its workflow's
                 again = row["now"] + timedelta(seconds=self._settings.schedule_retry)
                 said = self._fault(row["id"], error)
                 decided.cursors.append(store.CursorRow(row["id"], row["cursor"], row["next_at"], again, None, said))

@@ -1,4 +1,4 @@
-"""Rows that a decision about a schedule writes: its firings, the jobs or runs that they make, its cursor."""
+"""The rows that a decision about a schedule writes: its firings, their jobs or runs, its cursor."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class FiringRows:
         self._quotas = quotas
 
     async def prepare(self) -> None:
-        """Before decisions: makes the numbers of waiting jobs recent enough."""
+        """Call before decisions: counts waiting jobs again where the count is too old."""
         if self._quotas.limited:
             await self._quotas.freshen()
 
     def decide(self, row: Row, decided: store.Decided, specs: list[pb.JobSpec], limit: int) -> Firings:
-        """Adds what a locked schedule, `row`, does now. When it raises, nothing was added."""
+        """Adds the firings of a locked schedule, `row`, to `decided`. When it raises, nothing was added."""
         timing = _timing(row)
         found = due(_state(row, timing), row["now"], self._policy(row), limit)
         last_at: datetime | None = None
@@ -64,7 +64,7 @@ class FiringRows:
             elif firing.state is FiringState.FIRED:
                 job, spec = self.job(row, firing)
                 refused = self.drains(job) or str(self.exceeded(job) or "")
-                if refused:  # no job gives way to one that is not made
+                if refused:  # no job is cancelled for a firing that makes no job
                     firing = replace(firing, state=FiringState.SKIPPED_OFF, reason=refused)
                     found = replace(found, cancel_unfinished=False)
                 else:
@@ -94,15 +94,15 @@ class FiringRows:
         return Policy(Misfire(row["misfire"]), Overlap(row["overlap"]), late, ahead)
 
     def drains(self, job: NewJob) -> str:
-        """That the queue of a schedule's job accepts none now; else empty. Runs begin, and so do their steps."""
+        """The error if the queue of a schedule's job drains; else empty. Runs, and their steps, are not refused."""
         return f"its queue {job.queue} drains" if job.queue in self._directory.draining else ""
 
     def exceeded(self, job: NewJob) -> ResourceExhausted | None:
-        """The quota that a schedule's job exceeds now. None: it counts as waiting from here on."""
+        """The quota that a schedule's job exceeds now. None: the job is now counted as waiting."""
         return self._quotas.exceeded(job) if self._quotas.limited else None
 
     def run_of(self, row: Row, firing: Firing, trigger: str = "schedule") -> NewRun:
-        """The run of a firing: of its workflow's latest version."""
+        """The run of a firing, of the latest version of its workflow."""
         if row["version"] is None:
             raise InvalidArgument(f"there is no workflow {row['workflow']!r} any more", "schedule.workflow")
         metadata = {**row["metadata"], "taskflow.instant": firing.instant.isoformat()}
@@ -114,8 +114,8 @@ class FiringRows:
     def job(
         self, row: Row, firing: Firing, metadata: Mapping[str, str] = MappingProxyType({})
     ) -> tuple[NewJob, pb.JobSpec]:
-        """The job of a firing: as its task's row says, and where that says nothing, or there is none, as workers say
-        that have registered the handler.
+        """The job of a firing. Its options come from its task's row, and where that has none, or there is no such row,
+        from the workers that have registered the handler.
         """
         payload, encoding = row["payload"], row["encoding"]
         if not payload and encoding in (pb.ENCODING_UNSPECIFIED, pb.ENCODING_JSON) and row["task_payload"]:

@@ -1,4 +1,4 @@
-"""The handlers that workers have registered, with what these say of the jobs of their tasks, as last read."""
+"""The handlers that workers have registered, with the options for the jobs of their tasks, as last read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from taskflow_server.store.errors import FAULTS
 
 log = logs.get("handlers")
 
-LOOK_PATIENCE = 1.0  # seconds that a job of an unknown task waits for a reading
+LOOK_PATIENCE = 1.0  # seconds that a job of an unknown task waits for a read
 
 
 class Handlers:
-    """`interval`: seconds between two readings that `look` causes."""
+    """`interval`: minimum seconds between two reads by `look`."""
 
     def __init__(self, db: Database, clock: SystemClock, interval: float) -> None:
         self._db = db
@@ -30,11 +30,11 @@ class Handlers:
         self._version = -1
         self._of: dict[str, Defaults] = {}
         self._looked_at = float("-inf")
-        self._away = False  # the last reading has failed
+        self._away = False  # the last read failed
         self._looks: Batcher[None, None] = Batcher(self._look, limit=100_000)
 
     def known(self, task: str) -> bool:
-        """Whether a worker has ever registered it, as far as is known here."""
+        """Whether a worker has ever registered it, as last read."""
         return _stored(task) in self._of
 
     def of(self, task: str) -> Defaults:
@@ -42,7 +42,7 @@ class Handlers:
 
     @property
     def names(self) -> Set[str]:
-        """All that a worker has ever registered."""
+        """All handlers that a worker has ever registered."""
         return self._of.keys()
 
     async def refresh(self) -> None:
@@ -54,14 +54,14 @@ class Handlers:
         self._away = False
 
     async def look(self) -> None:
-        """Reads them, unless that was done a moment ago: one that is not known may have come."""
+        """Reads them, unless they were read a moment ago: an unknown one may have been registered since."""
         if self._away or self._clock.real.monotonic() - self._looked_at <= self._interval:
             return
         try:
             async with asyncio.timeout(LOOK_PATIENCE):
                 await asyncio.shield(self._looks.submit([None]))
         except (TimeoutError, *FAULTS):
-            self._away = True  # until a reading succeeds: a job that cannot be stored is refused without this wait
+            self._away = True  # until a read succeeds: a job that cannot be stored is refused without this wait
 
     async def _look(self, waiting: Sequence[None]) -> Sequence[None]:
         if self._clock.real.monotonic() - self._looked_at > self._interval:
@@ -71,7 +71,7 @@ class Handlers:
 
 
 def _readable(row: dict[str, Any]) -> Defaults:
-    """Nothing where it cannot be read: one row must not stand in the way of all others."""
+    """The options of a row, or none if it cannot be read: one bad row must not prevent reading all others."""
     try:
         return defaults_of(row)
     except Exception as error:
@@ -80,7 +80,7 @@ def _readable(row: dict[str, Any]) -> Defaults:
 
 
 def _stored(task: str) -> str:
-    """The stored form of a name; the name itself, which nobody has, where it is none."""
+    """The stored form of a name; an invalid name is returned as it is: no handler has it."""
     try:
         return qualify(task, field="task")
     except InvalidArgument:

@@ -1,4 +1,4 @@
-"""Storing what callers bring: group commit, then the offer."""
+"""Stores submitted jobs: group commit, then the offer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from taskflow_server.store.jobs import NewJob, Result, Stored, store_jobs, store
 
 log = logs.get("intake")
 
-OFFER_BYTES = 1 << 20  # a group of offered jobs stays well below the message limit, once another job is added
+OFFER_BYTES = 1 << 20  # a group of offered jobs with one job more stays well below the message limit
 
 Item = tuple[NewJob, pb.JobSpec]
 Store = Callable[[Writer, Sequence[NewJob]], Awaitable[Sequence[Result]]]
@@ -56,7 +56,7 @@ class Intake:
         self._settings = settings
         self._quotas = quotas
         self._handlers = handlers
-        # Nothing here tries again by itself: callers do, who may stay away from a scheduler that is not ready.
+        # Only callers retry, and they may avoid a scheduler that is not ready: the failure expires by itself.
         self._outage = readiness.outage(log, "jobs cannot be stored", lasts=settings.unready_for)
         self._admission = admission
         self._directory = directory
@@ -81,9 +81,9 @@ class Intake:
     async def create(
         self, specs: Sequence[pb.JobSpec], field: str, *, partial: bool
     ) -> tuple[list[Result], set[LaneKey]]:
-        """Stores jobs: a result for each, and the lanes of those accepted. `field` is their path in the request.
+        """Stores jobs. Returns their results, and the lanes of the accepted ones. `field`: their path in the request.
 
-        Without `partial` all are stored or none, and the first fault is raised.
+        Without `partial` all are stored or none, and the first error is raised.
         """
         call = 0 if partial or len(specs) == 1 else next(self._calls)
         tasks = {spec.task for spec in specs}
@@ -109,7 +109,7 @@ class Intake:
     def _check(
         self, specs: Sequence[pb.JobSpec], field: str, call: int, tasks: set[str], *, partial: bool
     ) -> list[NewJob | TaskFlowFault]:
-        """The row of each job, or its fault; without `partial` the first fault is raised."""
+        """The row of each job, or its error; without `partial` the first error is raised."""
         own = {task: self._handlers.of(task) for task in tasks}
         same = own[next(iter(own))] if len(own) == 1 else None  # of thousands, all of one task or none
         before, _, after = field.partition("{}")
@@ -133,7 +133,7 @@ class Intake:
     async def _within_quotas(
         self, checked: list[NewJob | TaskFlowFault], specs: Sequence[pb.JobSpec], field: str, *, partial: bool
     ) -> Reserved:
-        """Puts faults in the place of jobs that exceed a quota; without `partial` the first is raised."""
+        """Replaces jobs that exceed a quota by errors; without `partial` the first error is raised."""
         reserved = await self._quotas.admit(checked, lambda number: field.replace("{}", str(number)))
         for spec, fault in zip(specs, checked, strict=True):
             if isinstance(fault, ResourceExhausted):
@@ -144,7 +144,7 @@ class Intake:
         return reserved
 
     def _tell(self, spec: pb.JobSpec, fault: InvalidArgument | FailedPrecondition | ResourceExhausted) -> None:
-        """A line for whoever looks after the scheduler; what is wrong, in words, is the caller's to know."""
+        """Logs the refusal for the operator, without the message: that is for the caller, and may hold its data."""
         if self._lines.wanted(logging.INFO):
             facts = {"job": show(spec.id)} if len(spec.id) == 16 else {}
             field = fault.field if isinstance(fault, InvalidArgument) else "queue"
@@ -153,9 +153,9 @@ class Intake:
     async def _store(
         self, checked: Sequence[NewJob | TaskFlowFault], specs: Sequence[pb.JobSpec], *, whole: bool
     ) -> list[Result]:
-        """Jobs with keys go with their like; in a `whole` call with any, all of them do."""
+        """Jobs with keys are stored in batches of their own; in a `whole` call with a key, all jobs are."""
         together = whole and any(isinstance(job, NewJob) and job.key is not None for job in checked)
-        items: dict[bool, list[Item]] = {False: [], True: []}  # with a key, or together with one
+        items: dict[bool, list[Item]] = {False: [], True: []}  # True: with a key, or in a call with one
         for job, spec in zip(checked, specs, strict=True):
             if isinstance(job, NewJob):
                 item = (job._replace(shard=self._directory.shard(job.queue)) if job.deferred else job, spec)
@@ -169,7 +169,7 @@ class Intake:
 
     def _submit(self, batches: Batcher[Item, Result], items: list[Item]) -> asyncio.Future[Sequence[Result]]:
         if items and batches.backlog > 10 * self._settings.max_batch:
-            raise Unavailable("more jobs wait to be stored than can be held; try again", "OVERLOADED")
+            raise Unavailable("the write buffer is full; retry", "OVERLOADED")
         return batches.submit(items)
 
     async def _flush_plain(self, items: list[Item]) -> Sequence[Result]:
@@ -189,7 +189,7 @@ class Intake:
         return results
 
     async def offer(self, items: list[Item], results: Sequence[Result]) -> None:
-        """Tells the owners, without waiting: a hint that saves them a read."""
+        """Offers the jobs to their owners without waiting: a hint that saves them a read."""
         metrics.commit_rows.labels("jobs").observe(len(items))
         lanes: defaultdict[tuple[str, str, int, int], list[pb.JobSpec]] = defaultdict(list)
         made: defaultdict[str, int] = defaultdict(int)
@@ -209,12 +209,12 @@ class Intake:
             self._coordinators.offer(groups)
 
     def runs_news(self) -> None:
-        """Tells the owners that runs have something to hear: a hint, too."""
+        """Tells the owners, as a hint, that runs have new events."""
         self._coordinators.runs_news.set()
 
 
 def _draining(job: NewJob, field: str) -> FailedPrecondition:
-    said = f"{field}.queue: {job.queue!r} drains and accepts no new jobs; resume it, or use another queue"
+    said = f"{field}.queue: {job.queue!r} drains and accepts no new jobs; resume it or use another queue"
     return FailedPrecondition(said, "QUEUE_DRAINING")
 
 
@@ -223,7 +223,7 @@ def _weigh(item: Item) -> int:
 
 
 def chunks(specs: list[pb.JobSpec], most: int) -> Iterator[list[pb.JobSpec]]:
-    """Runs of `specs` that come to `most` bytes, or just above."""
+    """Splits `specs` into parts of about `most` bytes."""
     part: list[pb.JobSpec] = []
     size = 0
     for spec in specs:

@@ -1,4 +1,4 @@
-"""JobService: translates; does not think."""
+"""JobService: converts requests and rows; decides nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     async def CreateJobs(self, request: pb.CreateJobsRequest, context: Any) -> pb.CreateJobsResponse:
         if not 1 <= len(request.jobs) <= self._settings.max_batch:
             raise InvalidArgument(
-                f"jobs: {len(request.jobs)} of them; a call may bring 1 to {self._settings.max_batch}"
+                f"jobs: {len(request.jobs)} jobs; a call may have 1 to {self._settings.max_batch}"
                 " (TASKFLOW_MAX_BATCH); send more calls",
                 "jobs",
             )
@@ -119,7 +119,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         actor = actor_of(request.actor, context)
         async with self._reading.watching(job_id) as final:
             if not await self._db.rows("request_cancel", id=UUID(bytes=job_id), reason=reason, actor=actor):
-                raise FailedPrecondition(f"job {request.id} is finished; nothing is left to cancel", "JOB_FINISHED")
+                raise FailedPrecondition(f"job {request.id} is finished and cannot be cancelled", "JOB_FINISHED")
             await self._coordinators.wake(job_id)
             return pb.CancelJobResponse(job=await self._reading.cancelled(job_id, final))
 
@@ -128,7 +128,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         await self._reading.row(job_id)
         for row in await self._db.rows("run_of_job", id=UUID(bytes=job_id)):
             raise FailedPrecondition(
-                f"job {request.id} is of the run {row['run_id']}, which would not go on by it; retry the run instead: "
+                f"job {request.id} is of the run {row['run_id']}, which this would not resume; retry the run instead: "
                 f"taskflow workflow retry {row['run_id']}",
                 "JOB_OF_A_RUN",
             )
@@ -158,7 +158,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
 def _sequence(token: str) -> int:
     if token and not (token.isascii() and token.isdigit() and len(token) < 19):
-        raise InvalidArgument("page_token: not one that this method gave out", "page_token")
+        raise InvalidArgument("page_token: is not a valid token of this method", "page_token")
     return int(token or 0)
 
 

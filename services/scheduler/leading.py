@@ -1,6 +1,6 @@
-"""Which scheduler fires the schedules: one leads, under a term that each of its transactions ends by reading (S1.6).
+"""Elects the scheduler that fires the schedules. It leads under a term, which ends each of its transactions (S1.6).
 
-A leader dies by its beat, as an owner of shards does (protocol B1): no clocks are compared.
+A leader is dead when its beat stands still, as an owner of shards is (protocol B1): no clocks are compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from taskflow_server.store.schedules import ROLE
 
 log = logs.get("firing")
 
-STANDBY_READS = 3  # good reads of an unchanged beat before a leader counts as dead
+STANDBY_READS = 3  # successful reads of an unchanged beat before a leader counts as dead
 
 
 class Lead:
@@ -26,11 +26,11 @@ class Lead:
         self._db = db
         self._clock = clock
         self._incarnation = incarnation
-        self._seen: tuple[object, float, int] = (None, 0.0, 0)  # another leader's beat, since when, good reads
-        self.term: int | None = None  # ours, while we lead
+        self._seen: tuple[object, float, int] = (None, 0.0, 0)  # another leader's beat, since when, successful reads
+        self.term: int | None = None  # the term of this scheduler while it leads
 
     async def try_to_lead(self) -> bool:
-        """Leads when nobody else does."""
+        """Takes the lead when no other scheduler has it."""
         row = (await self._db.rows("read_leader", role=ROLE))[0]
         now = self._clock.real.monotonic()
         gone = row["owner"] is None or row["beat"] is None or row["incarnation"] != row["member_incarnation"]
@@ -47,15 +47,15 @@ class Lead:
         )
         if taken:
             self.term = taken[0]["term"]
-            log.info("fires the schedules from now on", term=self.term)
+            log.info("became leader of the schedules", term=self.term)
         return bool(taken)
 
     def lost(self) -> None:
-        log.info("another scheduler fires the schedules now")
+        log.info("another scheduler became leader of the schedules")
         self.term = None
 
     async def leave(self) -> None:
-        """Leaves the lead to any other scheduler."""
+        """Releases the lead for another scheduler."""
         if self.term is not None:
             with suppress(*FAULTS):
                 await self._db.run("leave_lead", role=ROLE, owner=self._settings.name, incarnation=self._incarnation)

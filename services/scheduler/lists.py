@@ -1,8 +1,8 @@
 """Lists of jobs, newest first, without a scan of history (docs/protocol.md, part D).
 
-A source proposes ids in falling order: the small tables, the marks and partial indexes for what they know, else the
-list of a queue's lanes. Whatever it proposes, `matching_jobs` decides by the facts, and the owners' memory has the last
-word on what is handed out.
+A source proposes ids in falling order: from the small tables, the marks or a partial index where they have the state,
+else from the lanes of a queue. `matching_jobs` decides about each id by the facts, and the owners' memory overrides it
+for jobs that are handed out.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from taskflow_server.store.database import Database
 from taskflow_server.store.tags import words
 
 LIST_BYTES = 1024  # of a payload or a result in a list
-DAYS = 7  # without `create_after`, a list of what is over goes back so far
-FIRST_LOOK, LONGEST_LOOK = 200, 5_000  # candidates that a source is asked for at once
-MOST_CANDIDATES = 20_000  # looked at for one page
+DAYS = 7  # without `create_after`, a list of finished jobs goes back this far
+FIRST_LOOK, LONGEST_LOOK = 200, 5_000  # candidates that are read from a source at once
+MOST_CANDIDATES = 20_000  # checked for one page
 MOST_READY = 2_000  # candidates beyond the marks; with more, nearly all of the newest jobs are ready
 
 _LIVE = frozenset({JobState.REQUESTED, JobState.RUNNING})
@@ -38,7 +38,7 @@ _DEFERRED = frozenset({JobState.SCHEDULED, JobState.RETRYING})
 _UNSUCCESSFUL = frozenset({JobState.FAILED, JobState.CANCELLED})
 _DAY_US = 86_400_000_000
 
-Source = Callable[[bytes, int], Awaitable[list[bytes]]]  # ids below the first argument, in falling order, so many
+Source = Callable[[bytes, int], Awaitable[list[bytes]]]  # (below, count) -> ids, falling
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +46,17 @@ class Wish:
     queue: str
     task: str
     states: frozenset[JobState]
-    after: bytes  # ids from here on
+    after: bytes  # ids at or above this one
     before: bytes
     tags: tuple[str, ...]
     metadata: dict[str, str]
     error: str
     worker: str
-    running_us: int  # running for longer than this; -1: no matter
+    running_us: int  # running for longer than this; -1: any
 
     @property
     def live(self) -> bool:
-        """Only the owners' memory knows."""
+        """Whether only the owners' memory can answer."""
         return bool(self.worker) or self.running_us >= 0
 
 
@@ -86,7 +86,7 @@ class Lists:
         states = frozenset(_state(s) for s in request.states) or _implied(request)
         if (request.worker or request.HasField("running_longer_than")) and not states <= _LIVE:
             field = "worker" if request.worker else "running_longer_than"
-            raise InvalidArgument(f"states: {field} is known of requested and running jobs only", "states")
+            raise InvalidArgument(f"states: {field} applies to requested and running jobs only", "states")
         waits = states and states <= _LIVE | _DEFERRED | {JobState.READY}
         after = 0 if waits else self._clock.real_now_us() - DAYS * _DAY_US
         if request.HasField("create_after"):
@@ -150,16 +150,16 @@ class Lists:
         return str((await self._db.rows("rarest_word", words=asked, after=after, before=before))[0]["word"])
 
     async def _handed_out(self, wish: Wish) -> list[bytes]:
-        """Jobs that are handed out are known to their owners alone."""
+        """Only the owners know the jobs that are handed out."""
         live = await self._coordinators.describe(queue=wish.queue)
         return [i for i, job in live.items() if JobState(job.state) in wish.states and _fits(wish, job)]
 
     # -- the decision ------------------------------------------------------------------------
     async def _matching(self, wish: Wish, candidates: list[bytes], most: int) -> list[pb.Job]:
-        """What is asked for among these, in their order, up to so many."""
+        """The candidates that match, in their order, at most `most`."""
         if not candidates:
             return []
-        # The facts on disk say `ready` of what memory has handed out, and of what it handed out first.
+        # The facts on disk still say `ready` for jobs that are handed out, so memory decides for these.
         states = wish.states | {JobState.READY} | _LIVE if wish.states & _LIVE else wish.states
         rows = await self._db.rows(
             "matching_jobs", ids=[UUID(bytes=i) for i in candidates], queue=wish.queue, task=wish.task,
@@ -200,12 +200,12 @@ def _of(found: list[bytes], after: bytes) -> Source:
 
 
 def _first_id(us: int) -> bytes:
-    """No UUIDv7 of that instant is smaller."""
+    """The smallest UUIDv7 of that instant."""
     return (max(us, 0) // 1000 << 80).to_bytes(16, "big")
 
 
 def _implied(request: pb.ListJobsRequest) -> frozenset[JobState]:
-    """The states that are meant where none is given; none: all."""
+    """The states that the other filters imply if none is given; empty: all."""
     if request.HasField("running_longer_than"):
         return frozenset({JobState.RUNNING})
     if request.worker:
@@ -223,11 +223,11 @@ def _state(number: int) -> JobState:
     try:
         return JobState(number)
     except ValueError:
-        raise InvalidArgument(f"states: {number} is not a state", "states") from None
+        raise InvalidArgument(f"states: {number} is not a valid state", "states") from None
 
 
 def _page_token(token: str) -> bytes:
     try:
         return UUID(token).bytes if token else b"\xff" * 16
     except ValueError:
-        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None
+        raise InvalidArgument("page_token: is not a valid token of this method", "page_token") from None

@@ -31,8 +31,8 @@ class NamespaceServicer(cluster_pb2_grpc.NamespaceServiceServicer):
     async def CreateNamespace(self, request: pb.CreateNamespaceRequest, context: Any) -> pb.Namespace:
         rows = await self._db.rows("create_namespace", **_checked(request.namespace))
         if not rows:
-            raise AlreadyExists(f"namespace.name: there is a namespace {request.namespace.name!r}", "NAMESPACE_EXISTS")
-        await self._quotas.refresh()  # other schedulers read them with the topology
+            raise AlreadyExists(f"namespace.name: {request.namespace.name!r} already exists", "NAMESPACE_EXISTS")
+        await self._quotas.refresh()  # other schedulers read the quotas with the topology
         return _namespace(rows[0])
 
     async def ListNamespaces(self, request: pb.ListNamespacesRequest, context: Any) -> pb.ListNamespacesResponse:
@@ -48,7 +48,7 @@ class NamespaceServicer(cluster_pb2_grpc.NamespaceServiceServicer):
 
 
 def _columns(request: pb.UpdateNamespaceRequest) -> list[str]:
-    """The columns that the mask names. A preset fills in quotas, so it counts only with all of them."""
+    """The columns that the mask names. A preset sets all quotas, so the mask must name `quotas` as a whole."""
     paths = list(request.update_mask.paths) or ["app_url"] + ["quotas"] * request.namespace.HasField("quotas")
     for path in paths:
         if path not in PATHS:
@@ -62,7 +62,7 @@ def _columns(request: pb.UpdateNamespaceRequest) -> list[str]:
 
 
 def _checked(namespace: pb.Namespace) -> dict[str, str | int | None]:
-    from taskflow_server.core.workflow.models import (  # of documents: see taskflow_server.core.workflow
+    from taskflow_server.core.workflow.models import (  # imported late: see taskflow_server.core.workflow
         BASE_URL,
         PATTERNS,
     )
@@ -75,11 +75,11 @@ def _checked(namespace: pb.Namespace) -> dict[str, str | int | None]:
 
 
 def _quotas(given: pb.Quotas) -> dict[str, int | None]:
-    """The columns: as given, else as the preset has it, else unlimited."""
+    """The columns: the given value, else the preset's, else unlimited."""
     if given.preset and given.preset not in PRESETS:
         known = ", ".join(PRESETS)
         raise InvalidArgument(
-            f"namespace.quotas.preset: {given.preset[:100]!r} is not a preset; there is: {known}",
+            f"namespace.quotas.preset: {given.preset[:100]!r} is not a valid preset; use {known}",
             "namespace.quotas.preset",
         )
     found = pb.Quotas()

@@ -1,4 +1,4 @@
-"""QueueAdminService."""
+"""QueueAdminService: queues, with the numbers of their jobs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from taskflow_server.store.database import Database
 from taskflow_server.store.times import to_us
 
 MOST_WARNINGS = 20  # of one queue
-PAGE = 500  # queues of a namespace that are counted at once
+PAGE = 500  # queues of a namespace that are counted together
 READY_CAP = 10_000  # up to here the count is exact
-COUNTED_SECONDS = 3600.0  # how far back `finished` goes
+COUNTED_SECONDS = 3600.0  # period of the counts in `finished`
 
 
 class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
@@ -64,11 +64,11 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         return found[0]
 
     async def page(self, after: str, limit: int) -> list[pb.Queue]:
-        """`limit` queues by their stored names, from beyond one on."""
+        """`limit` queues in order of their stored names, after the given one."""
         return await self._read(after=after, names=[], limit=limit)
 
     async def waiting_tasks(self, queues: Sequence[str], limit: int) -> list[WaitingTask]:
-        """The tasks of these queues (stored names) whose oldest ready jobs wait longest."""
+        """The tasks of these queues (stored names) whose oldest ready jobs have waited longest."""
         now = self._clock.now_us()
         rows = await self._db.rows("oldest_of_tasks", queues=list(queues), limit=limit)
         found = []
@@ -79,7 +79,7 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         return found
 
     async def waiting_jobs(self, namespace: str) -> int:
-        """About how many jobs of a namespace's queues are ready, scheduled or waiting for their next try."""
+        """The approximate number of ready, scheduled and retrying jobs in a namespace's queues."""
         jobs, after = 0, ""
         while True:
             page = await self._db.rows("queues_of_namespace", namespace=namespace, after=after, limit=PAGE)
@@ -103,7 +103,7 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         stored = qualify(name, field="name")
         if not await self._db.run(query, name=stored):
             raise _not_found(name)
-        await self._directory.read_draining()  # other schedulers read it with the topology
+        await self._directory.read_draining()  # other schedulers read this with the topology
         await self._coordinators.wake_queues()
         return (await self._read(after="", names=[stored], limit=1))[0]
 
@@ -129,10 +129,10 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
     def _queue(
         self, row: dict[str, Any], ready: dict[str, Any] | None, live: LiveQueue | None, backlog: int | None
     ) -> pb.Queue:
-        """`backlog`: about how many wait, where the exact count has reached its end."""
+        """`backlog`: the approximate number of waiting jobs, when the exact count has reached its limit."""
         handed_out = live.handed_out if live else row["leased"]
         requested = live.prefetched if live else 0
-        # What is handed out and has no lease row yet stands beyond the marks like what is ready.
+        # Jobs that are handed out and have no lease row yet are beyond the marks, as ready jobs are.
         counted = max(ready["ready"] if ready else 0, backlog or 0)
         waiting = max(0, counted - max(0, handed_out - row["leased"]))
         estimated = backlog is not None and waiting > READY_CAP
@@ -165,4 +165,4 @@ def _queue_token(token: str) -> str:
     try:
         return qualify(token, field="page_token") if token else ""
     except InvalidArgument:
-        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None
+        raise InvalidArgument("page_token: is not a valid token of this method", "page_token") from None

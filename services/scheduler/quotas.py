@@ -1,4 +1,4 @@
-"""Quotas of jobs: how many of a namespace may wait, and how many bytes a payload may have.
+"""Quotas of jobs: the number of waiting jobs in a namespace, and the size of a payload.
 
 The quotas are read with the topology. Where a namespace has none, a job costs nothing here. The number of waiting jobs
 is an estimate: the last count plus the jobs accepted since. It is too high by what has ended since the count, and too
@@ -22,7 +22,7 @@ from taskflow_server.store.jobs import NewJob, Result, Stored
 
 log = logs.get("quotas")
 
-SHARE = 10  # at most one part in so many of the time is spent counting one namespace whose quota seems used up
+SHARE = 10  # at most 1/SHARE of the time is spent on counting one namespace whose quota seems used up
 
 Checked = list[NewJob | TaskFlowFault]
 Count = Callable[[str], Awaitable[int]]
@@ -43,31 +43,31 @@ class Waiting:
 
     def __init__(self) -> None:
         self.counted = 0
-        self.added = 0  # accepted since the last count began, with those that were being stored then
-        self.added_to_next = 0  # the same for the count that is being made; without one it does not matter
-        self.in_flight = 0  # being stored now: a count may or may not see them
-        self.stale_at = float("-inf")  # when a count is due
-        self.again_at = float("-inf")  # when a quota that seems used up may cause a count
+        self.added = 0  # accepted since the last count began, including those that were being stored then
+        self.added_to_next = 0  # the same for the count in progress; meaningless without one
+        self.in_flight = 0  # being stored now: a count may or may not include them
+        self.stale_at = float("-inf")  # time from which a count is due
+        self.again_at = float("-inf")  # time from which a quota that seems used up may cause a count
 
     @property
     def jobs(self) -> int:
         return self.counted + self.added
 
     def add(self, jobs: int) -> None:
-        """Negative: takes jobs back that were not stored."""
+        """Counts accepted jobs; a negative number takes back jobs that were not stored."""
         self.added += jobs
         self.added_to_next += jobs
 
 
 @dataclass(slots=True)
 class Reserved:
-    """Places among the waiting jobs that a call has taken: the jobs' indexes by namespace."""
+    """The quota that a call has reserved: the indexes of its jobs by namespace."""
 
     taken: dict[str, Sequence[int]]
     quotas: JobQuotas
 
     def settle(self, results: Sequence[Result] | None) -> None:
-        """Gives back those of jobs that were stored before or were refused. None: it is not known what was stored."""
+        """Releases the quota of jobs that were stored before or were refused. None: the results are unknown."""
         for space, places in self.taken.items():
             waiting = self.quotas.waiting(space)
             waiting.in_flight -= len(places)
@@ -75,7 +75,7 @@ class Reserved:
                 waiting.add(-sum(not _is_new(results[place]) for place in places))
 
     def give_back(self) -> None:
-        """Nothing was stored."""
+        """Releases all: nothing was stored."""
         for space, places in self.taken.items():
             waiting = self.quotas.waiting(space)
             waiting.in_flight -= len(places)
@@ -83,7 +83,7 @@ class Reserved:
 
 
 class JobQuotas:
-    """`count` gives the waiting jobs of a namespace. `interval`: seconds for which a count is used."""
+    """`count` returns the number of waiting jobs of a namespace. `interval`: seconds for which a count is used."""
 
     def __init__(self, db: Database, clock: RealClock, count: Count, interval: float) -> None:
         self._db = db
@@ -95,7 +95,7 @@ class JobQuotas:
         self.limited: dict[str, Quotas] = {}  # namespaces that have a quota of jobs
 
     async def refresh(self) -> None:
-        """Reads the quotas: once for each reading of the topology, and after a change of one."""
+        """Reads the quotas: with each read of the topology, and after a change of one."""
         rows = await self._db.rows("quotas_of_jobs")
         self.limited = {r["name"]: Quotas(r["quota_waiting_jobs"], r["quota_payload_bytes"]) for r in rows}
         for space in self._waiting.keys() - self.limited.keys():
@@ -109,7 +109,7 @@ class JobQuotas:
         return found
 
     def check_payload(self, queue: str, payload: bytes, field: str) -> None:
-        """ResourceExhausted for a payload of a named task whose jobs would exceed their namespace's quota."""
+        """ResourceExhausted if jobs with this payload of a named task would exceed their namespace's quota."""
         space = namespace_of(queue)
         quotas = self.limited.get(space)
         if quotas is not None and (fault := _payload_fault(space, quotas, payload, field)):
@@ -117,8 +117,8 @@ class JobQuotas:
 
     # -- calls ---------------------------------------------------------------------------------
     async def admit(self, checked: Checked, field: Callable[[int], str]) -> Reserved:
-        """Puts a fault in the place of each job that exceeds a quota, and takes places for the others. `field`: the
-        path of a job in the request. A job that is stored already is never refused."""
+        """Replaces each job that exceeds a quota by an error, and reserves quota for the others. `field`: the path of a
+        job in the request. A job that is already stored is never refused."""
         groups: defaultdict[str, list[int]] = defaultdict(list)
         for place, job in enumerate(checked):
             if isinstance(job, NewJob) and (space := namespace_of(job.queue)) in self.limited:
@@ -130,7 +130,7 @@ class JobQuotas:
                     fit = await self._fitting(checked, space, quotas, places, field)
                     if quotas.waiting_jobs is not None:
                         reserved.taken[space] = await self._take(checked, space, quotas.waiting_jobs, fit)
-        except BaseException:  # Postgres is away, or the caller has left
+        except BaseException:  # Postgres is unreachable, or the caller has disconnected
             reserved.give_back()
             raise
         return reserved
@@ -138,7 +138,7 @@ class JobQuotas:
     async def _fitting(
         self, checked: Checked, space: str, quotas: Quotas, places: list[int], field: Callable[[int], str]
     ) -> list[int]:
-        """The jobs whose payloads are within the quota; the others become faults, unless they are stored already."""
+        """The jobs whose payloads are within the quota; the others become errors, unless they are already stored."""
         faults = {}
         for place in places:
             job = checked[place]
@@ -152,8 +152,8 @@ class JobQuotas:
         return [place for place in places if isinstance(checked[place], NewJob)]
 
     async def _take(self, checked: Checked, space: str, limit: int, places: list[int]) -> list[int]:
-        """Takes places for these jobs in order while there is room; the others become faults, unless they are stored
-        already. Nothing is awaited between the last look at the room and the taking."""
+        """Reserves quota for these jobs, in order, as far as it reaches; the others become errors, unless they are
+        already stored. Nothing is awaited between the last check of the quota and the reservation."""
         now = self._clock.monotonic
         waiting = self.waiting(space)
         if now() >= waiting.stale_at:
@@ -175,7 +175,7 @@ class JobQuotas:
         return places
 
     async def _stored(self, checked: Checked, places: Sequence[int] | Mapping[int, object]) -> set[int]:
-        """Those of these jobs that are stored already: a repeated call, or a job of a key that is taken."""
+        """The jobs that are already stored: by an earlier try of the call, or under the same key."""
         looked_up = list(places)
         jobs = [job for place in looked_up if isinstance(job := checked[place], NewJob)]
         rows = await self._db.rows(
@@ -188,14 +188,14 @@ class JobQuotas:
 
     # -- schedules -----------------------------------------------------------------------------
     async def freshen(self) -> None:
-        """Counts where a count is due, before schedules are fired."""
+        """Call before schedules are fired: counts the namespaces whose count is due."""
         due = [s for s, q in self.limited.items() if q.waiting_jobs is not None]
         due = [space for space in due if self._clock.monotonic() >= self.waiting(space).stale_at]
         if due:
             await self._counts.submit(due)
 
     def exceeded(self, job: NewJob) -> ResourceExhausted | None:
-        """The quota that this job of a schedule exceeds; None: it has its place among the waiting jobs."""
+        """The quota that this job of a schedule exceeds; None: the job is now counted as waiting."""
         space = namespace_of(job.queue)
         quotas = self.limited.get(space)
         if quotas is None:
@@ -206,12 +206,12 @@ class JobQuotas:
             waiting = self.waiting(space)
             if waiting.jobs >= quotas.waiting_jobs:
                 return _waiting_fault(space, quotas.waiting_jobs, waiting.jobs, 1, self._interval)
-            waiting.add(1)  # if its transaction fails, until the next count
+            waiting.add(1)  # stays counted until the next count if its transaction fails
         return None
 
     # -- counting ------------------------------------------------------------------------------
     async def _recount(self, spaces: Sequence[str]) -> Sequence[None]:
-        """One namespace after the other. Callers that ask during a count share it, or the next one."""
+        """Counts one namespace after the other. Callers that ask during a count share it, or the next one."""
         for space in set(spaces):
             waiting = self.waiting(space)
             begun = self._clock.monotonic()
@@ -222,7 +222,7 @@ class JobQuotas:
                 waiting.counted = await self._count(space)
                 waiting.added = waiting.added_to_next
             except Unavailable as error:
-                # The former count stays in use for another interval: no call may fail because none can be made.
+                # The old count is used for another interval: no call may fail because counting failed.
                 log.warning("waiting jobs could not be counted", namespace=space, error=str(error))
             ended = self._clock.monotonic()
             waiting.stale_at = ended + max(self._interval, (ended - begun) * SHARE)
@@ -249,7 +249,7 @@ def _waiting_fault(space: str, limit: int, used: int, wanted: int, again: float)
     more = "1 more job" if wanted == 1 else f"{wanted} more jobs"
     return ResourceExhausted(
         f"{more} would exceed the quota of namespace {space!r}: about {used} of {limit} waiting jobs are used;"
-        " try again when some have run, or raise the quota",
+        " retry when some have run, or raise the quota",
         "QUOTA_WAITING_JOBS",
         {"namespace": space, "quota": "waiting_jobs", "used": str(used), "limit": str(limit)},
         again,

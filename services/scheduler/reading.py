@@ -1,4 +1,4 @@
-"""Reading jobs: facts from Postgres, and what is handed out from the owners' memory."""
+"""Reads jobs: the facts from Postgres, and handed-out jobs from the owners' memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskflow_server.scheduler.serving import Serving
 from taskflow_server.store import jobs as store
 from taskflow_server.store.database import Database
 
-CANCEL_PATIENCE = 2.0  # seconds that a cancel waits for the owner of a job that waits
+CANCEL_PATIENCE = 2.0  # seconds that the cancel of a waiting job waits for the owner
 _WAITING = {JobState.SCHEDULED, JobState.READY, JobState.RETRYING}
 
 
@@ -48,7 +48,7 @@ class Reading:
         if not resources.is_final(row):
             live = (await self._coordinators.describe([job_id])).get(job_id)
             if live is None:
-                row = await self.row(job_id)  # it may have ended between the two
+                row = await self.row(job_id)  # the job may have ended between the two reads
         found = resources.job(row, live)
         await self._serving.warn([(found, (row["queue"], row["task"]))])
         blocked_by = live.blocked_by if live is not None else row["blocked_by"]
@@ -57,7 +57,7 @@ class Reading:
         return found
 
     async def _warn_of_limit(self, job: pb.Job, key: str) -> None:
-        """Says under which limit it waits for a permit."""
+        """Adds a warning that names the limit for whose permit the job waits."""
         rows = await self._db.rows("limited_task", id=UUID(key.removeprefix("task:")))
         for row in rows:
             task, most = bare(row["name"]), row["concurrency"]
@@ -75,7 +75,7 @@ class Reading:
 
     @asynccontextmanager
     async def watching(self, job_id: bytes) -> AsyncIterator[asyncio.Future[None]]:
-        """Done when the job is said to be final, from now on."""
+        """A future that is done when the job is reported as final from now on."""
         future = self._coordinators.subscribe(job_id)
         try:
             yield future
@@ -93,7 +93,7 @@ class Reading:
         return await self.job(job_id)
 
     async def cancelled(self, job_id: bytes, final: asyncio.Future[None]) -> pb.Job:
-        """The job after a wish to cancel it: a waiting one is final, unless its owner is away (A13)."""
+        """The job after its cancel was requested: a waiting one is final, unless its owner is unreachable (A13)."""
         job = await self.job(job_id)
         if JobState(job.state) in _WAITING:
             with suppress(TimeoutError):
@@ -103,7 +103,7 @@ class Reading:
         return job
 
     async def sweep_awaited(self) -> None:
-        """The net under the pushes: which of the awaited jobs are final."""
+        """Reads which awaited jobs are final, in case a notice was lost."""
         self._coordinators.look.clear()
         awaited = self._coordinators.awaited
         for start in range(0, len(awaited), 1000):

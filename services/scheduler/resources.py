@@ -1,4 +1,4 @@
-"""Rows of the store, with what owners' memory adds, as the API's resources."""
+"""Converts rows of the store, with the owners' memory, to the API's resources."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def state_of(row: Row, live: LiveJob | None) -> JobState:
 
 
 def shown_options(stored: Any) -> pb.JobOptions | None:
-    """None where they cannot be read, so that no list breaks at one row: its job has failed for that, and says so."""
+    """The options, or None if they cannot be read: one bad row must not break a list. Its job has failed with that
+    error."""
     try:
         return options_from_json(stored)
     except Exception:
@@ -52,7 +53,7 @@ def is_final(row: Row) -> bool:
 
 
 def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb.Job:
-    """`most`: payloads and results longer than that are left out."""
+    """`most`: payloads and results with more bytes are left out."""
     state = state_of(row, live)
     final = is_final(row)
     queue = row["queue"]
@@ -90,7 +91,7 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
 
 
 def _executions(row: Row) -> int:
-    """Attempts so far. One that ended before it was ever handed out has a number, and was none."""
+    """The number of attempts. A job that ended before it was handed out has an attempt number that does not count."""
     number: int = row["attempt"] or 0
     never_started = row["outcome"] is not None and row["started_at"] is None and row["worker"] is None
     return number - never_started
@@ -128,7 +129,7 @@ def attempt(row: Row) -> pb.Attempt:
 
 
 def running_attempt(job_id: bytes, lease: Row | None, live: LiveJob | None) -> pb.Attempt | None:
-    """The attempt under way, if there is one."""
+    """The present attempt of a job that is handed out, else None."""
     if live is not None and live.state in _HANDED_OUT:
         return pb.Attempt(
             job_id=ids.show(job_id), number=live.attempt, exec_id=ids.show(live.exec_id), worker=live.worker

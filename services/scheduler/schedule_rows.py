@@ -1,4 +1,4 @@
-"""Rows of `schedules`: of what a caller wrote, checked; of a change; and what the API shows of one."""
+"""Validates schedules and their changes and makes rows of `schedules`; converts rows to the API's resources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHANGEABLE = (
     "cron", "at", "time_zone", "start_time", "end_time", "payload", "encoding", "metadata", "misfire", "overlap",
 )  # fmt: skip
 _TIMING = {"cron", "at", "time_zone", "start_time", "end_time"}
-_OWN_TIMES = ("cron", "time_zone", "start_at", "end_at")  # columns of a task's, or a workflow's, own schedule
+_OWN_TIMES = ("cron", "time_zone", "start_at", "end_at")  # columns of the own schedule of a task or a workflow
 _MISFIRE = {pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{m.name}"): m for m in Misfire}
 _OVERLAP = {pb.OverlapPolicy.Value(f"OVERLAP_POLICY_{o.name}"): o for o in Overlap}
 _SHOWN = {str(m): pb.MisfirePolicy.Value(f"MISFIRE_POLICY_{m.name}") for m in Misfire}
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 class ScheduleRows:
-    """Rows to be written. What is given is a row of `schedules` as it was locked, with the database's time as `now`."""
+    """Makes the rows to write. A given row is a locked row of `schedules`, with the database's time as `now`."""
 
     def __init__(self, settings: SchedulerSettings, clock: SystemClock, admission: Admission) -> None:
         self._settings = settings
@@ -67,11 +67,11 @@ class ScheduleRows:
             raise InvalidArgument(f"{field}.{fault.message}", f"{field}.{fault.field}", fault.reason) from None
 
     def row(self, schedule: pb.Schedule, now: datetime, *, field: str) -> Row:
-        """What a schedule's row holds of what a caller wrote, checked as its jobs will be."""
+        """The columns of a caller's schedule. Validates its payload and options as those of a job."""
         timing = self.timing(schedule, field)
         for name, known in (("misfire", _MISFIRE), ("overlap", _OVERLAP)):
             if getattr(schedule, name) and getattr(schedule, name) not in known:
-                said = f"{field}.{name}: {getattr(schedule, name)} is not one of its values"
+                said = f"{field}.{name}: {getattr(schedule, name)} is not a valid value"
                 raise InvalidArgument(said, f"{field}.{name}")
         policy = Policy.of(_MISFIRE.get(schedule.misfire), _OVERLAP.get(schedule.overlap))
         spec = jobs_pb2.JobSpec(
@@ -79,11 +79,11 @@ class ScheduleRows:
         )
         spec.options.metadata.update(schedule.metadata)
         if bool(schedule.task) == bool(schedule.workflow):
-            raise InvalidArgument(f"{field}.task: name the task, or the workflow, that it runs", f"{field}.task")
+            raise InvalidArgument(f"{field}.task: name the task or the workflow to run", f"{field}.task")
         job = self._admission.check(spec, field, 0)
         workflow = qualify(schedule.workflow, field=f"{field}.workflow") if schedule.workflow else None
         if workflow and job.encoding != jobs_pb2.ENCODING_JSON:
-            raise InvalidArgument(f"{field}.payload: a workflow's input is JSON", f"{field}.payload")
+            raise InvalidArgument(f"{field}.payload: a workflow's input must be JSON", f"{field}.payload")
         return {
             "task": job.task or None, "workflow": workflow, "cron": schedule.cron or None, "at": timing.at,
             "time_zone": str(timing.zone),
@@ -117,7 +117,7 @@ class ScheduleRows:
         return row | {"active": False, "next_at": None, "wake_at": None}
 
     def up_to_now(self, row: Row) -> list[Row]:
-        """What passed while it was inactive has its row before a backfill, not at the next activation."""
+        """The ledger rows of instants that passed while it was inactive: a backfill writes them first."""
         return [] if row["active"] else [stored(_counted_from_now(row, row))]
 
     # -- a task's, or a workflow's, own --------------------------------------------------------
@@ -130,20 +130,20 @@ class ScheduleRows:
         return stored(row) | {"wake_at": first, "owned": True, "namespace": namespace_named(row)}
 
     def changed_own(self, row: Row, task: tasks_pb2.Task, *, active: bool) -> Row:
-        """A task's own schedule, of a task with other properties. What times it has counts from now (R19)."""
+        """A task's own schedule after a change of the task. Changed times count from now (R19)."""
         new = row | self._own(_with_times_of(resource(row), task), row["now"]) | {"active": active}
         if any(new[name] != row[name] for name in _OWN_TIMES) or (active and not row["active"]):
             return stored(_counted_from_now(row, new))
         return stored(new if active else new | {"next_at": None, "wake_at": None})
 
     def switched(self, row: Row, *, active: bool) -> Row:
-        """Another schedule of a task that was switched on or off: it counts from now, or stops (R19)."""
+        """A further schedule of a task that was activated or deactivated: it counts from now, or stops (R19)."""
         if active:
             return stored(_counted_from_now(row | {"active": False}, row))
         return stored(row | {"next_at": None, "wake_at": None})
 
     def own_of_workflow(self, name: str, given: WorkflowSchedule, row: Row | None) -> Row:
-        """A workflow's own schedule: to be inserted, or as `row` is to become. Other times count from now (R19)."""
+        """A workflow's own schedule, to insert or to replace `row`. Changed times count from now (R19)."""
         now = row["now"] if row is not None else self.now()
         wanted = pb.Schedule(
             workflow=name, cron=given.cron, time_zone=given.time_zone or "", metadata=given.metadata,
@@ -174,7 +174,7 @@ class ScheduleRows:
 
 
 def _with_times_of(schedule: pb.Schedule, task: tasks_pb2.Task) -> pb.Schedule:
-    """The schedule with the times that its task says."""
+    """The schedule with the times of its task."""
     schedule.cron, schedule.time_zone = task.schedule, task.time_zone
     for name in ("start_time", "end_time"):
         schedule.ClearField(name)
@@ -184,11 +184,11 @@ def _with_times_of(schedule: pb.Schedule, task: tasks_pb2.Task) -> pb.Schedule:
 
 
 def _counted_from_now(row: Row, new: Row) -> Row:
-    """R19: from now on; what was not decided until now has a row in the ledger that says so."""
+    """Makes `new` count from now (R19). Instants of `row` not decided yet get a ledger row that records that."""
     timing = timing_of(new)
     try:
         state = ScheduleState(timing_of(row), row["cursor"], active=row["active"])
-    except InvalidArgument:  # times that cannot be read have no instants: a change of them is the cure
+    except InvalidArgument:  # times that cannot be read have no instants; this change repairs them
         state = ScheduleState(timing, row["now"], active=row["active"])
     found = count_from_now(state, row["now"], timing=timing, active=new["active"])
     return new | {
@@ -203,7 +203,7 @@ def resource(row: Row) -> pb.Schedule:
         id=str(row["id"]), task=row["task"] or "", workflow=row["workflow"] or "", cron=row["cron"] or "",
         time_zone=row["time_zone"],
         payload=row["payload"] or b"", encoding=row["encoding"], metadata=row["metadata"],
-        misfire=_SHOWN.get(row["misfire"], pb.MISFIRE_POLICY_FIRE_ONCE),  # one that is none of them is in its `error`
+        misfire=_SHOWN.get(row["misfire"], pb.MISFIRE_POLICY_FIRE_ONCE),  # an unknown one is reported in `error`
         overlap=_SHOWN_OVERLAP.get(row["overlap"], pb.OVERLAP_POLICY_SKIP), active=row["active"],
         error=row["error"] or "",
     )  # fmt: skip
@@ -225,7 +225,7 @@ def _instant(text: str, field: str) -> Timestamp:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidArgument(f"{field}: {text!r} is not a time as 2026-01-31T08:00:00Z, {RANGE}", field) from None
+        raise InvalidArgument(f"{field}: {text!r} is not a time like 2026-01-31T08:00:00Z, {RANGE}", field) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if not is_instant(moment):
         raise InvalidArgument(f"{field}: {text!r} {OUT_OF_RANGE}", field, "BAD_INSTANT")

@@ -1,4 +1,4 @@
-"""ScheduleService: schedules as resources. What they do is decided in taskflow_server.core.schedules, by the leader."""
+"""ScheduleService: schedules as resources. taskflow_server.core.schedules decides their firings, on the leader."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         first = timing.next_after(now)
         if first is None:
             name = "schedule.at" if row["at"] else "schedule.cron"
-            raise InvalidArgument(f"{name}: nothing of it is left to fire", name)
+            raise InvalidArgument(f"{name}: no instant is left to fire", name)
         if row["workflow"] and not await self._db.rows("latest_versions", names=[row["workflow"]]):
             raise NotFound(f"schedule.workflow: there is no workflow {row['workflow']!r}", "WORKFLOW_NOT_FOUND")
         soon = None if request.paused else first
@@ -84,11 +84,11 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         return await self._get(row["id"])
 
     def wake(self) -> None:
-        """Some were changed."""
+        """Call after a change: the leader reads the due schedules at once."""
         self._poked.set()
 
     async def _check_same(self, row: Row) -> None:
-        """A repeated call answers as the first one did."""
+        """A repeated call gets the answer of the first one; another schedule with this id is refused."""
         there = (await self._db.rows("get_schedules", ids=[row["id"]]))[0]
         told = ("task", "workflow", "cron", "at", "time_zone", "payload", "metadata")
         if any(there[name] != row[name] for name in told):
@@ -141,7 +141,7 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         self, request: pb.DeleteSchedulesByMetadataRequest, context: Any
     ) -> pb.DeleteSchedulesByMetadataResponse:
         if not request.metadata:
-            raise InvalidArgument("metadata: give at least one entry; without any, all would be deleted", "metadata")
+            raise InvalidArgument("metadata: give at least one entry; without one, all would be deleted", "metadata")
         metadata = json.dumps(dict(request.metadata))
         rows = await self._db.rows("delete_schedules_by_metadata", metadata=metadata)
         runs = await self._db.rows("cancel_runs_by_metadata", metadata=metadata, actor=actor_of("", context))
@@ -220,7 +220,7 @@ def _before(token: str) -> datetime:
     try:
         return datetime.fromisoformat(token).astimezone(UTC) if token else _END
     except (ValueError, OverflowError):
-        raise InvalidArgument("page_token: not one that this method gave out", "page_token") from None
+        raise InvalidArgument("page_token: is not a valid token of this method", "page_token") from None
 
 
 def _not_found(schedule_id: UUID) -> NotFound:

@@ -1,4 +1,4 @@
-"""Puts the scheduler together, and its loops."""
+"""Assembles the scheduler and starts its loops."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PARTITION_INTERVAL = 3600.0
 async def start(
     settings: SchedulerSettings, server: Server, clock: SystemClock, stack: AsyncExitStack, tasks: Background
 ) -> None:
-    """Serves as soon as Postgres answers; exits with one line when it does not at the start."""
+    """Serves as soon as Postgres answers; exits with a one-line error if it does not at the start."""
     step_kinds.load(settings.step_kinds)
     db = Database(settings.database_url, timeout=settings.database_timeout)
     try:
@@ -125,19 +125,19 @@ async def start(
     cluster = follow_cluster(
         settings, db, clock, directory, coordinators, readiness, tasks, incarnation, firer, handlers, quotas
     )
-    stack.callback(tasks.start(cluster, "cluster").cancel)  # before it leaves: who has left does not beat
+    stack.callback(tasks.start(cluster, "cluster").cancel)  # before the row in `members` goes: no beat may follow
     awaited = keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs", coordinators.look)
     tasks.start(awaited, "awaited")
 
     tasks.start(firer.run(), "schedules")
     tasks.start(alerter.run(), "alerts")
-    tasks.start(coordinators.tell_of_runs(), "news of runs")
+    tasks.start(coordinators.tell_of_runs(), "wake runs")
 
     async def end_waits() -> None:
         await server.closing.wait()
         coordinators.abandon()
 
-    tasks.start(end_waits(), "end of waits")
+    tasks.start(end_waits(), "end waits")
 
     missing = readiness.outage(log, "partitions cannot be made")
 
@@ -152,7 +152,7 @@ async def start(
     tasks.start(keep(clock, PARTITION_INTERVAL, make_partitions, "partitions"), "partitions")
     if settings.retention:
         step = functools.partial(prune_once, settings)
-        # By the real clock: a test that moves the other by a year would start it at every step.
+        # By the real clock: a test that moves the manual clock by a year would start a prune at every step.
         tasks.start(keep(clock.real, settings.prune_interval, step, "retention"), "retention")
     metrics.follow(
         {
@@ -161,7 +161,7 @@ async def start(
             metrics.db_pool_waiting: lambda: db.pool("requests_waiting"),
         }
     )
-    if settings.metrics_port:  # it costs a query over what waits
+    if settings.metrics_port:  # it costs a query over waiting jobs
         depths = Depths(queues.page, queues.waiting_tasks, settings.metrics_queues, settings.depth_interval)
         tasks.start(keep(clock, settings.depth_interval, depths.sample, "depths of queues"), "depths")
     await server.serving(True)
@@ -214,23 +214,23 @@ def register_alerts(server: Server, rules: AlertServicer) -> None:
 
 
 async def prune_once(settings: SchedulerSettings) -> None:
-    """Unless another scheduler is at it. Unavailable when a part had to be put off, so that it is tried again soon."""
+    """Prunes, unless another scheduler does. Unavailable when a part was put off, so that `keep` retries soon."""
     with suppress(PruneBusy):
         report = await prune(
             settings.database_url, keep=timedelta(days=settings.retention), timeout=settings.database_timeout
         )
         for day in report.days:
             if day.deleted:
-                log.info("past the retention", day=str(day.day), action=str(day.action), jobs=day.deleted, why=day.why)
+                log.info("pruned", day=str(day.day), action=str(day.action), jobs=day.deleted, why=day.why)
         if report.firings or report.counts:
-            log.info("past the retention", firings=report.firings, counts=report.counts)
+            log.info("pruned", firings=report.firings, counts=report.counts)
         put_off = [f"{day.day}: {day.put_off}" for day in report.days if day.put_off]
         if put_off:
             raise Unavailable("; ".join(put_off), "PRUNE_PUT_OFF")
 
 
 async def join(settings: SchedulerSettings, db: Database, incarnation: UUID, stack: AsyncExitStack) -> None:
-    """Our row in `members`, for as long as this process lives, and the queue that always exists (R11)."""
+    """Inserts this process's row in `members`, deleted when it stops, and the queue that always exists (R11)."""
     await db.run(
         "join_members", name=settings.name, kind="scheduler", incarnation=incarnation, addresses=settings.addresses
     )
@@ -239,7 +239,7 @@ async def join(settings: SchedulerSettings, db: Database, incarnation: UUID, sta
 
 
 async def leave(db: Database, name: str, incarnation: UUID) -> None:
-    with suppress(*FAULTS):  # its beat stops, which says the same
+    with suppress(*FAULTS):  # other members notice that the beat has stopped
         await db.run("leave_members", name=name, incarnation=incarnation)
 
 
@@ -256,7 +256,7 @@ async def follow_cluster(
     handlers: Handlers,
     quotas: JobQuotas,
 ) -> None:
-    """Beats, follows the owners and the database's clock. Not ready while Postgres is away: no call could be stored."""
+    """Beats, and reads the owners and the database's clock. Not ready while Postgres fails: no job can be stored."""
     outage = readiness.outage(log, "the cluster cannot be read")
     namesake = logs.Outage(log, "another scheduler runs under this name")
     while True:
@@ -283,8 +283,8 @@ async def follow_cluster(
 async def keep(
     clock: SystemClock | RealClock, interval: float, step: object, what: str, soon: asyncio.Event | None = None
 ) -> None:
-    """Runs `step` now, at every interval, and when `soon` is set, which `step` clears; a failure is logged and tried
-    again in a minute at most."""
+    """Runs `step` now, at every interval, and when `soon` is set, which `step` clears. Logs a failure and retries
+    within a minute."""
     while True:
         try:
             await step()  # type: ignore[operator]
@@ -296,5 +296,5 @@ async def keep(
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            log.warning("failed, and will be tried again", what=what, why=str(error))
+            log.warning("a periodic task failed; retrying", what=what, why=str(error))
             await clock.sleep(min(interval, 60.0))

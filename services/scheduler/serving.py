@@ -1,4 +1,4 @@
-"""Who is there to run jobs: live workers as Postgres has them, executors as the queue services have heard them poll."""
+"""Which lanes have a live worker, read from Postgres, or an executor, read from the queue services that it polls."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from taskflow_server.scheduler.handlers import Handlers
 from taskflow_server.store.database import Database
 from taskflow_server.store.errors import FAULTS
 
-STALE = 1.0  # seconds after which a reading is repeated, though all that is asked for was served
-MOST_LANES = 100_000  # that are remembered as served
-PATIENCE = 1.0  # seconds for a reading: a warning is not worth a longer wait
+STALE = 1.0  # seconds after which a read is repeated even when all requested lanes were served
+MOST_LANES = 100_000  # limit of the lanes remembered as served
+PATIENCE = 1.0  # seconds for a read: a warning is not worth a longer wait
 _WAITING = {JobState.SCHEDULED, JobState.READY, JobState.RETRYING}
 Lane = tuple[str, str]  # queue and task, by their stored names
 
 
 class Serving:
-    """`interval`: seconds between two readings, which all callers share."""
+    """`interval`: minimum seconds between two reads, which all callers share."""
 
     def __init__(
         self, db: Database, clock: SystemClock, directory: Directory, handlers: Handlers, interval: float
@@ -42,8 +42,8 @@ class Serving:
         self._handlers = handlers
         self._interval = interval
         self._takers: list[Taker] = []
-        self._served: set[Lane] = set()  # as of the last reading
-        self._unserved: dict[Lane, pb.Warning] = {}  # likewise
+        self._served: set[Lane] = set()  # as last read
+        self._unserved: dict[Lane, pb.Warning] = {}  # as last read
         self._read_at = float("-inf")
         self._readings: Batcher[None, None] = Batcher(self._read, limit=100_000)
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -52,16 +52,16 @@ class Serving:
         await asyncio.gather(*(each.close() for each in self._channels.values()))
 
     async def warnings(self, lanes: Iterable[Lane]) -> dict[Lane, pb.Warning]:
-        """Of these lanes those that nobody serves. None of them where that is not known."""
+        """The lanes that no worker or executor serves, with their warnings; empty when that is unknown."""
         return await self.unserved(lanes) or {}
 
     async def unserved(self, lanes: Iterable[Lane]) -> dict[Lane, pb.Warning] | None:
-        """As `warnings`, but None where it is not known."""
+        """As `warnings`, but None when that is unknown."""
         wanted = set(lanes) - self._served
         if not wanted:
             self._keep_up()
             return {}
-        if self._clock.real.monotonic() - self._read_at > self._interval:  # else what was read last still counts
+        if self._clock.real.monotonic() - self._read_at > self._interval:  # else the last read is recent enough
             try:
                 async with asyncio.timeout(PATIENCE):
                     await asyncio.shield(self._readings.submit([None]))
@@ -70,7 +70,7 @@ class Serving:
         return {lane: warning for lane in wanted if (warning := self._warning(lane)) is not None}
 
     def _warning(self, lane: Lane) -> pb.Warning | None:
-        """As of the last reading, and remembered until the next one."""
+        """The warning for a lane by the last read; remembered until the next one."""
         if (known := self._unserved.get(lane)) is not None:
             return known
         why = unserved(*lane, self._takers, self._handlers.names)
@@ -84,7 +84,7 @@ class Serving:
         return warning
 
     async def warn(self, jobs: Sequence[tuple[pb.Job, Lane]]) -> None:
-        """Adds its warning to each of these jobs that waits."""
+        """Adds the warning of its lane to each waiting job."""
         waiting = [(job, lane) for job, lane in jobs if JobState(job.state) in _WAITING]
         warnings = await self.warnings(lane for _, lane in waiting) if waiting else {}
         for job, lane in waiting:
@@ -92,7 +92,7 @@ class Serving:
                 job.warnings.append(warnings[lane])
 
     def _keep_up(self) -> None:
-        """A worker may have left since the last reading: the next calls are to know."""
+        """Reads again in the background: a worker may have disconnected since the last read."""
         if self._clock.real.monotonic() - self._read_at > STALE and not self._readings.backlog:
             self._readings.submit([None]).add_done_callback(lambda reading: reading.exception())
 
@@ -106,7 +106,7 @@ class Serving:
         return waiting
 
     async def _executors(self) -> list[Taker]:
-        """Of all queue services. Unavailable when one does not answer: who polls it is not known then."""
+        """The executors that poll any queue service. Unavailable if one does not answer: its executors are unknown."""
         answers = await asyncio.gather(*(self._asked(q["addresses"]) for q in self._directory.cluster.queues))
         return [_taker(e.tasks, e.queue_handlers, e.queues) for answer in answers for e in answer.executors]
 
@@ -118,7 +118,7 @@ class Serving:
             with suppress(grpc.RpcError):
                 answer: queue_pb2.StatsResponse = await stub.Stats(queue_pb2.StatsRequest(), timeout=PATIENCE / 2)
                 return answer
-        raise Unavailable("a queue service does not answer; try again", "QUEUE_SERVICE_AWAY")
+        raise Unavailable("a queue service does not answer; retry", "QUEUE_SERVICE_AWAY")
 
 
 def _taker(tasks: Iterable[str], queues: Iterable[str], only: Iterable[str]) -> Taker:

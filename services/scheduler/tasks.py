@@ -1,4 +1,4 @@
-"""TaskService: named tasks, which can be run by name, on demand or by their own schedule (S4)."""
+"""TaskService: named tasks, which are run by name, on demand or by their own schedule (S4)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from taskflow_server.scheduler.schedules import ScheduleServicer
 from taskflow_server.store import tasks as store
 from taskflow_server.store.database import Database
 
-OURS = ("task_id", "limited")  # of a job's options: set here alone
+OURS = ("task_id", "limited")  # options of a job that only this service sets
 CHANGEABLE = (
     "name", "title", "description", "active", "target", "queue", "priority", "retries", "schedule", "time_zone",
     "start_time", "end_time", "payload", "options", "concurrency",
@@ -37,9 +37,9 @@ MAX_CONCURRENCY = 1_000_000
 COMPLETED = (Outcome.SUCCEEDED,)
 FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 TYPES = {"": (*COMPLETED, *FAILED), "completed": COMPLETED, "failed": FAILED}
-_OF_SCHEDULE = ("cron", "time_zone", "start_at", "end_at", "next_at", "last_run_at")  # columns of its own
-_TASK = "taskflow.task"  # in a job's metadata, where its handler's name is not its task's
-_TRIGGER = "taskflow.trigger"  # in a job's metadata: manual, or backfill (R18); a schedule's firing has none
+_OF_SCHEDULE = ("cron", "time_zone", "start_at", "end_at", "next_at", "last_run_at")  # columns of its own schedule
+_TASK = "taskflow.task"  # metadata of a job whose handler's name differs from its task's
+_TRIGGER = "taskflow.trigger"  # metadata of a job: manual, or backfill (R18); a schedule's firing has none
 
 Row = dict[str, Any]
 
@@ -57,7 +57,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         coordinators: Coordinators,
         most_wait: float,
     ) -> None:
-        """`most_wait`: seconds that one call may wait."""
+        """`most_wait`: limit in seconds for the wait of one call."""
         self._most_wait = most_wait
         self._db = db
         self._clock = clock
@@ -83,7 +83,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
                 f"task.target: no worker has ever registered a handler {row['target']!r}", "HANDLER_NOT_SEEN"
             )
         if not await store.create(self._db, row, own):
-            raise AlreadyExists(f"task.name: there is a task {row['name']!r} already", "TASK_EXISTS")
+            raise AlreadyExists(f"task.name: the task {row['name']!r} already exists", "TASK_EXISTS")
         self._schedules.wake()
         if row["concurrency"]:
             await self._coordinators.wake_queues()
@@ -158,7 +158,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         return await self._reading.await_final(await self._run(request), timeout)
 
     async def _run(self, request: pb.RunTaskRequest | pb.RunTaskWithResultRequest) -> bytes:
-        """A job of the task, also of an inactive one: that stops only its schedule (R18)."""
+        """Creates a job of the task. An inactive task is run as well: only its schedule is stopped (R18)."""
         row = await self._find(request.task)
         spec = job_of(row, request.payload, request.encoding)
         spec.id = request.job_id
@@ -194,7 +194,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         return answer
 
     async def _logged(self, name_or_id: str) -> UUID:
-        """The id of a task, also of one that was removed: the logs of its runs stay."""
+        """The id of a task, even if it was deleted: the logs of its runs stay."""
         name, task_id = _key(name_or_id)
         wanted = {"names": [name], "ids": [task_id] if task_id else []}
         rows = await self._db.rows("get_tasks", **wanted, after="", limit=1)
@@ -214,7 +214,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         return rows[0]
 
     def _row(self, task: pb.Task) -> Row:
-        """What a caller wrote, checked as the task's jobs will be."""
+        """The columns of a caller's task. Validates its payload and options as those of a job."""
         name = qualify(task.name, field="task.name", namespace=task.namespace or "default")
         target = qualify(task.target, field="task.target") if task.target else name
         row: Row = {
@@ -246,14 +246,14 @@ def _concurrency(count: int) -> int:
 
 
 def _key(name_or_id: str) -> tuple[str, UUID | None]:
-    """The stored form of a name, and the id that it may be as well: a name may consist of 32 hexadecimal digits."""
+    """The stored form of a name, and the id if the text is one: a name may consist of 32 hexadecimal digits."""
     try:
         task_id = UUID(name_or_id)
     except ValueError:
         return qualify(name_or_id, field="task"), None
     try:
         return qualify(name_or_id, field="task"), task_id
-    except InvalidArgument:  # an id in braces, or as a URN
+    except InvalidArgument:  # not a name, but an id in braces or as a URN
         return "", task_id
 
 
@@ -262,15 +262,15 @@ def _not_found(name_or_id: str) -> NotFound:
 
 
 def _check_no_times(task: pb.Task, field: str) -> None:
-    """InvalidArgument where a task without a schedule has what only a schedule can have."""
+    """InvalidArgument if a task without a schedule has a field that only a schedule can have."""
     for name in ("time_zone", "start_time", "end_time"):
         if getattr(task, name) if name == "time_zone" else task.HasField(name):  # type: ignore[arg-type]
-            said = f"{field}.{name}: it is a schedule's, and there is none; give both"
+            said = f"{field}.{name}: needs a schedule; give both"
             raise InvalidArgument(said, f"{field}.{name}")
 
 
 def _merge(task: pb.Task, request: pb.UpdateTaskRequest) -> None:
-    """What the mask names, of the changes; a path into `options` takes away what they leave out."""
+    """Copies the fields that the mask names from the changes; a path into `options` that they leave out is cleared."""
     request.changes.options.SetInParent()
     request.update_mask.MergeMessage(request.changes, task, True, True)
     if "payload" in request.update_mask.paths:
@@ -282,8 +282,8 @@ def _merge(task: pb.Task, request: pb.UpdateTaskRequest) -> None:
 
 
 def job_of(row: Row, payload: bytes, encoding: jobs_pb2.Encoding.ValueType) -> jobs_pb2.JobSpec:
-    """A job of a task, with the task's payload if none is given. What the task does not say is left to its handler's
-    options."""
+    """A job of a task, with the task's payload if none is given. Options that the task leaves open come from its
+    handler."""
     if not payload and not encoding:
         payload, encoding = row["payload"] or b"", row["encoding"] or jobs_pb2.ENCODING_UNSPECIFIED
     spec = jobs_pb2.JobSpec(
@@ -311,13 +311,13 @@ def _for_this_job(spec: jobs_pb2.JobSpec, request: pb.RunTaskRequest) -> None:
 
 
 def resource(row: Row) -> pb.Task:
-    """A row of `get_tasks` as the API shows it: with its handler's options where the task says nothing."""
+    """A row of `get_tasks` as the API shows it, with its handler's options where the task has none."""
     task = _said(row)
     spec = jobs_pb2.JobSpec(queue=task.queue, options=task.options)
     for name in ("priority", "retries"):
         if task.HasField(name):
             setattr(spec, name, getattr(task, name))
-    with suppress(Exception):  # options that cannot be read: no list breaks at one row
+    with suppress(Exception):  # options that cannot be read: one bad row must not break a list
         defaults_of(row).fill(spec)
     task.queue, task.retries = spec.queue or DEFAULT_QUEUE, spec.retries
     task.priority = spec.priority if spec.HasField("priority") else 5
@@ -326,7 +326,7 @@ def resource(row: Row) -> pb.Task:
 
 
 def _said(row: Row) -> pb.Task:
-    """A row of `tasks` as the task itself says."""
+    """A row of `tasks` with its own options only."""
     task = pb.Task(
         id=str(row["id"]), name=bare(row["name"]), namespace=namespace_of(row["name"]), title=row["title"],
         description=row["description"], active=row["active"], target=row["target"], queue=row["queue"] or "",

@@ -1,4 +1,4 @@
-"""Warnings that nobody is there to run it, of jobs that were just stored, and of what makes jobs by itself."""
+"""Warnings that no worker or executor can run the jobs: just stored ones, or those of a schedule or workflow."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def add_warnings(
     warnings: Mapping[Lane, pb.Warning],
     stored_in: Collection[LaneKey],
 ) -> None:
-    """Names those that were stored, in these lanes, and that nobody is there to run.
+    """Adds warnings for the stored jobs whose lanes no worker or executor serves.
 
-    Not those that were refused, nor other jobs of their keys: a repeated call has the same answer.
+    Refused jobs get none, nor do jobs stored earlier under the same key: a repeated call has the same answer.
     """
     stored = [
         index
@@ -39,7 +39,7 @@ def add_warnings(
         if isinstance(made, store.Stored) and (made.tx or made.id == specs[index].id)
     ]
     places: dict[Lane, list[int]] = defaultdict(list)
-    if len(stored_in) == 1:  # thousands of one lane: each need not be looked at
+    if len(stored_in) == 1:  # thousands of jobs of one lane: no need to check each
         (key,) = stored_in
         places[key.queue, key.task] = stored
     else:
@@ -53,29 +53,29 @@ def add_warnings(
 
 
 class Makers:
-    """What makes jobs by itself: schedules, and the steps of workflows."""
+    """Warnings for the sources of later jobs: schedules, and the steps of workflows."""
 
     def __init__(self, db: Database, serving: Serving) -> None:
         self._db = db
         self._serving = serving
 
     async def of_task(self, name: str) -> list[pb.Warning]:
-        """Of jobs of this task, by its stored name, as a schedule makes them."""
+        """The warnings for jobs that a schedule creates of this task (stored name)."""
         (row,) = await self._db.rows("tasks_of_jobs", names=[name])
         return list((await self._serving.warnings([_lane(None, row)])).values())
 
     async def of_latest(self, workflow: str) -> list[pb.Warning]:
-        """Of the version that a schedule of this workflow starts; none where there is no such workflow."""
+        """The warnings for the latest version of a workflow, which its schedules start; empty if it does not exist."""
         rows = await self._db.rows("get_workflow", name=workflow, version=0)
         return await self.of_document(workflow, rows[0]["document"]) if rows else []
 
     async def of_document(self, workflow: str, document: str) -> list[pb.Warning]:
-        """Of the steps of a document that was checked; each warning names its steps."""
-        # See there: what reads documents is imported when there are any.
+        """The warnings for the steps of a valid document; each names its steps."""
+        # Imported late: see taskflow_server.core.workflow.
         from taskflow_server.core.workflow import wanted
 
         space = namespace_of(workflow)
-        found = await asyncio.to_thread(wanted, document)  # it may have a mebibyte
+        found = await asyncio.to_thread(wanted, document)  # the document may have 1 MiB
         steps = {(_full(queue, space), _full(task, space)): names for (queue, task), names in found.items()}
         tasks = sorted({task for _, task in steps if task})
         rows = await self._db.rows("tasks_of_jobs", names=tasks) if tasks else []
@@ -92,7 +92,7 @@ def _full(name: str | None, space: str) -> str:
 
 
 def _lane(queue: str | None, row: Row) -> Lane:
-    """Where jobs go: as their maker says, else the task, else the workers that have its handler."""
+    """The lane of the jobs: the queue of their source, else of the task, else of the workers that have its handler."""
     return queue or row.get("queue") or row.get("own_queue") or DEFAULT_QUEUE, row.get("target", "")
 
 

@@ -19,7 +19,7 @@ ANSWER_BYTES = 2 << 20  # a message of answers stays well below the limit
 
 
 class Waits:
-    """For one stream. `most`: the largest number of waits."""
+    """The waits of one stream. `most`: limit of their number."""
 
     def __init__(self, db: Database, coordinators: Coordinators, serving: Serving, most: int) -> None:
         self._db = db
@@ -28,13 +28,14 @@ class Waits:
         self._most = most
         self._subscribed: dict[bytes, asyncio.Future[None]] = {}
         self._runs: set[bytes] = set()
-        self._due: dict[bytes, bool] = {}  # ids to be read; whether they are answered in whatever state
+        self._due: dict[bytes, bool] = {}  # ids to read; True: answer in any state
         self._news = asyncio.Event()
 
     async def answers(
         self, requests: AsyncIterator[pb.StreamAwaitJobsRequest]
     ) -> AsyncGenerator[pb.StreamAwaitJobsResponse]:
-        """Until the requests end. Unavailable when this scheduler stops. An empty one says that the first was read."""
+        """Answers until the requests end. Unavailable when this scheduler stops. An empty answer confirms the first
+        request."""
         following = asyncio.create_task(self._follow(requests))
         following.add_done_callback(lambda _: self._news.set())
         greeted = False
@@ -87,13 +88,13 @@ class Waits:
                 self._coordinators.unsubscribe(wanted, final)
 
     async def _read(self) -> AsyncIterator[pb.StreamAwaitJobsResponse]:
-        """Reads some of what is due, and answers what can be answered."""
+        """Reads some of the due jobs, and answers those that are final."""
         batch = {wanted: self._due.pop(wanted) for wanted in list(self._due)[:READ]}
         for wanted in batch:
             final = self._subscribed.get(wanted)
             if final is not None and final.done():
                 final.result()  # Unavailable: this scheduler stops
-                # A notice comes once. The job is read after the next is subscribed to, for it may wait again by then.
+                # A notice is sent once, so subscribe again before the read: the job may wait again by then.
                 self._forget_notice(wanted)
         runs = [wanted for wanted in batch if wanted in self._runs]
         jobs = [wanted for wanted in batch if wanted not in self._runs]
@@ -138,5 +139,5 @@ class Waits:
 def _checked(ids: Iterable[bytes], field: str) -> list[bytes]:
     found = list(ids)
     if any(len(one) != 16 for one in found):
-        raise InvalidArgument(f"{field}: an id is the 16 bytes of a UUID", field, "BAD_ID")
+        raise InvalidArgument(f"{field}: must be the 16 bytes of a UUID", field, "BAD_ID")
     return found

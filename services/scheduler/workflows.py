@@ -1,4 +1,4 @@
-"""WorkflowService: documents and runs as resources. What a run does is decided by its owner, a coordinator."""
+"""WorkflowService: documents and runs as resources. The owner of a run, a coordinator, decides its steps."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from taskflow_server.store import runs as store
 from taskflow_server.store import workflows
 from taskflow_server.store.database import Database
 
-PATIENCE = 2.0  # seconds that a word to a run waits for its owner
-FIRST_LOOK, LONGEST_LOOK = 0.01, 0.2  # seconds between looks whether it was applied
+PATIENCE = 2.0  # seconds that an event for a run waits for its owner
+FIRST_LOOK, LONGEST_LOOK = 0.01, 0.2  # seconds between checks whether it was applied
 MAX_LABEL = 200  # characters
 MAX_SIGNAL = 64 << 10  # bytes
-SHOWN_JOBS = 1_000  # of one run, the newest
-SHOWN_STEPS = 10_000  # of one run; a document has fewer
+SHOWN_JOBS = 1_000  # limit for one run; the newest are shown
+SHOWN_STEPS = 10_000  # limit for one run; a document has fewer
 _LAST_ID = UUID(int=(1 << 128) - 1)
-_LISTS = {  # by whether a workflow, and states, are asked for
+_LISTS = {  # (filters by workflow, filters by state)
     (False, False): "list_runs",
     (False, True): "list_runs_by_state",
     (True, False): "list_runs_of_workflow",
@@ -86,7 +86,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
     # -- documents ---------------------------------------------------------------------------
     async def PutWorkflow(self, request: pb.PutWorkflowRequest, context: Any) -> pb.Workflow:
         from taskflow_server.core.workflow import (
-            Definition,  # see there: what reads documents is imported when there are any
+            Definition,  # imported late: see taskflow_server.core.workflow
         )
 
         definition = await asyncio.to_thread(Definition.parse, request.document)
@@ -94,7 +94,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         given = definition.schedule
         own = functools.partial(self._schedules.rows.own_of_workflow, name, given) if given else None
         if own is not None:
-            own(None)  # what is wrong with it is said before anything is stored
+            own(None)  # validates it before anything is stored
         if request.validate_only:
             warnings = await self._makers.of_document(name, request.document)
             title = definition.title or ""
@@ -148,14 +148,14 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         row = await self._workflow(qualify(request.workflow, field="workflow"), request.version)
         self._check_value(request.input, "input", self._settings.max_payload_bytes)
         if len(request.label) > MAX_LABEL:
-            raise InvalidArgument(f"label: {len(request.label)} characters; {MAX_LABEL} are the most", "label")
+            raise InvalidArgument(f"label: {len(request.label)} characters exceed the limit of {MAX_LABEL}", "label")
         metadata = dict(request.metadata)
         if request.HasField("priority"):
             if not 0 <= request.priority <= 9:
-                raise InvalidArgument(f"priority: {request.priority} is not a priority; 0 to 9 are", "priority")
+                raise InvalidArgument(f"priority: {request.priority} is not between 0 and 9", "priority")
             metadata[PRIORITY_OF_RUN] = str(request.priority)
         options = jobs_pb2.JobOptions(metadata=metadata)
-        options_to_json(options.SerializeToString(deterministic=True), "options")  # as its jobs will have it
+        options_to_json(options.SerializeToString(deterministic=True), "options")  # as its jobs get them
         run_id = request.id or self._clock.new_id()
         if not ids.is_uuid7(run_id):
             raise InvalidArgument("id: must be the 16 bytes of a UUIDv7", "id", "BAD_ID")
@@ -207,7 +207,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
     async def CancelRun(self, request: pb.CancelRunRequest, context: Any) -> pb.Run:
         row = await self._row(_id(request.id))
         if row["status"] in FINAL_RUNS:
-            raise FailedPrecondition(f"run {request.id} is {row['status']} already", "RUN_FINISHED")
+            raise FailedPrecondition(f"run {request.id} is already {row['status']}", "RUN_FINISHED")
         await self._tell(row["id"], CancelRequested(), actor_of(request.actor, context))
         return await self._run(row["id"])
 
@@ -235,8 +235,8 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         return pb.SignalRunResponse()
 
     async def _tell(self, run_id: UUID, event: Event, actor: str = "") -> None:
-        """Returns when the run's owner has applied it, so that who asks next sees what it led to; or, while no owner
-        is there, after a while: it is stored, and will be applied. `actor`: who asks for what the time line shows."""
+        """Stores an event for a run and wakes its owner. Returns when the owner has applied it, so that the next read
+        shows its effect; or after PATIENCE: it is stored and will be applied. `actor` is shown in the time line."""
         if actor:
             action = "run_retried" if isinstance(event, RetryRequested) else "run_cancel_requested"
             seq = await store.ask(self._db, run_id, event, action, actor)
@@ -253,7 +253,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
 
     def _check_value(self, value: bytes, field: str, most: int) -> None:
         if len(value) > most:
-            raise InvalidArgument(f"{field}: {len(value)} bytes; {most} are the most", field, "TOO_LARGE")
+            raise InvalidArgument(f"{field}: {len(value)} bytes exceed the limit of {most}", field, "TOO_LARGE")
         why = unfit_json(value, _JSON) if value else ""
         if why:
             raise InvalidArgument(f"{field}: {why}", field, "BAD_PAYLOAD")
@@ -265,7 +265,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         return rows[0]
 
     async def _run(self, run_id: UUID) -> pb.Run:
-        """The whole of it."""
+        """A run with its steps and jobs."""
         row = await self._row(run_id)
         steps = {step["step"]: step for step in await self._db.rows("steps_of_run", id=run_id, limit=SHOWN_STEPS)}
         jobs = defaultdict(list)
@@ -280,7 +280,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
             run.logs.add(time=stamp(log["logged_at"]), message=log["message"])
         document = json.loads(row["document"] or "{}")
         kinds = {step["name"]: step["kind"] for step in document.get("steps", ())}
-        begun = {*jobs, *steps} - kinds.keys()  # an executor's run makes its own as it goes
+        begun = {*jobs, *steps} - kinds.keys()  # steps that the executor's decisions began
         run.steps.extend(_step(name, kind, steps.get(name), jobs[name]) for name, kind in kinds.items())
         run.steps.extend(_decided(name, steps.get(name), jobs[name]) for name in sorted(begun, key=_place))
         return run
@@ -289,7 +289,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
 def _state(row: Row) -> RunState:
     try:
         return RunState.from_json(row["state"])
-    except Exception as fault:  # whatever is stored: its owner has failed the run, or will
+    except Exception as fault:  # the stored state is bad: the owner fails the run
         said = f"run {row['id']}: its stored state cannot be read ({type(fault).__name__})"
         raise FailedPrecondition(said, "RUN_UNREADABLE") from fault
 
@@ -316,7 +316,7 @@ def _workflow(row: Row) -> pb.Workflow:
 
 
 def _run(row: Row) -> pb.Run:
-    """A row of `runs`, without what lists leave out."""
+    """A row of `runs` with the fields that lists show."""
     run = pb.Run(
         id=str(row["id"]), workflow=row["workflow"], version=row["version"], metadata=row["metadata"],
         state=pb.RunState.Value(f"RUN_STATE_{row['status'].upper()}"), label=row["label"] or "",
@@ -351,13 +351,13 @@ def _step(name: str, kind: str, row: Row | None, jobs: list[Row]) -> pb.RunStep:
 
 
 def _place(name: str) -> tuple[str, int]:
-    """task-10 after task-9."""
+    """A sort key that puts task-10 after task-9."""
     word, _, number = name.rpartition("-")
     return word, int(number) if number.isdecimal() else 0
 
 
 def _decided(name: str, row: Row | None, jobs: list[Row]) -> pb.RunStep:
-    """What a decision began, and the decisions: their last job, or child run, says how they stand."""
+    """A step that a decision began, or the decisions themselves; the last job or child run gives the state."""
     step = _step(name, "decided", row, jobs)
     if row is None and step.jobs:
         last = step.jobs[-1]
@@ -367,7 +367,7 @@ def _decided(name: str, row: Row | None, jobs: list[Row]) -> pb.RunStep:
 
 
 def _error(found: dict[str, Any] | None) -> jobs_pb2.Error | None:
-    """A run's or step's error; what else it says beside type and message is in `details`."""
+    """The error of a run or step; members other than type and message are in `details`."""
     if found is None:
         return None
     more = {name: value for name, value in found.items() if name not in ("type", "message")}
@@ -383,7 +383,7 @@ def _status(state: pb.RunState.ValueType) -> str:
     except ValueError:
         name = "RUN_STATE_UNSPECIFIED"
     if state == pb.RUN_STATE_UNSPECIFIED:
-        raise InvalidArgument(f"states: {name} is no state of a run", "states")
+        raise InvalidArgument(f"states: {name} is not a valid state of a run", "states")
     return name.removeprefix("RUN_STATE_").lower()
 
 

@@ -85,7 +85,7 @@ def test_quotas_are_set_changed_and_taken_away(tf: TaskFlow, space: str) -> None
         ({"quota_tasks": -1}, "quota_tasks"),
         ({"quota_waiting_jobs": "many"}, "quota_waiting_jobs"),
         ({"quota_payload_bytes": 2**31}, "quota_payload_bytes"),
-        ({"quota_preset": "app-taks"}, "'app-taks' is not a preset; there is: app-tasks"),
+        ({"quota_preset": "app-taks"}, "'app-taks' is not a valid preset; use app-tasks"),
         ({}, "nothing to change"),
     ],
 )

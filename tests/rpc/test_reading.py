@@ -385,7 +385,7 @@ def test_jobs_of_one_worker_and_those_that_run_long_are_listed(api: Api, tf: Tas
         assert found(running_longer_than=Duration(seconds=3600)) == found(worker="nobody") == set()
         assert {job.id for job in tf.jobs.list(queue=queue, worker=f"one-{queue}")} == set(ids)
         assert [job.id for job in tf.jobs.list(worker=f"one-{queue}", running_longer_than=0.1)] == ids[:1]
-        with pytest.raises(InvalidArgument, match="states: worker is known of requested and running jobs only"):
+        with pytest.raises(InvalidArgument, match="states: worker applies to requested and running jobs only"):
             list(tf.jobs.list(worker="two", states="failed"))
         with pytest.raises(InvalidArgument, match="running_longer_than"):
             list(tf.jobs.list(running_longer_than=-1))

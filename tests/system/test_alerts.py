@@ -250,7 +250,7 @@ def test_waiting_jobs_without_a_worker_and_old_backlogs_are_told_once_until_they
     eventually(lambda: {fact["event"] for fact in facts(receiver, name)} == {"no_worker", "backlog_old"}, 60)
     told = {fact["event"]: fact for fact in facts(receiver, name)}
     assert "nobody-has-it" in told["no_worker"]["detail"] and told["no_worker"]["task"] == "nobody-has-it"
-    assert "the rule's bound is 0.5 s" in told["backlog_old"]["detail"]
+    assert "the rule's limit is 0.5 s" in told["backlog_old"]["detail"]
 
     first.cancel()
     eventually(lambda: not rows.found(cluster.dsn, LONELY), 60)

@@ -116,7 +116,7 @@ def test_a_task_without_a_handler_is_made_with_a_remark_or_refused(cli: Cli, wor
     assert (made_so.returncode, made_so.stderr) == (0, "no worker has ever registered the handler unseen\n")
     assert document(cli, "task", "show", "unseen")["active"] is False
     failed_in_one_line(cli("task", "create", "required", "--require-handler"), 1, "no worker has ever registered")
-    failed_in_one_line(cli("task", "create", "unseen"), 1, "there is a task 'unseen' already")
+    failed_in_one_line(cli("task", "create", "unseen"), 1, "the task 'unseen' already exists")
     cli("task", "remove", "unseen")
 
 
@@ -177,7 +177,7 @@ def late_job(cli: Cli) -> str:
         (["task", "create", "bad", "--timeout", "soon"], 2, "--timeout soon"),
         (["task", "create", "bad", "--sla", "soon"], 2, "--sla soon"),
         (["task", "create", "bad", "--start", "soon", "--schedule", "@daily"], 2, "--start soon"),
-        (["task", "create", "bad", "--end", "2099-01-01"], 2, "task.end_time: it is a schedule's, and there is none"),
+        (["task", "create", "bad", "--end", "2099-01-01"], 2, "task.end_time: needs a schedule"),
         (["task", "update", "bad"], 2, "nothing to change"),
         (["task", "update", "bad", "--title", "x"], 1, "there is no task 'bad'"),
         (["task", "run", "bad"], 1, "there is no task 'bad'"),

@@ -118,7 +118,7 @@ def test_the_scheduler_drops_what_is_past_its_retention_by_itself(
 
     eventually(lambda: days.partitions(cluster.dsn, first) == [])
     eventually(lambda: set(days.of(cluster.dsn, *kept).values()) == {0})
-    eventually(lambda: "past the retention" in cluster.log("scheduler"))
+    eventually(lambda: "pruned" in cluster.log("scheduler"))
     with psycopg.connect(cluster.dsn) as reader:
         reader.execute("select count(*) from taskflow.jobs")
         days.fill(cluster.dsn, second, 10)

@@ -148,7 +148,7 @@ async def test_waits_beyond_the_limit_of_a_stream_are_refused(make_cluster: Call
     async with grpc.aio.insecure_channel(cluster.scheduler_address) as channel:
         stub = jobs_pb2_grpc.JobServiceStub(channel)
         for wrong, code, said in (
-            ([b"short"], grpc.StatusCode.INVALID_ARGUMENT, "add: an id is the 16 bytes of a UUID"),
+            ([b"short"], grpc.StatusCode.INVALID_ARGUMENT, "add: must be the 16 bytes of a UUID"),
             (
                 [n.to_bytes(16, "big") for n in range(3)],
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -170,7 +170,7 @@ class MemoryCluster:
     def cancel(self, job: MemoryJob, reason: str) -> JobInfo:
         if job.final:
             raise errors.FailedPrecondition(
-                f"job {job.id} is finished; nothing is left to cancel", reason="JOB_FINISHED"
+                f"job {job.id} is finished and cannot be cancelled", reason="JOB_FINISHED"
             )
         self._worker.cancel(job, reason.replace("\0", "")[:1000])
         return job.info

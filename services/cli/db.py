@@ -142,7 +142,7 @@ def prune(
     except (BadInput, InvalidArgument) as error:
         _fail(USAGE, "prune", str(error))
     except PruneBusy:
-        _fail(FAILED, "prune", "another prune is under way on this database; see to it that it ends, or wait")
+        _fail(FAILED, "prune", "another prune is running on this database; wait for its end")
     except Unavailable as error:
         _fail(UNAVAILABLE, "prune", str(error))
     except psycopg.Error as error:

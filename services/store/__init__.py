@@ -1,1 +1,1 @@
-"""Postgres. The only package that speaks to it: one function per named query of `data/queries`."""
+"""Postgres. The only package that accesses it: one function per named query of `data/queries`."""

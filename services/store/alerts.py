@@ -1,7 +1,7 @@
-"""Alerts: facts are counted into the messages of their rules, and messages become jobs, under the leader's term.
+"""Alerts: facts are added to the messages of their rules, and messages become jobs, under the leader's term.
 
-Invariants: a fact leaves its table in the transaction that counts it, and a message is made in the one that closes its
-group; each ends with the leader's term. Whatever a leader was doing when it died is committed whole or not at all.
+Invariants: the transaction that counts a fact deletes its row, and the transaction that closes a group creates its
+message; each ends with a check of the leader's term. The step of a leader that dies is committed whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIELDS = ("queue", "task", "workflow", "detail")
 
 
 class GroupRow(NamedTuple):
-    """The next message of a rule, as it is stored."""
+    """The next message of a rule, as stored."""
 
     rule_id: UUID
     opened_at: datetime | None
@@ -38,7 +38,7 @@ class GroupRow(NamedTuple):
 
 
 class ConditionRow(NamedTuple):
-    """That something holds of a lane; `detail` for people."""
+    """A condition that a lane meets; `detail` is for people."""
 
     rule_id: UUID
     event: str
@@ -49,15 +49,15 @@ class ConditionRow(NamedTuple):
 
 @dataclass
 class Taken:
-    """The rules that have facts or gather already, and the facts of each that were taken now."""
+    """The rules that have facts or an open group, and the facts of each that this transaction takes."""
 
     rules: list[Row]
     facts: dict[UUID, list[dict[str, Any]]] = field(default_factory=dict)
-    count: int = 0  # of the facts, those of rules that are gone included
+    count: int = 0  # of all facts, including those of deleted rules
 
 
 async def begin(conn: AsyncConnection[Any], limit: int) -> Taken:
-    """Opens the transaction, and takes the oldest facts."""
+    """Opens the transaction and takes the oldest facts."""
     await conn.execute("begin")
     rows = sorted(await _rows(conn, "take_alert_facts", limit=limit), key=lambda row: row["seq"])
     by_rule: dict[UUID, list[Row]] = {}
@@ -76,7 +76,7 @@ async def begin(conn: AsyncConnection[Any], limit: int) -> Taken:
 
 
 async def _errors(conn: AsyncConnection[Any], facts: Sequence[Row]) -> dict[tuple[UUID, int | None], tuple[str, str]]:
-    """Outcome and error of the facts that a message will show."""
+    """The outcome and error of each fact that a message will show."""
     found: dict[tuple[UUID, int | None], tuple[str, str]] = {}
     jobs = [fact for fact in facts if fact["event"] == Event.JOB_FAILED]
     if jobs:
@@ -100,12 +100,12 @@ def _fact(row: Row, said: dict[tuple[UUID, int | None], tuple[str, str]]) -> dic
 
 
 def group_of(rule: Row) -> Group:
-    """The facts that were gathered for a rule before."""
+    """The open group of a rule."""
     return Group(rule["opened_at"], rule["counts"], tuple(rule["first"]), tuple(rule["sent"]))
 
 
 def group_row(rule_id: UUID, group: Group, last_job: UUID | None) -> GroupRow:
-    """As it is stored."""
+    """A group as stored."""
     sent = "{" + ",".join(f'"{at.isoformat()}"' for at in group.sent) + "}"
     return GroupRow(
         rule_id, group.opened_at, json.dumps(dict(group.counts or {})), json.dumps(list(map(dict, group.first))), sent,
@@ -114,7 +114,7 @@ def group_row(rule_id: UUID, group: Group, last_job: UUID | None) -> GroupRow:
 
 
 async def write(conn: AsyncConnection[Any], groups: Sequence[GroupRow], jobs: Sequence[NewJob], term: int) -> int:
-    """Ends the transaction; the number that its jobs are stamped with. NotOwner when another scheduler leads by now."""
+    """Ends the transaction and returns the `tx` of its jobs. NotOwner when another scheduler leads now."""
     tx = await insert_within(conn, jobs) if jobs else 0
     statements: list[tuple[str, dict[str, Any]]] = []
     if groups:
@@ -127,7 +127,7 @@ async def write(conn: AsyncConnection[Any], groups: Sequence[GroupRow], jobs: Se
 async def write_conditions(
     writer: Writer, begun: Sequence[ConditionRow], ended: Sequence[ConditionRow], term: int
 ) -> None:
-    """A condition that has begun becomes a fact; one that has ended may become one again."""
+    """Makes a fact of each condition that has begun, and deletes those that have ended, which may become one again."""
     statements: list[tuple[str, dict[str, Any]]] = []
     if begun:
         statements.append(("begin_alert_conditions", columns(ConditionRow, begun)))
@@ -140,8 +140,8 @@ async def write_conditions(
 
 
 async def change(db: Database, name: str, decide: Callable[[Row], dict[str, Any]]) -> bool:
-    """Changes a rule as `decide` says of its row, locked; False when there is none. Gathered facts stay, unless
-    the rule is paused; conditions begin anew."""
+    """Locks a rule, passes its row to `decide` and writes the result; False when it does not exist. Its open group
+    stays, unless the rule is paused; its conditions start again."""
     async with db.connection() as conn, conn.transaction():
         rows = await (await conn.execute(sql("lock_alert_rule"), {"name": name})).fetchall()
         if not rows:

@@ -7,5 +7,5 @@ from typing import Any
 
 
 def columns(kind: Any, rows: Sequence[Any]) -> dict[str, list[Any]]:
-    """`kind` is the NamedTuple that the rows are; there must be one row at least."""
+    """`kind` is the rows' NamedTuple class; there must be at least one row."""
     return dict(zip(kind._fields, map(list, zip(*rows, strict=True)), strict=True))

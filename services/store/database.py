@@ -1,7 +1,7 @@
 """Connections: a pool for reads, and dedicated ones for the writers that commit in batches.
 
-What holds: no wait is unbounded (connect, statement, lock and TCP time-outs), every error that is not a row's own fault
-becomes Unavailable (see errors.py), and a connection that failed is not used again.
+Invariants: no wait is unbounded (timeouts for connect, statement, lock and TCP), every error that is not the fault of a
+row becomes Unavailable (see errors.py), and a connection that failed is not used again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from taskflow_server.store.queries import sql
 from taskflow_server.store.reasons import BadUrl, Unusable, place, why
 from taskflow_server.store.session import check_own_sessions, configure, of_a_session
 
-PROBE_PAUSE = 0.1  # seconds between two tries of the first connection
-# Seconds after which the pool begins its tries of a new connection anew, since the pauses between them would grow to as
-# long as the outage has lasted; and seconds that a query waits for a connection while no try has succeeded.
+PROBE_PAUSE = 0.1  # seconds between two attempts at the first connection
+# Seconds after which the pool restarts its attempts to connect, because the pauses between them would otherwise grow to
+# the length of the outage; and seconds that a query waits for a connection while no attempt has succeeded.
 RECONNECT, AWAY_PATIENCE = 1.0, 1.0
 
 
 class Unreadable:
-    """In place of a JSON value that Python cannot hold, as one nested too deep: only its user finds fault with it."""
+    """Stands for a JSON value that Python cannot hold, as one nested too deep: only the code that uses it fails."""
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -48,12 +48,12 @@ def _loads(text: str | bytes) -> Any:
         return Unreadable(f"{type(fault).__name__}: {fault}")
 
 
-set_json_loads(_loads)  # for every connection: one such value must not fail the query that fetches it with others
+set_json_loads(_loads)  # for every connection: one such value must not fail the whole query
 Row = dict[str, Any]
 
 
 class CommitUnknown(Unavailable):
-    """The connection broke while COMMIT was under way: it may have happened, or may yet happen."""
+    """The connection broke during COMMIT: the commit may have happened, or may still happen."""
 
 
 def _parameters(timeout: float) -> dict[str, Any]:
@@ -77,11 +77,11 @@ def _settings(timeout: float, /, **more: str) -> dict[str, str]:
 async def _connect(
     url: str, timeout: float, factory: AsyncRowFactory[Any] = tuple_row, /, **settings: str
 ) -> tuple[AsyncConnection[Any], int]:
-    """A connection of our own, with the settings of its session, and the number of its backend. It is closed if they
-    cannot be set in time."""
+    """A new connection with its session's settings, and the number of its backend. It is closed if they cannot be set
+    in time."""
     try:
         conn = await AsyncConnection.connect(url, **_parameters(timeout), row_factory=factory)
-    except psycopg.ProgrammingError as error:  # a URL that cannot be read, which its text repeats with the password
+    except psycopg.ProgrammingError as error:  # the URL is not valid, and the text repeats it with its password
         raise psycopg.OperationalError(short(error)) from None
     try:
         async with asyncio.timeout(max(2, round(timeout))):
@@ -93,8 +93,8 @@ async def _connect(
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Errors of Postgres in our own words: NotOwner by a fence, Unavailable in an outage, InternalFault by a query
-    that cannot be sent. A row's own fault passes."""
+    """Translates errors of Postgres: NotOwner for a fence, Unavailable for an outage, InternalFault for a query that
+    cannot be sent. An error that is the fault of a row passes unchanged."""
     try:
         yield
     except (psycopg.Error, TimeoutError) as error:
@@ -123,7 +123,7 @@ class Database:
             reconnect_timeout=RECONNECT,
             reconnect_failed=self._lost,
         )
-        self._away = False  # connections are lost, and none was made since
+        self._away = False  # connections were lost, and none has been made since
 
     def _lost(self, pool: AsyncConnectionPool[AsyncConnection[Row]]) -> None:
         self._away = True
@@ -134,8 +134,8 @@ class Database:
         self._away = False
 
     async def open(self) -> None:
-        """Unavailable, with the reason, when no session of this database can be had within the timeout, and at once
-        when its schema is not the one of this code."""
+        """Unavailable, with the reason, when no session of this database can be opened within the timeout, and at once
+        when its schema is not that of this code."""
         try:
             place(self.url)
         except BadUrl as fault:
@@ -149,8 +149,8 @@ class Database:
             raise Unavailable(why(error, self.url).text) from None
 
     async def _probe(self) -> None:
-        """One connection before those of the pool, which tells only that it waited. Tries again until the timeout is
-        over, because a server that starts beside us refuses connections for a while."""
+        """Makes one connection before the pool does, because the pool reports only that it waited. Retries until the
+        timeout: a server that starts at the same time refuses connections for a while."""
         deadline = asyncio.get_running_loop().time() + self.timeout
         while True:
             try:
@@ -164,10 +164,10 @@ class Database:
             await asyncio.sleep(PROBE_PAUSE)
 
     async def _examine(self) -> None:
-        """Whether a session of this database is what its users need. Unusable says why it is not."""
+        """Checks that sessions of this database can be used; Unusable has the reason."""
         conn, mine = await _connect(self.url, self.timeout)
         async with conn, asyncio.timeout(max(2, round(self.timeout))):
-            if mine != conn.info.backend_pid:  # a pooler is in between, and makes such numbers up
+            if mine != conn.info.backend_pid:  # a pooler is in between and invents such numbers
                 other, _ = await _connect(self.url, self.timeout)
                 async with other:
                     await check_own_sessions(conn, other, mine)
@@ -177,7 +177,7 @@ class Database:
         await self._pool.close()
 
     def pool(self, number: str) -> int:
-        """One of psycopg_pool's numbers: `pool_size`, `pool_available`, `requests_waiting`. From any thread."""
+        """A statistic of psycopg_pool: `pool_size`, `pool_available` or `requests_waiting`. Safe in any thread."""
         return self._pool.get_stats().get(number, 0)
 
     @asynccontextmanager
@@ -187,7 +187,7 @@ class Database:
                 async with self._pool.connection(AWAY_PATIENCE if self._away else None) as conn:
                     yield conn
             except psycopg.errors.ReadOnlySqlTransaction:
-                # A server that was demoted, or sessions from when it was read-only: new ones may find the primary.
+                # The server was demoted, or the sessions date from when it was read-only: new ones may reach a primary.
                 await self._pool.drain()
                 raise
             except psycopg.OperationalError as error:
@@ -196,7 +196,7 @@ class Database:
                 raise
 
     async def rows(self, query: str, /, **parameters: Any) -> list[Row]:
-        """Runs a named query that may be repeated; tries once more on a stale connection."""
+        """Runs a named query that may be repeated; retries once after a stale connection."""
         for last in (False, True):
             try:
                 async with self.connection() as conn:
@@ -208,8 +208,8 @@ class Database:
         raise AssertionError
 
     async def run(self, query: str, /, **parameters: Any) -> int:
-        """Runs a named statement once; the number of rows that it touched. A session that is read-only has done
-        nothing: the statement runs on a new one."""
+        """Runs a named statement once and returns the number of affected rows. A read-only session has changed nothing,
+        so the statement then runs on a new one."""
         for last in (False, True):
             try:
                 async with self.connection() as conn:
@@ -221,7 +221,7 @@ class Database:
 
 
 class Writer:
-    """A connection of its own for one writer; connects when first used and after a failure."""
+    """A dedicated connection for one writer; connects at its first use and after a failure."""
 
     def __init__(
         self,
@@ -245,14 +245,14 @@ class Writer:
         return self._conn
 
     async def reset(self) -> None:
-        """Ends whatever is under way: rolled back, or the connection dropped."""
+        """Ends the open transaction: rolls it back, or drops the connection."""
         conn, self._conn = self._conn, None
         if conn is not None:
             await conn.close()
 
     async def end_blockers(self) -> list[str]:
-        """Ends the backends that hold a lock for which this connection waits. Returns those that our role may not
-        end, each as `backend 4711 of role alice`."""
+        """Terminates the backends that hold a lock for which this connection waits. Returns those that its role may not
+        terminate, each as `backend 4711 of role alice`."""
         assert self._conn is not None
         spared = []
         other, _ = await _connect(self._url, self._timeout)
@@ -266,7 +266,7 @@ class Writer:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection on which the caller sends BEGIN and COMMIT itself; after any error it is dropped."""
+        """A connection on which the caller sends BEGIN and COMMIT; it is dropped after any error."""
         with translated():
             conn = await self.connection()
             try:
@@ -279,10 +279,10 @@ class Writer:
 async def commit(
     conn: AsyncConnection[Any], statements: list[tuple[str, dict[str, Any]]], *, begin: bool = False
 ) -> list[int]:
-    """Sends `statements` and COMMIT, and BEGIN before them if asked, in one pipeline; the rows that each touched.
+    """Sends `statements` and COMMIT, optionally with BEGIN first, in one pipeline. Returns the rows affected by each.
 
-    A COMMIT of a failed transaction answers ROLLBACK without an error: its tag is looked at. CommitUnknown when the
-    connection broke in here.
+    COMMIT of a failed transaction answers ROLLBACK without an error, so the tag is checked. CommitUnknown when the
+    connection broke here.
     """
     try:
         cursors = []

@@ -1,4 +1,4 @@
-"""What a coordinator reads and writes. Every write ends with the fence of the shards concerned (A1)."""
+"""The reads and writes of a coordinator. Every write ends with the fence of its shards (A1)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _COPY_ATTEMPTS = (
     " worker, result, error) from stdin (format binary)"
 )
 _ATTEMPT_TYPES = ["bytea", "int8", "int8", "bytea", "int4", "int4", "int2", "bool", "int2", "text", "bytea", "bytea"]
-SMALL = 100  # up to here everything in one pipeline, which is one round trip, beats COPY and its four (see jobs.py)
+SMALL = 100  # up to this number one pipeline, which is one round trip, is faster than COPY with four (see jobs.py)
 _NAMES = (
     "job_id", "started_at", "finished_at", "exec_id", "attempt", "tries", "outcome", "final", "encoding", "worker",
     "result", "error",
 )  # fmt: skip
 
-FENCE_PATIENCE = 1.0  # seconds that a takeover waits for a fence before it ends its backend
+FENCE_PATIENCE = 1.0  # seconds that a takeover waits for a fence before it terminates the fence's backend
 
 
 class AttemptRow(NamedTuple):
@@ -91,11 +91,11 @@ class LeaseRow(NamedTuple):
     task: str
     worker: str | None
     progress: str | None
-    in_progress_ms: int | None = None  # an executor's time-out
+    in_progress_ms: int | None = None  # an executor's in-progress timeout
 
 
 class TaskLogRow(NamedTuple):
-    """An attempt at a run of a named task. Without `task_id`: the job's row tells whether it is one."""
+    """An attempt of a named task. Without `task_id`, the job's row decides whether it is one."""
 
     task_id: UUID | None
     job_id: bytes
@@ -119,13 +119,13 @@ class Changes:
     unlease: list[bytes] = field(default_factory=list)
     cancelled: list[bytes] = field(default_factory=list)
     unread: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs that their lane has not read; shards
-    told: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs, with the attempt, of runs
-    failed: list[tuple[bytes, int]] = field(default_factory=list)  # jobs that have failed, with the attempt
+    told: list[tuple[bytes, int]] = field(default_factory=list)  # final jobs of runs, with the attempt
+    failed: list[tuple[bytes, int]] = field(default_factory=list)  # failed jobs, with the attempt
     marks: list[tuple[LaneKey, Mark]] = field(default_factory=list)
     other: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def statements(self, epochs: Mapping[int, int]) -> list[tuple[str, dict[str, Any]]]:
-        """The small tables and the fence, in the order in which they are sent."""
+        """The statements for the small tables and the fence, in the order in which they are sent."""
         found: list[tuple[str, dict[str, Any]]] = list(self.other)
         if self.task_logs:
             found.append(("put_task_logs", _instants(_by_column(TaskLogRow, self.task_logs))))
@@ -192,11 +192,12 @@ def _mark_columns(marks: Sequence[tuple[LaneKey, Mark]]) -> dict[str, list[Any]]
 
 
 async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, slow: bool = False) -> frozenset[bytes]:
-    """Writes `changes` if every shard of `epochs` is still ours. Returns the jobs for which nothing was written,
-    because another outcome of the same attempt is recorded: only `slow` finds any.
+    """Writes `changes` if this coordinator still owns every shard of `epochs`. Returns the jobs for which nothing was
+    written because another outcome of the same attempt is recorded: only `slow` finds any.
 
-    NotOwner when a shard is not ours; CommitUnknown when it may have been written: then again with `slow`, which finds
-    the rows of a commit in doubt by their keys (A8). DatabaseError: a row is at fault, nothing is written.
+    NotOwner when a shard has another owner. CommitUnknown when the changes may have been written: call again with
+    `slow`, which finds the rows of a commit in doubt by their keys (A8). DatabaseError: a row is at fault, nothing is
+    written.
     """
     beaten: frozenset[bytes] = frozenset()
     async with writer.transaction() as conn:
@@ -223,9 +224,10 @@ async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, 
 
 
 async def _insert_attempts(conn: Any, changes: Changes) -> frozenset[bytes]:
-    """By keys. A row that is there already from this very commit is as good as written. A row of another exec_id (a
-    cancel, say), or of another outcome (decided before a cancel arrived, in a commit whose answer was lost), wins:
-    nothing more of ours is written for that job. Returns those jobs."""
+    """Inserts the rows whose keys are free. An existing row with the same exec_id and outcome comes from the commit in
+    doubt and counts as written. A row with another exec_id (for example a cancel), or with another outcome (decided
+    before a cancel arrived, in a commit whose answer was lost), wins: nothing else is written for its job. Returns
+    the jobs of such rows."""
     await conn.execute(sql("insert_attempts"), _attempt_columns(changes.attempts))
     job_ids, numbers = _uuids([r.job_id for r in changes.attempts]), [r.attempt for r in changes.attempts]
     wanted = {"job_ids": job_ids, "attempts": numbers}
@@ -248,9 +250,9 @@ def _copy_row(row: AttemptRow) -> tuple[Any, ...]:
 
 
 async def judge_slas(writer: Writer, jobs: dict[str, list[Any]], epochs: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Records which of these jobs (columns of `judge_job_slas`) have missed their sla; those that this call recorded.
+    """Records which of these jobs (columns of `judge_job_slas`) have missed their sla; returns the newly recorded ones.
 
-    NotOwner when a shard is not ours any more: nothing is written.
+    NotOwner when a shard has another owner now: nothing is written.
     """
     shards = sorted(epochs)
     async with writer.transaction() as conn:
@@ -262,7 +264,7 @@ async def judge_slas(writer: Writer, jobs: dict[str, list[Any]], epochs: Mapping
 
 
 async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -> dict[int, tuple[int, bool]]:
-    """Raises the epochs; `{shard: (epoch, clean)}`, clean when the last owner had left in order."""
+    """Raises the epochs. Returns `{shard: (epoch, clean)}`, clean when the last owner handed the shard over."""
     shards = sorted(floors)
     async with writer.transaction() as conn:
         await conn.execute("begin")
@@ -276,8 +278,9 @@ async def take_shards(writer: Writer, floors: Mapping[int, int], **owner: Any) -
 
 
 async def _locked(writer: Writer, conn: Any, shards: Sequence[int]) -> list[Any]:
-    """The shards' last owners. A backend that holds up a takeover for longer hangs between its fence and its COMMIT
-    (A1), and is ended. One that our role may not end is waited for, up to the statement timeout."""
+    """Locks the shards and returns their last owners. A backend that blocks a takeover for longer than FENCE_PATIENCE
+    hangs between its fence and its COMMIT, and is terminated (A1). One that this role may not terminate is waited for,
+    up to the statement timeout."""
     spared: list[str] = []
     locking = asyncio.ensure_future(conn.execute(sql("lock_shards"), {"shards": shards}))
     try:
@@ -290,13 +293,13 @@ async def _locked(writer: Writer, conn: Any, shards: Sequence[int]) -> list[Any]
             raise
         count(error)
         who = ", ".join(spared)
-        raise Unavailable(f"the shards are locked by {who}, which our role may not end", "SHARDS_LOCKED") from error
+        raise Unavailable(f"the shards are locked by {who}, which this role may not end", "SHARDS_LOCKED") from error
     finally:
         locking.cancel()
 
 
 async def recorded_executions(db: Database, wanted: Sequence[tuple[bytes, bytes]]) -> dict[bytes, int]:
-    """The outcomes of these (job, exec_id), by exec_id, as far as they are recorded."""
+    """The recorded outcomes of these (job, exec_id), by exec_id."""
     jobs, execs = _uuids([j for j, _ in wanted]), _uuids([e for _, e in wanted])
     rows = await db.rows("recorded_executions", job_ids=jobs, exec_ids=execs)
     return {r["exec_id"].bytes: r["outcome"] for r in rows}
@@ -305,7 +308,7 @@ async def recorded_executions(db: Database, wanted: Sequence[tuple[bytes, bytes]
 async def recorded(
     db: Database, wanted: Sequence[tuple[bytes, int]]
 ) -> dict[tuple[bytes, int], tuple[bytes | None, int]]:
-    """What stands for these attempts: `{(job, attempt): (exec_id, outcome)}`."""
+    """The recorded rows of these attempts: `{(job, attempt): (exec_id, outcome)}`."""
     rows = await db.rows("recorded", job_ids=_uuids([j for j, _ in wanted]), attempts=[a for _, a in wanted])
     return {
         (r["job_id"].bytes, r["attempt"]): (r["exec_id"].bytes if r["exec_id"] else None, r["outcome"]) for r in rows

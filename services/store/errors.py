@@ -1,10 +1,10 @@
-"""Errors of Postgres: which are a row's own fault, which an outage that is waited out, and which a fault of ours.
+"""Classifies errors of Postgres: the fault of a row, an outage that is waited out, or a fault in TaskFlow.
 
-A row that fails with a class of the first kind is refused, alone. Every other class says that the server, its
-configuration or a lock is in the way: nothing was decided about the row, which is kept and written again. Such an
-error becomes Unavailable, and is counted by its class. A query that the driver cannot send, as one without a
-parameter, is a fault of our own: no server was asked, and asking again mends nothing. It becomes InternalFault. No
-service ends by an error of any kind.
+A row whose error is of the first kind is refused, alone. Every other SQLSTATE class is a fault of the server, its
+configuration or a lock, and decides nothing about the row, which is kept and written again. Such an error becomes
+Unavailable and is counted by its class. A query that the driver cannot send, for example without a parameter, is a
+fault in TaskFlow: the server was not asked, and a retry cannot help. It becomes InternalFault. No error ends a
+service.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from taskflow_server.runtime import metrics
 from taskflow_server.store.reasons import BAD_URL, missing_right
 from taskflow_server.store.session import is_bad_url
 
-FENCED = "TF001"  # raised by the fences of our own: see taskflow.fence
+FENCED = "TF001"  # raised by TaskFlow's fences: see taskflow.fence
 NO_PARTITION = "NO_PARTITION"  # reason of an Unavailable: the row's day has no partition
 CONNECTION = "connection"  # label of an error without SQLSTATE: the connection broke, or was never made
 OTHER = "other"  # label of a class that is not in the table
 QUERY = "query"  # label of a query that the driver cannot send
 
-# Every way in which a call of the store can fail. A loop that catches them tries again later.
+# Every exception that a call of the store raises. A loop that catches them retries later.
 FAULTS = (Unavailable, NotOwner, InternalFault, DatabaseError)
 
 
 class Fault(Enum):
-    """Who is at fault."""
+    """The part that is at fault."""
 
     ROW = "row"
     OUTAGE = "outage"
@@ -77,22 +77,22 @@ CLASSES: dict[str, Fault] = {
     "44": Fault.OUTAGE,  # WITH CHECK OPTION violation
     "53": Fault.OUTAGE,  # insufficient resources: a full disk, too many connections
     "54": Fault.OUTAGE,  # program limit exceeded
-    "55": Fault.OUTAGE,  # object not in prerequisite state: a lock that was not to be had in time
+    "55": Fault.OUTAGE,  # object not in prerequisite state: a lock that was not granted in time
     "57": Fault.OUTAGE,  # operator intervention: a shutdown, a statement timeout
     "58": Fault.OUTAGE,  # system error
     "72": Fault.OUTAGE,  # snapshot too old
     "F0": Fault.OUTAGE,  # configuration file error
     "HV": Fault.OUTAGE,  # foreign data wrapper error
     "P0": Fault.OUTAGE,  # PL/pgSQL error
-    "TF": Fault.OUTAGE,  # our own; TF001, the fence, is NotOwner
+    "TF": Fault.OUTAGE,  # TaskFlow's own; TF001, the fence, is NotOwner
     "XX": Fault.OUTAGE,  # internal error
 }
 
 
 def fault_of(error: BaseException) -> Fault:
-    """Who is at fault for an error of Postgres or of its driver."""
+    """The part that is at fault for an error of Postgres or its driver."""
     state = getattr(error, "sqlstate", None)
-    if state is None:  # the driver's own: a value that cannot be sent is its row's fault
+    if state is None:  # raised by the driver: a value that cannot be sent is the fault of its row
         if isinstance(error, psycopg.ProgrammingError):
             return Fault.OURS
         return Fault.ROW if isinstance(error, psycopg.DataError) else Fault.OUTAGE
@@ -102,7 +102,7 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def unavailable(error: BaseException) -> Unavailable:
-    """What an outage is for those who call, with its reason; counts it."""
+    """The Unavailable that callers get for an outage, with its reason; counts it."""
     count(error)
     state = getattr(error, "sqlstate", None)
     if _lacks_partition(error):
@@ -115,10 +115,10 @@ def unavailable(error: BaseException) -> Unavailable:
 
 
 def bad_query(error: BaseException) -> InternalFault:
-    """What a query that the driver cannot send is for those who call; counts it."""
+    """The InternalFault that callers get for a query that the driver cannot send; counts it."""
     metrics.database_errors.labels(QUERY).inc()
     line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    said = f"a query of TaskFlow's own cannot be sent ({line}): please report it, to try again is of no use"
+    said = f"a query of TaskFlow's own cannot be sent ({line}): please report it; a retry cannot help"
     return InternalFault(said, "BAD_QUERY")
 
 
@@ -130,9 +130,9 @@ def count(error: BaseException) -> None:
 
 
 def short(error: BaseException) -> str:
-    """The error's SQLSTATE, if it has one, and its first line, of bounded length. Shows no password: the driver would
-    repeat a URL that it cannot read."""
-    if is_bad_url(error) and not re.search("placeholder|query parameter missing", str(error)):  # those are of queries
+    """The error's SQLSTATE, if any, and its first line, of bounded length. Contains no password, although the driver's
+    text repeats a URL that is not valid."""
+    if is_bad_url(error) and not re.search("placeholder|query parameter missing", str(error)):  # errors of queries
         return BAD_URL
     state = getattr(error, "sqlstate", None)
     line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -140,11 +140,11 @@ def short(error: BaseException) -> str:
 
 
 def _lacks_partition(error: BaseException) -> bool:
-    """Postgres reports a missing partition, and we a closed day, as a check without a constraint."""
+    """Postgres reports a missing partition, and TaskFlow a closed day, as a check violation without a constraint."""
     return isinstance(error, psycopg.errors.CheckViolation) and error.diag.constraint_name is None
 
 
-for _label in (CONNECTION, OTHER, QUERY):  # a rate of errors needs a zero to begin from
+for _label in (CONNECTION, OTHER, QUERY):  # a rate needs a first value of zero
     metrics.database_errors.labels(_label)
 
 

@@ -1,4 +1,4 @@
-"""Storing jobs: the fast way by COPY, the slow way when a batch has a duplicate or a bad row, keys apart."""
+"""Stores jobs: by COPY, or row by row when a batch has a duplicate or a bad row; jobs with keys separately."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _COPY_JOBS = (
     "copy taskflow.jobs (id, priority, encoding, retries, deferred, queue, task, payload, key, run_at, options)"
     " from stdin (format binary)"
 )
-# uuid and jsonb travel as the bytes they are, timestamptz as its number: what binary COPY expects, without conversions.
+# The values are given as binary COPY expects them, without conversion: uuid and jsonb as bytes, timestamptz as number.
 _JOB_TYPES = ["bytea", "int2", "int2", "int4", "bool", "text", "text", "bytea", "text", "int8", "bytea"]
 _BY_ID = itemgetter(0)
-# Up to here one INSERT, which is a transaction of its own and one round trip, beats COPY and its four. Measured for one
-# row: 0.33 ms and 0.16 ms of CPU against 0.56 and 0.33; for 100 rows 1.06 and 0.42 against 1.25 and 0.58; 300: a tie.
+# Up to this number one INSERT, which is one transaction and one round trip, is faster than COPY with four. Measured:
+# one row 0.33 ms and 0.16 ms of CPU against 0.56 and 0.33; 100 rows: 1.06 and 0.42 against 1.25 and 0.58; 300: equal.
 SMALL = 100
 _COLUMNS = ("id", "priority", "encoding", "retries", "deferred", "queue", "task", "payload", "key", "run_at", "options")
 
 
 class NewJob(NamedTuple):
-    """A job to be stored. `run_at`: microseconds since 1970, only for a job that is due later."""
+    """A job to store. `run_at`: microseconds since 1970, only for a job that is due later."""
 
     id: bytes
     priority: int
@@ -46,14 +46,14 @@ class NewJob(NamedTuple):
     run_at: int | None
     options: bytes | None
     shard: int
-    call: int = 0  # jobs of one call, to be stored all or none; 0: on its own
-    words: Sequence[str] = ()  # by what it is found: taskflow_server.store.tags
-    # Columns of which its call said nothing: its task's options stand there. A repeated call may find others.
+    call: int = 0  # jobs with the same number are stored all or none; 0: independent
+    words: Sequence[str] = ()  # its words for lists: taskflow_server.store.tags
+    # Columns that the call left open and its task's options fill. They may differ when the call is repeated.
     unsaid: frozenset[str] = frozenset()
 
 
 class Stored(NamedTuple):
-    """It is on disk. `tx` is 0 for one that was there before, whose id is `id`."""
+    """The job is on disk. If `tx` is 0, it was stored before, under `id`."""
 
     id: bytes
     tx: int
@@ -63,7 +63,7 @@ Result = Stored | TaskFlowFault
 
 
 class IdClash(Exception):
-    """Some have the ids of other jobs, and nothing may be stored in this way."""
+    """Some ids belong to other jobs, so the batch must not be stored as it is."""
 
     def __init__(self, jobs: Sequence[NewJob]) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def _copy_row(job: NewJob) -> tuple[Any, ...]:
 
 
 async def store_jobs(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
-    """Stores jobs without keys in one transaction. Unavailable: the same ids may be sent again."""
+    """Stores jobs without keys in one transaction. After Unavailable the call may be repeated with the same ids."""
     try:
         small = len(jobs) <= SMALL and not any(job.deferred or job.words or _is_timed(job) for job in jobs)
         return await (_insert_few if small else _copy)(writer, jobs)
@@ -107,7 +107,7 @@ async def _copy(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         tx = await _transaction_number(number)
         async with conn.cursor() as cursor, cursor.copy(_COPY_JOBS) as copy:
             copy.set_types(_JOB_TYPES)
-            # By id: two batches with the same ids must wait for each other, not for ever.
+            # In order of ids: two batches with the same ids must not deadlock.
             for job in sorted(jobs, key=_BY_ID):
                 await copy.write_row(_copy_row(job))
         await reach("scheduler.before_commit")
@@ -122,7 +122,7 @@ async def _transaction_number(cursor: AsyncCursor[Any]) -> int:
 
 
 def _beside(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
-    """What the transaction that inserts these jobs writes into the small tables."""
+    """The statements for the small tables in the transaction that inserts these jobs."""
     statements: list[tuple[str, dict[str, Any]]] = []
     later = [job for job in jobs if job.deferred]
     if later:
@@ -152,12 +152,12 @@ def _beside(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _is_timed(job: NewJob) -> bool:
-    """Whether its options may hold an instant by which it should, or must, start."""
+    """Whether its options may have an sla or a `start_by`."""
     return job.options is not None and (b'"start_by"' in job.options or b'"sla"' in job.options)
 
 
 def _sla(job: NewJob) -> float | None:
-    """Seconds within which it should start."""
+    """Its sla in seconds, if any."""
     if job.options is None or b'"sla"' not in job.options:
         return None
     sla: float | None = json.loads(job.options).get("sla")
@@ -165,7 +165,7 @@ def _sla(job: NewJob) -> float | None:
 
 
 def _start_by(job: NewJob) -> int | None:
-    """When it expires unless it has begun, in microseconds since 1970: not before it is due."""
+    """When it expires unless it has started, in microseconds since 1970: not before it is due."""
     if job.options is None or b'"start_by"' not in job.options:
         return None
     start_by: int | None = json.loads(job.options).get("start_by")
@@ -195,7 +195,7 @@ def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
 
 
 async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
-    """Row by row decisions: new, the same job once more, or another's id (A9)."""
+    """Decides for each row: a new job, a repeated one, or the id of another job (A9)."""
     first: dict[bytes, NewJob] = {}
     for job in jobs:
         first.setdefault(job.id, job)
@@ -228,7 +228,7 @@ async def _insert(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
 
 
 async def _without(writer: Writer, jobs: Sequence[NewJob], clash: IdClash, store: Any) -> list[Result]:
-    """A call with the id of another job is refused as a whole; the others are stored."""
+    """Refuses each call that has the id of another job, as a whole, and stores the others."""
     refused = {job.call: _id_in_use(job) for job in clash.jobs if job.call}
     rest = [job for job in jobs if job.call not in refused]
     stored = iter(await store(writer, rest) if rest else [])
@@ -243,7 +243,7 @@ _IDENTITY = ("queue", "task", "priority", "encoding", "retries", "payload", "key
 
 
 def _is(job: NewJob, there: tuple[Any, ...] | None) -> bool:
-    """Whether a row with the job's id is the same job, as far as its call said what it is."""
+    """Whether the row with the job's id is the same job. Columns that the call left open are not compared."""
     return there is not None and all(
         name in job.unsaid or getattr(job, name) == value for name, value in zip(_IDENTITY, there, strict=True)
     )
@@ -255,8 +255,8 @@ async def _present(conn: AsyncConnection[Any], ids: list[bytes]) -> dict[bytes, 
 
 
 async def halve(writer: Writer, jobs: Sequence[NewJob], error: psycopg.Error, store: Any) -> list[Result]:
-    """One bad row must not fail its batch: halves until the culprit stands alone (B6). Errors that are not a row's own
-    fault never arrive here: they are Unavailable."""
+    """Halves a refused batch until the bad row is alone (B6). Only errors that are the fault of a row get here: all
+    others are Unavailable."""
     if len(jobs) == 1:
         said = (error.diag.message_primary or str(error)).strip()
         return [InvalidArgument(f"the database refuses this job: {said}", "", "BAD_JOB")]
@@ -265,10 +265,10 @@ async def halve(writer: Writer, jobs: Sequence[NewJob], error: psycopg.Error, st
 
 
 async def store_keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
-    """Stores jobs with idempotency keys, in a transaction of their own: keys first, then the winners' rows (B5).
-    Jobs without a key may be among them, where their call has both.
+    """Stores jobs with idempotency keys in a separate transaction: keys first, then the winners' rows (B5). A call may
+    have jobs with and without a key.
 
-    Another caller's open transaction on one key makes this batch wait half a second, and then each job goes alone.
+    If another open transaction holds a key, the batch waits for half a second; then each job is stored alone.
     """
     try:
         return await _keyed(writer, jobs)
@@ -276,7 +276,7 @@ async def store_keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
         if not isinstance(fault.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected):
             raise
         if len(jobs) == 1:
-            return [Unavailable("key: another call with this key is under way; try again", "KEY_BUSY")]
+            return [Unavailable("key: another call with this key is in progress; retry", "KEY_BUSY")]
         return [result for job in jobs for result in await _alone(writer, job)]
     except IdClash as clash:
         if any(job.call for job in clash.jobs):
@@ -322,7 +322,7 @@ async def _keyed(writer: Writer, jobs: Sequence[NewJob]) -> list[Result]:
 
 
 async def _insert_winners(conn: AsyncConnection[Any], winners: Sequence[NewJob]) -> set[bytes]:
-    """The ids that are new. IdClash when one is the id of another job: its key must stay free."""
+    """The new ids. IdClash when one belongs to another job, whose key must stay free."""
     if not winners:
         return set()
     rows = await (await conn.execute(sql("insert_jobs"), _columns(winners))).fetchall()
@@ -335,7 +335,7 @@ async def _insert_winners(conn: AsyncConnection[Any], winners: Sequence[NewJob])
 
 
 async def insert_within(conn: AsyncConnection[Any], jobs: Sequence[NewJob]) -> int:
-    """Jobs with ids of our own making, in the caller's transaction; the number that they are stamped with."""
+    """Inserts jobs with ids made by TaskFlow in the caller's transaction. Returns their `tx`."""
     tx = await _transaction_number(await conn.execute(sql("insert_few_jobs"), _columns(sorted(jobs, key=_BY_ID))))
     for name, parameters in _beside(jobs):
         await conn.execute(sql(name), parameters)
@@ -352,12 +352,12 @@ async def get_jobs(db: Database, ids: Sequence[bytes]) -> dict[bytes, dict[str, 
 
 
 async def retry_by_hand(db: Database, job_id: bytes, actor: str) -> bool:
-    """A finished job waits again, with fresh tries, and a cancel of it is revoked. False when it is not finished.
-    `actor`: who asks, for the time line."""
+    """Makes a finished job wait again with all its tries, and deletes its cancel. False when it is not finished.
+    `actor` is shown in the time line."""
     async with db.connection() as conn, conn.transaction():
         await conn.execute(sql("finished_may_change"))
         if (await conn.execute(sql("closed_day_of"), {"id": UUID(bytes=job_id)})).rowcount:
-            raise NotFound(f"job {UUID(bytes=job_id)} is past its retention, and is being deleted", "JOB_NOT_FOUND")
+            raise NotFound(f"job {UUID(bytes=job_id)} is past its retention and is being deleted", "JOB_NOT_FOUND")
         made = await (await conn.execute(sql("retry_by_hand"), {"id": UUID(bytes=job_id), "actor": actor})).fetchall()
         if made:
             await conn.execute(sql("revoke_cancel"), {"id": UUID(bytes=job_id)})

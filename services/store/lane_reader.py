@@ -1,6 +1,6 @@
-"""What a coordinator reads of lanes and of deferred jobs, page by page.
+"""Reads lanes and deferred jobs for a coordinator, page by page.
 
-No list here is longer than what was asked for, however much waits behind it.
+No list is longer than the requested number, however many jobs wait.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from taskflow_server.store.queries import sql
 
 
 class Spec(NamedTuple):
-    """What a worker is told of a job."""
+    """The parts of a job that a worker gets."""
 
     payload: bytes | None
     encoding: int
     retries: int
     options: dict[str, Any] | None
     run_at: datetime | None = None
-    told: bool = True  # whether payload and options are here: not, where they would have made the answer too long
+    told: bool = True  # False: payload and options were left out, because the answer would be too long
 
 
 class DuePlace(NamedTuple):
@@ -37,7 +37,7 @@ class DuePlace(NamedTuple):
 
 
 class DueLane(NamedTuple):
-    """A lane of which due rows are wanted: from a place on, so many."""
+    """A request for due rows of a lane: after a place, up to a number."""
 
     shard: int
     key: LaneKey
@@ -49,7 +49,7 @@ NO_SCANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin
 
 
 class LaneReader:
-    """Reads pages. Its connection is kept from plans that scan: a fresh partition looks empty to the planner."""
+    """Reads pages. Its connection has sequential scans disabled: the planner takes a new partition for empty."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self._writer = Writer(url, timeout=timeout, settings=NO_SCANS, prepare=raw_ids.register)
@@ -81,12 +81,12 @@ class LaneReader:
                 snapshot = Snapshot(int(xmax) + tx, frozenset(int(x) + tx for x in running.split(",") if x))
             else:
                 (ahead if n > 0 else behind)[abs(n) - 1].append(Position(tx, job_id))
-        ahead = [sorted(each) for each in ahead]  # UNION ALL keeps each branch's order, but does not promise to
+        ahead = [sorted(each) for each in ahead]  # UNION ALL does not guarantee the order of its branches
         _refuse_foreign(snapshot, [r.position for _, r in wanted], ahead)
         return [Page(snapshot, a, b, len(a) >= r.limit) for a, b, (_, r) in zip(ahead, behind, wanted, strict=True)]
 
     async def specs(self, ids: Sequence[bytes], most: int) -> dict[bytes, Spec]:
-        """In the order of `ids`, until the payloads come to `most` bytes; one at least is told."""
+        """Reads jobs in the order of `ids` until their payloads reach `most` bytes; at least one has its payload."""
         small = {"ids": raw_ids.Ids(ids), "most": most // len(ids)}
         async with self._writer.transaction() as conn:
             rows = await (await conn.execute(sql("load_small_specs"), small, binary=True)).fetchall()
@@ -96,15 +96,15 @@ class LaneReader:
         return {row[0]: Spec(*row[1:]) for row in rows}
 
     async def lanes_with_news(self, shards: Sequence[int], after: LaneKey, limit: int) -> list[Row]:
-        """Of the next `limit` lanes after one, those with something beyond their marks, and the last of all."""
+        """Those of the next `limit` lanes that have jobs beyond their marks, and in any case the last of all."""
         return await self._rows("lanes_with_news", shards=list(shards), limit=limit, **after._asdict())
 
     async def lanes_by_key(self, shards: Sequence[int], keys: Sequence[LaneKey]) -> list[Row]:
-        """These lanes, as far as they are there."""
+        """The rows of those of these lanes that exist."""
         return await self._rows("lanes_by_key", shards=list(shards), **_key_columns(keys))
 
     async def newly_due(self, since: Mapping[int, DuePlace], limit: int) -> tuple[datetime, list[Row]]:
-        """The time, and of each shard the next rows that are due."""
+        """The database's time, and the next due rows of each shard."""
         places = list(since.values())
         first, *rows = sorted(
             await self._rows(
@@ -128,16 +128,16 @@ class LaneReader:
         return found
 
     async def lanes_with_due(self, after: Mapping[int, LaneKey], limit: int) -> list[Row]:
-        """Of each shard the next lanes with deferred rows, and whether they have a due one."""
+        """The next lanes of each shard with deferred rows, and whether any row is due."""
         return await self._rows("lanes_with_due", shards=list(after), limit=limit, **_key_columns(list(after.values())))
 
     async def blocked_of_limits(self, keys: Sequence[str], limits: Sequence[int]) -> list[Row]:
-        """The next jobs of some limits that wait for a permit, each limit's in their order."""
+        """The next jobs that wait for a permit of each limit, in order."""
         rows = await self._rows("blocked_of_limits", keys=list(keys), limits=list(limits))
         return sorted(rows, key=lambda row: (row["blocked_by"], -row["priority"], row["job_id"]))
 
     async def late_starts(self, since: Mapping[int, DuePlace], limit: int) -> list[Row]:
-        """Of each shard the next jobs whose `start_by` has passed."""
+        """The next jobs of each shard whose `start_by` has passed."""
         places = list(since.values())
         return await self._rows(
             "late_starts", shards=list(since), sinces=[place.due_at for place in places],
@@ -145,15 +145,15 @@ class LaneReader:
         )  # fmt: skip
 
     async def _rows(self, query: str, **parameters: Any) -> list[Row]:
-        """Their ids are the 16 bytes that they are."""
+        """Runs a query; ids in the rows are 16 bytes."""
         async with self._writer.transaction() as conn, conn.cursor(binary=True, row_factory=dict_row) as cursor:
             await cursor.execute(sql(query), parameters)
             return await cursor.fetchall()
 
 
 def _refuse_foreign(snapshot: Snapshot, positions: list[Position], ahead: list[list[Position]]) -> None:
-    """Unavailable for numbers that this cluster has not given yet (C3). A lane that went on with them would pass over
-    new jobs, and read the others again with each page."""
+    """Unavailable for transaction numbers that this cluster has not assigned yet (C3). With them a lane would skip new
+    jobs, and read the others again with each page."""
     last = max((page[-1].tx for page in ahead if page), default=0)
     if last >= snapshot.xmax or max(position.tx for position in positions) > snapshot.xmax:
         raise Unavailable(

@@ -1,4 +1,4 @@
-"""The rows of queues and lanes, which must be there before a lane's first job (protocol B9)."""
+"""Inserts the rows of queues and lanes, which must exist before a lane's first job (protocol B9)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from taskflow_server.core.lanes import LaneKey
 from taskflow_server.core.names import shard_of
 from taskflow_server.store.database import Database
 
-MOST_LANES = 200_000  # remembered; beyond, all are forgotten and learnt anew
+MOST_LANES = 200_000  # remembered; beyond it the memory is cleared
 
 
 class KnownLanes:
-    """Those whose rows are known to be there, and the shards of their queues."""
+    """The lanes whose rows are known to exist, and the shards of their queues."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -26,7 +26,7 @@ class KnownLanes:
         return self._shards[queue]
 
     async def learn(self, lanes: Iterable[LaneKey]) -> None:
-        """Makes the rows of new queues and lanes, in short transactions of their own."""
+        """Inserts the rows of new queues and lanes, in short separate transactions."""
         wanted = sorted({lane for lane in lanes if lane not in self._lanes})
         if not wanted:
             return

@@ -1,9 +1,9 @@
 """Forward-only migrations: data/migrations/NNNN_name.sql, each applied once, in order, in a transaction of its own.
 
-What always holds: `taskflow.migrations` has one row for each file applied, with the checksum of its text; a file that
-was changed after it was applied is refused, and so is a database that knows a migration which this code does not.
-One migrator runs at a time (an advisory lock of the session); a lock that a migration needs and cannot have within
-`LOCK_TIMEOUT` makes it fail and leaves nothing behind, so that it never stands in front of the services' queries.
+Invariants: `taskflow.migrations` has one row for each applied file, with the checksum of its text. A file that was
+changed after it was applied is refused, and so is a database with a migration that this code does not have. One
+migrator runs at a time (an advisory lock of the session). A migration that does not get a lock within `LOCK_TIMEOUT`
+fails and leaves nothing behind, so that the services' queries never queue behind it.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _FOREIGN = (
 
 
 class MigrationError(Exception):
-    """The database and data/migrations do not fit together, or a migration failed; the text says which and why."""
+    """The database and data/migrations do not match, or a migration failed; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +90,14 @@ def migrations(folder: Path | None = None) -> list[Migration]:
 
 
 async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
-    """Apply what is pending, then make the partitions of the coming days. Returns the names applied, in order.
+    """Applies pending migrations, then makes the partitions of the coming days. Returns the applied names, in order.
 
-    Raises MigrationError when the database does not fit the files, is not in UTF-8, or a statement fails (the failed
-    file leaves nothing behind), psycopg.OperationalError when Postgres cannot be reached.
+    Raises MigrationError when the database does not match the files, is not in UTF-8, or a statement fails (the failed
+    file leaves nothing behind); psycopg.OperationalError when Postgres cannot be reached.
     """
     files = migrations(folder)
     async with session(dsn) as conn:
-        await conn.execute("select pg_advisory_lock(%s)", (_ADVISORY_KEY,))  # before the timeout: another may be long
+        await conn.execute("select pg_advisory_lock(%s)", (_ADVISORY_KEY,))  # before the timeout: another may take long
         await limit_waits(conn)
         if not await _has_bookkeeping(conn):
             await _refuse_foreign(conn)
@@ -111,7 +111,7 @@ async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
 
 
 async def let_read(dsn: str) -> str:
-    """Makes the role taskflow_reader, where that is missing and this user may, and lets it read the views of history.
+    """Creates the role taskflow_reader if it is missing and this user may, and lets it read the views of history.
 
     Returns the statement that an administrator must run first; empty when all is granted. psycopg.Error as `migrate`.
     """
@@ -139,8 +139,8 @@ async def _connect(dsn: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
 
 
 async def check_schema(conn: psycopg.AsyncConnection[Any]) -> None:
-    """Raises Unusable when the database's migrations are not exactly those of this code: what it would then do with
-    the data is unknown. The message names the cure."""
+    """Raises Unusable when the database's migrations are not exactly those of this code, which could then damage the
+    data. The message names the cure."""
     files = migrations()
     database = conn.info.dbname
     try:
@@ -159,7 +159,7 @@ async def check_schema(conn: psycopg.AsyncConnection[Any]) -> None:
 
 
 async def status(dsn: str, folder: Path | None = None) -> list[MigrationStatus]:
-    """Every migration that the code or the database knows, in order. Writes nothing."""
+    """All migrations of the code or the database, in order. Writes nothing."""
     files = {file.name: file for file in migrations(folder)}
     async with session(dsn) as conn:
         rows = await _applied(conn) if await _has_bookkeeping(conn) else {}
@@ -168,7 +168,7 @@ async def status(dsn: str, folder: Path | None = None) -> list[MigrationStatus]:
         checksum, applied_at = rows.get(name, ("", None))
         problem = None
         if name not in files:
-            problem = "applied, but unknown to this version"
+            problem = "applied, but missing in this version"
         elif applied_at and checksum != files[name].checksum:
             problem = "changed after it was applied"
         found.append(MigrationStatus(name, applied_at, problem))
@@ -180,7 +180,7 @@ async def limit_waits(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None
 
 
 async def _has_bookkeeping(conn: psycopg.AsyncConnection[Any]) -> bool:
-    """Whether our table of migrations is there; another application's is none."""
+    """Whether TaskFlow's table of migrations exists; another application's does not count."""
     columns = await _one(
         conn,
         "select count(*) from pg_attribute where attrelid = to_regclass('taskflow.migrations') and attnum > 0"
@@ -190,7 +190,7 @@ async def _has_bookkeeping(conn: psycopg.AsyncConnection[Any]) -> bool:
 
 
 async def _refuse_foreign(conn: psycopg.AsyncConnection[Any]) -> None:
-    """Raises MigrationError when a schema `taskflow` is there, is not ours, and holds something."""
+    """Raises MigrationError when another application has a schema `taskflow` that is not empty."""
     if await _one(conn, "select exists (select from pg_class where relnamespace = to_regnamespace('taskflow'))"):
         raise MigrationError(_FOREIGN.format(database=conn.info.dbname))
 
@@ -210,7 +210,7 @@ async def _applied(conn: psycopg.AsyncConnection[Any]) -> dict[str, tuple[str, d
 
 
 def _checked(file: Migration, applied: dict[str, tuple[str, datetime]], files: list[Migration]) -> bool:
-    """Whether `file` is pending; raises when the database's history is not a beginning of ours."""
+    """Whether `file` is pending; raises when the applied migrations are not the first of this code's."""
     unknown = sorted(applied.keys() - {known.name for known in files})
     if unknown:
         raise MigrationError(

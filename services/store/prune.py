@@ -1,12 +1,12 @@
-"""Retention (protocol A10, B7): days whose jobs are all past it are dropped, others are emptied of those that are.
+"""Retention (protocol A10, B7): drops days whose jobs are all past it, and deletes expired jobs from the others.
 
-What holds, wherever a run is killed: a job goes only when its last attempt is final, ended before the cutoff, and
-nothing waits for it in `deferred` or `leases`; no job is ever seen without its attempts; the next run completes the
-rest. A day is dropped in steps, and where it stands can be read from `closed_days` and Postgres's catalog:
+Invariants, wherever a run is killed: a job is deleted only when its last attempt is final and ended before the cutoff,
+and it has no row in `deferred` or `leases`; no job is ever seen without its attempts; the next run completes the rest.
+A day is dropped in steps, and `closed_days` and Postgres's catalog show how far it has come:
 
-    close       no insert and no retry by hand from here on; then a last look
-    keys        before the jobs: a key must not lead to a job that is gone
-    jobs        detached, then dropped. Before their attempts: without these they would look as if never tried
+    close       refuses inserts and retries by hand from here on; then a last check
+    keys        before the jobs: a key must not lead to a deleted job
+    jobs        detached, then dropped. Before their attempts, without which they would look ready
     beside      logs, tags and cancels. After the jobs: a cancel keeps lanes from reading its job
     attempts    detached, then dropped
     forget      the row of `closed_days`
@@ -35,11 +35,11 @@ from taskflow_server.store.errors import count
 from taskflow_server.store.queries import sql as query
 from taskflow_server.store.reasons import why
 
-LEAST_KEEP = timedelta(hours=1)  # a commit in doubt is repeated for minutes, and ids come for an hour after their time
-BATCH = 1000  # jobs that a transaction looks at; 25 ms to delete, with a key, a tag, a cancel and two log lines each
-ROWS = 10_000  # of a delete beside them
-PAUSE = 0.05  # seconds between two: the services come first
-# B7: whoever waits behind us for a lock waits no longer than that. A look at a large day may take minutes.
+LEAST_KEEP = timedelta(hours=1)  # a commit in doubt is repeated for minutes, and an id is accepted for an hour
+BATCH = 1000  # jobs per transaction; 25 ms to delete, with a key, a tag, a cancel and two log lines each
+ROWS = 10_000  # rows of the other tables per delete
+PAUSE = 0.05  # seconds between two transactions: the services come first
+# B7: queries behind a lock of the prune wait no longer than this. A survey of a large day may take minutes.
 _SETTINGS = {"lock_timeout": "500ms", "statement_timeout": "30min", "max_parallel_workers_per_gather": "0"}
 _READ_ONLY = {"default_transaction_read_only": "on"}
 _BESIDE = ("job_logs", "job_tags", "job_actions", "job_sla_misses", "task_logs", "cancels")
@@ -51,12 +51,12 @@ _LATER = (
 
 
 class PruneBusy(Exception):
-    """Another prune is under way on this database."""
+    """Another prune is running on this database."""
 
 
 @dataclass(slots=True)
 class _Day:
-    """`jobs` and `attempts` say where the partition is: `attached`, `pending` (a detach), `detached`; None: gone."""
+    """`jobs` and `attempts`: the state of the partition, `attached`, `pending` (a detach) or `detached`; None: gone."""
 
     day: date
     jobs: str | None
@@ -72,13 +72,13 @@ class _Day:
 
 
 async def prune(url: str, *, keep: timedelta, dry_run: bool = False, timeout: float = 5.0) -> PruneReport:
-    """Deletes jobs that ended longer than `keep` ago, by whole days where it can, and the firings, counts and runs of
-    that time; tells about every day.
+    """Deletes jobs that ended longer than `keep` ago, by whole days where possible, and the firings, counts and runs of
+    that time; reports on every day.
 
     Raises PruneBusy, Unavailable, and InvalidArgument for a `keep` under `LEAST_KEEP`. `timeout` is for connecting.
     """
     if keep < LEAST_KEEP:
-        raise InvalidArgument(f"older_than: {keep} is too short; {LEAST_KEEP} is the least", "older_than")
+        raise InvalidArgument(f"older_than: {keep} is below the minimum of {LEAST_KEEP}", "older_than")
     async with _connected(url, timeout, _SETTINGS | (_READ_ONLY if dry_run else {})) as conn:
         return await _Pruner(conn, keep, dry_run).run()
 
@@ -103,7 +103,7 @@ class _Pruner:
         self._conn = conn
         self._keep = keep
         self._dry_run = dry_run
-        self._blocked = ""  # why no partition can be detached in this run
+        self._blocked = ""  # the reason for which this run can detach no partition
         self._cutoff: datetime
         self._first_kept: date
 
@@ -116,7 +116,7 @@ class _Pruner:
             await self._finalize()
             return await self._run()
         finally:
-            # The lock would outlive the session for a moment. Where the session is lost, so is the lock.
+            # Release it: the lock would outlive the session for a moment. If the session is lost, so is the lock.
             with suppress(psycopg.Error):
                 await self._rows("release_prune")
 
@@ -136,7 +136,7 @@ class _Pruner:
         return await cursor.fetchall() if cursor.description else []
 
     async def _past(self, count: str, delete: str) -> int:
-        """Rows of a small table that go by their age: how many there are, or were."""
+        """Deletes rows of a small table by age, or only counts them; returns their number."""
         if self._dry_run:
             return int((await self._rows(count, cutoff=self._cutoff))[0]["n"])
         deleted, gone = 0, ROWS
@@ -150,7 +150,7 @@ class _Pruner:
         return [_Day(**row) for row in await self._rows("list_days")]
 
     async def _finalize(self) -> None:
-        """Ends what an earlier run left pending: until then nobody sees its rows, and no other detach can begin."""
+        """Completes a detach that an earlier run left pending: it hides its rows, and no other detach can begin."""
         for day in await self._days():
             for parent in ("jobs", "attempts"):
                 if getattr(day, parent) == "pending":
@@ -162,7 +162,7 @@ class _Pruner:
         elif day.closed:
             report = DayReport(day.day, Action.DROP, "an earlier run began it")
         else:
-            return None  # detached by somebody else
+            return None  # another process has detached it
         if not self._dry_run:
             try:
                 await self._act(day, report)
@@ -188,14 +188,14 @@ class _Pruner:
             else:
                 await self._drop(day, report)
             return
-        if day.closed:  # for an earlier run all of it was past the retention
+        if day.closed:  # an earlier run found all of it past the retention
             await self._reopen(day)
         if report.action is Action.EMPTY:
             await self._empty(day, report)
 
     # -- a whole day -------------------------------------------------------------------------
     async def _drop(self, day: _Day, report: DayReport) -> None:
-        """From wherever an earlier run has left it."""
+        """Drops a day, from the step at which an earlier run stopped."""
         if day.jobs == "attached":
             await self._close(day)
             await reach("prune.closed")
@@ -222,7 +222,7 @@ class _Pruner:
         await self._rows("forget_closed_day", day=day.day)
 
     async def _close(self, day: _Day) -> None:
-        """CREATE TRIGGER waits for inserts and retries under way, not for readers; what comes after them is refused."""
+        """Refuses inserts and retries from now on. CREATE TRIGGER waits for those in progress, but not for readers."""
         async with self._conn.transaction():
             await self._rows("finished_stay")
             await self._rows("close_day", day=day.day, low=day.low, high=day.high)
@@ -234,13 +234,13 @@ class _Pruner:
             )
 
     async def _reopen(self, day: _Day) -> None:
-        """The trigger is disabled, not dropped: that would have to wait for readers."""
+        """Disables the trigger. Dropping it would have to wait for readers."""
         async with self._conn.transaction():
             await self._conn.execute(sql.SQL("alter table {} disable trigger closed_day").format(day.leaf("jobs")))
             await self._rows("forget_closed_day", day=day.day)
 
     async def _detach(self, day: _Day, parent: str, how: str) -> bool:
-        """False when a lock was not to be had: it may be pending now, and then no other detach can begin."""
+        """False when a lock was not granted: the detach may now be pending, and then no other can begin."""
         statement = sql.SQL("alter table {} detach partition {} {}").format(
             sql.Identifier("taskflow", parent),
             day.leaf(parent),
@@ -298,8 +298,8 @@ class _Pruner:
                 await asyncio.sleep(PAUSE)
 
     async def _delete(self, day: _Day, expired: Sequence[Row]) -> None:
-        """The one place that deletes jobs and attempts, which are otherwise only appended (M.1): a day's survivors
-        would keep all of it. In one transaction with all that belongs to them, so that nobody sees half of a job."""
+        """The only code that deletes rows of jobs and attempts (M.1): a day with one unfinished job would keep all of
+        them. One transaction deletes them with all their other rows, so that no reader sees half a job."""
         await self._forget_keys(expired)
         ids = [row["id"] for row in expired]
         tables = [(sql.Identifier("taskflow", table), "job_id") for table in _BESIDE]

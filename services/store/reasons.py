@@ -1,7 +1,7 @@
-"""Why a database cannot be had: one line that says what was wrong and what would be right, and shows no password.
+"""Explains why a database cannot be used: one line with the fault and its cure, and without a password.
 
-Errors of a connection have no SQLSTATE, only their text, so the kinds are told by words of Postgres, of its client
-library and of PgBouncer. An error of a kind that is not listed is shown as it is.
+Errors of a connection have no SQLSTATE, so they are recognised by texts of Postgres, of its client library and of
+PgBouncer. Any other error is shown unchanged.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _ENCODE: Final = (
     ' print(u.quote(input(), ""))\'` encodes a line'
 )
 _SCHEMES = ("postgresql", "postgres")
-_SHOWN = 200  # characters of a server's words
+_SHOWN = 200  # characters of a server's message
 
 
 class BadUrl(ValueError):
-    """A URL that names no database; the text does not repeat it."""
+    """The URL of a database is not valid; the text does not repeat it."""
 
 
 class Unusable(psycopg.NotSupportedError):
-    """A database that a service must not use, however often it tries; the message says why, and the cure."""
+    """A database that a service cannot use, now or after a retry; the message has the reason and the cure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """`answered`: something answered, so that another try will get the same answer. `absent`: no server was reached."""
+    """`answered`: a server answered, so a retry will get the same answer. `absent`: no server was reached."""
 
     text: str
     answered: bool = True
@@ -47,7 +47,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a URL names, as libpq reads it."""
+    """The parts of a URL, as libpq reads it."""
 
     host: str
     port: str
@@ -79,14 +79,14 @@ def place(url: str) -> Place:
     try:
         found = conninfo_to_dict(url)
     except psycopg.Error as error:
-        if "invalid URI query parameter" in str(error):  # its name may be a part of a password
+        if "invalid URI query parameter" in str(error):  # the name may be part of a password
             raise BadUrl(f"{BAD_URL}; Postgres has no parameter of a name that stands after its '?'") from None
         raise BadUrl(_ENCODE if credentials and "%" in rest.rpartition("@")[0] else BAD_URL) from None
     host, port = str(found.get("host") or ""), str(found.get("port") or "")
     database = str(found.get("dbname") or "")
     cut = not found.get("user") and not _are_ports(port)
     if "@" in host or (credentials and ("@" in database or cut)):
-        raise BadUrl(_ENCODE)  # the reader took a part of the password for the host, its port or the database
+        raise BadUrl(_ENCODE)  # libpq took a part of the password for the host, its port or the database
     if not _are_ports(port):
         raise BadUrl(f"{BAD_URL}; its port must be a number from 1 to 65535")
     return Place(host or "localhost", port.strip(",") or "5432", str(found.get("user") or ""), database)
@@ -131,13 +131,13 @@ def why(error: BaseException, url: str) -> Reason:
 
 
 def _answered(error: BaseException, said: str) -> bool:
-    """Whether a server has refused for good. 57P03, as its words say, is one that still starts or already stops."""
+    """Whether a server has refused for good. With 57P03, known by its text, it is only starting or stopping."""
     if re.search("the database system is", said):
         return False
     return getattr(error, "sqlstate", None) is not None or bool(re.match("(FATAL|PANIC|ERROR): ", said))
 
 
-# In the words of an error -> what it is, and the cure. The first one that fits counts.
+# Pattern of an error's text -> the fault, and the cure. The first match counts.
 _KINDS: Final[tuple[tuple[str, str, str], ...]] = (
     (r"no password supplied", "the password is missing", "put it into the URL: " + EXAMPLE),
     (
@@ -195,8 +195,8 @@ _KINDS: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 def words(error: BaseException) -> str:
-    """What an error of Postgres says, in one line without the driver's own words in front. Of several attempts, as at
-    the addresses of a name, the first at which a server answered."""
+    """The text of an error of Postgres in one line, without the driver's prefix. If there were several attempts, for
+    example at the addresses of a name, that of the first which a server answered."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = next((line for line in lines if re.search("failed: (FATAL|PANIC|ERROR):", line)), lines[0])
     driver = r"^(?:- .*?: )?connection (?:failed|is bad): (?:connection to server (?:at|on) .*? failed: )?"
@@ -217,7 +217,7 @@ _GRANT: Final = {
 
 
 def missing_right(error: BaseException, user: str = "") -> str:
-    """For an error that says that a right is missing: which, and the GRANT that gives it; else empty."""
+    """For an error about a missing privilege: its name, and the GRANT that gives it; else empty."""
     said = words(error)
     role = f'"{user}"' if user else "the role of TASKFLOW_DATABASE_URL"
     if found := _OWNER.search(said):

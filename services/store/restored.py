@@ -1,11 +1,11 @@
 """A database that was dumped in one Postgres cluster and restored into another (protocol C3).
 
-Jobs, and the marks of lanes, hold numbers of transactions, and a cluster gives its own. After a restore into a cluster
-that has counted less far, new jobs would be stamped with numbers below the marks, and never be read. `mend` sets the
-offset that the database adds to the numbers of its cluster, so that all new ones lie above all old ones.
+Jobs and the marks of lanes have transaction numbers, which each cluster assigns. After a restore into a cluster with
+lower numbers, new jobs would get numbers below the marks, and never be read. `mend` sets the offset that the database
+adds to the numbers of its cluster, so that all new ones are above all old ones.
 
-What holds after it, also when services ran in between: each unfinished job is beyond its lane's mark, in `deferred`, or
-in `leases`. Nothing is changed in a database whose numbers fit.
+After it, even if services ran in between, each unfinished job is beyond its lane's mark, in `deferred`, or in `leases`.
+A database whose numbers are right is not changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taskflow_server.store.queries import sql
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """`reached`: how far this cluster has counted, offset included. `marks` and `jobs`: the highest numbers in them."""
+    """`reached`: the present number of this cluster, offset included. `marks`, `jobs`: the highest number in each."""
 
     tx_offset: int
     reached: int
@@ -31,18 +31,18 @@ class Numbers:
 
     @property
     def foreign(self) -> bool:
-        """Some numbers were given by another cluster, which had counted further than this one has."""
+        """Whether some numbers come from another cluster, which had higher ones than this one has reached."""
         return self.marks > self.reached or self.jobs >= self.reached
 
     @property
     def offset_wanted(self) -> int:
-        """The least with which every new number lies above all that are there."""
+        """The smallest offset that puts every new number above all stored ones."""
         return self.tx_offset + max(self.marks, self.jobs) + 1 - self.reached
 
 
 @dataclass(frozen=True, slots=True)
 class Mended:
-    """The offset that was set, and how many jobs wait in `deferred` because no lane would have brought them."""
+    """The new offset, and the number of jobs put into `deferred` because no lane would have read them."""
 
     tx_offset: int
     deferred: int
@@ -53,13 +53,13 @@ class Mended:
 
 
 async def look(dsn: str) -> Numbers:
-    """The numbers of a database. Writes nothing; all are 0 before the migration that brings the offset."""
+    """The numbers of a database. Writes nothing; all are 0 before the migration that adds the offset."""
     async with session(dsn) as conn:
         return await _look(conn)
 
 
 async def mend(dsn: str) -> Mended | None:
-    """Sets the offset if numbers of another cluster are there; None where nothing had to be done.
+    """Sets the offset if there are numbers of another cluster; None when nothing had to be done.
 
     Services may run: calls that store jobs wait meanwhile, and coordinators take their shards over again. An error
     leaves nothing behind.
@@ -72,10 +72,10 @@ async def mend(dsn: str) -> Mended | None:
             await conn.execute(sql("hold_new_jobs"))
             numbers = await _look(conn)
             if not numbers.foreign:
-                return None  # another one was quicker
+                return None  # another process has set it
             await conn.execute(sql("set_tx_offset"), {"tx_offset": numbers.offset_wanted})
             deferred = (await conn.execute(sql("defer_passed_over"))).rowcount
-            # Last: a takeover that waits for these rows ends the one that holds them (A1).
+            # Last: a takeover that waits for these rows terminates the backend that holds them (A1).
             await conn.execute(sql("raise_epochs"))
         return Mended(numbers.offset_wanted, deferred)
 

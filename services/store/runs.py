@@ -1,4 +1,4 @@
-"""Runs of workflows, and the one fenced transaction in which their owner writes what it decided (A11)."""
+"""Runs of workflows, and the one fenced transaction in which their owner writes its decisions (A11)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ABANDON = ("cancel_jobs_of_runs", "cancel_children_of_runs", "delete_timers_of_
 
 
 class RunsChanged(Exception):
-    """What was read of a run is not its present state any more: a commit of ours that was in doubt has succeeded."""
+    """The state that was read of a run is stale: an earlier commit in doubt has succeeded."""
 
 
 class NewRun(NamedTuple):
-    """A run that is to begin. Values are JSON."""
+    """A run to start. Values are JSON."""
 
     id: UUID
     workflow: str
@@ -46,13 +46,13 @@ class NewRun(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """What a run has come to."""
+    """The new state of a run."""
 
     id: UUID
     status: str
     held: bool
     waiting: bool
-    state: str | None  # None: as it is stored
+    state: str | None  # None: unchanged
     signals: str
     output: str | None
     error: str | None
@@ -62,7 +62,7 @@ class RunRow(NamedTuple):
 
 
 class RunJobRow(NamedTuple):
-    """A job of a step, or a child run; neither, when it could not be made."""
+    """A job of a step, or a child run; neither when it could not be created."""
 
     run_id: UUID
     step: str
@@ -109,32 +109,32 @@ class StepRow(NamedTuple):
 
 @dataclass(slots=True)
 class RunChanges:
-    """What one transaction of a runs' owner writes."""
+    """The writes of one transaction of an owner of runs."""
 
     jobs: list[NewJob] = field(default_factory=list)
     children: list[NewRun] = field(default_factory=list)
     run_jobs: list[RunJobRow] = field(default_factory=list)
     cancelled: list[RunJobKey] = field(default_factory=list)  # jobs and child runs to cancel
     timers: list[TimerRow] = field(default_factory=list)
-    stopped: list[TimerKey] = field(default_factory=list)  # timers that came, or are not needed
+    stopped: list[TimerKey] = field(default_factory=list)  # timers that fired or are not needed
     steps: list[StepRow] = field(default_factory=list)
     runs: list[RunRow] = field(default_factory=list)
     failed: list[UUID] = field(default_factory=list)  # runs that fail now, for alerts
     late: list[UUID] = field(default_factory=list)  # runs that began after the end of their sla
-    told: list[tuple[UUID, Event]] = field(default_factory=list)  # into the inboxes of runs
+    told: list[tuple[UUID, Event]] = field(default_factory=list)  # events for the inboxes of runs
     logs: list[tuple[UUID, str]] = field(default_factory=list)
-    freed: dict[str, int] = field(default_factory=dict)  # workflow -> how many of its held runs may begin
-    heard: list[int] = field(default_factory=list)  # from the inbox
-    turns: dict[UUID, int] = field(default_factory=dict)  # run -> the turn that it was read at
-    abandoned: list[UUID] = field(default_factory=list)  # runs whose state cannot be read: all that they have ends
+    freed: dict[str, int] = field(default_factory=dict)  # workflow -> number of its held runs that may start
+    heard: list[int] = field(default_factory=list)  # events consumed from the inbox
+    turns: dict[UUID, int] = field(default_factory=dict)  # run -> the turn at which it was read
+    abandoned: list[UUID] = field(default_factory=list)  # runs whose state cannot be read: all their jobs end
 
     def begin(self, runs: Sequence[NewRun]) -> None:
-        """Adds runs that are to begin."""
+        """Adds runs to start."""
         self.children += runs
         self.told += [(run.id, Started()) for run in runs]
 
     def statements(self) -> list[tuple[str, dict[str, Any]]]:
-        """Beside the jobs, in the order in which they are sent."""
+        """The statements beside the jobs, in the order in which they are sent."""
         found: list[tuple[str, dict[str, Any]]] = []
 
         def add(name: str, kind: type[Any], rows: Sequence[Any]) -> None:
@@ -145,7 +145,7 @@ class RunChanges:
             found.append(("runs_unchanged", {"ids": list(self.turns), "turns": list(self.turns.values())}))
         add("insert_runs", NewRun, self.children)
         add("insert_run_jobs", RunJobRow, self.run_jobs)
-        # A timer that is stopped and one that is set are never the same: their iterations differ.
+        # No timer is both stopped and set here: their iterations differ.
         add("delete_run_timers", TimerKey, self.stopped)
         add("put_run_timers", TimerRow, self.timers)
         add("cancel_run_jobs", RunJobKey, self.cancelled)
@@ -180,11 +180,11 @@ def told(events_of: Sequence[tuple[UUID, Event]]) -> dict[str, list[Any]]:
 
 
 async def write(writer: Writer, changes: RunChanges, epochs: Mapping[int, int]) -> int:
-    """Writes `changes` if every shard of `epochs` is still ours; the number that its jobs are stamped with.
+    """Writes `changes` if this coordinator still owns every shard of `epochs`; returns the `tx` of its jobs.
 
-    NotOwner when one is not; RunsChanged when a run is at another turn than it was read at: nothing is written, and it
-    is to be read again. Unavailable, also when the fate of the commit is unknown: the next transaction about one of
-    these runs waits until that is decided, and finds out by the turn (A8).
+    NotOwner when it does not; RunsChanged when a run's turn is not the one that was read: nothing is written, and the
+    run must be read again. Unavailable also when the result of the commit is unknown: the next transaction about one
+    of these runs waits until it is decided, and learns the result from the turn (A8).
     """
     shards = sorted(epochs)
     fence = ("fence", {"shards": shards, "epochs": [epochs[n] for n in shards]})
@@ -201,7 +201,7 @@ async def write(writer: Writer, changes: RunChanges, epochs: Mapping[int, int]) 
 
 
 def starting(runs: Sequence[NewRun]) -> list[tuple[str, dict[str, Any]]]:
-    """The statements that make runs which are to begin."""
+    """The statements that insert runs to start."""
     return [("insert_runs", columns(NewRun, runs)), ("tell_runs", told([(run.id, Started()) for run in runs]))]
 
 
@@ -217,9 +217,9 @@ def new_run(
     schedule_id: UUID | None = None,
     **more: Any,
 ) -> NewRun:
-    """A run whose context holds the app's attributes, and its schedule's id if it has one.
+    """A run whose context has the app's attributes, and the id of its schedule, if any.
 
-    All runs of a workflow have one owner, so that it alone counts those that are under way.
+    All runs of a workflow have one owner, which alone counts the running ones.
     """
     context: dict[str, Any] = dict(metadata)
     if schedule_id is not None:
@@ -231,7 +231,7 @@ def new_run(
 
 
 async def start_run(db: Database, run: NewRun) -> bool:
-    """False when there is a run of that id already."""
+    """Inserts a run; False when a run with that id exists."""
     async with db.connection() as conn, conn.transaction():
         made = await (await conn.execute(sql("insert_runs"), columns(NewRun, [run]))).fetchall()
         if made:
@@ -240,14 +240,14 @@ async def start_run(db: Database, run: NewRun) -> bool:
 
 
 async def tell(db: Database, run_id: UUID, event: Event) -> int | None:
-    """Into the inbox of a run: its owner applies it. Its place there; None when the run is gone."""
+    """Puts an event into the inbox of a run, for its owner to apply. Returns its place; None when the run is gone."""
     async with db.connection() as conn:
         row = await (await conn.execute(sql("tell_runs"), told([(run_id, event)]))).fetchone()
     return row["seq"] if row is not None else None
 
 
 async def ask(db: Database, run_id: UUID, event: Event, action: str, actor: str) -> int | None:
-    """As `tell`, and notes who asked for what, for the time line."""
+    """As `tell`, and records the action and its actor for the time line."""
     ((_, text),) = zip(*told([(run_id, event)]).values(), strict=True)
     async with db.connection() as conn:
         values = {"run_id": run_id, "event": text, "action": action, "actor": actor}

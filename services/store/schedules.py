@@ -21,11 +21,11 @@ from taskflow_server.store.queries import sql
 from taskflow_server.store.runs import NewRun, starting, told
 
 ROLE = "schedules"
-CLOSED_AT_ONCE = 1000  # firings of one schedule that one decision finds to be over
+CLOSED_AT_ONCE = 1000  # queued firings of one schedule that one decision closes
 
 
 class FiringRow(NamedTuple):
-    """A row of `firings`; one that makes a job, or a run, names it."""
+    """A row of `firings`, with the id of its job or run, if any."""
 
     schedule_id: UUID
     instant: datetime
@@ -38,19 +38,19 @@ class FiringRow(NamedTuple):
 
 
 class CursorRow(NamedTuple):
-    """Where a schedule stands after a decision."""
+    """The cursor and times of a schedule after a decision."""
 
     id: UUID
     cursor: datetime
     next_at: datetime | None
     wake_at: datetime | None
     last_at: datetime | None
-    error: str | None = None  # why it could not be fired
+    error: str | None = None  # the reason for which it could not be fired
 
 
 @dataclass
 class Decided:
-    """What one transaction writes."""
+    """The writes of one transaction."""
 
     jobs: list[NewJob] = field(default_factory=list)
     runs: list[NewRun] = field(default_factory=list)
@@ -58,11 +58,11 @@ class Decided:
     cursors: list[CursorRow] = field(default_factory=list)
     replaced: list[UUID] = field(default_factory=list)  # jobs to cancel
     replaced_runs: list[UUID] = field(default_factory=list)
-    taken_back: list[tuple[UUID, datetime, Timing]] = field(default_factory=list)  # whose cursor was ahead of the time
+    taken_back: list[tuple[UUID, datetime, Timing]] = field(default_factory=list)  # their cursors were ahead
 
 
 async def begin(conn: AsyncConnection[Any], limit: int, ids: Sequence[UUID] | None = None) -> list[dict[str, Any]]:
-    """Opens the transaction: locks schedules that are due, each with the open jobs and queued firings that it has."""
+    """Opens the transaction and locks the due schedules, each with its unfinished jobs and queued firings."""
     await conn.execute("begin")
     async with conn.cursor(row_factory=dict_row) as cursor:
         wanted = {"limit": limit, "ids": None if ids is None else list(ids)}
@@ -80,7 +80,7 @@ async def begin(conn: AsyncConnection[Any], limit: int, ids: Sequence[UUID] | No
 
 
 async def take_back(conn: AsyncConnection[Any], schedule_id: UUID, now: datetime, timing: Timing) -> None:
-    """The clock that was ahead is right again: instants that are to come, and were skipped, are to be decided anew."""
+    """After a clock that was ahead is corrected: future instants that were skipped will be decided again."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(sql("take_back_firings"), {"id": schedule_id, "now": now})
         rows = [
@@ -94,7 +94,7 @@ async def take_back(conn: AsyncConnection[Any], schedule_id: UUID, now: datetime
 
 
 async def write(conn: AsyncConnection[Any], decided: Decided, term: int) -> int:
-    """Ends the transaction; the number that its jobs are stamped with. NotOwner when another scheduler leads by now."""
+    """Ends the transaction and returns the `tx` of its jobs. NotOwner when another scheduler leads now."""
     for schedule_id, now, timing in decided.taken_back:
         await take_back(conn, schedule_id, now, timing)
     tx = await insert_within(conn, decided.jobs) if decided.jobs else 0
@@ -112,12 +112,13 @@ async def write(conn: AsyncConnection[Any], decided: Decided, term: int) -> int:
 
 
 async def put_off(db: Database, schedule_id: UUID, error: str, seconds: float) -> None:
-    """One that cannot be fired is tried again after so many seconds, and says why."""
+    """Records the error of a schedule that cannot be fired, and retries it after `seconds`."""
     await db.run("put_off_schedule", id=schedule_id, error=error, seconds=seconds)
 
 
 async def change(db: Database, schedule_id: UUID, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
-    """Changes a schedule as `decide` says of its row, locked; ledger rows under `passed` go along. False: none is."""
+    """Locks a schedule, passes its row to `decide` and writes the result, with the ledger rows under `passed`. False
+    when it does not exist."""
     async with db.connection() as conn, conn.transaction():
         rows = await (await conn.execute(sql("lock_schedule"), {"id": schedule_id})).fetchall()
         if not rows:
@@ -127,8 +128,8 @@ async def change(db: Database, schedule_id: UUID, decide: Callable[[dict[str, An
 
 
 async def write_changed(conn: AsyncConnection[Any], changed: Sequence[dict[str, Any]]) -> None:
-    """Schedules with other values, in the caller's transaction; the ledger rows under `passed` go along. `ahead`: the
-    timing of one whose cursor was ahead of the clock.
+    """Writes changed schedules in the caller's transaction, with the ledger rows under `passed`. `ahead`: the timing of
+    a schedule whose cursor was ahead of the clock.
     """
     for row in changed:
         if row.get("ahead") is not None:
@@ -148,7 +149,7 @@ async def write_changed(conn: AsyncConnection[Any], changed: Sequence[dict[str, 
 async def begin_backfill(
     conn: AsyncConnection[Any], schedule_id: UUID, changed: Callable[[dict[str, Any]], list[dict[str, Any]]]
 ) -> dict[str, Any] | None:
-    """Opens a transaction with the schedule locked, and `changed` first if need be. None: there is no such schedule."""
+    """Opens a transaction, locks the schedule and applies `changed`. None: it does not exist."""
     await conn.execute("begin")
     async with conn.cursor(row_factory=dict_row) as cursor:
         row = await (await cursor.execute(sql("lock_schedule_to_fire"), {"id": schedule_id})).fetchone()
@@ -162,14 +163,14 @@ async def begin_backfill(
 async def ledger_between(
     conn: AsyncConnection[Any], schedule_id: UUID, start: datetime, end: datetime
 ) -> list[dict[str, Any]]:
-    """The rows of these instants."""
+    """The rows of the ledger for these instants."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         wanted = {"id": schedule_id, "start": start, "end": end}
         return await (await cursor.execute(sql("firings_between"), wanted)).fetchall()
 
 
 async def write_backfilled(conn: AsyncConnection[Any], decided: Decided, kept: list[FiringRow]) -> int:
-    """Ends the transaction; the number that its jobs are stamped with. `kept`: rows that tell of what stays skipped."""
+    """Ends the transaction and returns the `tx` of its jobs. `kept`: rows for the instants that stay skipped."""
     tx = await insert_within(conn, decided.jobs) if decided.jobs else 0
     statements = starting(decided.runs) if decided.runs else []
     for name, rows in (("put_backfilled", decided.firings), ("put_firings", kept)):

@@ -26,11 +26,11 @@ _RESULTS: Final[Mapping[str, str]] = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
-    "search_path": "pg_catalog",  # every name of ours says its schema; no other schema may stand in front
+    "search_path": "pg_catalog",  # TaskFlow's queries name their schema; no other schema may come first
     "client_encoding": ENCODING,
     "standard_conforming_strings": "on",
     "bytea_output": "hex",
-    "extra_float_digits": "1",  # the shortest text that gives the same number
+    "extra_float_digits": "1",  # the shortest text that represents the same number
     "array_nulls": "on",
     "transform_null_equals": "off",
     "default_transaction_isolation": "read committed",  # fences and takeovers read what others have committed since
@@ -45,16 +45,16 @@ _LIMITS: Final[Mapping[str, str]] = {
 
 
 def is_bad_url(error: BaseException) -> bool:
-    """Whether the driver could not read a URL. Its text repeats the password: say BAD_URL instead."""
+    """Whether the URL is not valid for the driver. The error's text repeats the password: show BAD_URL instead."""
     return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
 
 
 class WrongEncoding(Unusable):
-    """The database cannot hold every text that a job may have; the message says how to create one that can."""
+    """The database's encoding cannot hold every text of a job; the message says how to create one that can."""
 
 
 class SharedSessions(Unusable):
-    """A pooler gives a connection another session for each transaction."""
+    """A pooler gives each transaction another session."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -64,7 +64,7 @@ class SharedSessions(Unusable):
 
 
 def of_a_session(seconds: float = 0.0, /, **more: str) -> dict[str, str]:
-    """The settings of a session whose statements may take `seconds` (0: without limit), and `more` for it alone."""
+    """The settings of a session with a statement timeout of `seconds` (0: no limit), and further settings."""
     return {**_RESULTS, **_LIMITS, "statement_timeout": f"{round(seconds * 1000)}ms", **more}
 
 
@@ -79,8 +79,8 @@ def check_encoding(conn: psycopg.Connection[Any] | AsyncConnection[Any]) -> None
 
 
 async def configure(conn: AsyncConnection[Any], settings: Mapping[str, str]) -> int:
-    """Makes a new connection one of ours; the number of its backend, which `conn.info` does not know behind a pooler.
-    WrongEncoding when its database cannot be used."""
+    """Applies the settings to a new connection. Returns the number of its backend, which `conn.info` lacks behind a
+    pooler. WrongEncoding when the database cannot be used."""
     check_encoding(conn)
     names_and_values = {"names": list(settings), "values": list(settings.values())}
     async with conn.cursor(row_factory=tuple_row) as cursor:
@@ -102,8 +102,8 @@ async def backend(conn: AsyncConnection[Any]) -> int:
 async def check_own_sessions(first: AsyncConnection[Any], second: AsyncConnection[Any], mine: int) -> None:
     """Raises SharedSessions when two connections share sessions. `mine`: the backend that `first` had at its start.
 
-    A pooler of transactions gives the session that became free last: `second`, inside a transaction, has that of
-    `first`, or has made `first` move to another.
+    A pooler in transaction mode gives the session that became free last: `second`, inside a transaction, has that of
+    `first`, or `first` now has another one.
     """
     await second.execute("begin")
     if mine == await backend(second) or mine != await backend(first):

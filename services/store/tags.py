@@ -1,4 +1,4 @@
-"""The words of `job_tags`: by what a job's tags and metadata are found. `matching_jobs` has the last word on them."""
+"""The words of `job_tags`, by which jobs with tags and metadata are found. `matching_jobs` checks each match."""
 
 from __future__ import annotations
 

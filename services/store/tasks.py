@@ -1,4 +1,4 @@
-"""Named tasks: a task and its own schedule are written as one."""
+"""Named tasks: a task and its own schedule are written in one transaction."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from taskflow_server.store.schedules import write_changed
 
 @dataclass(slots=True)
 class TaskChanges:
-    """What one change of a task writes. Schedules are as `change_schedule` takes them, ledger rows under `passed`."""
+    """The writes of one change of a task. Schedules have the form of `change_schedule`, ledger rows under `passed`."""
 
     task: Row
-    new: Row | None = None  # an own schedule that it did not have
+    new: Row | None = None  # its first own schedule
     changed: Sequence[Row] = field(default_factory=list)
     gone: Sequence[UUID] = ()
 
 
 async def create(db: Database, task: Row, schedule: Row | None, *, within_quota: bool = True) -> bool:
-    """False when there is a task of that name already: then nothing is written.
+    """Inserts a task; False when a task with that name exists.
 
-    ResourceExhausted when its namespace has all the tasks that its quota allows; not without `within_quota`.
+    With `within_quota`, ResourceExhausted when the quota of its namespace is used up.
     """
     async with db.connection() as conn, conn.transaction():
         limit = await _quota(conn, namespace_of(task["name"])) if within_quota else None
@@ -46,10 +46,10 @@ async def create(db: Database, task: Row, schedule: Row | None, *, within_quota:
 async def change(
     db: Database, name: str, task_id: UUID | None, decide: Callable[[Row, list[Row]], TaskChanges]
 ) -> UUID | None:
-    """Changes a task as `decide` says of it and of all schedules that run it, locked. Its id; None: there is none.
+    """Locks a task and all schedules that run it, passes them to `decide` and writes the result. Its id; None: no task.
 
-    AlreadyExists when its new name is taken; ResourceExhausted when that is in another namespace, which has all the
-    tasks that its quota allows.
+    AlreadyExists when its new name is taken; ResourceExhausted when that is in another namespace whose quota is used
+    up.
     """
     async with db.connection() as conn, conn.transaction():
         rows = await _found(conn, "lock_task", name=name, id=task_id)
@@ -76,13 +76,13 @@ async def change(
 
 
 async def _quota(conn: AsyncConnection[Row], namespace: str) -> int | None:
-    """The quota of tasks, locked until the end of the transaction: creators of one namespace follow each other."""
+    """The quota of tasks, locked until the end of the transaction, so that creators in one namespace take turns."""
     rows = await _found(conn, "lock_quota_of_tasks", namespace=namespace)
     return rows[0]["quota_tasks"] if rows else None
 
 
 async def _check_quota(conn: AsyncConnection[Row], namespace: str, limit: int, field: str) -> None:
-    """Raises when the task that this transaction has written is one too many."""
+    """Raises when the task that this transaction has written exceeds the quota."""
     (counted,) = await _found(conn, "count_tasks", namespace=namespace)
     used = counted["tasks"] - 1
     if used >= limit:
@@ -103,4 +103,4 @@ def _name_of(task: Row) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.UniqueViolation:
-        raise AlreadyExists(f"changes.name: there is a task {task['name']!r} already", "TASK_EXISTS") from None
+        raise AlreadyExists(f"changes.name: the task {task['name']!r} already exists", "TASK_EXISTS") from None

@@ -1,4 +1,4 @@
-"""Documents of workflows, with their versions and their own schedules."""
+"""Workflow documents, with their versions and their own schedules."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ async def put(
     own: Callable[[Row | None], Row] | None,
     if_version: int | None = None,
 ) -> int:
-    """Stores a version, if it is a new one, and the workflow's own schedule as `own` makes it of the present one.
+    """Stores a version, if it is new, and the workflow's own schedule, which `own` makes from the present one.
 
-    Returns the version. FailedPrecondition when the latest is not `if_version`; 0 is that of a workflow that is not
-    there.
+    Returns the version. FailedPrecondition when the latest is not `if_version`; 0 stands for a workflow that does not
+    exist.
     """
     async with db.connection() as conn, conn.transaction():
         await conn.execute(sql("lock_workflow"), {"name": name})
@@ -47,8 +47,8 @@ async def put(
 
 
 async def delete(db: Database, name: str, if_version: int | None = None) -> bool:
-    """With its own schedule. False when there is none. FailedPrecondition when its latest version is not
-    `if_version`."""
+    """Deletes a workflow and its own schedule; False when it does not exist. FailedPrecondition when its latest version
+    is not `if_version`."""
     async with db.connection() as conn, conn.transaction():
         await conn.execute(sql("lock_workflow"), {"name": name})
         if not await _unchanged(conn, name, if_version):
@@ -58,7 +58,7 @@ async def delete(db: Database, name: str, if_version: int | None = None) -> bool
 
 
 async def _unchanged(conn: AsyncConnection[Any], name: str, if_version: int | None) -> int:
-    """The latest version, 0 if there is none."""
+    """The latest version, 0 if the workflow does not exist."""
     rows = await (await conn.execute(sql("latest_versions"), {"names": [name]})).fetchall()
     latest = int(rows[0]["version"]) if rows else 0
     if if_version is not None and latest != if_version:

@@ -1,1 +1,1 @@
-"""Pure logic: no gRPC, no I/O, no clock, no randomness. They come as arguments."""
+"""Pure decisions: no gRPC, no I/O, no clock, no randomness. Their results come as arguments."""

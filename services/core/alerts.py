@@ -1,4 +1,4 @@
-"""Alerts: which facts a rule selects, how they are gathered into messages, and when a message may be sent. Pure."""
+"""Alerts: which facts a rule selects, how they are grouped into messages, and when a message may be sent. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from taskflow_server.core.names import namespace_of
 
 QUEUE = "taskflow-alerts"
-"""The queue of the jobs that deliver messages. Nothing about it is a fact, so that no alert leads to another."""
+"""The queue of the jobs that deliver messages. It makes no facts, so that no alert causes another."""
 TASK = "taskflow.alert"
-SHOWN = 5  # facts that a message tells in full; the others are counted
+SHOWN = 5  # facts that a message shows; the others are only counted
 
 
 class Event(StrEnum):
@@ -33,8 +33,8 @@ OF_LANES = frozenset({Event.NO_WORKER, Event.BACKLOG_OLD})
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A message is sent `gather` seconds after its first fact, unless `max_messages` were sent in the last `period`
-    seconds: then it gathers on until the oldest of these is as old."""
+    """A message is sent `gather` seconds after its first fact. If the last `period` seconds have had `max_messages`,
+    it is sent when the oldest of these has left the period."""
 
     gather: float
     max_messages: int
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The next message of a rule as far as it is gathered, and when the last ones were sent."""
+    """The facts for the next message of a rule, and the times of the last ones."""
 
     opened_at: datetime | None = None
     counts: Mapping[str, int] | None = None
@@ -56,7 +56,7 @@ class Group:
 
 
 def gathered(group: Group, facts: Sequence[Mapping[str, Any]], now: datetime) -> Group:
-    """With further facts, of which each has its `event`."""
+    """The group with more facts; each fact has its `event`."""
     if not facts:
         return group
     counts = dict(group.counts or {})
@@ -67,25 +67,25 @@ def gathered(group: Group, facts: Sequence[Mapping[str, Any]], now: datetime) ->
 
 
 def due(group: Group, limits: Limits, now: datetime) -> bool:
-    """Whether the message is to be sent now."""
+    """Whether the message must be sent now."""
     if group.opened_at is None or now < group.opened_at + timedelta(seconds=limits.gather):
         return False
     return len(_recent(group, limits, now)) < limits.max_messages
 
 
 def sent(group: Group, limits: Limits, now: datetime) -> Group:
-    """After its message was sent: nothing is gathered."""
+    """The empty group after its message was sent."""
     return Group(sent=(*_recent(group, limits, now), now)[-limits.max_messages :])
 
 
 def _recent(group: Group, limits: Limits, now: datetime) -> tuple[datetime, ...]:
-    """The messages within the period. A clock that was ahead, and is right again, holds up none for longer."""
+    """The times of the messages within the period. Future times, from a clock that was ahead, delay no message."""
     period = timedelta(seconds=limits.period)
     return tuple(at for at in group.sent if now - period < at <= now)
 
 
 def selects_lane(rule: Mapping[str, Any], event: Event, queue: str, task: str) -> bool:
-    """Whether a rule's row selects this fact about a lane, by stored names."""
+    """Whether a rule's row selects this fact of a lane, by stored names."""
     return (
         event in rule["events"]
         and rule["namespace"] in ("", namespace_of(queue))
@@ -96,7 +96,7 @@ def selects_lane(rule: Mapping[str, Any], event: Event, queue: str, task: str) -
 
 
 def message(rule: str, message_id: str, group: Group) -> dict[str, Any]:
-    """The message for a webhook. A receiver that gets it twice knows it by its id."""
+    """The message for a webhook. A receiver recognises a repeated one by its id."""
     assert group.opened_at is not None
     counts = dict(group.counts or {})
     return {

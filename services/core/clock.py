@@ -1,4 +1,4 @@
-"""The clock that everything asks. Real in production; moved by hand in tests and with `--clock=manual`."""
+"""The clock of all code. Real in production; moved by calls in tests and with `--clock=manual`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Clock(Protocol):
         """Seconds on a clock that never goes back; for durations and deadlines."""
 
     def now_us(self) -> int:
-        """Microseconds since 1970 by the database's clock, as last read and carried on."""
+        """Microseconds since 1970 by the database's clock: the last reading plus the time since."""
 
     async def sleep(self, seconds: float) -> None:
         """Returns when `seconds` have passed on this clock."""

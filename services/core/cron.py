@@ -1,11 +1,11 @@
-"""Cron expressions: what may be written, and which moments of a wall clock fit.
+"""Cron expressions: their syntax, and the moments of a wall clock that match.
 
     second?  minute  hour  day-of-month  month  day-of-week
 
-What is accepted is decided here, item by item, so that an error names the field, the fault and the cure; croniter
-expands what was accepted into numbers. Everything in between that crons disagree about is refused or settled in
-docs/concepts/schedules.md. A wall clock's moment is a count of seconds since 1970 as that clock shows them; zones and
-instants are `taskflow_server.core.timing`'s matter.
+This module validates an expression item by item, so that an error names the field, the fault and the cure; croniter
+expands a valid one into numbers. Syntax about which crons disagree is refused or defined in docs/concepts/schedules.md.
+A moment is a number of seconds since 1970 as the wall clock shows it; `taskflow_server.core.timing` handles zones and
+instants.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ALIASES = {
 }
 _EXAMPLE = "minute hour day-of-month month day-of-week, as in '30 8 * * mon-fri'"
 _EPOCH = date(1970, 1, 1).toordinal()
-_MONTHS_AHEAD = 12 * 41  # 29 February on a given weekday comes at the latest after 40 years
+_MONTHS_AHEAD = 12 * 41  # 29 February falls on a given weekday within 40 years
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class _Field:
     name: str
     low: int
     high: int
-    names: tuple[str, ...] = ()  # of the numbers from `low` on
-    cyclic: bool = False  # may a range run over the end: fri-mon, nov-feb
+    names: tuple[str, ...] = ()  # names of the numbers, from `low`
+    cyclic: bool = False  # whether a range may wrap around: fri-mon, nov-feb
 
     @property
     def longest_step(self) -> int:
-        """The whole field where it always has one length: `*/60` minutes are an hour, `*/31` days no month."""
+        """The length of the field where it is constant: `*/60` minutes are an hour, but `*/31` days are not a month."""
         return self.high - self.low + (self.name not in ("day-of-month", "day-of-week"))
 
 
@@ -63,7 +63,7 @@ _MONTH = _Field(
 _WEEKDAY = _Field("day-of-week", 0, 7, cron_cures.WEEKDAYS, cyclic=True)
 _FIELDS = (_SECOND, _Field("minute", 0, 59), _HOUR, _DAY, _MONTH, _WEEKDAY)
 
-Which = Set[int | Literal["l"]] | None  # of a month's five or fewer Mondays, say; None: all of them
+Which = Set[int | Literal["l"]] | None  # numbers of a weekday within the month, as the first Monday; None: all
 _WEEKLY = sum(1 << 7 * week for week in range(5))
 _ITEM = re.compile(r"(\*|[0-9]+|[a-z]+)(?:-([0-9]+|[a-z]+))?(?:/([0-9]+))?", re.ASCII)
 _NTH = re.compile(r"([0-7]|[a-z]+)(?:#([0-9]+)|l)", re.ASCII)
@@ -71,17 +71,17 @@ _NTH = re.compile(r"([0-7]|[a-z]+)(?:#([0-9]+)|l)", re.ASCII)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cron:
-    """A checked expression. The tuples of times are sorted."""
+    """A valid expression. The tuples of times are sorted."""
 
     text: str
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]  # of the day: each hour with each minute
     months: frozenset[int]
-    days: tuple[int, ...]  # for each kind of month, its fitting days: bit n is day n
-    follows_clock: bool  # the hours are `*` or steps: fires whenever the wall clock shows a fitting time (R16)
+    days: tuple[int, ...]  # for each kind of month, its matching days: bit n is day n
+    follows_clock: bool  # the hours are `*` or steps: fires whenever the wall clock shows a match (R16)
 
     def first(self, local: int) -> int | None:
-        """The first fitting moment at or after `local`; None if there is none within 41 years. 4 µs."""
+        """The first matching moment at or after `local`; None if there is none within 41 years. 4 µs."""
         day, second = divmod(local, DAY)
         found = self._day_from(day)
         if found == day:
@@ -92,7 +92,7 @@ class Cron:
         return None if found is None else found * DAY + self.minutes[0] * 60 + self.seconds[0]
 
     def count(self, low: int, high: int) -> int:
-        """How many moments in [low, high) fit. 0.3 µs a month, however many they are."""
+        """The number of matching moments in [low, high). 0.3 µs a month, whatever the number."""
         if high <= low:
             return 0
         (first, begin), (last, end) = divmod(low, DAY), divmod(high, DAY)
@@ -115,7 +115,7 @@ class Cron:
         return None
 
     def _days_between(self, first: int, last: int) -> int:
-        """Fitting days in [first, last)."""
+        """The number of matching days in [first, last)."""
         begin, end = date.fromordinal(first + _EPOCH), date.fromordinal(last + _EPOCH)
         begin_month, end_month = begin.year * 12 + begin.month - 1, end.year * 12 + end.month - 1
         found = 0
@@ -148,7 +148,7 @@ class Cron:
 
 
 def parse_cron(text: str, *, field: str = "cron") -> Cron:
-    """The expression that `text` is. InvalidArgument says what is wrong with it, in which field, and what would do.
+    """Parses `text`. InvalidArgument names the fault, the field and the cure.
 
     Five fields, or six with the seconds in front; `*`, numbers, names, ranges, steps, lists; `?` for `*` in the day
     fields; `L` as the month's last day; `fri#2` and `friL` as its second and last Friday; `@daily` and its like.
@@ -160,7 +160,7 @@ def parse_cron(text: str, *, field: str = "cron") -> Cron:
 
 
 class _Wrong(Exception):
-    """What is wrong with an expression, in words."""
+    """The fault of an expression; the text is part of the error message."""
 
 
 @lru_cache(maxsize=1024)  # 0.2 ms each, most of it croniter's
@@ -171,7 +171,7 @@ def _parse(text: str) -> Cron:
     except _Wrong as wrong:
         six = len(text.split()) == 6
         foreign = cron_cures.of_command(text.lower().split(), _accepts) if six else None
-        raise _Wrong(foreign or (f"{wrong}; seconds stand first" if six else str(wrong))) from None
+        raise _Wrong(foreign or (f"{wrong}; seconds come first" if six else str(wrong))) from None
     if fields[3] == "?" and (numbered := cron_cures.of_numbered_days(fields[5])):
         raise _Wrong(numbered)
     expanded, nth = croniter.expand(" ".join(checked), second_at_beginning=True)
@@ -191,17 +191,17 @@ def _parse(text: str) -> Cron:
         follows_clock=bool(set("*/") & set(fields[2])),
     )
     if cron.first(0) is None:
-        raise _Wrong(f"{text!r} never fires: no month that it names has such a day")
+        raise _Wrong(f"{text!r} never fires: none of its months has such a day")
     return cron
 
 
 def _split(text: str) -> list[str]:
     """The six fields, in lower case."""
     if len(text) > MAX_LENGTH:
-        raise _Wrong(f"{len(text)} characters are too many; an expression has {MAX_LENGTH} at most")
+        raise _Wrong(f"{len(text)} characters exceed the limit of {MAX_LENGTH}")
     words = re.findall(r"\S+", text.lower(), re.ASCII)
     if not words:
-        raise _Wrong(f"nothing is written; write {_EXAMPLE}")
+        raise _Wrong(f"is empty; write {_EXAMPLE}")
     foreign = cron_cures.of_line(text.strip(), _accepts)
     if foreign:
         raise _Wrong(foreign)
@@ -222,7 +222,7 @@ def _count(fields: int) -> str:
 
 
 def _accepts(text: str) -> bool:
-    """Whether a cure is one."""
+    """Whether a proposed cure is a valid expression."""
     try:
         _parse(text)
     except _Wrong:
@@ -242,13 +242,13 @@ def _alias(words: list[str]) -> str:
 
 
 def _check(kind: _Field, written: str) -> str:
-    """The field as croniter is to read it."""
+    """Validates a field and returns it as croniter reads it."""
     if written == "?" and kind in (_DAY, _WEEKDAY):
         return "*"
     try:
         items = [_check_item(kind, item) for item in written.split(",")]
         if kind is _WEEKDAY and len({_NTH.fullmatch(item) is None for item in written.split(",")}) == 2:
-            raise _Wrong("mixes plain days with '#' or 'L'; make two schedules of it")
+            raise _Wrong("mixes plain days with '#' or 'L'; make two schedules instead")
     except _Wrong as wrong:
         raise _Wrong(f"the {kind.name} field {written!r} {wrong}") from None
     return ",".join(items)
@@ -281,7 +281,7 @@ def _check_item(kind: _Field, item: str) -> str:
         return item
     if not kind.cyclic:
         raise _Wrong(f"has the range {item!r}, which runs backwards; write '{low}-{kind.high},{kind.low}-{high}'")
-    # over the end, as fri-mon and nov-feb; with a step (dec-mar/2) croniter is out by one
+    # wraps around, as fri-mon and nov-feb; with a step (dec-mar/2) croniter is off by one
     size = len(kind.names)
     span = range(low, high + size + 1, int(parts[3] or 1))
     return ",".join(str((number - kind.low) % size + kind.low) for number in span)
@@ -313,16 +313,16 @@ def _wanted(kind: _Field) -> str:
 
 
 def _numbers(values: Collection[object], whole: range) -> tuple[int, ...]:
-    """What croniter made of a field: numbers, '*' for all, 'l'."""
+    """The numbers of a field that croniter expanded: numbers, '*' for all, 'l'."""
     found = {value for value in values if isinstance(value, int)}
     return tuple(whole) if "*" in values else tuple(sorted(found))
 
 
 def _days(days: int, *, last_day: bool, weekdays: Mapping[int, Which], either: bool) -> tuple[int, ...]:
-    """The days that fit, for each kind of month. `weekdays`: which of a month's Sundays (0), Mondays (1) … fit.
+    """The matching days for each kind of month. `weekdays`: which of a month's Sundays (0), Mondays (1) … match.
 
-    A day fits if both fields say so; if both are restricted, which a field with a `*` is not, one of them suffices.
-    So says crontab(5) of Debian; croniter by itself would call `*/2` restricted.
+    A day must match both fields; if both are restricted, one of them suffices. A field with a `*` is not restricted.
+    Debian's crontab(5) defines it so; croniter alone would take `*/2` as restricted.
     """
     table = []
     for first in range(7):
@@ -336,7 +336,7 @@ def _days(days: int, *, last_day: bool, weekdays: Mapping[int, Which], either: b
 
 
 def _dates(earliest: int, length: int, which: Which) -> int:
-    """Of the days that are whole weeks after `earliest`, those asked for."""
+    """The days at whole weeks after `earliest`, limited to `which`, as bits."""
     if which is None:
         return _WEEKLY << earliest
     last = (length - earliest) // 7 + 1
@@ -349,7 +349,7 @@ def _bits(numbers: Iterable[int]) -> int:
 
 @lru_cache(maxsize=4096)
 def _month_of(year: int, month: int) -> tuple[int, int]:
-    """A month's kind, by the weekday of its first (Monday is 0) and its length, and that day's number since 1970."""
+    """A month's kind, by its length and the weekday of its first day (0: Monday), and that day's number since 1970."""
     first = date(year, month, 1)
     after = date(year + month // 12, month % 12 + 1, 1)
     return first.weekday() * 4 + (after - first).days - 28, first.toordinal() - _EPOCH

@@ -1,7 +1,7 @@
-"""Expressions that other crons accept and this one refuses: the reason, and what to write here.
+"""Expressions that other crons accept and TaskFlow refuses: the reason, and the expression to write instead.
 
-Each function answers for one kind of text, with None where the text is not of that kind. Fields and items are in lower
-case. `accepts` is the parser's own word on a cure: none is named that it would refuse.
+Each function handles one kind of text, and returns None for any other. Fields and items are in lower case. `accepts` is
+the parser: a cure that it would refuse is not proposed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import lcm
 Accepts = Callable[[str], bool]
 
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_MAX_PARTS = 3  # expressions that together stand for one interval
+_MAX_PARTS = 3  # limit of expressions that together make one interval
 _SHOWN = 60  # characters of a text in a message
 _ZONE = re.compile(r"(?:cron_)?tz=(\S*)\s*", re.IGNORECASE)
 _VARIABLE = re.compile(r"[a-z_][a-z0-9_]*\s*=", re.IGNORECASE | re.ASCII)
@@ -28,7 +28,7 @@ _NEAREST = re.compile(r"([0-9]{1,2}|l)w", re.ASCII)
 
 
 def of_line(text: str, accepts: Accepts) -> str | None:
-    """The fault of a whole text that is not an expression alone."""
+    """The fault of a text that has more than an expression, or another form."""
     zone = _ZONE.match(text)
     if zone:
         rest = text[zone.end() :].strip()
@@ -53,7 +53,7 @@ def of_line(text: str, accepts: Accepts) -> str | None:
 
 def of_alias(word: str) -> str | None:
     if word.split()[0] == "@reboot":
-        return "'@reboot' is no time: a schedule belongs to no machine; submit a job where your app starts"
+        return "'@reboot' is not supported: a schedule has no machine; submit a job when your app starts"
     if word.startswith("@every"):
         said = f"{word[:30]!r} is not known"
         length = "".join(word.removeprefix("@every").split())
@@ -65,8 +65,8 @@ def of_alias(word: str) -> str | None:
 
 
 def with_year(words: list[str], accepts: Accepts) -> str | None:
-    """The fault of six fields in AWS's order, or seven in Quartz's, of which the last is the year. AWS has one `?`, in
-    its third or fifth field, where seconds in front would leave no day field.
+    """The fault of six fields in the order of AWS, or seven of Quartz, the last of which is the year. AWS has one `?`
+    in the third or fifth field; with seconds in front, no day field would be left.
     """
     if len(words) == 6 and ("?" in (words[2], words[4]) or _YEARS.fullmatch(words[5])):
         whose = "the sixth field of AWS"
@@ -80,11 +80,11 @@ def with_year(words: list[str], accepts: Accepts) -> str | None:
     cure = " ".join(kept)
     written = f"; write {cure!r}" if accepts(cure) else "; leave it out"
     span = "" if year in ("*", "?") else ", and start and end for the years"
-    return f"{year!r} is the year, {whose}, which there is not here{written}{span}"
+    return f"{year!r} is the year, {whose}, which is not supported{written}{span}"
 
 
 def of_command(words: list[str], accepts: Accepts) -> str | None:
-    """The fault of a crontab's line with its command."""
+    """The fault of a line of a crontab with its command."""
     cure = " ".join(words[:1] if words[0].startswith("@") else words[:5])
     rest = words[len(cure.split()) :]
     if not rest or re.fullmatch(r"[0-9*?,#-]+|[0-9*]+/[0-9]+", rest[0], re.ASCII) or not accepts(cure):
@@ -109,7 +109,7 @@ def of_item(kind: str, item: str) -> str | None:
         if nearest:
             cure = "'L', or the last of a weekday in day-of-week, as 'friL'" if nearest[1] == "l" else (
                 f"'{nearest[1]}', or a certain weekday in day-of-week, as 'mon#1'")  # fmt: skip
-            return f"has {item.upper()!r}, the weekday nearest to a day, which there is not here; write {cure}"
+            return f"has {item.upper()!r}, the weekday nearest to a day, which is not supported; write {cure}"
         if re.fullmatch(r"l-[0-9]+", item, re.ASCII):
             return f"has {item.upper()!r}, a day counted from the month's end; write 'L' for its last, or one as '28'"
     if kind == "day-of-week" and item == "l":
@@ -118,24 +118,24 @@ def of_item(kind: str, item: str) -> str | None:
 
 
 def of_numbered_days(weekday: str) -> str | None:
-    """The fault of weekdays in numbers beside a `?`."""
+    """The fault of numbers as weekdays beside a `?`."""
     quartz, ours = quartz_days(weekday), _named(weekday, 0)
     if ours is None:
         return None
     first = f"write {quartz!r} for their days, {ours!r} for crontab's" if quartz else f"write {ours!r}"
     return (
         f"the day-of-week field {weekday!r} has numbers beside a '?'; Quartz and AWS count them from 1 for Sunday, "
-        f"crontab and this from 0; {first}"
+        f"crontab and TaskFlow from 0; {first}"
     )
 
 
 def quartz_days(weekday: str) -> str | None:
-    """By names, the weekdays that Quartz and AWS mean; None where there are no numbers, or others than theirs."""
+    """The weekdays that Quartz and AWS mean, as names; None without numbers, or with numbers that they refuse."""
     return _named(weekday, 1)
 
 
 def _named(weekday: str, sunday: int) -> str | None:
-    """Weekdays by their names instead of numbers, of which `sunday` is the first; None where that cannot be."""
+    """Replaces numbers of weekdays, where `sunday` is the first, by names; None where that is impossible."""
     found: list[str] = []
     numbers = 0
     for item in weekday.split(","):
@@ -152,7 +152,7 @@ def _named(weekday: str, sunday: int) -> str | None:
 
 
 def every_minutes(minutes: int) -> list[str]:
-    """Expressions that together fire each so many minutes, from midnight on; none if there are not few of them."""
+    """Expressions that together fire every `minutes` from midnight; empty if they would exceed _MAX_PARTS."""
     if 60 % minutes == 0:
         return ["0 * * * *" if minutes == 60 else f"*/{minutes} * * * *"]
     hours = lcm(minutes, 60) // 60
@@ -167,13 +167,13 @@ def every_minutes(minutes: int) -> list[str]:
 
 
 def _every(seconds: float) -> str:
-    """What to write for an interval."""
+    """The expression to write for an interval."""
     found: list[str] = []
     if seconds >= 60 and not seconds % 60:
         found = every_minutes(int(seconds // 60))
     elif seconds >= 1 and not 60 % seconds:
         found = ["* * * * * *" if seconds == 1 else f"*/{seconds:g} * * * * *"]
     if len(found) > 1:
-        return f"make {len(found)} schedules of it: {', '.join(map(repr, found))}"
-    none = "no expression is that interval; choose one that divides an hour or a day"
+        return f"make {len(found)} schedules: {', '.join(map(repr, found))}"
+    none = "no expression has that interval; choose one that divides an hour or a day"
     return f"write {found[0]!r}" if found else none

@@ -1,4 +1,4 @@
-"""What can go wrong, as types with fields. `taskflow_server.rpc.errors` maps them to status codes, once."""
+"""Errors as types with fields. `taskflow_server.rpc.errors` maps them to status codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class TaskFlowFault(Exception):
-    """Base of the faults that a caller may see."""
+    """Base of the errors that a caller may get."""
 
     message: str
 
@@ -41,7 +41,7 @@ class FailedPrecondition(TaskFlowFault):
 
 @dataclass
 class ResourceExhausted(TaskFlowFault):
-    """Over a limit. `metadata`: which quota, and how much of it is used. `retry_after`: seconds, where time helps."""
+    """A limit is exceeded. `metadata`: the quota and its use. `retry_after`: seconds, where waiting helps."""
 
     reason: str = "RESOURCE_EXHAUSTED"
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class ResourceExhausted(TaskFlowFault):
 
 @dataclass
 class Unavailable(TaskFlowFault):
-    """Try again: a part of the system is away. Nothing was done, or the same call may be repeated."""
+    """A part of the system is unreachable: retry. Nothing was done, or the same call may be repeated."""
 
     reason: str = "UNAVAILABLE"
     retry_after: float = 1.0
@@ -58,7 +58,7 @@ class Unavailable(TaskFlowFault):
 
 @dataclass
 class InternalFault(TaskFlowFault):
-    """A fault of TaskFlow's own, which no repetition mends; the message says what to report."""
+    """A fault in TaskFlow that a retry cannot fix; the message says what to report."""
 
     reason: str = "INTERNAL"
 

@@ -25,7 +25,7 @@ def is_uuid7(job_id: bytes) -> bool:
 
 
 def exec_id(shard: int, epoch: int, number: int, nonce: int) -> bytes:
-    """The fencing token of an attempt: unique, and it tells its owner's epoch to us alone."""
+    """The fencing token of an attempt: unique; only TaskFlow reads the owner's epoch in it."""
     return _EXEC.pack(shard, epoch & 0xFFFFFFFF, number >> 32 & 0xFFFF, number & 0xFFFFFFFF, nonce)
 
 
@@ -44,7 +44,7 @@ def parse(text: str, *, field: str) -> bytes:
         return UUID(text).bytes
     except ValueError:
         raise InvalidArgument(
-            f"{field}: {text[:80]!r} is not an id; an id looks like 0198c0de-0000-7000-8000-000000000000",
+            f"{field}: {text[:80]!r} is not a valid id; an id looks like 0198c0de-0000-7000-8000-000000000000",
             field,
             "BAD_ID",
         ) from None

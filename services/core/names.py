@@ -1,7 +1,7 @@
 """Names of namespaces, queues and tasks (R10).
 
-A name of the namespace `default` is stored bare, any other as `namespace/name`: SQL on a plain installation
-reads as its user wrote it. The built-in tasks `http.call` and `shell.run` stand in no namespace (ADR 0013).
+A name of the namespace `default` is stored bare, any other as `namespace/name`, so that SQL on a simple installation
+shows names as users wrote them. The built-in tasks `http.call` and `shell.run` are in no namespace (ADR 0013).
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ DEFAULT_NAMESPACE = "default"
 SHARDS = 16
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
-_known: set[str] = set()  # names that passed: bounded, since checking costs more than looking up
+_known: set[str] = set()  # valid names, bounded: a lookup is faster than the check
 
 
 def qualify(name: str, *, field: str, namespace: str = DEFAULT_NAMESPACE) -> str:
-    """The stored form of a name as a caller of `namespace` wrote it. InvalidArgument names `field`."""
+    """The stored form of a name that a caller in `namespace` wrote. InvalidArgument names `field`."""
     if (namespace == DEFAULT_NAMESPACE and name in _known) or name in BUILTIN_TASKS:
         return name
     space, slash, bare = name.rpartition("/")
     space = space if slash else namespace
     if not _NAME.match(bare):
         raise InvalidArgument(
-            f"{field}: {name[:140]!r} is not a name; use 1 to 128 letters, digits, '-' and '_'", field, "BAD_NAME"
+            f"{field}: {name[:140]!r} is not a valid name; use 1 to 128 letters, digits, '-' and '_'", field, "BAD_NAME"
         )
     if not _NAMESPACE.match(space):
-        raise InvalidArgument(f"{field}: {space[:140]!r} is not a namespace's name", field, "BAD_NAME")
+        raise InvalidArgument(f"{field}: {space[:140]!r} is not a valid name of a namespace", field, "BAD_NAME")
     stored = bare if space == DEFAULT_NAMESPACE else f"{space}/{bare}"
     if stored == name:
         if len(_known) > 100_000:
@@ -40,7 +40,7 @@ def qualify(name: str, *, field: str, namespace: str = DEFAULT_NAMESPACE) -> str
 
 
 def is_known(name: str) -> bool:
-    """Whether this is the stored form of a name that has passed before."""
+    """Whether this is the stored form of a name that was valid before."""
     return name in _known
 
 

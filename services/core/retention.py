@@ -1,4 +1,4 @@
-"""What becomes of a day of jobs that has ended before the cutoff. Pure."""
+"""Decides what a prune does with a day of jobs that ended before the cutoff. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-NEARLY = timedelta(days=1)  # a day that can be dropped whole within it is not emptied first
+NEARLY = timedelta(days=1)  # a day that can be dropped whole within this time is not emptied first
 
 
 class Action(StrEnum):
     KEEP = "keep"
-    EMPTY = "empty"  # delete what is past the retention, job by job
+    EMPTY = "empty"  # delete the jobs past the retention one by one
     DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What stands in a day. `expired`: finished, and the last attempt ended before the cutoff."""
+    """The numbers of jobs of a day. `expired`: finished, and the last attempt ended before the cutoff."""
 
     jobs: int
     unfinished: int
@@ -27,7 +27,7 @@ class Survey:
 
 @dataclass(slots=True)
 class DayReport:
-    """What was done with a day, or would be. `survey` is None where nobody looked, `estimate` is Postgres's own."""
+    """The action for a day, done or planned. `survey` is None if the day was not surveyed; `estimate` is Postgres's."""
 
     day: date
     action: Action
@@ -35,12 +35,12 @@ class DayReport:
     estimate: int | None = None
     survey: Survey | None = None
     deleted: int = 0  # jobs
-    put_off: str = ""  # why the action was not done, or not wholly
+    put_off: str = ""  # the reason for which the action was not done, or not completely
 
 
 @dataclass(slots=True)
 class PruneReport:
-    """What a prune did, or would do. `firings`, `counts` and `runs` are rows."""
+    """The actions of a prune, done or planned. `firings`, `counts` and `runs` are numbers of rows."""
 
     days: list[DayReport]
     firings: int
@@ -49,7 +49,7 @@ class PruneReport:
 
 
 def decide(survey: Survey, cutoff: datetime) -> Action:
-    """Dropped only when all of it may go; emptied when something in it would hold up the rest for longer (A10)."""
+    """DROP only when all its jobs may be deleted; EMPTY when some would keep the rest for longer than NEARLY (A10)."""
     if survey.expired == survey.jobs:
         return Action.DROP
     newest = survey.newest_finish
@@ -58,7 +58,7 @@ def decide(survey: Survey, cutoff: datetime) -> Action:
 
 
 def reason(survey: Survey, keep: timedelta) -> str:
-    """Which jobs of a day stay; nothing when none does."""
+    """Describes the jobs of a day that stay; empty when none does."""
     lately = survey.jobs - survey.unfinished - survey.expired
     parts = [f"{survey.unfinished} unfinished"] if survey.unfinished else []
     if lately and survey.newest_finish:

@@ -1,9 +1,9 @@
-"""Decides what a schedule does now (R17-R19): each nominal instant gets one firing in the ledger, with its reason.
+"""Decides the firings of a schedule (R17-R19): each nominal instant gets one firing in the ledger, with its reason.
 
-Decisions are pure: the leader reads a schedule's state, decides, and writes what was decided in one transaction. They
-are bounded: a decision makes no more firings than it is given as its `limit`, and leaves the rest to the next one. The
-cursor is the last nominal instant that was decided. It moves back in one case only: when it lies ahead of the clock,
-which then was ahead itself and was put right. The ledger's rows keep the instants that fired from firing again.
+Decisions are pure: the leader reads a schedule's state, decides, and writes the decision in one transaction. They are
+bounded: a decision makes at most `limit` firings and leaves the rest to the next one. The cursor is the last nominal
+instant that was decided. It moves back in one case only: when it is ahead of the clock, because the clock was ahead and
+has been corrected. The rows of the ledger prevent instants that have fired from firing again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from taskflow_server.core.errors import InvalidArgument
 from taskflow_server.core.timing import Timing
 
 MISFIRE_AFTER = timedelta(seconds=60)  # a firing that is later than this was missed
-MAX_CAUGHT_UP = 1000  # missed instants of one schedule that `catch_up` still fires
-MAX_QUEUED = 1000  # firings of one schedule that wait for the job before them
-MAX_SKIPPED_ROWS = 100  # skipped in one decision and told one by one; those before them share a row
-QUEUE_CHECK = timedelta(seconds=1)  # how often to look whether a queued firing may start
-MAX_BACKFILL = 1000  # instants of one backfill
-AHEAD = timedelta(seconds=5)  # of the clock, that a cursor may be: less is no step of the clock, and soon over
+MAX_CAUGHT_UP = 1000  # limit of missed instants of one schedule that `catch_up` fires
+MAX_QUEUED = 1000  # limit of firings of one schedule that wait for an unfinished job
+MAX_SKIPPED_ROWS = 100  # skipped instants of one decision with a row each; earlier ones share a row
+QUEUE_CHECK = timedelta(seconds=1)  # interval of the checks whether a queued firing may start
+MAX_BACKFILL = 1000  # limit of instants of one backfill
+AHEAD = timedelta(seconds=5)  # a cursor less than this ahead of the clock is no sign of a step, and soon reached
 _TICK = timedelta(microseconds=1)
 
 
 class Misfire(StrEnum):
-    """What becomes of instants that were missed."""
+    """The policy for missed instants."""
 
     SKIP = "skip"
     FIRE_ONCE = "fire_once"  # the latest of them fires
@@ -36,7 +36,7 @@ class Misfire(StrEnum):
 
 
 class Overlap(StrEnum):
-    """What a firing does while a job of the same schedule is unfinished."""
+    """The policy for a firing while a job of the same schedule is unfinished."""
 
     SKIP = "skip"
     ALLOW = "allow"
@@ -45,13 +45,13 @@ class Overlap(StrEnum):
 
 
 class FiringState(StrEnum):
-    """What became of a nominal instant. Final, except for QUEUED."""
+    """The result for a nominal instant. Final, except for QUEUED."""
 
     FIRED = "fired"
     QUEUED = "queued"
     SKIPPED_MISFIRE = "skipped_misfire"
     SKIPPED_OVERLAP = "skipped_overlap"
-    SKIPPED_OFF = "skipped_off"  # the schedule was inactive, or was given other times
+    SKIPPED_OFF = "skipped_off"  # the schedule was inactive, or its times were changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class Policy:
 
     @classmethod
     def of(cls, misfire: Misfire | None, overlap: Overlap | None, misfire_after: timedelta = MISFIRE_AFTER) -> Policy:
-        """What a user gave, completed. Who catches up without a word on overlap gets a queue: by skipping, the first
-        of the missed firings would run and keep all others out.
+        """The user's policy with defaults. `catch_up` without an overlap policy gets QUEUE: with SKIP, the first missed
+        firing would run and all others would be skipped.
         """
         misfire = misfire or Misfire.FIRE_ONCE
         overlap = overlap or (Overlap.QUEUE if misfire is Misfire.CATCH_UP else Overlap.SKIP)
@@ -75,9 +75,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleState:
-    """A schedule as it stands in the database. `unfinished`: its jobs that are not final, those run by hand left out
-    (R18); `queued`: its firings in state QUEUED. `known`: the first row of the ledger beyond the cursor, from its first
-    to its last instant; there is one only where a clock was ahead.
+    """A schedule as stored. `unfinished`: its jobs that are not final, without those run by hand (R18); `queued`: its
+    firings in state QUEUED. `known`: the first row of the ledger beyond the cursor, from its first to its last instant;
+    only a clock that was ahead leaves one.
     """
 
     timing: Timing
@@ -91,7 +91,7 @@ class ScheduleState:
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """A row of the ledger. Where `count` is not 1 it stands for all nominal instants from `first` to `instant`."""
+    """A row of the ledger. If `count` is not 1, it stands for all nominal instants from `first` to `instant`."""
 
     instant: datetime
     state: FiringState
@@ -102,7 +102,7 @@ class Firing:
 
 @dataclass(frozen=True, slots=True)
 class Firings:
-    """A decision, to be written as one: new rows, what becomes of the oldest queued one, jobs, cursor and times."""
+    """A decision, written in one transaction: new rows, the result of the oldest queued one, jobs, cursor and times."""
 
     rows: tuple[Firing, ...]
     dequeued: Firing | None
@@ -111,7 +111,7 @@ class Firings:
     next_at: datetime | None  # the next nominal instant, which users see as next_run_at
     wake_at: datetime | None  # when to decide again; None: never by itself
     more: bool = False  # there is more to decide now
-    taken_back: bool = False  # the cursor was ahead of the clock: what it skipped beyond the present is undone
+    taken_back: bool = False  # the cursor was ahead of the clock: skipped instants in the future are undone
 
     @property
     def fired(self) -> tuple[datetime, ...]:
@@ -121,8 +121,8 @@ class Firings:
 
 
 def due(state: ScheduleState, now: datetime, policy: Policy, limit: int = MAX_CAUGHT_UP) -> Firings:
-    """Decides the nominal instants after the cursor, up to `now`, and the oldest queued firing: `limit` firings at
-    most, beside those that are skipped as missed. 20 µs for one firing in time.
+    """Decides the nominal instants after the cursor, up to `now`, and the oldest queued firing: at most `limit`
+    firings, not counting those skipped as missed. 20 µs for one firing in time.
     """
     if not state.active:
         return Firings((), None, False, state.cursor, None, None)
@@ -131,7 +131,7 @@ def due(state: ScheduleState, now: datetime, policy: Policy, limit: int = MAX_CA
         wake_at = _wake_at(now, next_at, queued=state.queued > 0)
         return Firings((), None, False, now, next_at, wake_at, taken_back=True)
     known = state.known if state.known is not None and state.known[0] <= now else None
-    until = known[0] if known is not None else now + _TICK  # what follows decides the instants before it
+    until = known[0] if known is not None else now + _TICK  # the instants before it are decided below
     skipped, wanted = _wanted(state, now, until, policy)
     head = state.oldest_queued if policy.overlap is not Overlap.QUEUE or not state.unfinished else None
     if head is not None:
@@ -168,10 +168,10 @@ def count_from_now(
 ) -> Firings:
     """The decision when a schedule is activated again, or given another `timing`: nothing is caught up (R19).
 
-    What the old timing would have fired since the cursor gets one row. What is queued stays so.
+    Instants of the old timing since the cursor get one row. Queued firings stay queued.
     """
     new = state.timing if timing is None else timing
-    reason = "the schedule was given other times" if state.active else "the schedule was inactive"
+    reason = "the schedule's times were changed" if state.active else "the schedule was inactive"
     rows: list[Firing] = []
     if state.cursor <= now:
         passed = state.cursor + _TICK, now + _TICK
@@ -183,7 +183,7 @@ def count_from_now(
 
 
 def remaining(timing: Timing, now: datetime, rows: Iterable[Firing]) -> list[Firing]:
-    """Return the part up to `now` of rows that a clock which was ahead has written, and that are taken back."""
+    """The part up to `now` of the rows that were written while the clock was ahead and are taken back."""
     kept = []
     for row in rows:
         before = timing.latest(1, row.first, now + _TICK) if row.first <= now else []
@@ -195,8 +195,8 @@ def remaining(timing: Timing, now: datetime, rows: Iterable[Firing]) -> list[Fir
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """What a backfill writes: instants that fire now, and rows that go on telling of those that were skipped with one
-    of them. `existing`: instants that have a job, or wait for one.
+    """The writes of a backfill: instants that fire now, and rows for instants that shared a row with them and stay
+    skipped. `existing`: number of instants that have a job or wait for one.
     """
 
     fired: tuple[Firing, ...]
@@ -205,13 +205,13 @@ class Backfill:
 
 
 def backfill(timing: Timing, start: datetime, end: datetime, ledger: Iterable[Firing]) -> Backfill:
-    """A job for each nominal instant of [start, end) that has none. `ledger`: its rows of that span, in any order.
+    """Makes a job for each nominal instant of [start, end) without one. `ledger`: the rows of that time, in any order.
 
     InvalidArgument when there are more than `MAX_BACKFILL` instants.
     """
     count = timing.count(start, end)
     if count > MAX_BACKFILL:
-        said = f"end_time: {count:,} instants; {MAX_BACKFILL:,} are the most of a call, so do it in parts"
+        said = f"end_time: {count:,} instants exceed the limit of {MAX_BACKFILL:,} for a call; split it"
         raise InvalidArgument(said, "end_time", "TOO_MANY")
     there = {row.instant: row for row in ledger}
     fired, kept, existing = [], [], 0
@@ -220,7 +220,7 @@ def backfill(timing: Timing, start: datetime, end: datetime, ledger: Iterable[Fi
         if row is not None and row.state in (FiringState.FIRED, FiringState.QUEUED):
             existing += 1
             continue
-        fired.append(Firing(instant, FiringState.FIRED, "asked for by hand", instant))
+        fired.append(Firing(instant, FiringState.FIRED, "requested by hand", instant))
         if row is not None and row.first < start and (before := timing.latest(1, row.first, start)):
             kept.append(Firing(before[0], row.state, row.reason, row.first, timing.count(row.first, start)))
     return Backfill(tuple(fired), tuple(kept), existing)
@@ -228,16 +228,16 @@ def backfill(timing: Timing, start: datetime, end: datetime, ledger: Iterable[Fi
 
 @dataclass(slots=True)
 class _Wanted:
-    """Nominal instants that fire unless another job is in their way, oldest first, each with the reason for which it
-    would. They are as many as a schedule may have missed: taken one by one, and never all at once.
+    """Nominal instants that fire unless an unfinished job prevents it, oldest first, each with its reason. They are as
+    many as a schedule has missed, so they are iterated and never all in memory.
     """
 
     firings: Iterator[tuple[datetime, str]]
-    last: datetime | None  # the latest of them; known only where overlap replaces
+    last: datetime | None  # the latest of them; known only for REPLACE
 
 
 def _wanted(state: ScheduleState, now: datetime, until: datetime, policy: Policy) -> tuple[list[Firing], _Wanted]:
-    """Of the instants after the cursor and before `until`: those that are skipped as missed, and those to fire."""
+    """The instants after the cursor and before `until`: the rows of those skipped as missed, and those to fire."""
     timing, first = state.timing, state.cursor + _TICK
     before = min(now - policy.misfire_after, until)
     next_at = timing.next_after(state.cursor)
@@ -258,8 +258,8 @@ def _with_head(head: datetime, firings: Iterator[tuple[datetime, str]]) -> Itera
 
 
 def _missed(timing: Timing, after: datetime, before: datetime, policy: Policy) -> tuple[list[Firing], datetime, str]:
-    """Of the instants from `after` on and before `before`: the rows of those that are skipped, from when on they fire
-    nevertheless, and why.
+    """For the missed instants from `after` until before `before`: the rows of the skipped ones, the instant from which
+    the others fire, and the reason.
     """
     total = timing.count(after, before)
     keep = {Misfire.SKIP: 0, Misfire.FIRE_ONCE: 1, Misfire.CATCH_UP: MAX_CAUGHT_UP}[policy.misfire]
@@ -276,7 +276,7 @@ def _missed(timing: Timing, after: datetime, before: datetime, policy: Policy) -
 def _skipped(
     timing: Timing, start: datetime, end: datetime, count: int, state: FiringState, reason: str, *, singly: int
 ) -> list[Firing]:
-    """Rows for the `count` instants of [start, end): the last `singly` one by one, one row for all before them."""
+    """Rows for the `count` instants of [start, end): one for each of the last `singly`, and one for all before them."""
     alone = timing.latest(min(singly, count), start, end)
     rows = [Firing(instant, state, reason, instant) for instant in alone]
     if len(alone) < count:
@@ -287,7 +287,7 @@ def _skipped(
 
 
 def _by_overlap(wanted: _Wanted, state: ScheduleState, overlap: Overlap) -> Iterator[Firing]:
-    """Each instant with what becomes of it: a firing of this decision is in the way of the next one too."""
+    """The result for each instant: a firing of this decision also counts as unfinished for the next one."""
     unfinished, queued = state.unfinished, state.queued
     for instant, reason in wanted.firings:
         fate = FiringState.FIRED
@@ -298,7 +298,7 @@ def _by_overlap(wanted: _Wanted, state: ScheduleState, overlap: Overlap) -> Iter
         elif overlap is Overlap.QUEUE and unfinished:
             full = queued >= MAX_QUEUED
             fate = FiringState.SKIPPED_OVERLAP if full else FiringState.QUEUED
-            reason = f"{MAX_QUEUED} firings are queued already" if full else "a job of the schedule is unfinished"
+            reason = f"{MAX_QUEUED} firings are already queued" if full else "a job of the schedule is unfinished"
         unfinished += fate is FiringState.FIRED
         queued += fate is FiringState.QUEUED
         yield Firing(instant, fate, reason, instant)

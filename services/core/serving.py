@@ -1,4 +1,4 @@
-"""Whether anybody is there to run what waits, and which names are near when nobody is. Pure."""
+"""Whether a worker or executor can run the jobs of a lane, and if none can, which names are similar. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from difflib import get_close_matches
 
 from taskflow_server.core.names import bare
 
-NEAR = 3  # names that are proposed
-MOST_COMPARED = 2_000  # names that a wrong one is compared with
+NEAR = 3  # limit of proposed names
+MOST_COMPARED = 2_000  # limit of names that are compared
 
 
 @dataclass(frozen=True, slots=True)
 class Taker:
-    """A live worker, or an executor: the tasks that it has, the queues whose jobs without a task it takes, and the only
-    queues that it takes jobs from (empty: all)."""
+    """A live worker or an executor: its tasks, the queues whose jobs without a task it takes, and the only queues from
+    which it takes jobs (empty: all)."""
 
     tasks: frozenset[str]
     queues: frozenset[str]
@@ -29,14 +29,14 @@ class Taker:
 
 @dataclass(frozen=True, slots=True)
 class Unserved:
-    """Why nobody runs it: a reason for programs, a line for people."""
+    """Why no worker can run a job: a reason for programs, a message for people."""
 
     reason: str
     message: str
 
 
 def unserved(queue: str, task: str, takers: Sequence[Taker], ever: Set[str]) -> Unserved | None:
-    """Why nobody is there for jobs of this lane; None: somebody is. `ever`: tasks that a worker has ever had."""
+    """Why no worker can run jobs of this lane; None if one can. `ever`: tasks that a worker has ever registered."""
     if any(taker.takes(queue, task) for taker in takers):
         return None
     live = {name for taker in takers for name in taker.tasks}
@@ -60,13 +60,13 @@ def _near_queue(queue: str, takers: Sequence[Taker]) -> str:
 
 
 def _near_task(queue: str, live: Set[str]) -> str:
-    """A task's name where a queue's is wanted."""
+    """A hint if the name of the queue is similar to that of a task."""
     found = _close(queue, live)
     return f"; near in name: task {_listed(found)}, which a job names by its task" if found else ""
 
 
 def _tasks(queue: str, takers: Sequence[Taker]) -> str:
-    """Tasks of workers that take from the queue: the job's task may have been forgotten."""
+    """A hint with the tasks of workers for the queue: the caller may have forgotten the job's task."""
     tasks = sorted({name for taker in takers if not taker.only or queue in taker.only for name in taker.tasks})
     return f"; a job of a task names the task: live workers have {_listed(tasks)}" if tasks else ""
 
@@ -77,7 +77,7 @@ def _near(name: str, known: Set[str]) -> str:
 
 
 def _close(name: str, known: Set[str]) -> list[str]:
-    """By the names without their namespaces, which are left out, or mistaken, more often than misspelt."""
+    """Similar names, compared without their namespaces, which are more often missing or wrong than misspelt."""
     by_bare: defaultdict[str, list[str]] = defaultdict(list)
     for other in sorted(known)[:MOST_COMPARED]:
         by_bare[bare(other)].append(other)
@@ -85,7 +85,7 @@ def _close(name: str, known: Set[str]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first ones of them, each once."""
+    """The first names, without repetitions."""
     names = list(dict.fromkeys(names))
     shown = ", ".join(map(repr, names[:NEAR]))
     return f"{shown} and {len(names) - NEAR} more" if len(names) > NEAR else shown

@@ -1,8 +1,8 @@
-"""Time zones by name, and the moments at which their clocks are put forward or back.
+"""Time zones by name, and the moments at which their clocks change.
 
-A zone is one of the IANA database's, never the machine's own (R15). Its file is read once: the only input that this
-package takes by itself, and one that does not change while a process lives. Instants and offsets are whole seconds,
-instants those since 1970 in UTC.
+Zones come from the IANA database; the machine's zone is never used (R15). A zone's file is read once: the only I/O of
+this package, of data that does not change while a process lives. Instants and offsets are whole seconds; instants count
+from 1970 in UTC.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ UTC = ZoneInfo("UTC")
 DAY = 86_400
 _PAGE = 400 * DAY
 _SECOND = timedelta(seconds=1)
-_NOT_PLACES = {"localtime", "posixrules", "Factory"}  # files beside the zones: what the machine is set to, or nothing
+_NOT_PLACES = {"localtime", "posixrules", "Factory"}  # files beside the zones: the machine's setting, or none
 _NEAR = 3
 _OFFSET = re.compile(r"(?:utc|gmt|z)?\s*([+-])([0-9]{1,2})(?::?([0-9]{2}))?", re.ASCII | re.IGNORECASE)
-# What clocks show for a time of the year, and people take for a zone. Those that are names too, as CET, are zones.
+# Abbreviations that are valid for a part of the year only. Some, as CET, are also names of zones.
 SHORT = {
     "cest": ("Europe/Berlin",), "bst": ("Europe/London",), "west": ("Europe/Lisbon",), "eest": ("Europe/Athens",),
     "msk": ("Europe/Moscow",), "ist": ("Asia/Kolkata", "Europe/Dublin", "Asia/Jerusalem"),
@@ -44,7 +44,7 @@ SHORT = {
 
 
 class Stretch(NamedTuple):
-    """A time during which the clock is not changed: [start, end), `offset` ahead of UTC."""
+    """A period without a change of the clock: [start, end), `offset` ahead of UTC."""
 
     start: int
     end: int
@@ -52,15 +52,16 @@ class Stretch(NamedTuple):
 
 
 def find_zone(name: str, *, field: str = "time_zone") -> ZoneInfo:
-    """The zone of that name. InvalidArgument names `field` and the names that come near."""
+    """The zone of that name. InvalidArgument names `field` and similar names."""
     if name in _names():
         return ZoneInfo(name)
-    raise InvalidArgument(f"{field}: {name[:60]!r} is no time zone; {_cure(name[:60])}", field, "BAD_TIME_ZONE")
+    said = f"{field}: {name[:60]!r} is not a known time zone; {_cure(name[:60])}"
+    raise InvalidArgument(said, field, "BAD_TIME_ZONE")
 
 
 def stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[Stretch]:
-    """The stretches that touch [start, end), in order and without gaps. One may end without a change of the clock:
-    looking ahead costs no more than is used.
+    """The stretches that overlap [start, end), in order and without gaps. A stretch may end without a change of the
+    clock, so that only the needed part is computed.
     """
     for number in range(start // _PAGE, -(-end // _PAGE)):
         begin, stop = number * _PAGE, (number + 1) * _PAGE
@@ -84,13 +85,13 @@ def _cure(name: str) -> str:
             side = "behind" if hours < 0 else "ahead of"
             name = f"'Etc/GMT{-hours:+d}', whose sign is the other way round"
             return f"for {abs(hours)} h {side} UTC write {name}, or a place"
-        return "an offset is none; use the name of a place, as Asia/Kolkata"
+        return "an offset is not a zone; use the name of a place, as Asia/Kolkata"
     near = SHORT.get(name.strip().lower()) or _near(name)
     return f"did you mean {' or '.join(near)}?" if near else "use a name of the IANA database, as Europe/Berlin or UTC"
 
 
 def _near(name: str) -> list[str]:
-    """Names that are written alike, the whole of them or their last part: `berlin` means Europe/Berlin."""
+    """Names that are similar, as a whole or in their last part: `berlin` means Europe/Berlin."""
     wanted = name[:60].lower().replace(" ", "_")
     by_end: dict[str, list[str]] = {}
     for known in sorted(_names()):
@@ -102,10 +103,10 @@ def _near(name: str) -> list[str]:
 
 @lru_cache(maxsize=8192)
 def _page(zone: ZoneInfo, number: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """The offset at the start of 400 days, and each later change with what it changes to.
+    """The offset at the start of a page of 400 days, and each later change with its new offset.
 
-    One look a day finds them all: no two changes of a zone stand nearer than 3.9 days in the database's whole
-    history, none nearer than 6.9 since 1970 (a test reads it). 0.3 ms for a page, then it is remembered.
+    One check a day finds all changes: in the whole database no two changes of a zone are closer than 3.9 days, and
+    since 1970 none than 6.9 (a test verifies it). 0.3 ms for a page, which is then cached.
     """
     start = number * _PAGE
     first = offset = _offset(zone, start)
@@ -119,7 +120,7 @@ def _page(zone: ZoneInfo, number: int) -> tuple[int, tuple[tuple[int, int], ...]
 
 
 def _change(zone: ZoneInfo, low: int, high: int) -> int:
-    """The first second of the offset that holds at `high`; at `low` another one does."""
+    """The first second with the offset of `high`; the offset of `low` is another."""
     after = _offset(zone, high)
     while high - low > 1:
         middle = (low + high) // 2

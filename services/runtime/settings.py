@@ -82,7 +82,7 @@ class DatabaseSettings(ServiceSettings):
 def name_of_instance(value: str) -> str:
     """The name of a service's process. ValueError."""
     if not value or len(value) > 200 or not value.isprintable() or " " in value or "," in value:
-        raise ValueError(f"{value[:_SHOWN]!r} is not a name of 1 to 200 characters without spaces and commas")
+        raise ValueError(f"{value[:_SHOWN]!r} is not a valid name; use 1 to 200 characters, no space or comma")
     return value
 
 

@@ -33,8 +33,8 @@ SPECS: list[Row] = [
     ("a queue of a megabyte", {"queue": "q" * (1 << 20)}, "queue", NAME),
     ("a queue with a line end", {"queue": "q\n"}, "queue", NAME),
     ("a namespace alone", {"queue": "ns/"}, "queue", NAME),
-    ("an empty namespace", {"queue": "/q"}, "queue", "not a namespace's name"),
-    ("two namespaces", {"queue": "a/b/q"}, "queue", "not a namespace's name"),
+    ("an empty namespace", {"queue": "/q"}, "queue", "not a valid name of a namespace"),
+    ("two namespaces", {"queue": "a/b/q"}, "queue", "not a valid name of a namespace"),
     ("a task with a space", {"task": "a b"}, "task", NAME),
     ("a task with NUL", {"task": "\0"}, "task", NAME),
     ("a task of 129 letters", {"task": "t" * 129}, "task", NAME),
@@ -180,33 +180,33 @@ def test_a_message_over_the_limit_is_refused_and_the_connection_lives(api: Api, 
 ANY_ID = "0198c0de-0000-7000-8000-000000000000"
 IDS = ["", "1", "0198c0de", ANY_ID[:-1] + "g", ANY_ID + "0", "\0", "x" * 100_000]
 CALLS: list[tuple[str, Any, str, str]] = [
-    *(("GetJob", pb.GetJobRequest(id=id), "id", "is not an id") for id in IDS),
-    *(("CancelJob", pb.CancelJobRequest(id=id), "id", "is not an id") for id in IDS[:2]),
-    *(("RetryJob", pb.RetryJobRequest(id=id), "id", "is not an id") for id in IDS[:2]),
-    *(("AwaitJob", pb.AwaitJobRequest(id=id), "id", "is not an id") for id in IDS[:2]),
-    *(("ListAttempts", pb.ListAttemptsRequest(job_id=id), "job_id", "is not an id") for id in IDS[:2]),
-    *(("ListJobLogs", pb.ListJobLogsRequest(job_id=id), "job_id", "is not an id") for id in IDS[:2]),
+    *(("GetJob", pb.GetJobRequest(id=id), "id", "is not a valid id") for id in IDS),
+    *(("CancelJob", pb.CancelJobRequest(id=id), "id", "is not a valid id") for id in IDS[:2]),
+    *(("RetryJob", pb.RetryJobRequest(id=id), "id", "is not a valid id") for id in IDS[:2]),
+    *(("AwaitJob", pb.AwaitJobRequest(id=id), "id", "is not a valid id") for id in IDS[:2]),
+    *(("ListAttempts", pb.ListAttemptsRequest(job_id=id), "job_id", "is not a valid id") for id in IDS[:2]),
+    *(("ListJobLogs", pb.ListJobLogsRequest(job_id=id), "job_id", "is not a valid id") for id in IDS[:2]),
     ("AwaitJob", pb.AwaitJobRequest(id=ANY_ID, timeout=Duration(seconds=-1)), "timeout", DURATION),
     ("AwaitJob", pb.AwaitJobRequest(id=ANY_ID, timeout=Duration(seconds=11 * YEAR)), "timeout", DURATION),
     *(("ListJobs", pb.ListJobsRequest(page_size=size), "page_size", "between 1 and 1000") for size in (-1, 1001)),
-    *(("ListJobs", pb.ListJobsRequest(states=[state]), "states", "not a state") for state in (0, 9, -1)),
+    *(("ListJobs", pb.ListJobsRequest(states=[state]), "states", "not a valid state") for state in (0, 9, -1)),
     *(("ListJobs", pb.ListJobsRequest(queue=name), "queue", NAME) for name in ("a b", "\0", "q" * 129)),
     *(("ListJobs", pb.ListJobsRequest(task=name), "task", NAME) for name in ("a b", "\0")),
-    *(("ListJobs", pb.ListJobsRequest(page_token=token), "page_token", "gave out") for token in ("x", "\0", "1" * 40)),
+    *(("ListJobs", pb.ListJobsRequest(page_token=t), "page_token", "not a valid token") for t in ("x", "\0", "1" * 40)),
     ("ListJobLogs", pb.ListJobLogsRequest(job_id=ANY_ID, page_size=-1), "page_size", "between 1 and 1000"),
     *(
-        ("ListJobLogs", pb.ListJobLogsRequest(job_id=ANY_ID, page_token=token), "page_token", "gave out")
+        ("ListJobLogs", pb.ListJobLogsRequest(job_id=ANY_ID, page_token=token), "page_token", "not a valid token")
         for token in ("x", "-1", "\0", "²", "9" * 30, "١")
     ),
     *(("ListQueues", queues_pb2.ListQueuesRequest(page_size=n), "page_size", "between 1 and 1000") for n in (-5, 9999)),
     *(
-        ("ListQueues", queues_pb2.ListQueuesRequest(page_token=token), "page_token", "gave out")
+        ("ListQueues", queues_pb2.ListQueuesRequest(page_token=token), "page_token", "not a valid token")
         for token in ("\0", "a b", "q" * 1000)
     ),
     *(("GetQueue", queues_pb2.GetQueueRequest(name=name), "name", NAME) for name in ("", "a b", "\0", "a/")),
     ("ListWorkers", cluster_pb2.ListWorkersRequest(page_size=-1), "page_size", "between 1 and 1000"),
     *(
-        ("ListWorkers", cluster_pb2.ListWorkersRequest(page_token=token), "page_token", "gave out")
+        ("ListWorkers", cluster_pb2.ListWorkersRequest(page_token=token), "page_token", "not a valid token")
         for token in ("x", "~", f"2026-01-01T00:00:00+00:00~{'x' * 36}", f"~{ANY_ID}",
                       "\0", f"9999-12-31T23:59:59-23:00~{ANY_ID}", f"0001-01-01T00:00:00+23:00~{ANY_ID}")
     ),

@@ -46,7 +46,7 @@ def test_a_kind_of_the_users_own_is_checked_and_run(make_cluster: Callable[..., 
     meta = {"to": ["ada", "bob"], "text": "{{ input }}"}
     step = {"name": "tell", "kind": "letters", "queue": "letters", "meta": meta}
     with tf, working(tf):
-        with pytest.raises(InvalidArgument, match=re.escape("steps[0].meta.too: is no field; there are to, text")):
+        with pytest.raises(InvalidArgument, match=re.escape("steps[0].meta.too: is not a valid field; use to, text")):
             tf.workflows.put({"name": "wrong", "steps": [{**step, "meta": {"too": []}}]})
         tf.workflows.put({"name": "news", "steps": [step], "output": "{{ steps.tell.result }}"})
         tf.workflows.put({"name": "broken", "steps": [{"name": "a", "kind": "broken", "meta": {}}]})
@@ -75,7 +75,7 @@ def test_the_kind_of_the_docs_is_the_one_that_is_tested() -> None:
         ("no_such_module:Letters", "cannot be imported (ModuleNotFoundError: No module named 'no_such_module')"),
         ("tests.support.step_kinds:LettersMeta", "'LettersMeta' of tests.support.step_kinds is not a Kind of steps"),
         ("tests.system.test_step_kinds:NoPlan", "has no meta"),
-        ("taskflow_server.core.workflow.kinds:Shell", "there is a kind 'shell' already"),
+        ("taskflow_server.core.workflow.kinds:Shell", "the kind 'shell' already exists"),
     ],
 )
 def test_what_is_no_kind_ends_the_start_with_one_line(

@@ -38,7 +38,7 @@ def test_nodes_are_steps_with_a_description(tmp_path: Path) -> None:
         ([MAIL] * 101, "has 101 nodes; the limit is 100"),
         ([MAIL, MAIL], "nodes[1].name: "),
         ([{**MAIL, "kind": "mails"}], "nodes[0].kind: there is no kind"),
-        ([CALL, {**MAIL, "meta": {"tusk": "x"}}], "nodes[1].meta.tusk: is no field"),
+        ([CALL, {**MAIL, "meta": {"tusk": "x"}}], "nodes[1].meta.tusk: is not a valid field"),
         ([{**MAIL, "meta": {"task": "x", "input": "{{ user.id }}"}}], "nodes[0].meta.input: {{ user.id }}"),
         ([{**MAIL, "depends_on": ["x"]}], "nodes[0].depends_on: "),
         ([{**MAIL, "description": 1}], "nodes[0].description: must be text of 1,000 characters at most"),

@@ -184,7 +184,7 @@ def test_a_full_queue_takes_no_more() -> None:
 
     assert of(decision.rows, FiringState.QUEUED) == [EIGHT + HOUR]
     assert of(decision.rows, FiringState.SKIPPED_OVERLAP) == [EIGHT + 2 * HOUR]
-    assert decision.rows[-1].reason == f"{MAX_QUEUED} firings are queued already"
+    assert decision.rows[-1].reason == f"{MAX_QUEUED} firings are already queued"
 
 
 @pytest.mark.feature("S1.5")
@@ -260,7 +260,7 @@ def test_r19_another_cron_counts_from_now() -> None:
     at_once = count_from_now(hourly(), EIGHT, timing=parse_timing(cron="30 * * * *"))
 
     assert of(changed.rows, FiringState.SKIPPED_OFF) == [EIGHT + HOUR]
-    assert changed.rows[0].reason == "the schedule was given other times"
+    assert changed.rows[0].reason == "the schedule's times were changed"
     assert (changed.cursor, changed.next_at) == (now, EIGHT + 1.5 * HOUR)
     assert at_once.rows == ()
 

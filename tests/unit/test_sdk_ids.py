@@ -74,7 +74,7 @@ def test_an_id_is_shown_as_a_uuid() -> None:
 
 @pytest.mark.parametrize("wrong", ["", "17", "not-an-id", None, 17, "0198c0de-0000-7000-8000-00000000000g"])
 def test_what_is_no_id_is_refused_by_name(wrong: object) -> None:
-    with pytest.raises(InvalidArgument, match=r"^id: .* is not an id; ") as refused:
+    with pytest.raises(InvalidArgument, match=r"^id: .* is not a valid id; ") as refused:
         ids.parse(wrong)  # type: ignore[arg-type]
 
     assert refused.value.field == "id"
@@ -95,9 +95,9 @@ def test_a_wrong_id_is_refused_in_the_same_way_by_every_verb(verb: Any) -> None:
     """Before anything is sent: nobody listens at this address."""
     with TaskFlow("127.0.0.1:1", timeout=0.1) as tf:
         for wrong, said in (
-            ("17", "id: '17' is not an id; an id looks like 0198c0de-0000-7000-8000-000000000000"),
-            (17, "id: an int is not an id; give text, as job.id"),
-            (b"17", "id: a bytes is not an id; give text, as job.id"),
+            ("17", "id: '17' is not a valid id; an id looks like 0198c0de-0000-7000-8000-000000000000"),
+            (17, "id: an int is not a valid id; give text, as job.id"),
+            (b"17", "id: a bytes is not a valid id; give text, as job.id"),
         ):
             with pytest.raises(InvalidArgument) as refused:
                 verb(tf, wrong)

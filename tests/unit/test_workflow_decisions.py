@@ -197,16 +197,16 @@ def test_an_answer_is_one_action_or_a_list_or_nothing(answer: Any, made: int) ->
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ("go", "actions[0].action: 'None' is no action; there are schedule-task, schedule-workflow, do-nothing,"),
-        ({"action": "explode"}, "actions[0].action: 'explode' is no action; there are schedule-task,"),
-        ([complete, 1][1:], "actions[0].action: 'None' is no action"),
+        ("go", "actions[0].action: 'None' is not a valid action; use schedule-task, schedule-workflow, do-nothing,"),
+        ({"action": "explode"}, "actions[0].action: 'explode' is not a valid action; use schedule-task,"),
+        ([complete, 1][1:], "actions[0].action: 'None' is not a valid action"),
         ({"action": "schedule-task"}, "actions[0].task-request: must be an object with definition and params"),
-        (schedule("no such name"), "actions[0].task-request.definition: 'no such name' is not a name"),
+        (schedule("no such name"), "actions[0].task-request.definition: 'no such name' is not a valid name"),
         (schedule("awf.task/wait", {}), "actions[0].task-request.params: None is not a number"),
         (schedule("awf.task/wait", {"until": "soon"}), "actions[0].task-request.params: 'soon' is not a time"),
         (schedule("a", {"x": "y" * 200}), "actions[0].task-request.params: is larger than 100 bytes"),
         (complete("y" * 200), "actions[0].result: is larger than 100 bytes"),
-        ([schedule("a")] * 1001, "actions: has 1001 actions; 1000 are the most"),
+        ([schedule("a")] * 1001, "actions: 1001 actions exceed the limit of 1000"),
     ],
 )
 def test_an_answer_that_is_wrong_fails_the_run_at_its_path(answer: Any, message: str) -> None:

@@ -44,7 +44,7 @@ SHAPES: list[tuple[Any, str]] = [
     (workflow({"name": "a", "kind": "task"}), "steps[0].meta: is missing"),
     (
         workflow(task("a", retrys=1)),
-        "steps[0].retrys: is no field; there are name, title, depends_on, queue, priority,",
+        "steps[0].retrys: is not a valid field; use name, title, depends_on, queue, priority,",
     ),
     (workflow(task("a", timeout="5")), 'steps[0].timeout: should be a number, not "5"'),
     (workflow(task("a", retries=-1)), "steps[0].retries: should be greater than or equal to 0, not -1"),
@@ -53,11 +53,11 @@ SHAPES: list[tuple[Any, str]] = [
         "steps[0].priority: should be a whole number or 'low', 'normal', 'high' or",
     ),
     (workflow(wait("w", duration=[3])), "steps[0].meta.duration: should be a number or text or an object, not [3]"),
-    (workflow({**wait("w", duration=3), "retries": 4}), "steps[0].retries: is no field; there are name, title,"),
+    (workflow({**wait("w", duration=3), "retries": 4}), "steps[0].retries: is not a valid field; use name, title,"),
     (rest(url=5), "steps[0].meta.calls[0].url: should be text, not 5"),
     (
         rest(ulr="x"),
-        "steps[0].meta.calls[0].ulr: is no field; there are name, method, url, query, headers, body, auth,",
+        "steps[0].meta.calls[0].ulr: is not a valid field; use name, method, url, query, headers, body, auth,",
     ),
     (rest(method="get"), "steps[0].meta.calls[0].method: should be 'GET', 'HEAD', 'POST', 'PUT', 'PATCH',"),
     (rest(headers={"a b": "x"}), 'steps[0].meta.calls[0].headers.a b: "a b" does not fit: use 1 to 200 letters'),
@@ -68,7 +68,7 @@ SHAPES: list[tuple[Any, str]] = [
     ),
     (rest(expected_status=[700]), "steps[0].meta.calls[0].expected_status[0]: should be less than or equal to 599 or"),
     (workflow("a", edges=[{"to": "a"}]), "edges[0].from: is missing"),
-    (workflow("a", edges=[{"form": "a", "to": "a"}]), "edges[0].form: is no field; there are from, to, on"),
+    (workflow("a", edges=[{"form": "a", "to": "a"}]), "edges[0].form: is not a valid field; use from, to, on"),
     (workflow("a", edges=edges("a -ok-> a")), "edges[0].on: should be 'success', 'failure' or 'always', not \"ok\""),
     (grouped(), "groups[0].steps: should have at least 1 item, not []"),
     (grouped("a", **{"from": "middle"}), "groups[0].from: should be 'failed' or 'start', not \"middle\""),
@@ -79,12 +79,12 @@ SHAPES: list[tuple[Any, str]] = [
 # Faults across several places, or inside a text: only the parser sees them.
 MEANINGS: list[tuple[Any, str]] = [
     (workflow(), "steps: is empty: a workflow has steps, or a decider"),
-    (workflow("a", decider={}), "steps: a workflow with a decider has none: its executor decides"),
+    (workflow("a", decider={}), "steps: must be empty with a decider: its executor decides"),
     (workflow({"name": "a", "kind": "task", "meta": {}}), "steps[0]: names neither a task (meta.task) nor a queue"),
-    (workflow("a", "b", "a"), "steps[2].name: 'a' is the name of steps[0] too"),
+    (workflow("a", "b", "a"), "steps[2].name: 'a' is also the name of steps[0]"),
     (grouped("a", "x"), "groups[0].steps[1]: there is no step 'x'; there are a, b, c"),
-    (grouped("a", "a"), "groups[0].steps[1]: 'a' stands in groups[0].steps[0] already"),
-    (workflow("a", groups=[{"name": "a", "steps": ["a"]}]), "groups[0].name: 'a' is the name of steps[0] too"),
+    (grouped("a", "a"), "groups[0].steps[1]: 'a' is already in groups[0].steps[0]"),
+    (workflow("a", groups=[{"name": "a", "steps": ["a"]}]), "groups[0].name: 'a' is also the name of steps[0]"),
     (workflow(task("a", depends_on=["x"])), "steps[0].depends_on[0]: there is no step 'x'; there are a"),
     (workflow("a", edges=edges("x -> a")), "edges[0].from: there is no step 'x'; there are a"),
     (workflow("a", edges=edges("a -> x")), "edges[0].to: there is no step 'x'; there are a"),
@@ -92,11 +92,11 @@ MEANINGS: list[tuple[Any, str]] = [
         workflow("a", "b", edges=edges("a -> g"), groups=[{"name": "g", "steps": ["b"]}]),
         "edges[0].to: there is no step 'g'; there are a, b; an edge leads to a step: name the first of the group",
     ),
-    (workflow("a", edges=edges("a -> a")), "steps[0]: stands in a circle: a → a"),
-    (workflow("x", "a", "b", edges=edges("a -> b", "b -> a")), "steps[1]: stands in a circle: a → b → a"),
+    (workflow("a", edges=edges("a -> a")), "steps[0]: is in a cycle: a → a"),
+    (workflow("x", "a", "b", edges=edges("a -> b", "b -> a")), "steps[1]: is in a cycle: a → b → a"),
     (
         workflow("a", task("b", depends_on=["g"]), groups=[{"name": "g", "steps": ["a", "b"]}]),
-        "steps[1]: stands in a circle: b → g → b",
+        "steps[1]: is in a cycle: b → g → b",
     ),
     (
         workflow("a", "b", task("c", depends_on=["b"]), edges=edges("a -> b", "a -failure-> c")),
@@ -105,7 +105,7 @@ MEANINGS: list[tuple[Any, str]] = [
     (workflow("a", "b", "c", start=["a"], edges=edges("a -> b")), "steps[2]: nothing leads to 'c', and start does not"),
     (
         workflow("a", "b", start=["a", "b"], edges=edges("a -> b")),
-        "start[1]: something leads to 'b': a run cannot begin",
+        "start[1]: 'b' has a predecessor: a run cannot start",
     ),
     (workflow("a", start=["x"]), "start[0]: there is no step 'x'; there are a"),
     (
@@ -119,8 +119,8 @@ MEANINGS: list[tuple[Any, str]] = [
         rest(url="localhost:8080/x"),
         "steps[0].meta.calls[0].url: 'localhost:8080/x' must begin with http:// or https://",
     ),
-    (rest(url="http://"), "steps[0].meta.calls[0].url: 'http://' names no host"),
-    (rest(url="/a b"), "steps[0].meta.calls[0].url: may hold no space and no control character"),
+    (rest(url="http://"), "steps[0].meta.calls[0].url: 'http://' has no host"),
+    (rest(url="/a b"), "steps[0].meta.calls[0].url: must not contain a space or a control character"),
     (rest(auth={"scheme": "basic", "secret": "x"}), "steps[0].meta.calls[0].auth: needs username with scheme basic"),
     (
         rest(auth={"scheme": "bearer", "secret": "x", "header": "X"}),
@@ -128,18 +128,18 @@ MEANINGS: list[tuple[Any, str]] = [
     ),
     (
         workflow({"name": "a", "kind": "task_flow", "meta": {"calls": [{"url": "/x", "name": "n"}] * 2}}),
-        "steps[0].meta.calls[0].name: is the name of another call too",
+        "steps[0].meta.calls[0].name: is also the name of another call",
     ),
     (workflow(wait("w")), "steps[0].meta: needs duration, until or signal"),
-    (workflow(wait("w", duration=1, until=2)), "steps[0].meta: has duration and until: one of them is too much"),
+    (workflow(wait("w", duration=1, until=2)), "steps[0].meta: has both duration and until; give one of them"),
     (workflow(wait("w", duration="3 days")), "steps[0].meta.duration: '3 days' is not a duration; use seconds, as 90,"),
     (
         workflow(wait("w", until="tomorrow")),
         "steps[0].meta.until: 'tomorrow' is not a time; use text such as 2026-05-0",
     ),
-    (workflow(wait("w", duration=1, offset=2)), "steps[0].meta: has offset, which moves until, but no until"),
+    (workflow(wait("w", duration=1, offset=2)), "steps[0].meta: has offset without until"),
     (shell(), "steps[0].meta: needs either command or script"),
-    (shell(script="echo {{ input.x }}"), "steps[0].meta.script: may hold no templates; use env"),
+    (shell(script="echo {{ input.x }}"), "steps[0].meta.script: must not contain templates; use env"),
     (rest(body={"x": ["{{ input.a"]}), "steps[0].meta.calls[0].body.x[0]: '{{' at character 1 is never closed by '}}'"),
     (rest(body="{{ }}"), "steps[0].meta.calls[0].body: {{ }}: there is nothing between {{ and }}"),
     (
@@ -148,24 +148,24 @@ MEANINGS: list[tuple[Any, str]] = [
     ),
     (
         rest(body="{{ steps.a.result }}"),
-        "steps[0].meta.calls[0].body: reads step 'a', which need not have ended by then",
+        "steps[0].meta.calls[0].body: reads step 'a', which may not have ended by then",
     ),
     (rest(body="{{ steps.b.result }}"), "steps[0].meta.calls[0].body: there is no step 'b'; there are a"),
     (
         rest(body="{{ steps.send-mail.result }}"),
         "steps[0].meta.calls[0].body: {{ steps.send-mail.result }}: Bad jmespath expression: Unknown token '-':;"
-        ' a name with - stands in quotes, as steps."send-mail".result',
+        ' a name with - must be in quotes, as steps."send-mail".result',
     ),
     (workflow("a", output={"x": "{{ steps.x.result }}"}), "output.x: there is no step 'x'; there are a"),
     ("nope", "the document is not JSON: Expecting value: line 1 column 1 (char 0)"),
     ("[" * 100_000, "the document is not JSON: maximum recursion depth exceeded"),
     (b"\xff", "the document is not JSON: 'utf-8' codec can't decode byte 0xff"),
     ("[1]", "the document must be a JSON object with name and steps"),
-    ('{"name": 1e999}', "the document holds a number that JSON has no form for"),
-    (workflow(task("a", meta={"input": ["{{ @ }}"] * 10_001})), "the document has more than 10000 templates"),
+    ('{"name": 1e999}', "the document holds a number that JSON cannot represent"),
+    (workflow(task("a", meta={"input": ["{{ @ }}"] * 10_001})), "the number of templates exceeds the limit of 10000"),
     (
         workflow(*[f"s{n}" for n in range(20)], edges=edges(*[f"s{n} -> s{(n + 1) % 20}" for n in range(20)])),
-        "steps[0]: stands in a circle: s0 → s1 → s2 → s3 → s4 → s5 → s6 → s7 → s8 → s9 → … → s0",
+        "steps[0]: is in a cycle: s0 → s1 → s2 → s3 → s4 → s5 → s6 → s7 → s8 → s9 → … → s0",
     ),
     ({"name": "x\x00"}, "the document holds \\u0000 or half a surrogate pair, which Postgres cannot store"),
     (json.dumps({"name": "x" * (1 << 20)}), "the document is larger than 1048576 bytes"),
@@ -255,10 +255,10 @@ def test_a_kind_that_is_registered_is_checked_runs_and_is_in_the_schema(monkeypa
     world = World(workflow(step), {"to": "ada"}).start()
 
     assert (world.job("a").task, world.job("a").payload, world.job("a").retries) == ("send-mail", {"to": "ada"}, 2)
-    with pytest.raises(BadDocument, match=r"steps\[0\].meta.ot: is no field; there are to"):
+    with pytest.raises(BadDocument, match=r"steps\[0\].meta.ot: is not a valid field; use to"):
         Definition.parse(workflow({**step, "meta": {"ot": 1}}))
     assert "MailMeta" in json_schema()["$defs"]
-    with pytest.raises(ValueError, match="there is a kind 'mail' already"):
+    with pytest.raises(ValueError, match="the kind 'mail' already exists"):
         register(Mail())
 
 

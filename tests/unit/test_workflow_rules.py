@@ -146,7 +146,7 @@ def test_a_run_goes_on_only_with_the_document_that_it_began_with() -> None:
     first, second = Definition.parse(workflow("a", "b")), Definition.parse(workflow("a", "c"))
     state = advance(first, Run("r"), RunState(), Started(), NOW).state
 
-    with pytest.raises(WrongDefinition, match="run r began with document"):
+    with pytest.raises(WrongDefinition, match="run r started with document"):
         advance(second, Run("r"), state, Started(), NOW)
 
 
@@ -415,7 +415,7 @@ def test_signals_that_nobody_waits_for_are_bounded() -> None:
     (too_many,) = world.signal("s", "x" * 90)
     (too_large,) = world.signal("s", "x" * 200)
 
-    assert "what waits for the run is larger than 150 bytes" in too_many.message  # type: ignore[union-attr]
+    assert "the run's backlog of events is larger than 150 bytes" in too_many.message  # type: ignore[union-attr]
     assert "its payload is larger than 100 bytes" in too_large.message  # type: ignore[union-attr]
     assert len(world.state.signals) == 1
 

@@ -82,7 +82,10 @@ def test_a_template_gives_the_value(template: Any, value: Any) -> None:
         ("{{ length(input.order) }}", "there is no 'order'; it has orders, send-to, user"),
         ("{{ {a: input.x} }}", "there is no 'x'; it has orders, send-to, user"),
         ("{{ steps.check.result }}", "there is no 'result'; it has error, outcome"),
-        ("Dear {{ input.user.note }}", "is null, which no text can hold; {{ input.user.note || '' }} leaves it out"),
+        (
+            "Dear {{ input.user.note }}",
+            "is null, which a text cannot contain; {{ input.user.note || '' }} leaves it out",
+        ),
         ("{{ length(input.user.age) }}", "In function length(), invalid type for value: 36, expected one of"),
         ("{{ sum(input.orders) }}", "In function sum(), invalid type for value"),
         ("{{ shout(input) }}", "Unknown function: shout()"),
@@ -284,7 +287,7 @@ def test_the_workflow_s_app_url_is_stronger_than_the_namespace_s() -> None:
         ),
         (
             {"url": "https://x.example", "headers": {"X": '{{ `"a\\nb"` }}'}},
-            "steps[0].meta.calls[0].headers.X: may hold no line break",
+            "steps[0].meta.calls[0].headers.X: must not contain a line break",
         ),
         (
             {"url": "https://x.example", "headers": {"X": "{{ input }}"}},

@@ -59,9 +59,9 @@ def parse(given: str, field: str = "id") -> str:
         return str(UUID(given))
     except Exception:  # whatever the value's own code raises
         raise InvalidArgument(
-            f"{field}: {text(given, 80)!r} is not an id; an id looks like 0198c0de-0000-7000-8000-000000000000"
+            f"{field}: {text(given, 80)!r} is not a valid id; an id looks like 0198c0de-0000-7000-8000-000000000000"
             if isinstance(given, str)
-            else f"{field}: {a(type(given).__name__)} is not an id; give text, as job.id",
+            else f"{field}: {a(type(given).__name__)} is not a valid id; give text, as job.id",
             field=field,
             reason="BAD_ID",
         ) from None

@@ -147,7 +147,7 @@ def check_name(name: object, field: str) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
         shown = checks.shown(name)
         raise InvalidArgument(
-            f"{field}: {shown} is not a name; use 1 to 128 letters, digits, '-' and '_'"
+            f"{field}: {shown} is not a valid name; use 1 to 128 letters, digits, '-' and '_'"
             " (and a namespace before a '/', if any)",
             field=field,
             reason="BAD_NAME",

@@ -1,10 +1,10 @@
-"""Workflows: what a document means, and what follows from an event. Pure: no I/O, no clock, no chance.
+"""Workflows: the meaning of a document, and the effects of an event. Pure: no I/O, no clock, no randomness.
 
-definition = Definition.parse(document)             # keep it, by workflow and version
-new = advance(definition, run, state, event, now)   # new.state is to be stored, new.changes to be done
+definition = Definition.parse(document)             # cache it, by workflow and version
+new = advance(definition, run, state, event, now)   # store new.state, perform new.changes
 
-What is named here is imported when it is first used: reading documents takes 75 ms and some MB, which a cluster
-without workflows need not have.
+Names are imported at their first use: the modules that read documents cost 75 ms and some MB, which a cluster without
+workflows does not need.
 """
 
 from importlib import import_module

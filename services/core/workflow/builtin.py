@@ -1,5 +1,5 @@
-"""Definitions that are Aidbox's own. TaskFlow has one of them, the wait; nobody may make a task by the name of another,
-which no executor would ever poll for."""
+"""The built-in definitions of Aidbox. TaskFlow has one of them, the wait. The other names are refused, because no
+executor would ever poll for such tasks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def is_wait(definition: str) -> bool:
 
 
 def why_not(definition: str) -> str:
-    """Why there can be no task or workflow of this definition; empty where there can be."""
+    """The reason for which this definition is refused, or empty."""
     if is_wait(definition) or not _OTHERS.fullmatch(definition):
         return ""
     return f"{definition[:80]!r} is a built-in definition of Aidbox; TaskFlow has only {WAIT} of those"
 
 
 def wait_of(params: Any) -> datetime | float:
-    """The instant until which, or the seconds for which, a wait of these params waits. BadValue names what is wrong."""
+    """The end of a wait with these params as an instant, or its length in seconds. BadValue names the fault."""
     given: Mapping[str, Any] = params if isinstance(params, dict) else {}
     return values.instant(given["until"]) if "until" in given else values.duration(given.get("duration"))

@@ -1,7 +1,7 @@
-"""What is to be done about a run. Its owner does it in the transaction that stores the new state.
+"""The changes that an event causes. The run's owner performs them in the transaction that stores the new state.
 
-`key` names what a change is about within its run: (run, key) makes one job, one timer or one child run, however often
-the change is applied.
+`key` identifies the object of a change within its run: (run, key) makes one job, one timer or one child run, however
+often the change is applied.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ def job_key(step: str, iteration: int, index: int) -> str:
     return f"{step}/{iteration}/{index}"
 
 
-REASON = "taskflow.reason"  # in the error of a run: failed_by_executor or unknown_error, where its type is another
+REASON = "taskflow.reason"  # in the error of a run: failed_by_executor or unknown_error, if its type differs
 DECISION = "decision"  # the step of a decision's job; its iteration is the decision's number
 
 
 def decision_task(workflow: str) -> str:
-    """The name of the task that decisions of a workflow are jobs of: who polls for decisions polls for it."""
+    """The name of the task whose jobs are the decisions of a workflow; its executors poll for this task."""
     namespace, slash, name = workflow.rpartition("/")
     return f"awf.workflow.decision{'.' if slash else ''}{namespace}/{name}"
 
 
 def activity_id(run: str, name: str) -> str:
-    """The id, for clients, of what a decision began and what is no job and no run: a wait, or what cannot be made."""
+    """The id, for clients, of a decision's action without a job or run: a wait, or one that cannot be performed."""
     return f"{run}.{name}"
 
 
 def decided_document(workflow: str) -> str:
-    """The document of a workflow that nobody has stored: its executor decides."""
+    """The document of a workflow that was never stored: its executor decides."""
     return json.dumps({"name": workflow, "decider": {}})
 
 
 @dataclass(frozen=True, slots=True)
 class CreateJob:
-    """A job for a step. `task` is None for the queue's own handler; what else is None is as the task has it.
+    """A job for a step. `task` is None for the queue's handler; other fields that are None come from the task.
 
-    `after` are the steps that led here: their outcome is what the step resumes with. `workflow` is set for a decision:
-    the workflow whose executors it is for.
+    `after`: the steps that led here, whose outcomes the step gets. `workflow` is set for a decision: the workflow whose
+    executors make it.
     """
 
     step: str
@@ -56,7 +56,7 @@ class CreateJob:
     payload: Any
     retries: int | None = None
     backoff: Backoff | None = None
-    timeout: float | None = None  # seconds, of one attempt
+    timeout: float | None = None  # seconds, for one attempt
     priority: int | None = None
     label: str | None = None
     after: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class CreateJob:
 
 @dataclass(frozen=True, slots=True)
 class StartRun:
-    """A child run. Its end comes back as a JobFinished."""
+    """Starts a child run. Its end returns as a JobFinished."""
 
     step: str
     iteration: int
@@ -84,7 +84,7 @@ class StartRun:
 
 @dataclass(frozen=True, slots=True)
 class CancelJob:
-    """Cancel the job, or the child run, of this key. Its end comes back as a JobFinished all the same."""
+    """Cancels the job or the child run of this key. Its end still returns as a JobFinished."""
 
     step: str
     iteration: int
@@ -97,7 +97,7 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class SetTimer:
-    """Send TimerDue(name, iteration) at `due`. `name` is a step's, or a group's that waits for its retry."""
+    """Sends TimerDue(name, iteration) at `due`. `name` is that of a step, or of a group that waits for its retry."""
 
     name: str
     iteration: int
@@ -111,7 +111,7 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    """The timer is not needed any more. If it comes all the same, it changes nothing."""
+    """Deletes a timer. If it fires nevertheless, it changes nothing."""
 
     name: str
     iteration: int
@@ -123,7 +123,7 @@ class CancelTimer:
 
 @dataclass(frozen=True, slots=True)
 class StepChanged:
-    """A step has another status: for the rows that people read."""
+    """A step has a new status, for the rows that people read."""
 
     step: str
     iteration: int
@@ -135,14 +135,14 @@ class StepChanged:
 
 @dataclass(frozen=True, slots=True)
 class RunChanged:
-    """The run has another status that is not final: it runs (again), or is being cancelled or ended."""
+    """The run has a new status that is not final: it runs (again), or is being cancelled or ended."""
 
     status: RunStatus
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is final. A retry by hand may make it run again."""
+    """The run is final. A retry by hand can make it run again."""
 
     status: RunStatus
     output: Any = None
@@ -151,7 +151,7 @@ class RunFinished:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something for the run's log: it was not done, and why."""
+    """A line for the run's log: an action that was not performed, and the reason."""
 
     message: str
 

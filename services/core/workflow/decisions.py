@@ -1,8 +1,8 @@
-"""Runs whose executor decides (S2.7): each event becomes a decision task, and its answer says what follows.
+"""Runs whose executor decides (S2.7): each event becomes a decision task, whose result has the actions.
 
-Decisions of a run are made one at a time, in the order of their events, and a decision's actions are applied once, with
-its end. A run ends when the executor says so, when a decision fails for good, or when it is cancelled; what is under
-way then is cancelled first.
+Decisions of a run are made one at a time, in the order of their events, and the actions of a decision are applied once,
+with its end. A run ends by an action, when a decision has finally failed, or when it is cancelled; its open tasks are
+cancelled first.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from taskflow_server.core.workflow.values import BadValue
 
 DECISION_TASK = "awf.workflow/decision-task"
 EVENT = "awf.workflow.event/"
-MAX_ACTIONS = 1_000  # of one decision
-MAX_TASKS = 1_000  # under way at once
+MAX_ACTIONS = 1_000  # in one decision
+MAX_TASKS = 1_000  # open at the same time
 MAX_BEGUN = 100_000  # in one run
 _ACTION = re.compile(r"(?:(?:awf|taskflow)\.workflow\.action/)?([a-z-]+)")
 _NAME = re.compile(FULL_NAME)
@@ -60,21 +60,21 @@ _LIVE = (RunStatus.RUNNING, RunStatus.NEW)
 class Action:
     """One action of a decision."""
 
-    path: str  # in the answer
-    name: str  # without its prefix
+    path: str  # in the result
+    name: str  # without a prefix
     definition: str = ""
     params: Any = None
     label: str | None = None
-    value: Any = None  # the result or error that ends the run
+    value: Any = None  # the result or error with which the run ends
 
 
 def actions_of(answer: Any) -> Iterator[Action]:
-    """The actions of a decision's result: one, a list, or `{"actions": […]}`. BadValue names what is wrong."""
+    """The actions of a decision's result: one, a list, or `{"actions": […]}`. BadValue names the fault."""
     if isinstance(answer, dict) and "actions" in answer:
         answer = answer["actions"]
     found = answer if isinstance(answer, list) else [] if answer in (None, {}) else [answer]
     if len(found) > MAX_ACTIONS:
-        raise BadValue(f"has {len(found)} actions; {MAX_ACTIONS} are the most", path="actions", type="bad_action")
+        raise BadValue(f"{len(found)} actions exceed the limit of {MAX_ACTIONS}", path="actions", type="bad_action")
     for n, action in enumerate(found):
         yield _action(action, f"actions[{n}]")
 
@@ -83,7 +83,7 @@ def _action(given: Any, path: str) -> Action:
     named = given.get("action") if isinstance(given, dict) else None
     name = _ACTION.fullmatch(named) if isinstance(named, str) else None
     if name is None or name[1] not in _ACTIONS.split(", "):
-        why = f"{str(named)[:60]!r} is no action; there are {_ACTIONS}"
+        why = f"{str(named)[:60]!r} is not a valid action; use {_ACTIONS}"
         raise BadValue(why, path=f"{path}.action", type="bad_action")
     if not name[1].startswith("schedule-"):
         return Action(path, name[1], value=given.get("result" if name[1] == "complete-workflow" else "error"))
@@ -92,7 +92,7 @@ def _action(given: Any, path: str) -> Action:
         raise BadValue("must be an object with definition and params", path=f"{path}.task-request", type="bad_action")
     definition, label = request.get("definition"), request.get("label")
     if not isinstance(definition, str) or not _NAME.fullmatch(definition):
-        why = f"{str(definition)[:60]!r} is not a name"
+        why = f"{str(definition)[:60]!r} is not a valid name"
         raise BadValue(why, path=f"{path}.task-request.definition", type="bad_action")
     return Action(path, name[1], definition, request.get("params"), values.clean(str(label), 200) if label else None)
 
@@ -122,7 +122,7 @@ def advance(
 
 
 def given_up(deciding: Deciding) -> list[Change]:
-    """The cancels of all that is under way."""
+    """The cancels of all open tasks and child runs."""
     found: list[Change] = [CancelJob(DECISION, deciding.number, 0)] if deciding.open else []
     for name, kind in deciding.tasks.items():
         if kind == "wait":
@@ -133,7 +133,7 @@ def given_up(deciding: Deciding) -> list[Change]:
 
 
 class _Turn:
-    """A run while one event is worked on."""
+    """The work on a run for one event."""
 
     def __init__(self, definition: Definition, run: Run, state: RunState, now: datetime, limits: Limits) -> None:
         self.definition, self.run, self.before, self.now, self.limits = definition, run, state, now, limits
@@ -157,18 +157,18 @@ class _Turn:
         self.changes.append(RunChanged(status))
 
     def hear(self, event: dict[str, Any]) -> None:
-        """A decision will be asked for."""
+        """Queues an event for a decision."""
         if self.status is RunStatus.RUNNING:
             self.news.append(event)
 
     def go_on(self) -> None:
-        """The next decision, or the run's end."""
+        """Requests the next decision, or ends the run."""
         deciding = self.deciding
         if self.status is RunStatus.RUNNING and not deciding.open and self.news:
             asked = self.news.pop(0)
             self.deciding = replace(deciding, number=deciding.number + 1, asked=asked, open=True)
             decider = self.definition.decider
-            assert decider is not None, "only definitions with a decider come here"
+            assert decider is not None, "only definitions with a decider get here"
             self.changes.append(
                 CreateJob(
                     DECISION, deciding.number + 1, 0, DECISION_TASK, decider.queue, asked, decider.retries,
@@ -202,7 +202,7 @@ class _Turn:
         self.hear({"event": f"{EVENT}{what}-completed", f"{what}-id": id, **more})
 
     def _unmade(self, name: str, kind: str, error: dict[str, Any]) -> None:
-        """An action that cannot be carried out is over at once, with its error, under an id that can be asked for."""
+        """Ends an action that cannot be performed at once, with its error, under an id that clients can query."""
         self.changes.append(StepChanged(name, 1, StepStatus.FAILED, {**error, "kind": kind}))
         self._over(kind, activity_id(self.run.id, name), error=error)
 
@@ -217,14 +217,14 @@ class _Turn:
         self.news.append({"event": f"{EVENT}signal", "signal": event.name, "payload": event.payload})
 
     def again(self) -> None:
-        """The last decision is asked for once more."""
+        """Requests the last decision again."""
         self.round += 1
         self.become(RunStatus.RUNNING)
         self.deciding = replace(self.deciding, output=None, error=None)
         self.news = [self.deciding.asked or {"event": f"{EVENT}workflow-init"}]
 
     def stop(self) -> None:
-        """What is under way is cancelled, and no event is of interest any more."""
+        """Cancels all open tasks, and ignores all further events."""
         self.news.clear()
         self.changes += given_up(replace(self.deciding, tasks=self.tasks))
         self.tasks = {name: kind for name, kind in self.tasks.items() if kind != "wait"}
@@ -260,7 +260,7 @@ class _Turn:
     def _begin(self, action: Action) -> None:
         begun = self.deciding.begun + 1
         if len(self.tasks) >= MAX_TASKS or begun > MAX_BEGUN:
-            most = f"{MAX_TASKS} at once and {MAX_BEGUN} in all are the most"
+            most = f"the limit is {MAX_TASKS} at once and {MAX_BEGUN} in all"
             raise BadValue(f"starts more than a run may have: {most}", path=action.path, type="too_large")
         name = f"task-{begun}"
         why = builtin.why_not(action.definition)

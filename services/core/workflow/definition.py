@@ -1,7 +1,7 @@
-"""A definition: a document that was read once, with its graph and its templates ready for the engine.
+"""A definition: a parsed document, with its graph and its templates, for the engine.
 
-What holds of every Definition: names are unique, edges and dependencies lead between things that exist, there is no
-cycle, every step can be reached, and a template reads only steps that end before its own begins.
+Invariants: names are unique, edges and dependencies connect existing steps and groups, there is no cycle, every step
+can be reached, and a template reads only steps that end before its own starts.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from taskflow_server.core.workflow.models import Backoff, Decider, Document, On,
 from taskflow_server.core.workflow.registry import KINDS
 from taskflow_server.core.workflow.templates import OPEN, BadTemplate, Encoders, Template
 
-MAX_TEMPLATES = 10_000  # of a document: reading so many takes half a second
+MAX_TEMPLATES = 10_000  # in a document: parsing this number takes half a second
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A step with what surrounds it."""
+    """A step with its edges and its group."""
 
     name: str
     path: str  # in the document
@@ -34,15 +34,15 @@ class Node:
     raw: Mapping[str, Any]  # `meta`, as the document has it
     meta: Template
     depends_on: tuple[str, ...]
-    edges: tuple[tuple[str, On], ...]  # what leads here: (step or group, on)
-    leads_to: tuple[str, ...]  # the steps whose turn may come when this one has ended
+    edges: tuple[tuple[str, On], ...]  # the edges that lead here: (step or group, on)
+    leads_to: tuple[str, ...]  # the steps to check when this one has ended
     group: str | None
     handles_failure: bool  # it has an edge on failure
 
 
 @dataclass(frozen=True, slots=True)
 class GroupNode:
-    """A group with what surrounds it."""
+    """A group with its edges and its steps."""
 
     name: str
     steps: tuple[str, ...]
@@ -55,19 +55,19 @@ class GroupNode:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A workflow that can be run. Made by `parse`; immutable, and worth keeping: 1,000 steps took 22 ms of CPU."""
+    """A workflow that can be run. Made by `parse`; immutable, and worth caching: 1,000 steps took 22 ms of CPU."""
 
     name: str
-    digest: str  # of the document: a run goes on only with the one that it began with
+    digest: str  # of the document: a run continues only with the one with which it started
     app_url: str | None
     steps: Mapping[str, Node]  # in the document's order
     groups: Mapping[str, GroupNode]
-    read: frozenset[str]  # the steps whose results some template reads; only these are kept
+    read: frozenset[str]  # the steps whose results a template reads; only these results are kept
     output: Template
     decider: Decider | None
     title: str | None
     schedule: Schedule | None
-    concurrency: int | None  # most runs under way at once; None: no limit
+    concurrency: int | None  # limit of simultaneous runs; None: no limit
     sla: float | None  # seconds
 
     @classmethod
@@ -76,7 +76,7 @@ class Definition:
         raw = loaded(document)
         text = json.dumps(raw, sort_keys=True)
         if text.count(OPEN) > MAX_TEMPLATES:
-            raise BadDocument.of([Problem("", f"the document has more than {MAX_TEMPLATES} templates")])
+            raise BadDocument.of([Problem("", f"the number of templates exceeds the limit of {MAX_TEMPLATES}")])
         model: Document = validated(raw, kinds)
         return _compiled(raw, model, checked(model), kinds, hashlib.sha256(text.encode()).hexdigest()[:16])
 
@@ -97,7 +97,7 @@ def _compiled(
             if name != ALL and name not in graph.edges:
                 problems.append(unknown(place, name, graph.edges))
             elif name != ALL and reader and not before(name, reader):
-                problems.append(Problem(place, f"reads step {name!r}, which need not have ended by then"))
+                problems.append(Problem(place, f"reads step {name!r}, which may not have ended by then"))
         return made
 
     nodes = {}

@@ -1,6 +1,6 @@
-"""From JSON to a checked model of a document, with each error at its path.
+"""Converts JSON to a valid model of a document; each error has its path.
 
-What is refused is a BadDocument, an InvalidArgument with all problems that were found; the first is its field.
+A refused document raises BadDocument, an InvalidArgument with all problems; the first problem gives its field.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from taskflow_server.core.workflow.models import MAX_STEPS, PATTERNS, Document, 
 from taskflow_server.core.workflow.values import BadValue, size_of
 
 MAX_DOCUMENT = 1 << 20  # bytes of JSON
-MAX_PROBLEMS = 20  # that one error tells
+MAX_PROBLEMS = 20  # in one error
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong, and where: `steps[2].meta.calls[0].url`."""
+    """A fault and its path, as `steps[2].meta.calls[0].url`."""
 
     path: str
     message: str
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class BadDocument(InvalidArgument):
-    """`message` is the first problem; `problems` are all that were found."""
+    """`message` is the first problem; `problems` has all."""
 
     problems: list[Problem] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ class BadDocument(InvalidArgument):
 
 
 def loaded(document: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
-    """The document as JSON values, of a size that can be handled. BadDocument otherwise."""
+    """The document as JSON values. BadDocument if it is not JSON, or too large."""
     try:
         if isinstance(document, str | bytes):
             if len(document) > MAX_DOCUMENT:
@@ -65,7 +65,7 @@ def loaded(document: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def model(kinds: tuple[Kind, ...]) -> type[Document]:
-    """The model of a document whose steps may be of these kinds; the JSON Schema is made of it too."""
+    """The model of a document with these kinds of steps; the JSON Schema is generated from it as well."""
     steps = [_step(kind) for kind in kinds]
     choice = Annotated[Union[tuple(steps)], Field(discriminator="kind")] if len(steps) > 1 else steps[0]  # noqa: UP007
     listed: Any = Field(default_factory=list, max_length=MAX_STEPS, description="What is to be done.")
@@ -79,7 +79,7 @@ def _step(kind: Kind) -> type[Step]:
 
 
 def validated(document: dict[str, Any], kinds: Mapping[str, Kind]) -> Any:
-    """The document's model. BadDocument names each field that is wrong."""
+    """The document's model. BadDocument names each wrong field."""
     try:
         return model(tuple(kinds.values())).model_validate(document)
     except ValidationError as error:
@@ -87,7 +87,7 @@ def validated(document: dict[str, Any], kinds: Mapping[str, Kind]) -> Any:
 
 
 def _problems(found: Sequence[ErrorDetails], document: Mapping[str, Any], kinds: Mapping[str, Kind]) -> list[Problem]:
-    """One for each path: what the branches of a union wanted stands in one sentence."""
+    """One problem for each path: the errors of the branches of a union are joined."""
     wanted: dict[str, list[str]] = {}
     inputs: dict[str, Any] = {}
     for one in found:
@@ -121,7 +121,7 @@ def _message(found: ErrorDetails, kinds: Mapping[str, Kind]) -> str:
     return re.sub(r"^(Input|List|Dictionary|String) should", "should", message)
 
 
-_PLAIN = {  # pydantic's words for JSON's types
+_PLAIN = {  # pydantic's names of JSON's types
     "valid dictionary or object to extract fields from": "object",
     "a valid dictionary": "an object",
     "a valid list": "a list",
@@ -131,12 +131,12 @@ _PLAIN = {  # pydantic's words for JSON's types
     "a valid boolean": "true or false",
     "a object": "an object",
 }
-# Errors that say by themselves what stands there.
+# Errors whose text has the value already.
 _WHOLE = {"missing", "union_tag_not_found", "union_tag_invalid", "string_pattern_mismatch", "unknown_field", "at", "of"}
 
 
 def _path(found: ErrorDetails, document: Mapping[str, Any]) -> str:
-    """`steps[2].meta.calls[0].url`: of what pydantic says, the parts that the document has, and the field it lacks."""
+    """A path as `steps[2].meta.calls[0].url`: the parts of pydantic's path that exist, and a missing field."""
     path = ""
     value: Any = document
     parts = list(found["loc"])
@@ -146,7 +146,7 @@ def _path(found: ErrorDetails, document: Mapping[str, Any]) -> str:
         elif isinstance(value, dict) and part in value:
             path += f".{part}" if path else part
         else:
-            continue  # a union's branch, or a mark of pydantic's own
+            continue  # the branch of a union, or a marker of pydantic
         value = value[part]
     extra = {"missing": parts[-1] if parts else "", "union_tag_not_found": "kind", "union_tag_invalid": "kind"}
     last = extra.get(found["type"]) or found.get("ctx", {}).get("field", "")

@@ -1,7 +1,7 @@
-"""The engine: a definition, a run, what it has come to, an event, and the time give what it comes to and what to do.
+"""The engine: maps a definition, a run, its state, an event and the time to the new state and the changes.
 
-Pure, and total: whatever a document, a job's result or a signal holds fails at most its own step or run. The same
-arguments give the same answer. What a run's owner has applied and then hears again changes nothing.
+Pure and total: no content of a document, a job's result or a signal can fail more than its own step or run. The same
+arguments give the same result. An event that was applied before changes nothing.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from taskflow_server.core.workflow.turn import Turn
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """The new state, and what is to be done, in this order. If the event changes nothing, the state is the old one."""
+    """The new state, and the changes in their order. If the event changes nothing, the state is the old one."""
 
     state: RunState
     changes: Sequence[Change]
 
 
 class WrongDefinition(ValueError):
-    """The run began with another document (R24)."""
+    """The run started with another document (R24)."""
 
 
 def advance(
@@ -56,9 +56,9 @@ def advance(
     now: datetime,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Advance:
-    """What `event` does to a run. `now` is the database's time, with its zone."""
+    """Applies `event` to a run. `now` is the database's time, with its zone."""
     if state.digest not in ("", definition.digest):
-        raise WrongDefinition(f"run {run.id} began with document {state.digest}, not with {definition.digest}")
+        raise WrongDefinition(f"run {run.id} started with document {state.digest}, not with {definition.digest}")
     if definition.decider is not None:
         return Advance(*decisions.advance(definition, run, state, event, now, limits))
     turn = Turn(definition, run, state, now, limits)
@@ -84,9 +84,9 @@ def advance(
 
 
 def broken(state: RunState, message: str) -> Advance:
-    """The end of a run that cannot go on: its document cannot be read any more, or `advance` raised.
+    """Fails a run that cannot continue: its document can no longer be read, or `advance` raised.
 
-    What is under way is cancelled, and its end, when it comes, changes nothing. The run can be retried by hand.
+    Its open jobs are cancelled, and their ends change nothing. The run can be retried by hand.
     """
     if state.status in FINAL_RUNS:
         return Advance(state, ())
@@ -119,7 +119,7 @@ def _timer_due(turn: Turn, event: TimerDue) -> None:
 
 
 def _signal(turn: Turn, event: Signal) -> None:
-    """Ends every wait for it; without one, the next wait for it finds it there."""
+    """Ends every wait for the signal; if there is none, keeps it for the next wait."""
     if signals.seen(turn.before, event):
         return
     why = signals.unfit(turn.before, event, turn.limits)
@@ -136,7 +136,7 @@ def _signal(turn: Turn, event: Signal) -> None:
 
 
 def _retry(turn: Turn, event: RetryRequested) -> None:
-    """What failed, or was cancelled, and all that comes after it begins anew, with all retries."""
+    """Restarts the failed and cancelled steps, and all steps after them, with all their retries."""
     if turn.status not in (RunStatus.FAILED, RunStatus.CANCELLED) or event.round != turn.round:
         return
     definition = turn.definition

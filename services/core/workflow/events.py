@@ -1,8 +1,7 @@
-"""What can happen to a run. Plain data, so that they can stand in `run_inbox`.
+"""The events of a run. Plain data, which `run_inbox` can store.
 
-A JobFinished or TimerDue that comes twice, or too late, changes nothing. A Signal with an id that was seen changes
-nothing; a RetryRequested names the round that it wants to end. A Started or CancelRequested that comes twice in a row
-changes nothing.
+These change nothing: a repeated or late JobFinished or TimerDue; a Signal with a known id; a RetryRequested whose round
+has ended; a Started or CancelRequested that follows another.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from taskflow._policy import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run begins."""
+    """The run starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """A job that a CreateJob made is final; or a run that a StartRun made, with its id as `job_id`."""
+    """The job of a CreateJob is final; or the run of a StartRun, whose id is `job_id`."""
 
     step: str
     iteration: int
@@ -34,7 +33,7 @@ class JobFinished:
 
 @dataclass(frozen=True, slots=True)
 class TimerDue:
-    """The time of a SetTimer has come."""
+    """A timer fired."""
 
     name: str
     iteration: int
@@ -42,7 +41,7 @@ class TimerDue:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Somebody sent the run a signal. `id`: chosen by the sender, to repeat the call without sending it twice."""
+    """A signal for the run. `id`: chosen by the sender, so that a repeated call sends the signal once."""
 
     name: str
     payload: Any = None
@@ -51,12 +50,12 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """Somebody wants the run to end."""
+    """A user requested the cancel of the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRequested:
-    """Somebody wants a failed or cancelled run to go on from what failed. `round` is RunState.round as they saw it."""
+    """A user requested the retry of a failed or cancelled run. `round` is the RunState.round that the user saw."""
 
     round: int
 
@@ -83,7 +82,7 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def from_json(stored: Mapping[str, Any]) -> Event:
-    """What `to_json` gave."""
+    """The event from the result of `to_json`."""
     found = dict(stored)
     cls = _TYPES[found.pop("event")]
     if cls is JobFinished:

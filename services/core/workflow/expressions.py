@@ -1,10 +1,10 @@
-"""JMESPath over a run's values, strict and bounded: what is missing is an error, and no expression runs for long.
+"""JMESPath over the values of a run, strict and bounded: a missing name is an error, and the cost is limited.
 
-Plain JMESPath answers null for a name that is not there, so that a typing mistake would travel on as «null». Here a
-missing name is an error that says what is there; `a || b`, `not_null(a, b)`, comparisons and filters take it as null.
+In plain JMESPath a missing name is null, which would hide a misspelt one. Here it is an error that lists the names that
+exist; `a || b`, `not_null(a, b)`, comparisons and filters take it as null.
 
-A document comes from a user and is evaluated by the process that owns runs: every visited node and every value that an
-expression builds is paid from a Budget. 50,000 visits took 42 ms of CPU, and 180 ms where they build the most.
+Documents come from users, and the process that owns runs evaluates them, so a Budget limits the visited nodes and the
+values that an expression builds. 50,000 visits took 42 ms of CPU, and 180 ms when they build the most.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from jmespath.parser import Parser  # type: ignore[import-untyped]
 from taskflow_server.core.workflow.values import BadValue, size_of
 
 MAX_LENGTH = 1_000  # characters of one expression
-MAX_WHY = 300  # characters of the library's own messages
-MAX_VISITS = 50_000  # nodes visited for one step
-MAX_BUILT = 1 << 20  # bytes, about, that the expressions of one step may build
-AT_ONCE = 10  # times as much for all steps of one event
+MAX_WHY = 300  # characters of a message of the library
+MAX_VISITS = 50_000  # visited nodes for one step
+MAX_BUILT = 1 << 20  # approximate bytes that the expressions of one step may build
+AT_ONCE = 10  # factor for all steps of one event
 ROOTS = ("input", "context", "steps")
-ALL = "*"  # stands for every step in what an expression refers to
+ALL = "*"  # in `refers`: every step
 
 Node = Mapping[str, Any]
 
 
 class BadExpression(Exception):
-    """Not an expression; the message says where and why."""
+    """Not a valid expression; the message has the place and the reason."""
 
 
 class Missing(BadValue):
-    """A name or a place that is not there."""
+    """A name or an index that does not exist."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, type="missing_value")
@@ -42,7 +42,7 @@ class Missing(BadValue):
 
 @dataclass(slots=True)
 class Budget:
-    """What expressions may still cost: in one step, and in all steps of one event."""
+    """The remaining cost of expressions, for one step and for all steps of one event."""
 
     visits: int = MAX_VISITS
     built: int = MAX_BUILT
@@ -50,7 +50,7 @@ class Budget:
     built_at_once: int = AT_ONCE * MAX_BUILT
 
     def next_step(self) -> None:
-        """Another step begins."""
+        """Starts the budget of the next step."""
         self.visits_at_once -= MAX_VISITS - self.visits
         self.built_at_once -= MAX_BUILT - self.built
         self.visits, self.built = MAX_VISITS, MAX_BUILT
@@ -74,7 +74,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """One expression, parsed. `refers` are the steps that it reads, or ALL."""
+    """A parsed expression. `refers`: the steps that it reads, or ALL."""
 
     source: str
     tree: Node
@@ -82,12 +82,12 @@ class Expression:
 
     @classmethod
     def parse(cls, source: str) -> Expression:
-        """BadExpression says what is wrong."""
+        """Parses an expression; BadExpression names the fault."""
         source = source.strip()
         if not source:
             raise BadExpression("there is nothing between {{ and }}")
         if len(source) > MAX_LENGTH:
-            raise BadExpression(f"has {len(source)} characters; {MAX_LENGTH} are the most")
+            raise BadExpression(f"{len(source)} characters exceed the limit of {MAX_LENGTH}")
         try:
             tree = Parser().parse(source).parsed
             roots = list(_roots(tree))
@@ -101,7 +101,7 @@ class Expression:
         return cls(source, tree, frozenset(step for root, step in roots if root in ("steps", ALL)))
 
     def value(self, scope: Mapping[str, Any], budget: Budget) -> Any:
-        """BadValue names the expression."""
+        """Evaluates the expression; BadValue names it."""
         try:
             found = _Strict(budget).visit(self.tree, scope)
         except BadValue as error:
@@ -112,12 +112,12 @@ class Expression:
             why = str(error).replace("\n", " ")[:MAX_WHY] or "cannot be worked out"  # it may quote the whole value
             raise BadValue(why, expression=self.source) from None
         if isinstance(found, visitor._Expression):
-            raise BadValue("is not a value: & stands before what a function does", expression=self.source)
+            raise BadValue("is not a value: & is only for a function's expression argument", expression=self.source)
         return found
 
 
 class _Strict(visitor.TreeInterpreter):  # type: ignore[misc]  # untyped
-    """The library's interpreter, but for what is missing and what it may cost."""
+    """The library's interpreter, with errors for missing names and with a budget."""
 
     def __init__(self, budget: Budget) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class _Strict(visitor.TreeInterpreter):  # type: ignore[misc]  # untyped
 
 
 def _roots(tree: Node) -> Iterator[tuple[str, str]]:
-    """Each (root, step) that an expression begins with: what is left of a dot, and inside functions and lists."""
+    """Each (root, step) with which an expression, or an argument of a function or list in it, begins."""
     kind, children = tree["type"], tree.get("children", [])
     if kind == "field":
         yield tree["value"], ALL
@@ -224,7 +224,7 @@ def _roots(tree: Node) -> Iterator[tuple[str, str]]:
 
 def _why(source: str, error: Exception) -> str:
     why = str(error).partition("\n")[0].removesuffix(".")
-    hint = '; a name with - stands in quotes, as steps."send-mail".result' if "-" in source else ""
+    hint = '; a name with - must be in quotes, as steps."send-mail".result' if "-" in source else ""
     return f"{why}{hint}"
 
 

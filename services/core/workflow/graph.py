@@ -1,4 +1,4 @@
-"""The graph of a document: who leads to whom, and what is wrong with it."""
+"""The graph of a document's steps and groups, and its validation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskflow_server.core.workflow.models import Document, On
 
 
 def checked(model: Document) -> Graph:
-    """The graph of a document in which every name is known, and every step can be reached. BadDocument otherwise."""
+    """The graph of a document. BadDocument for an unknown name, a cycle, or a step that cannot be reached."""
     problems = list(_misnamed(model))
     if not problems:
         graph = Graph(model)
@@ -23,13 +23,13 @@ def checked(model: Document) -> Graph:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Which steps and groups must have succeeded, and which failed: a bit for each."""
+    """The steps and groups that must have succeeded, and those that must have failed: a bit for each."""
 
     succeeded: int = 0
     failed: int = 0
 
     def plus(self, before: Facts | None, bit: int, on: On) -> Facts | None:
-        """These, those of a source, and that the source ended so; None if that cannot be."""
+        """These facts, those of a source, and the source's own outcome; None if they contradict each other."""
         if before is None:
             return None
         succeeded = self.succeeded | before.succeeded | (bit if on == "success" else 0)
@@ -41,7 +41,7 @@ class Facts:
 
 
 class Graph:
-    """Who leads to whom. A group stands between its steps and what follows it."""
+    """The edges between steps and groups. A group comes after its steps and before its followers."""
 
     def __init__(self, model: Document) -> None:
         self.model = model
@@ -64,12 +64,12 @@ class Graph:
         self.order = self._order()
 
     def followers(self, name: str) -> list[str]:
-        """Steps and groups that `name` comes before."""
+        """The steps and groups that come directly after `name`."""
         group = self.group_of.get(name)
         return [*self.after[name], *([group] if group else [])]
 
     def _order(self) -> list[str]:
-        """Each after all that leads to it; what stands in a cycle is left out."""
+        """A topological order, without the names in or after a cycle."""
         waiting = dict.fromkeys(self.paths, 0)
         for name in self.paths:
             for follower in self.followers(name):
@@ -83,7 +83,7 @@ class Graph:
         return ready
 
     def cycles(self) -> Iterator[Problem]:
-        """One circle, if there is any: whatever `order` left out comes after something else that it left out."""
+        """One cycle, if there is any: each name that `order` lacks comes after another one that it lacks."""
         left = self.paths.keys() - set(self.order)
         if not left:
             return
@@ -95,21 +95,21 @@ class Graph:
         first = min(range(len(circle)), key=lambda n: self._place(circle[n]))
         circle = [*circle[first:], *circle[:first], circle[first]]
         shown = circle if len(circle) <= 12 else [*circle[:10], "…", circle[-1]]
-        yield Problem(self.paths[circle[0]], f"stands in a circle: {' → '.join(shown)}")
+        yield Problem(self.paths[circle[0]], f"is in a cycle: {' → '.join(shown)}")
 
     def _place(self, name: str) -> int:
         return self.bits[name].bit_length()
 
     def unreachable(self) -> Iterator[Problem]:
-        """Steps that no run can come to: not from `start`, or only if one and the same step succeeds and fails."""
+        """Steps that no run can reach: not from `start`, or only if the same step both succeeds and fails."""
         start = self.model.start
         for n, name in enumerate(start or ()):
             if self.edges[name] or self.depends[name]:
-                yield Problem(f"start[{n}]", f"something leads to {name!r}: a run cannot begin with it")
+                yield Problem(f"start[{n}]", f"{name!r} has a predecessor: a run cannot start with it")
         for name in self.edges:
             if start is not None and name not in start and not self.edges[name] and not self.depends[name]:
                 yield Problem(self.paths[name], f"nothing leads to {name!r}, and start does not name it")
-        facts: dict[str, Facts | None] = {}  # what must have happened before; None: it cannot be
+        facts: dict[str, Facts | None] = {}  # the facts that must hold before; None: impossible
         for name in self.order:
             facts[name] = need = self._needed(name, facts)
             if need is None:
@@ -118,7 +118,7 @@ class Graph:
 
     def _needed(self, name: str, facts: Mapping[str, Facts | None]) -> Facts | None:
         if name not in self.edges:
-            return Facts()  # a group, which ends whatever happens in it
+            return Facts()  # a group always ends
         need: Facts | None = Facts()
         for other in self.depends[name]:
             need = need and need.plus(facts[other], self.bits[other], "success")
@@ -127,7 +127,8 @@ class Graph:
         return reduce(Facts.common, possible) if possible else None if ways else need
 
     def ways_out(self) -> Iterator[Problem]:
-        """A group that is retried from its start leads on as a whole: its steps may run again."""
+        """Problems of groups with `from: start`: only the group, not its steps, may have followers, for these may run
+        again."""
         whole = {group.name for group in self.model.groups if group.from_ == "start" and group.retries}
         for n, edge in enumerate(self.model.edges):
             group = self.group_of.get(edge.source)
@@ -140,7 +141,7 @@ class Graph:
                     yield Problem(f"steps[{n}].depends_on[{m}]", _way_out(name, group))
 
     def before(self) -> Callable[[str, str], bool]:
-        """Whether one step always ends before another begins."""
+        """A function that tells whether one step always ends before another starts."""
         found = dict.fromkeys(self.paths, 0)
         for name in self.order:
             for follower in self.followers(name):
@@ -153,23 +154,23 @@ def _way_out(name: str, group: str | None) -> str:
 
 
 def _misnamed(model: Document) -> Iterator[Problem]:
-    """Names that stand twice, or that nothing bears."""
+    """Names that are used twice, or that do not exist."""
     steps: dict[str, str] = {}
     for n, step in enumerate(model.steps):
         if step.name in steps:
-            yield Problem(f"steps[{n}].name", f"{step.name!r} is the name of {steps[step.name]} too")
+            yield Problem(f"steps[{n}].name", f"{step.name!r} is also the name of {steps[step.name]}")
         steps.setdefault(step.name, f"steps[{n}]")
     groups: dict[str, str] = {}
     owner: dict[str, str] = {}
     for n, group in enumerate(model.groups):
         if group.name in steps or group.name in groups:
             other = steps.get(group.name) or groups[group.name]
-            yield Problem(f"groups[{n}].name", f"{group.name!r} is the name of {other} too")
+            yield Problem(f"groups[{n}].name", f"{group.name!r} is also the name of {other}")
         groups.setdefault(group.name, f"groups[{n}]")
         for m, name in enumerate(group.steps):
             path = f"groups[{n}].steps[{m}]"
             if name in owner:
-                yield Problem(path, f"{name!r} stands in {owner[name]} already")
+                yield Problem(path, f"{name!r} is already in {owner[name]}")
             elif name not in steps:
                 yield unknown(path, name, steps)
             owner.setdefault(name, path)
@@ -200,4 +201,4 @@ def _mixed(model: Document) -> Iterator[Problem]:
     if model.decider is not None:
         for name in ("steps", "edges", "groups"):
             if getattr(model, name):
-                yield Problem(name, "a workflow with a decider has none: its executor decides")
+                yield Problem(name, "must be empty with a decider: its executor decides")

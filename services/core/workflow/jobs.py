@@ -1,4 +1,4 @@
-"""The jobs of a step: how they are made, one after the other or all at once, and what their ends mean for the step."""
+"""The jobs of a step: creates them, one after the other or all at once, and applies their ends to the step."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def create(turn: Turn, node: Node, plan: Jobs, after: tuple[str, ...] = ()) -> None:
-    """The next one of the plan."""
+    """Creates the next jobs of the plan."""
     state, step = turn.step(node.name), node.step
-    assert isinstance(step, JobStep), "a kind that plans jobs has steps that are JobSteps"
+    assert isinstance(step, JobStep), "the steps of a kind that plans jobs are JobSteps"
     index = len(state.jobs)
     spec = plan.jobs[index]
     turn.steps[node.name] = replace(state, jobs=(*state.jobs, JobState()))
@@ -36,14 +36,14 @@ def create(turn: Turn, node: Node, plan: Jobs, after: tuple[str, ...] = ()) -> N
 
 
 def cancel(turn: Turn, name: str) -> None:
-    """All that are open; their ends are still to come."""
+    """Cancels all open jobs; their ends follow as events."""
     state = turn.step(name)
     still_open = (n for n, job in enumerate(state.jobs) if job.outcome == OPEN)
     turn.changes.extend(CancelJob(name, state.iteration, n) for n in still_open)
 
 
 def ended(turn: Turn, event: JobFinished) -> None:
-    """One of them is final. Nothing, if it ended before, or is not of the step's present iteration."""
+    """Applies the end of a job. Ignores a repeated one, or one of another iteration of the step."""
     name, index = event.step, event.index
     state = turn.step(name)
     here = state.status is StepStatus.RUNNING and state.iteration == event.iteration
@@ -71,7 +71,7 @@ def ended(turn: Turn, event: JobFinished) -> None:
     elif not running and (failed or len(jobs) < state.total):
         turn.cancelled(name)
     elif stopped:
-        # By the first that failed, rather than by one that was cancelled because of it.
+        # Prefer the error of a failed job to that of a job that was cancelled because of it.
         first = next((n for n in failed if jobs[n].outcome != "cancelled"), failed[0])
         where = {"index": first} if state.total > 1 else {}
         turn.fail(name, {**(jobs[first].error or {}), **where}, state.iteration)
@@ -101,5 +101,5 @@ def _result(turn: Turn, node: Node, jobs: tuple[JobState, ...]) -> Any:
 
 
 def unkept(error: BadValue) -> dict[str, Any]:
-    """The error of a step whose result is too large, or holds what cannot be stored."""
+    """The error of a step whose result is too large or cannot be stored."""
     return {**error.error(), "message": f"the result, which a template reads, {error.message}"}

@@ -1,8 +1,8 @@
-"""Kinds of steps, by name. A new one is a class here or elsewhere, given to `register` or to `Definition.parse`.
+"""Kinds of steps, by name. A new kind is a class that is passed to `register` or to `Definition.parse`.
 
-A kind says what its steps hold under `meta` (a model, which becomes part of the published schema) and, for a step whose
-templates have their values, what is to be done: jobs, or a wait. It is pure, and is asked again for the same plan when
-the first of its jobs is done: the same values must give the same plan.
+A kind has a model of `meta`, which becomes part of the published schema, and makes the plan of a step whose templates
+are rendered: jobs, or a wait. It is pure, and must make the same plan from the same values: the plan is made again when
+the first of its jobs has ended.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from taskflow_server.core.workflow.models import FullName, JobStep, Name, Span, 
 from taskflow_server.core.workflow.templates import OPEN, Encoders
 from taskflow_server.core.workflow.values import BadValue
 
-MAX_TEXT = 100_000  # characters of a script
+MAX_TEXT = 100_000  # characters in a script
 MAX_ENV = 200
 SHELL = "shell.run"  # the built-in task
 
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """One job: the task whose handler does it (none: the queue's handler), and its payload."""
+    """One job: its task (None: the queue's handler) and its payload."""
 
     task: str | None
     payload: Any
@@ -37,7 +37,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Jobs one after the other, or all at once. `go_on`: after a failed one too, and the step succeeds."""
+    """Jobs one after the other, or all at once. `go_on`: continue after a failed one, and let the step succeed."""
 
     jobs: Sequence[JobSpec]
     parallel: bool = False
@@ -46,7 +46,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Until an instant, or a signal, or the signal at the latest until the instant: then it failed."""
+    """A wait for an instant or a signal; with both, it fails if the signal has not come by the instant."""
 
     until: datetime | None
     signal: str | None = None
@@ -54,14 +54,14 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a plan may depend on besides the step."""
+    """The inputs of a plan besides the step."""
 
     now: datetime
     app_url: str | None
 
 
 class Kind(ABC):
-    """One kind of step. `step` is what its steps may say beside `meta`, `meta` the model of what stands there."""
+    """A kind of step. `step`: the model of its steps without `meta`; `meta`: the model of their `meta`."""
 
     name: ClassVar[str]
     step: ClassVar[type[Step]] = JobStep
@@ -70,18 +70,18 @@ class Kind(ABC):
 
     @abstractmethod
     def plan(self, meta: Mapping[str, Any], moment: Moment) -> Jobs | Wait:
-        """What a step does whose rendered `meta` this is. BadValue, with a path inside `meta`, fails the step."""
+        """The plan of a step from its rendered `meta`. BadValue, with a path inside `meta`, fails the step."""
 
     def tasks(self, meta: Mapping[str, Any]) -> Iterable[str | None]:
-        """The tasks of a step's jobs, as far as they are known before it begins; None: its queue has the handler.
+        """The tasks of a step's jobs, as far as they are known before it starts; None: its queue's handler.
 
-        `meta` is as the document has it, with its templates. Whoever stores the document is warned of those for which
-        no worker is there.
+        `meta` is as the document has it, with its templates. The caller that stores the document gets a warning for
+        each task without a worker.
         """
         return ()
 
     def result(self, meta: Mapping[str, Any], results: Sequence[Any]) -> Any:
-        """The step's result, of those of its jobs; of one that failed and was passed over, `{"error": …}`.
+        """The step's result from those of its jobs; a failed job with `go_on` has `{"error": …}`.
 
         `meta` is as the document has it, with its templates.
         """
@@ -89,9 +89,9 @@ class Kind(ABC):
 
 
 class TaskMeta(Strict):
-    """A job of a task, or of a queue with a handler of its own."""
+    """A job of a task, or of a queue that has a handler of its own."""
 
-    task: FullName | None = Field(None, description="The task; without it the step's queue has a handler of its own.")
+    task: FullName | None = Field(None, description="The task. Without it, the handler of the step's queue.")
     input: Any = Field(None, description="A template: the job's payload.")
 
 
@@ -116,11 +116,11 @@ class Task(Kind):
 
 
 class WaitMeta(Strict):
-    """A wait for a duration, until a time, or for a signal, then at most so long."""
+    """A wait for a duration, until a time, or for a signal, which they then limit."""
 
-    duration: Span | None = Field(None, description="How long.")
+    duration: Span | None = Field(None, description="The duration of the wait.")
     until: str | float | None = Field(
-        None, description="A time: RFC 3339 text (UTC if it names no zone), seconds since 1970, or a template."
+        None, description="A time: RFC 3339 text (UTC without a zone), seconds since 1970, or a template."
     )
     offset: Span | None = Field(None, description="Moves `until`, as `-1d`.")
     signal: Name | None = Field(
@@ -130,11 +130,11 @@ class WaitMeta(Strict):
     @model_validator(mode="after")
     def _one(self) -> WaitMeta:
         if self.duration is not None and self.until is not None:
-            raise PydanticCustomError("of", "has duration and until: one of them is too much", {})
+            raise PydanticCustomError("of", "has both duration and until; give one of them", {})
         if self.duration is None and self.until is None and self.signal is None:
             raise PydanticCustomError("of", "needs duration, until or signal", {})
         if self.offset is not None and self.until is None:
-            raise PydanticCustomError("of", "has offset, which moves until, but no until", {})
+            raise PydanticCustomError("of", "has offset without until, which it moves", {})
         for name, read in (("duration", values.duration), ("until", values.instant), ("offset", values.duration)):
             given = getattr(self, name)
             if given is not None and not (isinstance(given, str) and OPEN in given):
@@ -166,18 +166,18 @@ class ShellMeta(Strict):
 
     command: list[str] | None = Field(None, min_length=1, max_length=1_000, description="Program and arguments.")
     script: str | None = Field(
-        None, min_length=1, max_length=MAX_TEXT, description="For bash. Holds no templates: pass values by `env`."
+        None, min_length=1, max_length=MAX_TEXT, description="For bash, without templates: pass values by `env`."
     )
     env: dict[str, str] = Field(default_factory=dict, max_length=MAX_ENV, description="Environment variables.")
-    cwd: str | None = Field(None, max_length=4_096, description="The folder to run in.")
+    cwd: str | None = Field(None, max_length=4_096, description="The working directory.")
 
     @model_validator(mode="after")
     def _one(self) -> ShellMeta:
         if (self.command is None) == (self.script is None):
             raise PydanticCustomError("of", "needs either command or script", {})
         if self.script is not None and OPEN in self.script:
-            # What a template brings would be read by bash as code.
-            raise PydanticCustomError("at", "{why}", {"field": "script", "why": "may hold no templates; use env"})
+            # bash would run the value of a template as code.
+            raise PydanticCustomError("at", "{why}", {"field": "script", "why": "must not contain templates; use env"})
         return self
 
 
@@ -200,7 +200,7 @@ class Shell(Kind):
 
 
 def at(path: str, read: Any, value: Any) -> Any:
-    """`read(value)`, whose error names the path."""
+    """`read(value)`, with the path in its error."""
     try:
         return read(value)
     except BadValue as error:

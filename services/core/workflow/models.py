@@ -1,7 +1,6 @@
-"""What a workflow's document may say, as pydantic models: validation and the published JSON Schema come from them.
+"""The workflow document as pydantic models, for its validation and its published JSON Schema.
 
-Fields that a kind of step adds stand in kinds.py and rest.py; what the parts must be to each other is checked in
-definition.py.
+Fields that a kind of step adds are in kinds.py and rest.py; definition.py validates the relations between the parts.
 """
 
 from __future__ import annotations
@@ -43,54 +42,54 @@ On = Literal["success", "failure", "always"]
 
 
 class Strict(BaseModel):
-    """No field but those named, no value of another type."""
+    """A model that refuses unknown fields and values of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _known(cls, given: Any) -> Any:
-        """Before all else, so that the error can say which fields there are."""
+        """Refuses unknown fields before the other checks, with an error that lists the valid ones."""
         known = {field.alias or name: field for name, field in cls.model_fields.items()}
         for name in given if isinstance(given, dict) else ():
             if name not in known:
                 has = {"field": str(name)[:100], "known": ", ".join(known)}
-                raise PydanticCustomError("unknown_field", "is no field; there are {known}", has)
+                raise PydanticCustomError("unknown_field", "is not a valid field; use {known}", has)
         return given
 
 
 class Backoff(Strict):
     """`min(limit, first × factor^(n-1))` seconds before further try n, spread by ± `jitter`."""
 
-    first: float = Field(1.0, ge=0, le=MAX_SECONDS, description="Seconds before the first further try.")
-    factor: float = Field(2.0, ge=1, le=100, description="By how much each wait is longer than the one before.")
-    limit: float = Field(600.0, ge=0, le=MAX_SECONDS, description="The longest wait, in seconds.")
-    jitter: float = Field(0.1, ge=0, le=1, description="A share by which a job's wait varies; a group's wait does not.")
+    first: float = Field(1.0, ge=0, le=MAX_SECONDS, description="Seconds before the first retry.")
+    factor: float = Field(2.0, ge=1, le=100, description="Factor by which each wait is longer than the one before.")
+    limit: float = Field(600.0, ge=0, le=MAX_SECONDS, description="Maximum wait in seconds.")
+    jitter: float = Field(0.1, ge=0, le=1, description="Share by which a job's wait varies; a group's wait does not.")
 
 
 class Step(Strict):
-    """What every step has."""
+    """The fields of every step."""
 
     name: Name
     title: str | None = Field(None, max_length=200, description="For people.")
     depends_on: list[Name] = Field(
-        default_factory=list, max_length=MAX_STEPS, description="Steps and groups that must all have succeeded before."
+        default_factory=list, max_length=MAX_STEPS, description="Steps and groups that must all have succeeded first."
     )
 
 
 class JobStep(Step):
-    """A step that is done by jobs."""
+    """A step with jobs."""
 
     queue: FullName | None = Field(
-        None, description="The queue of its jobs. Left out, the task's own holds, here and below."
+        None, description="The queue of its jobs. Without it, that of the task; likewise below."
     )
     priority: Annotated[int, Field(ge=0, le=9)] | Literal["low", "normal", "high", "critical"] | None = Field(
         None, description="0 to 9, higher first; low is 2, normal 5, high 7, critical 9."
     )
     retries: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
-        None, description="Further tries of each of its jobs after the first."
+        None, description="Tries of each of its jobs after the first."
     )
-    backoff: Backoff | None = Field(None, description="How long its jobs wait before further tries.")
+    backoff: Backoff | None = Field(None, description="The waits of its jobs before their retries.")
     timeout: Seconds | None = Field(None, description="Hard limit of one try, in seconds.")
 
     @property
@@ -99,7 +98,7 @@ class JobStep(Step):
 
 
 class Edge(Strict):
-    """A way from a step, or a group, to a step."""
+    """Leads from a step or a group to a step."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -107,8 +106,8 @@ class Edge(Strict):
     to: Name = Field(description="A step.")
     on: On = Field(
         "success",
-        description="The outcome of `from` that leads this way; `always` is success or failure. A failure with a way on"
-        " `failure` is handled.",
+        description="The outcome of `from` for which the edge is taken; `always`: success or failure. An edge on"
+        " `failure` handles the failure.",
     )
 
 
@@ -118,10 +117,10 @@ class Group(Strict):
     name: Name
     title: str | None = Field(None, max_length=200, description="For people.")
     steps: list[Name] = Field(min_length=1, max_length=MAX_STEPS)
-    retries: int = Field(0, ge=0, le=MAX_RETRIES, description="How often it is retried when a step in it failed.")
-    backoff: Backoff | None = Field(None, description="How long it waits before each retry.")
+    retries: int = Field(0, ge=0, le=MAX_RETRIES, description="Number of retries when a step in it has failed.")
+    backoff: Backoff | None = Field(None, description="The waits before its retries.")
     from_: Literal["failed", "start"] = Field(
-        "failed", alias="from", description="Where a retry begins: at the failed steps, or at the group's start."
+        "failed", alias="from", description="Where a retry starts: at the failed steps, or at the group's start."
     )
 
 
@@ -129,24 +128,24 @@ class Decider(Strict):
     """Instead of steps: an executor decides what follows each event (decision tasks)."""
 
     queue: FullName | None = Field(None, description="The queue of the decision tasks.")
-    retries: int = Field(2, ge=0, le=1_000_000, description="Further tries of each decision.")
+    retries: int = Field(2, ge=0, le=1_000_000, description="Tries of each decision after the first.")
     timeout: Seconds | None = Field(None, description="Hard limit of one try, in seconds.")
 
 
 class Schedule(Strict):
-    """Runs that start by themselves."""
+    """Starts runs at certain times."""
 
     cron: str = Field(min_length=1, max_length=200, description="Five fields, six with seconds first, or as @daily.")
     time_zone: str | None = Field(None, max_length=100, description="An IANA name; UTC by default.")
-    start: str | None = Field(None, max_length=40, description="RFC 3339; it does not fire before.")
-    end: str | None = Field(None, max_length=40, description="RFC 3339; it does not fire after.")
-    input: Any = Field(None, description="What its runs are started with.")
+    start: str | None = Field(None, max_length=40, description="RFC 3339; no run starts before.")
+    end: str | None = Field(None, max_length=40, description="RFC 3339; no run starts after.")
+    input: Any = Field(None, description="The input of its runs.")
     metadata: dict[str, str] = Field(default_factory=dict, description="Attributes of its runs.")
     misfire: Literal["skip", "fire_once", "catch_up"] | None = Field(
-        None, description="What becomes of firings that were missed; `fire_once` by default."
+        None, description="The policy for missed firings; `fire_once` by default."
     )
     overlap: Literal["skip", "allow", "queue", "replace"] | None = Field(
-        None, description="What a firing does while a run of the same schedule is unfinished; `skip` by default."
+        None, description="The policy for a firing while a run of the same schedule is unfinished; `skip` by default."
     )
 
 
@@ -160,24 +159,24 @@ class Document(Strict):
         None,
         pattern=BASE_URL,
         max_length=2_000,
-        description="What relative URLs of REST calls are appended to, instead of the namespace's.",
+        description="Base of relative URLs of REST calls, instead of the namespace's.",
     )
-    steps: list[Any] = Field(default_factory=list, max_length=MAX_STEPS, description="What is to be done.")
+    steps: list[Any] = Field(default_factory=list, max_length=MAX_STEPS, description="The steps of a run.")
     start: list[Name] | None = Field(
         None,
         min_length=1,
         max_length=MAX_STEPS,
-        description="The steps that a run begins with. Left out: all that nothing leads to.",
+        description="The first steps of a run. By default all steps without a predecessor.",
     )
     edges: list[Edge] = Field(default_factory=list, max_length=MAX_EDGES)
     groups: list[Group] = Field(default_factory=list, max_length=MAX_GROUPS)
     decider: Decider | None = Field(None, description="Instead of steps, edges and groups.")
     output: Any = Field(None, description="A template: the run's result when it succeeds.")
-    schedule: Schedule | None = Field(None, description="When runs start by themselves.")
+    schedule: Schedule | None = Field(None, description="Starts runs at certain times.")
     concurrency: int | None = Field(
         None,
         ge=1,
         le=1_000_000,
-        description="Most runs under way at once, later ones wait; 1 with a schedule, else no limit.",
+        description="Limit of simultaneous runs, later ones wait; 1 with a schedule, else no limit.",
     )
-    sla: Seconds | None = Field(None, description="Seconds within which a run should begin; a miss is recorded.")
+    sla: Seconds | None = Field(None, description="Seconds within which a run should start; a miss is recorded.")

@@ -1,4 +1,4 @@
-"""What a step is to do, by what its run knows: its templates get their values, and its kind makes a plan of them."""
+"""Plans a step: renders its templates with the values of the run, and lets its kind make the plan."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from taskflow_server.core.workflow.values import BadValue
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In bytes."""
+    """Limits in bytes."""
 
     payload: int = 1 << 20  # of a job, and of a run's output
-    payloads: int = 32 << 20  # of all jobs that one event makes
-    result: int = 256 << 10  # of one step, if some template reads it
-    results: int = 2 << 20  # of all steps of a run together, likewise
+    payloads: int = 32 << 20  # of all jobs of one event
+    result: int = 256 << 10  # of one step, if a template reads it
+    results: int = 2 << 20  # of all such steps of a run together
     signal: int = 64 << 10
-    signals: int = 256 << 10  # all that nobody has waited for yet
+    signals: int = 256 << 10  # of all signals that no step has consumed yet
 
 
 class Planner:
-    """Plans for the steps of one run, while one event is worked on: all of them share what expressions may cost."""
+    """Makes the plans of the steps of one run for one event, which share one budget."""
 
     def __init__(self, definition: Definition, run: Run, now: datetime, limits: Limits) -> None:
         self._definition, self._limits = definition, limits
@@ -42,7 +42,7 @@ class Planner:
         self._payloads = 0  # bytes so far
 
     def plan(self, node: Node, steps: Mapping[str, StepState], results: Mapping[str, Any]) -> Jobs | Wait:
-        """BadValue, with the path in the document, if it cannot be done."""
+        """The plan of a step. BadValue, with the path in the document, if a value does not fit."""
         meta = self._render(node.meta, steps, results)
         try:
             plan = node.kind.plan(meta, self._moment)
@@ -55,7 +55,7 @@ class Planner:
         return plan
 
     def output(self, steps: Mapping[str, StepState], results: Mapping[str, Any]) -> Any:
-        """What the run that succeeds gives back."""
+        """The output of a succeeded run."""
         output = self._render(self._definition.output, steps, results)
         try:
             _fit("it", output, self._limits.payload)
@@ -71,7 +71,7 @@ class Planner:
 
 
 def _seen(state: StepState, name: str, results: Mapping[str, Any]) -> dict[str, Any]:
-    """A step that has ended, as templates see it."""
+    """An ended step, as templates see it."""
     seen: dict[str, Any] = {"outcome": state.status.value}
     if state.error is not None:
         seen["error"] = state.error

@@ -9,7 +9,7 @@ KINDS: dict[str, Kind] = {kind.name: kind for kind in (Task(), Rest(), WaitKind(
 
 
 def register(kind: Kind) -> None:
-    """Adds a kind for all documents that are parsed from now on. In every process that parses documents."""
+    """Adds a kind for all documents parsed from now on. Call it in every process that parses documents."""
     if kind.name in KINDS:
-        raise ValueError(f"there is a kind {kind.name!r} already")
+        raise ValueError(f"the kind {kind.name!r} already exists")
     KINDS[kind.name] = kind

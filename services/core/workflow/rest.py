@@ -1,7 +1,7 @@
-"""The kind `task_flow`: calls of REST services, each a job of the handler `http.call`.
+"""The kind `task_flow`: calls REST services, each with a job of the handler `http.call`.
 
-A secret's value never enters a run: a call names the secret, and the worker that makes the call looks it up. A value
-inside a URL is percent-encoded, so that it can add neither a path nor a parameter; one that begins the URL is not.
+The value of a secret never enters a run: a call has its name, and the worker that makes the call reads it. A value
+inside a URL is percent-encoded, so that it adds neither a path nor a parameter, except at the beginning of the URL.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from taskflow_server.core.workflow.values import BadValue
 
 HANDLER = "http.call"
 MAX_CALLS = 100
-MAX_URL = 8_000  # characters, before and after its templates have their values
-MAX_TIMEOUT = 3_600.0  # seconds for one call
+MAX_URL = 8_000  # characters, before and after its templates are rendered
+MAX_TIMEOUT = 3_600.0  # seconds, for one call
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -31,7 +31,7 @@ Scalar = str | int | float | bool
 
 
 class Auth(Strict):
-    """How a call says who it is. The secret is known to the worker under its name."""
+    """The authentication of a call. The worker has the secret under this name."""
 
     scheme: Literal["bearer", "basic", "header"]
     secret: Name = Field(description="The secret's name: a token, a password, or the header's value.")
@@ -50,9 +50,9 @@ class Auth(Strict):
 
 
 class Call(Strict):
-    """One call."""
+    """One REST call."""
 
-    name: Name | None = Field(None, description="For people, and to find its result.")
+    name: Name | None = Field(None, description="For people; names its result as well.")
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
     url: str = Field(
         min_length=1, max_length=MAX_URL, description="http:// or https://, or relative: appended to app_url."
@@ -61,13 +61,13 @@ class Call(Strict):
     headers: dict[HeaderName, str] = Field(
         default_factory=dict, max_length=100, json_schema_extra={"additionalProperties": False}
     )
-    body: Any = Field(None, description="Sent as JSON; a text is sent as it is.")
+    body: Any = Field(None, description="Sent as JSON; a text is sent unchanged.")
     auth: Auth | None = None
     timeout: float | None = Field(
-        None, gt=0, le=MAX_TIMEOUT, description="Seconds for the whole call; left out, the worker's own limit."
+        None, gt=0, le=MAX_TIMEOUT, description="Seconds for the whole call; by default the worker's limit."
     )
     expected_status: list[Annotated[int, Field(ge=100, le=599)] | Literal["1xx", "2xx", "3xx", "4xx", "5xx"]] = Field(
-        default=["2xx"], min_length=1, max_length=100, description="Another status fails the call."
+        default=["2xx"], min_length=1, max_length=100, description="Any other status fails the call."
     )
 
     @model_validator(mode="after")
@@ -84,15 +84,15 @@ class RestMeta(Strict):
     """Calls, in order or in parallel."""
 
     calls: list[Call] = Field(min_length=1, max_length=MAX_CALLS)
-    parallel: bool = Field(False, description="All at once, instead of one after the other.")
-    continue_on_failure: bool = Field(False, description="A failed call stops nothing, and the step succeeds.")
+    parallel: bool = Field(False, description="Makes all calls at once, instead of one after the other.")
+    continue_on_failure: bool = Field(False, description="Continues after a failed call, and the step succeeds.")
 
     @model_validator(mode="after")
     def _names(self) -> RestMeta:
         names = [call.name for call in self.calls if call.name]
         for n, call in enumerate(self.calls):
             if call.name and names.count(call.name) > 1:
-                twice = {"field": f"calls[{n}].name", "why": "is the name of another call too"}
+                twice = {"field": f"calls[{n}].name", "why": "is also the name of another call"}
                 raise PydanticCustomError("at", "{why}", twice)
         return self
 
@@ -113,7 +113,7 @@ class Rest(Kind):
         return [HANDLER]
 
     def result(self, meta: Mapping[str, Any], results: Sequence[Any]) -> list[Any]:
-        """A list in the order of the calls: each with its name, and status, headers and body, or its error."""
+        """A list in the order of the calls: each has its name, and status, headers and body, or its error."""
         return [
             {**({"name": call["name"]} if "name" in call else {}), **(found if isinstance(found, dict) else {})}
             for call, found in zip(meta["calls"], results, strict=True)
@@ -121,7 +121,7 @@ class Rest(Kind):
 
 
 def _call(call: Mapping[str, Any], path: str, app_url: str | None) -> dict[str, Any]:
-    """What the handler is told."""
+    """The handler's payload."""
     url = at(f"{path}.url", lambda value: _absolute(values.text(value), app_url), call["url"])
     headers = {name: at(f"{path}.headers.{name}", _header, value) for name, value in call.get("headers", {}).items()}
     query = {name: at(f"{path}.query.{name}", _parameter, value) for name, value in call.get("query", {}).items()}
@@ -148,14 +148,14 @@ def _absolute(url: str, app_url: str | None) -> str:
 
 def _check(url: str, *, whole: bool) -> None:
     if _CONTROL.search(url) or " " in url:
-        raise BadValue("may hold no space and no control character")
+        raise BadValue("must not contain a space or a control character")
     if _SCHEME.match(url):
         if not re.match(r"https?:", url, re.IGNORECASE):
             raise BadValue(f"{url[:60]!r} must begin with http:// or https://, or be relative")
         if whole and not _host(url):
-            raise BadValue(f"{url[:60]!r} names no host")
+            raise BadValue(f"{url[:60]!r} has no host")
     if len(url) > MAX_URL:
-        raise BadValue(f"has {len(url)} characters; {MAX_URL} are the most")
+        raise BadValue(f"{len(url)} characters exceed the limit of {MAX_URL}")
 
 
 def _host(url: str) -> str | None:
@@ -168,7 +168,7 @@ def _host(url: str) -> str | None:
 def _header(value: Any) -> str:
     written = values.text(value)
     if _CONTROL.search(written):
-        raise BadValue("may hold no line break and no control character")
+        raise BadValue("must not contain a line break or a control character")
     return written
 
 

@@ -1,11 +1,11 @@
-"""R23 and R24 as functions of a definition and of how its steps stand.
+"""R23 and R24 as functions of a definition and the states of its steps.
 
-R23, innermost first: a job's own retries are over when the engine hears of its end; then the step's edge on failure,
+R23, innermost first: the retries of a job are used up before the engine gets its end; then the step's edge on failure,
 which handles it; then the group's retry; then the group's edge on failure; then the run fails.
 
 R24: a step whose dependencies have all succeeded, and whose edges are all decided with at least one of them taken,
 runs; once a dependency can no longer succeed, or all edges are decided and none is taken, it is skipped. An edge is
-decided when its source is final, so that a join is looked at when its last source ends, and is passed once.
+decided when its source is final, so a join is decided when its last source ends, and only once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Steps = Mapping[str, StepState]
 
 
 class Verdict(Enum):
-    """Whether a pending step's turn has come."""
+    """The decision about a pending step."""
 
     RUN = "run"
     SKIP = "skip"
@@ -46,14 +46,14 @@ def verdict(definition: Definition, node: Node, steps: Steps) -> tuple[Verdict, 
 
 
 def _takes(on: On, ended: StepStatus | None) -> bool:
-    """A step that was skipped or cancelled leads nowhere."""
+    """Whether an edge is taken; after a skipped or cancelled step none is."""
     if on == "always":
         return ended in (_S.SUCCEEDED, _S.FAILED)
     return ended is (_S.SUCCEEDED if on == "success" else _S.FAILED)
 
 
 def outcome(definition: Definition, name: str, steps: Steps) -> StepStatus | None:
-    """The final status of a step or a group, None before. A group has failed if a failure in it is not handled."""
+    """The final status of a step or group, else None. A group has failed if a failure in it is not handled."""
     if name in definition.steps:
         status = steps.get(name, _UNTOUCHED).status
         return status if status in FINAL_STEPS else None
@@ -66,7 +66,7 @@ def outcome(definition: Definition, name: str, steps: Steps) -> StepStatus | Non
 
 
 def unhandled(definition: Definition, name: str, steps: Steps) -> bool:
-    """R23's end: the step has failed, and neither it nor its group has an edge on failure."""
+    """Whether the step has failed, and neither it nor its group has an edge on failure (R23)."""
     node = definition.steps[name]
     if steps.get(name, _UNTOUCHED).status is not _S.FAILED or node.handles_failure:
         return False
@@ -74,6 +74,6 @@ def unhandled(definition: Definition, name: str, steps: Steps) -> bool:
 
 
 def delay(group: GroupNode, used: int) -> float:
-    """Seconds before a group's retry. Without jitter: that would be chance, and runs do not fail in herds."""
+    """Seconds before a group's retry. Without jitter, which would need randomness; runs seldom fail all at once."""
     backoff = Backoff(**group.backoff.model_dump()) if group.backoff else DEFAULT_BACKOFF
     return replace(backoff, jitter=0).delay(used, lambda: 0.5)

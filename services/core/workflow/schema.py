@@ -1,4 +1,4 @@
-"""The JSON Schema of a workflow's document, from the models that check it."""
+"""The JSON Schema of a workflow document, from the models that validate it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskflow_server.core.workflow.registry import KINDS
 
 
 def json_schema(kinds: Mapping[str, Kind] = KINDS) -> dict[str, Any]:
-    """JSON Schema 2020-12. What is about several places at once, as names and edges, only `Definition.parse` checks."""
+    """JSON Schema 2020-12. Relations between several places, as names and edges, only `Definition.parse` validates."""
     schema = model(tuple(kinds.values())).model_json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -1,4 +1,4 @@
-"""Which signals a run takes. Asked before the sender is answered, and again when the run hears of the signal."""
+"""Which signals a run accepts. Checked before the sender gets its answer, and again when the run applies the signal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from taskflow_server.core.workflow.planning import Limits
 from taskflow_server.core.workflow.state import RunState, RunStatus
 from taskflow_server.core.workflow.values import BadValue
 
-MAX_NAMES = 400  # bytes of a signal's name and id
+MAX_NAMES = 400  # bytes of a signal's name and id together
 MAX_SEEN = 100  # ids of signals that a run remembers
 
 
 def unfit(state: RunState, event: Signal, limits: Limits = Limits()) -> str:  # noqa: B008 - frozen
-    """Why a run cannot take a signal; empty if it can, or if it has taken this one already."""
+    """The reason for which a run refuses a signal; empty if it accepts it, or has accepted it before."""
     if seen(state, event):
         return ""
     if state.status not in (RunStatus.NEW, RunStatus.RUNNING):
@@ -24,21 +24,21 @@ def unfit(state: RunState, event: Signal, limits: Limits = Limits()) -> str:  # 
         what = "its payload"
         values.size_of(event.payload, limits.signal)
     except BadValue as error:
-        return f"signal {event.name[:100]!r} cannot be taken: {what} {error.message}"
+        return f"signal {event.name[:100]!r} is refused: {what} {error.message}"
     if any(step.signal == event.name for step in state.steps.values()):
         return ""
     try:
         values.size_of([*state.signals, *state.deciding.news, (event.name, event.payload)], limits.signals)
     except BadValue as error:
-        return f"signal {event.name!r} cannot be taken: what waits for the run {error.message}"
+        return f"signal {event.name!r} is refused: the run's backlog of events {error.message}"
     return ""
 
 
 def seen(state: RunState, event: Signal) -> bool:
-    """It was taken already."""
+    """Whether it was accepted before."""
     return bool(event.id) and event.id in state.seen
 
 
 def remember(ids: tuple[str, ...], event: Signal) -> tuple[str, ...]:
-    """The ids, with that of `event` if it has one."""
+    """The ids, with that of `event`, if any."""
     return (*ids, event.id)[-MAX_SEEN:] if event.id else ids

@@ -1,8 +1,7 @@
-"""What a run has come to: small, immutable, and plain JSON. The run's owner stores it and passes it back.
+"""The state of a run: small, immutable, and plain JSON. The run's owner stores it and passes it back.
 
-What never changes in a run (its id, input and context) is not part of it. A step that nothing has happened to is not
-part of it either, and of the results only those that some template reads: 1,000 steps that are done and whose results
-nobody reads take 44 kB.
+It excludes the constants of a run (its id, input and context), steps without an event so far, and results that no
+template reads: 1,000 ended steps without such results take 44 kB.
 """
 
 from __future__ import annotations
@@ -14,25 +13,25 @@ from typing import Any
 
 
 class StepStatus(StrEnum):
-    """Where a step stands. The last four are final."""
+    """The status of a step. The last four are final."""
 
-    PENDING = "pending"  # its edges do not allow it yet
-    RUNNING = "running"  # jobs of it are under way
+    PENDING = "pending"  # its dependencies or edges do not allow it yet
+    RUNNING = "running"  # has open jobs
     WAITING = "waiting"  # for a time or a signal
-    HELD = "held"  # failed; its group retries it
+    HELD = "held"  # failed; its group will retry it
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    SKIPPED = "skipped"  # its edges can no longer allow it
+    SKIPPED = "skipped"  # its dependencies or edges can no longer allow it
     CANCELLED = "cancelled"
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. The last three are final."""
+    """The status of a run. The last three are final."""
 
     NEW = "new"
     RUNNING = "running"
-    CANCELLING = "cancelling"  # until all that was under way has ended
-    ENDING = "ending"  # an executor ended it; until all that was under way has ended
+    CANCELLING = "cancelling"  # until all open jobs have ended
+    ENDING = "ending"  # ended by an executor; until all open jobs have ended
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -40,15 +39,15 @@ class RunStatus(StrEnum):
 
 FINAL_STEPS = frozenset({StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
 FINAL_RUNS = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
-OPEN = "open"  # a job's outcome while it has none
+OPEN = "open"  # the outcome of a job that has not ended
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run was started with.
+    """The constants of a run.
 
-    `context` is what templates may read besides the input: `schedule_id`, the app's attributes, the namespace's
-    `app_url`. `run_id`, `workflow`, and an `app_url` of the workflow's own are added to it.
+    Templates read `context` besides the input: `schedule_id`, the app's attributes, the namespace's `app_url`. The
+    engine adds `run_id`, `workflow`, and the workflow's own `app_url`.
     """
 
     id: str
@@ -58,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """One of the jobs of a step that is under way."""
+    """A job of a running step."""
 
     outcome: str = OPEN
     result: Any = None
@@ -68,54 +67,54 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """One step. `iteration` counts how often it began: (run, step, iteration) names what it does."""
+    """A step. `iteration` counts its starts: (run, step, iteration) identifies its jobs and timers."""
 
     status: StepStatus = StepStatus.PENDING
     iteration: int = 0
     error: dict[str, Any] | None = None
-    due: str | None = None  # when its wait is over
-    signal: str | None = None  # that it waits for
-    jobs: tuple[JobState, ...] = ()  # begun, while it runs
-    total: int = 1  # how many jobs its plan has
-    size: int = 0  # bytes of its result that the run keeps
+    due: str | None = None  # the end of its wait
+    signal: str | None = None  # for which it waits
+    jobs: tuple[JobState, ...] = ()  # created so far, while it runs
+    total: int = 1  # number of jobs in its plan
+    size: int = 0  # bytes of its result, if the run keeps it
 
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """One group."""
+    """A group."""
 
-    used: int = 0  # retries since the run began, or was retried by hand
-    iteration: int = 0  # of its timers; never goes back
-    due: str | None = None  # waits until then before it retries
-    over: bool = False  # that time has come, and something of the group still runs
+    used: int = 0  # retries since the start of the run or its retry by hand
+    iteration: int = 0  # of its timers; never decreases
+    due: str | None = None  # the time of its retry
+    over: bool = False  # `due` has passed, and a step of the group still runs
 
 
 @dataclass(frozen=True, slots=True)
 class Deciding:
-    """What a run whose executor decides has open."""
+    """The decisions and open tasks of a run whose executor decides."""
 
-    number: int = 0  # of the last decision
-    asked: dict[str, Any] | None = None  # the event that it is about
-    open: bool = False  # it has not been made yet
-    news: tuple[dict[str, Any], ...] = ()  # events that wait for their decisions
-    begun: int = 0  # how many tasks, workflows and waits
-    tasks: Mapping[str, str] = field(default_factory=dict)  # those under way: name -> task, workflow or wait
-    output: Any = None  # as the executor ended it
+    number: int = 0  # number of the last decision
+    asked: dict[str, Any] | None = None  # the event of that decision
+    open: bool = False  # the decision has not been made yet
+    news: tuple[dict[str, Any], ...] = ()  # events that wait for a decision
+    begun: int = 0  # number of tasks, child runs and waits so far
+    tasks: Mapping[str, str] = field(default_factory=dict)  # open ones: name -> task, workflow or wait
+    output: Any = None  # from the executor's last action
     error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A run. `RunState()` is one that has not begun."""
+    """The state of a run. `RunState()` is that of a run that has not started."""
 
     status: RunStatus = RunStatus.NEW
-    digest: str = ""  # of the document that it began with (R24)
-    round: int = 0  # how often it was retried by hand
+    digest: str = ""  # of the document with which it started (R24)
+    round: int = 0  # number of retries by hand
     steps: Mapping[str, StepState] = field(default_factory=dict)
     groups: Mapping[str, GroupState] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)  # of the steps that templates read
-    signals: tuple[tuple[str, Any], ...] = ()  # that nobody has waited for yet
-    seen: tuple[str, ...] = ()  # ids of the last signals
+    signals: tuple[tuple[str, Any], ...] = ()  # not yet consumed by a wait
+    seen: tuple[str, ...] = ()  # ids of the latest signals
     deciding: Deciding = Deciding()
 
     def to_json(self) -> dict[str, Any]:
@@ -133,7 +132,7 @@ class RunState:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> RunState:
-        """What `to_json` gave."""
+        """The state from the result of `to_json`."""
         deciding = dict(stored.get("deciding", {}))
         deciding["news"] = tuple(deciding.get("news", ()))
         return cls(
@@ -149,12 +148,12 @@ class RunState:
         )
 
     def step(self, name: str) -> StepState:
-        """Also of a step that nothing has happened to."""
+        """The state of a step, also of one without an event so far."""
         return self.steps.get(name, _UNTOUCHED)
 
     @property
     def waiting(self) -> bool:
-        """It is not final, and nothing of it is under way: it waits to begin, for a time or for a signal."""
+        """Whether it has no open jobs and is not final: it waits to start, for a time or for a signal."""
         decided = self.deciding.open or any(kind != "wait" for kind in self.deciding.tasks.values())
         running = decided or any(step.status is StepStatus.RUNNING for step in self.steps.values())
         return self.status in (RunStatus.NEW, RunStatus.RUNNING) and not running
@@ -171,7 +170,7 @@ _DEFAULTS: dict[type, dict[str, Any]] = {}
 
 
 def _plain(value: Any, *without: str) -> dict[str, Any]:
-    """The fields of a dataclass that are not as they are at first."""
+    """The fields of a dataclass that differ from their defaults."""
     cls = type(value)
     if cls not in _DEFAULTS:
         blank = cls()

@@ -1,7 +1,7 @@
-"""Templates: JSON in whose texts `{{ expression }}` stands for a value of the run.
+"""Templates: JSON in whose texts `{{ expression }}` is replaced by a value of the run.
 
-A text that is one template and nothing else keeps its value's type; inside other text a value is written as text, lists
-and objects as JSON. Null inside other text is an error: `{{ input.name || 'friend' }}` says what to write instead.
+A text that is one template keeps the type of its value; inside other text a value is written as text, lists and objects
+as JSON. Null inside other text is an error: use `{{ input.name || 'friend' }}` for a default.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BRACKETS = {"{": "}", "[": "]", "(": ")"}
 
 
 class BadTemplate(Exception):
-    """A text whose template cannot be read; `path` is its place inside the document."""
+    """The template of a text is not valid; `path` is its place in the document."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
@@ -33,11 +33,11 @@ Encoders = Sequence[tuple[re.Pattern[str], Callable[[str], str]]]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text with templates: its parts, in turn plain and expression."""
+    """A text with templates: plain text and expressions alternate in its parts."""
 
     path: str
     parts: tuple[str | Expression, ...]
-    encode: Callable[[str], str] | None  # done to each value inside the text that does not begin it
+    encode: Callable[[str], str] | None  # applied to each value, except at the beginning of the text
 
     def render(self, scope: Mapping[str, Any], budget: Budget) -> Any:
         try:
@@ -58,12 +58,12 @@ class Text:
 class Template:
     """A JSON value whose texts may be templates."""
 
-    value: Any  # the JSON, with a Text for each text that has templates
-    refers: Mapping[str, str]  # the steps that it reads, each with a path where it does
+    value: Any  # the JSON, with a Text for each text with templates
+    refers: Mapping[str, str]  # the steps that it reads, each with the path of the template
 
     @classmethod
     def parse(cls, value: Any, path: str, encoders: Encoders = ()) -> Template:
-        """BadTemplate names the place. `encoders`: for which paths values inside texts are encoded, and how."""
+        """Parses the templates; BadTemplate names the place. `encoders`: encodings of values inside texts, by path."""
         found: dict[str, str] = {}
         return cls(_compiled(value, path, encoders, found), found)
 
@@ -104,7 +104,7 @@ def _text(source: str, path: str, encoders: Encoders, found: dict[str, str]) -> 
 
 
 def _end(source: str, place: int) -> int:
-    """Where the `}}` stands that closes a template: not one inside quotes, nor one that closes a `{` of its own."""
+    """The place of the `}}` that closes a template: not inside quotes, and not the end of a `{` in the expression."""
     inside: list[str] = []
     quote = ""
     while place < len(source):
@@ -139,7 +139,7 @@ def _rendered(value: Any, scope: Mapping[str, Any], budget: Budget) -> Any:
 def _written(expression: Expression, value: Any, budget: Budget) -> str:
     if value is None:
         cure = f"{{{{ {expression.source} || '' }}}}"
-        raise BadValue(f"is null, which no text can hold; {cure} leaves it out", expression=expression.source)
+        raise BadValue(f"is null, which a text cannot contain; {cure} leaves it out", expression=expression.source)
     if isinstance(value, str):
         return value
     return json.dumps(budget.build(value), ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""One event's work on a run: which steps' turn it is, how they begin and end, when a group is retried (R23, R24)."""
+"""The work of one event on a run: decides, starts and ends steps, and retries groups (R23, R24)."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from taskflow_server.core.workflow.state import (
 from taskflow_server.core.workflow.values import BadValue
 
 _S = StepStatus
-_SHORT = 500  # characters of the message of an error that no template reads
+_SHORT = 500  # characters of an error's message that no template reads
 _ACTIVE = (_S.RUNNING, _S.WAITING)
 
 
 class Turn:
-    """A run while one event is worked on. Changes nothing that it was given."""
+    """The work on a run for one event. Does not change its arguments."""
 
     def __init__(self, definition: Definition, run: Run, state: RunState, now: datetime, limits: Limits) -> None:
         self.definition, self.run, self.before, self.now, self.limits = definition, run, state, now, limits
@@ -47,13 +47,13 @@ class Turn:
         self.steps, self.groups, self.results = dict(state.steps), dict(state.groups), dict(state.results)
         self.signals, self.seen = list(state.signals), state.seen
         self.changes: list[Change] = []
-        self.moved = False  # the state is another, though there may be nothing to do
+        self.moved = False  # the state has changed, even if there are no changes to perform
         self._planner = Planner(definition, run, now, limits)
-        self._ready: deque[str] = deque()  # steps whose turn may have come
-        self._touched: dict[str, None] = {}  # groups in which something ended
+        self._ready: deque[str] = deque()  # steps to check
+        self._touched: dict[str, None] = {}  # groups in which a step has ended
 
     def state(self) -> RunState:
-        """What the run has come to."""
+        """The present state of the run."""
         return replace(
             self.before,
             status=self.status,
@@ -69,14 +69,14 @@ class Turn:
     def step(self, name: str) -> StepState:
         return self.steps.get(name) or StepState()
 
-    # Which steps' turn it is
+    # Deciding about steps
 
     def look_at(self, names: Iterable[str]) -> None:
-        """The turn of these may have come."""
+        """Checks these steps in `settle`."""
         self._ready.extend(names)
 
     def settle(self) -> None:
-        """Until nothing more follows from what happened; then the run may be final."""
+        """Checks steps and groups until nothing changes; then the run may be final."""
         while self._ready or self._touched:
             if self._ready:
                 self._consider(self._ready.popleft())
@@ -97,7 +97,7 @@ class Turn:
         elif verdict is Verdict.SKIP:
             self._set(name, StepState(_S.SKIPPED, self.step(name).iteration))
 
-    # How a step begins
+    # Starting a step
 
     def _begin(self, node: Node, after: tuple[str, ...]) -> None:
         state = StepState(_S.RUNNING, self.step(node.name).iteration + 1)
@@ -114,7 +114,7 @@ class Turn:
             self.fail(node.name, error.error(), state.iteration)
 
     def plan(self, node: Node) -> Jobs | Wait:
-        """BadValue if a template has no value, or one that does not fit."""
+        """The plan of a step. BadValue if a template has no value, or one that does not fit."""
         return self._planner.plan(node, self.steps, self.results)
 
     def _wait(self, node: Node, plan: Wait, state: StepState, after: tuple[str, ...]) -> None:
@@ -132,10 +132,10 @@ class Turn:
             if plan.until is not None:
                 self.changes.append(SetTimer(node.name, state.iteration, plan.until, after))
 
-    # How a step ends
+    # Ending a step
 
     def wake(self, name: str, payload: Any, *, signalled: bool) -> None:
-        """A wait is over: its signal came, or its time."""
+        """Ends a wait by its signal or its time."""
         state = self.step(name)
         if signalled and state.due is not None:
             self.changes.append(CancelTimer(name, state.iteration))
@@ -146,13 +146,13 @@ class Turn:
         self.succeed(name, payload)
 
     def room(self, name: str) -> int:
-        """Bytes of results that the run can still keep for a step."""
+        """Bytes of results that the run can keep for a step."""
         others = (state for other, state in self.steps.items() if other != name)
         used = sum(state.size + sum(job.size for job in state.jobs) for state in others)
         return max(0, min(self.limits.result, self.limits.results - used))
 
     def succeed(self, name: str, result: Any) -> None:
-        """The step's result is kept if some template reads it; one that is too large fails the step."""
+        """Ends a step with success. Keeps its result if a template reads it; one that is too large fails the step."""
         iteration, size = self.step(name).iteration, 0
         if name in self.definition.read:
             try:
@@ -164,7 +164,7 @@ class Turn:
         self._set(name, StepState(_S.SUCCEEDED, iteration, size=size))
 
     def fail(self, name: str, error: dict[str, Any], iteration: int) -> None:
-        """Held if the step's group will retry it, else final."""
+        """Ends a step with an error: HELD if its group will retry it, else FAILED."""
         node = self.definition.steps[name]
         group = self.definition.groups.get(node.group or "")
         held = False
@@ -175,12 +175,12 @@ class Turn:
         kept, size = error, 0
         if name in self.definition.read:
             size = values.size_of(error, sys.maxsize)
-        else:  # nobody reads it but people, and they read what StepChanged says
+        else:  # no template reads it, and people read StepChanged
             kept = {"type": error["type"], "message": error["message"][:_SHORT], "step": name}
         self._set(name, StepState(_S.HELD if held else _S.FAILED, iteration, kept, size=size), error=error)
 
     def cancelled(self, name: str) -> None:
-        """The step ended because the run was cancelled."""
+        """Ends a step because the run was cancelled."""
         self._set(name, StepState(_S.CANCELLED, self.step(name).iteration))
 
     def _set(
@@ -200,13 +200,13 @@ class Turn:
         return self.groups.get(name) or GroupState()
 
     def group_due(self, name: str) -> None:
-        """The time of its retry has come."""
+        """The timer of a group's retry fired."""
         self.groups[name] = replace(self._group(name), due=None, over=True)
         self.moved = True
         self._touched[name] = None
 
     def _consider_group(self, group: GroupNode) -> None:
-        """Retries it when nothing of it is under way, and something of it is held."""
+        """Retries a group that has a held step and no open one."""
         statuses = {self.step(name).status for name in group.steps}
         state = self._group(group.name)
         if not statuses.isdisjoint(_ACTIVE) or self.status is not RunStatus.RUNNING:
@@ -224,7 +224,7 @@ class Turn:
             self.changes.append(SetTimer(group.name, state.iteration + 1, due))
 
     def reset(self, names: Iterable[str]) -> None:
-        """These begin anew, when their turn comes."""
+        """Resets steps, which start again when they are ready."""
         for name in names:
             state = self.step(name)
             self.results.pop(name, None)
@@ -235,12 +235,12 @@ class Turn:
     # The run
 
     def become(self, status: RunStatus) -> None:
-        """The run has another status, not a final one."""
+        """Sets a status that is not final."""
         self.status = status
         self.changes.append(RunChanged(status))
 
     def stop(self) -> None:
-        """Nothing more begins; what is under way is cancelled."""
+        """Starts no more steps, and cancels all open jobs."""
         for name, group in self.groups.items():
             if group.due is not None:
                 self.changes.append(CancelTimer(name, group.iteration))

@@ -1,6 +1,6 @@
-"""Values that documents and jobs bring: what fits into a run's state, how long a duration is, when an instant is.
+"""Values from documents and jobs: checks that they fit into a run's state, and parses durations and instants.
 
-Whatever is refused raises BadValue; it fails the step that needed the value, never the engine.
+A refused value raises BadValue, which fails the step that needs the value, never the engine.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any
 
 from taskflow._policy import OUT_OF_RANGE, RANGE, is_instant
 
-MAX_WAIT = 10 * 366 * 86_400  # seconds; beyond it a typing mistake is likelier than a wish
-MAX_DEPTH = 100  # of lists and objects inside each other; Python's own parsers give up near 1,000
+MAX_WAIT = 10 * 366 * 86_400  # seconds; a longer wait is most likely a typing mistake
+MAX_DEPTH = 100  # nested lists and objects; Python's parsers fail near 1,000
 MAX_MESSAGE = 4_000  # characters of an error's message that a run keeps
-MAX_ERROR_DATA = 8 << 10  # bytes of what else an error brings
+MAX_ERROR_DATA = 8 << 10  # bytes of the other members of an error
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _UNITS = {"milliseconds": "ms", "seconds": "s", "minutes": "m", "hours": "h", "days": "d", "weeks": "w"}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])\s*")
-_UNFIT = re.compile("[\x00\ud800-\udfff]")  # Postgres's jsonb holds neither
+_UNFIT = re.compile("[\x00\ud800-\udfff]")  # Postgres's jsonb cannot store them
 DURATION_HELP = 'seconds, as 90, or text, as "1d 12h", "15m" or "90s"'
 
 
 class BadValue(Exception):
-    """A value that does not fit. `path` is the place inside the step's document that wanted it."""
+    """A value that does not fit. `path`: the place in the step's document that needs it."""
 
     def __init__(self, message: str, *, path: str = "", type: str = "bad_value", expression: str = "") -> None:
         super().__init__(message)
         self.message, self.path, self.type, self.expression = message, path, type, expression
 
     def error(self) -> dict[str, Any]:
-        """As a step's error."""
+        """The error of the step."""
         parts = {"path": self.path, "expression": self.expression}
         where = [*([self.path] if self.path else []), *([f"{{{{ {self.expression} }}}}"] if self.expression else [])]
         return {
@@ -45,9 +45,9 @@ class BadValue(Exception):
 
 
 def size_of(value: Any, limit: int) -> int:
-    """About the bytes of `value` as JSON, or BadValue if there are more than `limit`, or jsonb cannot hold it.
+    """The approximate bytes of `value` as JSON. BadValue if they exceed `limit`, or jsonb cannot store it.
 
-    Stops at the limit, however large the value is; a value that stands in several places counts in each.
+    Stops at the limit, however large the value is; a value with several references counts for each.
     """
     size = 0
     open_: list[tuple[Any, int]] = [(value, 0)]
@@ -65,11 +65,11 @@ def size_of(value: Any, limit: int) -> int:
             size += 2 + len(item)
             open_.extend((part, depth + 1) for part in item)
         elif isinstance(item, float) and not math.isfinite(item):
-            raise BadValue("holds a number that JSON has no form for")
+            raise BadValue("holds a number that JSON cannot represent")
         elif item is None or isinstance(item, bool | int | float):
             size += 4
         else:
-            raise BadValue("holds something that is no JSON value")
+            raise BadValue("holds something that is not a JSON value")
         if size > limit:
             raise BadValue(f"is larger than {limit} bytes", type="too_large")
         if depth > MAX_DEPTH:
@@ -78,11 +78,11 @@ def size_of(value: Any, limit: int) -> int:
 
 
 def json_size(value: Any, limit: int) -> int:
-    """The bytes of `value` as JSON, to the byte; BadValue as from `size_of`."""
+    """The exact bytes of `value` as JSON; BadValue as from `size_of`."""
     size_of(value, limit)
     size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
     if size > limit:
-        raise BadValue(f"has {size} bytes as JSON; {limit} are the most", type="too_large")
+        raise BadValue(f"has {size} bytes as JSON, which exceed the limit of {limit}", type="too_large")
     return size
 
 
@@ -107,7 +107,7 @@ def duration(value: Any) -> float:
 
 
 def instant(value: Any) -> datetime:
-    """The instant of RFC 3339 text, or of seconds since 1970. Without a zone it is in UTC (R15)."""
+    """Parses an instant from RFC 3339 text or seconds since 1970. Text without a zone is in UTC (R15)."""
     try:
         if not isinstance(value, str):
             return after(_EPOCH, _number(value))
@@ -120,7 +120,7 @@ def instant(value: Any) -> datetime:
 
 
 def after(now: datetime, seconds: float) -> datetime:
-    """`now` and `seconds` more, or less; BadValue when the result is out of range."""
+    """`now` plus `seconds`, which may be negative; BadValue when the result is out of range."""
     shown = f"{seconds:g} seconds from {now.isoformat()}"
     try:
         return _in_range(now + timedelta(seconds=seconds), shown)
@@ -135,7 +135,7 @@ def _in_range(found: datetime, shown: str) -> datetime:
 
 
 def text(value: Any) -> str:
-    """A number, text or truth value as text."""
+    """A number, text or boolean as text."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -146,12 +146,12 @@ def text(value: Any) -> str:
 
 
 def clean(words: str, limit: int) -> str:
-    """At most `limit` characters, and none that Postgres cannot store."""
+    """The text without characters that Postgres cannot store, cut at `limit`."""
     return _UNFIT.sub("\ufffd", words[:limit])
 
 
 def error_of(error: Any, outcome: str) -> dict[str, Any]:
-    """A job's error as a run keeps it: with type and message, bounded, and nothing that jsonb refuses."""
+    """A job's error as a run keeps it: bounded, with type and message, and without values that jsonb refuses."""
     given = error if isinstance(error, Mapping) else {} if error is None else {"data": error}
     kept = {
         "type": clean(str(given.get("type") or outcome), 200),

@@ -33,7 +33,7 @@ test-long: $(STAMP) ## the long forms: larger sizes, more seeds, whole clones wi
 
 check: lint type test verify ## what to run before a push; CI runs the long tier too
 
-lint: $(STAMP) ## ruff over the Python, buf over the protos, a word list over docs and docstrings
+lint: $(STAMP) ## ruff over the Python, buf over the protos, a word list over docs and messages
 	@$(BIN)/ruff check .
 	@$(BIN)/buf lint
 	@$(PY) -m tools.prose

@@ -1,6 +1,7 @@
-"""Checks docs, docstrings and comments for sentences and phrases that have a plainer form.
+"""Checks docs, docstrings, comments and messages for sentences and phrases that have a plainer form.
 
-A fault is printed as `file:line: «found»: cure`; any fault is exit code 1. Code and blocks of Markdown are not prose.
+A fault is printed as `file:line: «found»: cure`; any fault is exit code 1. Code and blocks of Markdown are not prose. A
+message is a string of two words or more in the services or the SDK: an error, a log event, a help text, a description.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ ROOT = Path(__file__).parent.parent
 # A sentence begins where a text does, after a full stop, colon or semicolon, or in a list or a table.
 _BEGINNING = r"(?:^|[.:;!?»)] |^\s*[-*#|>]+ |\| |\*\*)"
 
+# Things that a value can fail to be.
+_THINGS = "address|action|destination|field|folder|form|id|json|list|mapping|name|number|object|state|template|url|zone"
+
 # What no text may hold -> what to write. Phrases are found whatever their case.
 RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(_BEGINNING + r"((?:What|Whoever|Of) [a-z`])(?![^.|]*\?)"), "name the subject first"),
@@ -30,9 +34,10 @@ RULES: list[tuple[re.Pattern[str], str]] = [
             (r"(?:hand|hands|handed|handing) in (?:a )?jobs?", "submit"),
             (r"from when \w+ \w+ \w+ \w+ on", "once"),
             (r"whoever of", "name the service or the user"),
-            (r"\d+ are the most", "exceeds the limit of N"),
-            (r"(?<!there )is no (?:id|zone|number|address|form|list|object)", "is not a valid …"),
-            (r"is let go", "is closed, released or disconnected"),
+            (r"(?:is|are) the (?:most|least)(?=[.,:;)]| \(|$)", "exceeds the limit of N; is below the minimum of N"),
+            (rf"(?<!there )is no (?:{_THINGS})", "is not a valid …"),
+            (r"(?:is|are) let go", "is closed, released or disconnected"),
+            (r"see to it that", "name the action"),
         )
     ),
 ]
@@ -46,6 +51,9 @@ CHECKED = (
 TO_DO = (
     "services/coordinator", "services/core/dispatch", "services/core/lanes.py",
 )  # fmt: skip
+
+# Folders whose strings are read by users.
+MESSAGES = ("services/", "sdk/")
 
 # Generated from proto/, and this list itself.
 OTHERS = ("sdk/taskflow/v1", "tools/prose.py", "tests/unit/test_prose.py")
@@ -64,6 +72,26 @@ def python_texts(source: str) -> Texts:
                 yield number, line.strip()
 
 
+def messages(source: str) -> Texts:
+    """Strings of two words or more, each with the number of its first line and with «…» for each inserted value.
+
+    A message may begin in lower case, so its first letter is shown as a capital.
+    """
+    tree = ast.parse(source)
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    formatted = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    parts = {id(part) for node in formatted for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts | statements:
+            text = node.value
+        else:
+            continue
+        if " " in text:
+            yield node.lineno, text[:1].upper() + text[1:]
+
+
 def markdown_texts(source: str) -> Texts:
     """Lines outside blocks of code, each with its number."""
     code = False
@@ -76,7 +104,9 @@ def markdown_texts(source: str) -> Texts:
 
 def faults(name: str, source: str) -> list[str]:
     """The faults of one file, in order of lines."""
-    texts = python_texts(source) if name.endswith(".py") else markdown_texts(source)
+    texts = list(python_texts(source) if name.endswith(".py") else markdown_texts(source))
+    if name.endswith(".py") and name.startswith(MESSAGES):
+        texts += messages(source)
     return [
         f"{name}:{number}: «{found[1]}»: {cure}"
         for number, text in sorted(texts)

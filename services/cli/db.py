@@ -146,7 +146,7 @@ def prune(
     except Unavailable as error:
         _fail(UNAVAILABLE, "prune", str(error))
     except psycopg.Error as error:
-        said = missing_right(error) or f"{words(error)}; is the schema up to date? `taskflow db status` tells"
+        said = missing_right(error) or f"{words(error)}; is the schema up to date? Run `taskflow db status`"
         _fail(FAILED, "prune", said)
     _prune.show(report, dry_run=dry_run, as_json=as_json)
     if any(day.put_off for day in report.days):

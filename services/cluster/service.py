@@ -17,7 +17,7 @@ LOG_LIMIT = 10 * 1024 * 1024  # bytes of a log, above which it becomes `.log.1`
 
 
 _STOPPING = re.compile(r"\bstopping\b")  # in the log of a service that stops because it was told to
-_SIGNALLED = "somebody sent it a signal to stop"
+_SIGNALLED = "it was stopped by a signal"
 _SILENT = "its log does not say why; os._exit(0) and exec in the code of an app end a process so"
 
 

@@ -64,7 +64,7 @@ def of_call(error: grpc.RpcError, address: str) -> Failure:
     if status is None and code is grpc.StatusCode.UNAVAILABLE:
         message = f"TaskFlow's service at {address} does not answer"
     elif status is None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        message = f"TaskFlow's service at {address} has not answered in time; it may yet do what was asked"
+        message = f"TaskFlow's service at {address} has not answered in time; it may still execute the call"
     elif code is grpc.StatusCode.UNIMPLEMENTED:
         message = f"TaskFlow's service at {address} is of another version and cannot do this"
     answered = STATUSES.get(code, 500)

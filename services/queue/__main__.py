@@ -30,7 +30,7 @@ class QueueSettings(ServiceSettings):
         description="a job that has waited this long for each step of priority goes before higher ones; 0: never",
     )
     aged_one_in: int = Field(
-        5, ge=2, le=1000, description="at most one job in so many goes before its turn, once it has waited so long"
+        5, ge=2, le=1000, description="one job in this number may go before its turn, after a wait"
     )
     executor_seen: float = Field(
         60.0, gt=0, description="seconds after its last poll for which an executor counts as one that takes jobs"

@@ -80,7 +80,7 @@ def place(url: str) -> Place:
         found = conninfo_to_dict(url)
     except psycopg.Error as error:
         if "invalid URI query parameter" in str(error):  # the name may be part of a password
-            raise BadUrl(f"{BAD_URL}; Postgres has no parameter of a name that stands after its '?'") from None
+            raise BadUrl(f"{BAD_URL}; Postgres does not know a parameter after its '?'") from None
         raise BadUrl(_ENCODE if credentials and "%" in rest.rpartition("@")[0] else BAD_URL) from None
     host, port = str(found.get("host") or ""), str(found.get("port") or "")
     database = str(found.get("dbname") or "")
@@ -181,11 +181,11 @@ _KINDS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         r"too many (clients|connections)|remaining connection slots",
         "Postgres has no connection left",
-        "raise max_connections there, or stop what holds them",
+        "raise max_connections there, or close other connections",
     ),
     (
         r"invalid response to SSL negotiation|expected authentication request",
-        "what answers at {at} is not Postgres",
+        "the server at {at} is not Postgres",
         "give the address of Postgres",
     ),
     (r"not allowed in statement pooling", "a pooler in front of Postgres pools statements", f"see {POOLERS}"),

@@ -55,7 +55,7 @@ UNREADABLE = {
     "postgresql://me:xyzzyplugh@db:none/shop": "its port must be a number",
     "postgresql://me:xyzzyplugh@db:99999/shop": "its port must be a number",
     "postgresql://me@db:none/shop": "its port must be a number",
-    "postgresql://me:x@db/shop?xyzzyplugh=1": "Postgres has no parameter of a name",
+    "postgresql://me:x@db/shop?xyzzyplugh=1": "Postgres does not know a parameter",
     "jdbc:postgresql://db/shop?user=me&password=xyzzyplugh": "its scheme is 'jdbc:postgresql', not 'postgresql'",
     "'postgresql://me:xyzzyplugh@db/shop'": "it begins with a quotation mark",
     "host=db password=xyzzyplugh port=none": "its port must be a number",
@@ -169,7 +169,7 @@ async def test_a_server_that_is_not_postgres_is_named() -> None:
         at = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         said = await refusal(f"postgresql://me:xyzzyplugh@{at}/shop?gssencmode=disable")
 
-    assert said.startswith(f"what answers at {at}/shop is not Postgres (")
+    assert said.startswith(f"the server at {at}/shop is not Postgres (")
 
 
 async def test_only_where_nothing_answers_no_postgres_answers() -> None:

@@ -322,7 +322,7 @@ def test_what_is_ended_is_shown_until_its_pod_is_gone_and_then_nothing_is_left(
     process = process_at(gate)
 
     for _ in range(2):
-        destination.terminate(made, "its attempt is over")
+        destination.terminate(made, "its attempt has ended")
     assert seen(destination, made).phase is Phase.RUNNING
     assert runs(process)
 
@@ -382,7 +382,7 @@ def test_a_server_that_is_away_and_one_that_does_not_let_us_in_are_no_order_s_fa
         ({"tasks": {"task": {"pod": {"containers": []}}}}, "etl.tasks.task.pod: containers cannot be set here"),
         ({"tasks": {"task": {"pod": {"nodeSelektor": {}}}}}, "etl: tasks.task: spec.template.spec.nodeSelektor: extra"),
         ({"labels": {"taskflow/owner": "x"}}, "etl.labels: taskflow/owner is the pusher's own"),
-        ({"log_url": "https://{host}"}, "etl.log_url: 'https://{host}' is no template over {namespace}"),
+        ({"log_url": "https://{host}"}, "etl.log_url: 'https://{host}' is not a valid template of {namespace}"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_the_name_of_the_member_at_fault(

@@ -236,7 +236,7 @@ def test_what_is_ended_is_shown_until_its_task_is_gone_and_then_nothing_is_left(
     process = process_at(gate)
 
     for _ in range(2):
-        destination.terminate(made, "its attempt is over")
+        destination.terminate(made, "its attempt has ended")
     assert seen(destination, made).phase is Phase.RUNNING
     assert runs(process)
     assert len(server.requests("PUT", made.id)) == 1  # a second would begin the deployment anew
@@ -257,7 +257,7 @@ def test_an_app_waits_for_an_offer_as_queued(server: MarathonServer, make: Make,
     try:
         made = destination.submit(order({"gate": str(gate)}))
         assert seen(destination, made).phase is Phase.QUEUED
-        destination.terminate(made, "its attempt is over")
+        destination.terminate(made, "its attempt has ended")
         assert becomes(destination, made, Phase.FAILED).log_url == ""
     finally:
         server.hold(False)
@@ -315,7 +315,7 @@ def test_a_server_that_is_away_and_one_that_does_not_let_us_in_are_no_order_s_fa
         ({"tasks": {"task": {}}}, "etl: it needs a command, or one for task"),
         ({"tasks": {"task": {"command": []}}}, "etl.tasks.task.command: give a program"),
         ({"tasks": {"task": {"app": {"instances": 2}}}}, "etl.tasks.task.app: instances cannot be set here"),
-        ({"log_url": "https://{node}"}, "etl.log_url: 'https://{node}' is no template over {host}"),
+        ({"log_url": "https://{node}"}, "etl.log_url: 'https://{node}' is not a valid template of {host}"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_the_name_of_the_member_at_fault(

@@ -93,7 +93,7 @@ def test_a_job_of_ray_runs_once_is_found_by_its_ticket_and_is_ended(make: Make, 
     process = int(eventually(lambda: pid.exists() and pid.read_text().strip(), 60))
     assert becomes(mine, made, Phase.RUNNING).log_url.endswith(f"/#/jobs/{made.id}")
     for _ in range(2):
-        mine.terminate(made, "its attempt is over")
+        mine.terminate(made, "its attempt has ended")
     ended = becomes(mine, made, Phase.FAILED)
     assert not runs(process)
     for _ in range(2):
@@ -130,7 +130,7 @@ def test_a_job_that_no_node_can_take_is_queued_and_says_so(make: Make) -> None:
     waits = seen(destination, made)
     assert (waits.phase, waits.log_url) == (Phase.QUEUED, "")
     assert waits.reason.startswith("Job has not started yet. It may be waiting for resources")
-    destination.terminate(made, "its attempt is over")  # heard when it starts, or when Ray gives it up
+    destination.terminate(made, "its attempt has ended")  # heard when it starts, or when Ray gives it up
     assert made.id in {job.id for job in destination.unfinished()}
 
 
@@ -169,7 +169,7 @@ def test_a_cluster_that_is_away_is_no_order_s_fault() -> None:
         ({"authorization_file": "/nowhere"}, "etl: /nowhere: No such file or directory"),
         ({"command": None}, "etl: it needs a command"),
         ({"tasks": {"task": {"runtime_env": {"env_vars": {}}}}}, "etl.tasks.task.runtime_env: env_vars cannot be set"),
-        ({"log_url": "https://{node}"}, "etl.log_url: 'https://{node}' is no template over {id}"),
+        ({"log_url": "https://{node}"}, "etl.log_url: 'https://{node}' is not a valid template of {id}"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_the_name_of_the_member_at_fault(given: dict[str, Any], complaint: str) -> None:

@@ -123,7 +123,7 @@ def test_where_its_default_ports_are_in_use_it_takes_others(make_cluster: Callab
     [
         ("TASKFLOW_BUILTINS", "http,ftp", "no built-in handler 'ftp'"),
         ("TASKFLOW_HTTP_ALLOW", "10.0.0.1/8", "'10.0.0.1/8' has host bits set"),
-        ("TASKFLOW_HTTP_ALLOW", "127.1", "'127.1' is no address, network or host name"),
+        ("TASKFLOW_HTTP_ALLOW", "127.1", "'127.1' is not a valid address, network or host name"),
         ("TASKFLOW_HTTP_APP_URL", "example.org", "'example.org' must begin with http://"),
         ("TASKFLOW_HTTP_TIMEOUT", "0", "greater than 0"),
         ("TASKFLOW_HTTP_SECRET_HOSTS", "STRIPE", "'STRIPE' is not NAME=host"),

@@ -49,7 +49,7 @@ def test_text_is_taken_as_it_stands() -> None:
         ("{'to': 1}", ("line 1, column 2", "double quotes")),
         ('{\n "a": 1,\n b}', ("line 3, column 2",)),  # a comma before the } has its place from Python 3.13 on only
         ("", ("line 1, column 1",)),
-        ("NaN", ("NaN", "no JSON number")),
+        ("NaN", ("NaN", "not a JSON number")),
         ("[" * 100_000, ("nested too deeply",)),
         ("@/nowhere/x.json", ("/nowhere/x.json", "no such file")),
         ("@/", ("is a directory",)),

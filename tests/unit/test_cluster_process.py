@@ -204,7 +204,7 @@ def service(tmp_path: Path, code: str) -> Service:
         ("import sys; print('why'); sys.exit(3)", "ended with exit status 3: why"),
         (
             "print('2026 [info ] stopping service=worker-1')",
-            "ended with exit status 0: somebody sent it a signal to stop",
+            "ended with exit status 0: it was stopped by a signal",
         ),
         (
             "import os; print('runs'); os._exit(0)",

@@ -209,7 +209,7 @@ def test_destinations_are_read_from_text_and_from_a_file(tmp_path: Path) -> None
         ({"etl": {"kind": "aws"}}, "etl.kind: 'aws' is none of aws-batch, kubernetes, marathon, ray, and no module:"),
         ({"etl": 5}, "etl.kind: None is none of aws-batch, kubernetes, marathon, ray, and no module:Class"),
         ({"etl": {"kind": "nowhere:It"}}, "etl.kind: nowhere cannot be imported: ModuleNotFoundError: No module"),
-        ({"etl": {"kind": "json:loads"}}, "etl.kind: 'loads' of json is no Destination"),
+        ({"etl": {"kind": "json:loads"}}, "etl.kind: 'loads' of json is not a Destination"),
         ({"etl": {"kind": "aws-batch"}}, "etl.job_queue: field required"),
         ({"etl": {"kind": "aws-batch", "job_queue": "q"}}, "etl: it needs a job_definition"),
         (
@@ -219,9 +219,9 @@ def test_destinations_are_read_from_text_and_from_a_file(tmp_path: Path) -> None
         ({"etl": BATCH | {"quue": "x"}}, "etl.quue: extra inputs are not permitted; there are kind, limit, tasks"),
         ({"etl": BATCH | {"limit": 0}}, "etl.limit: input should be greater than or equal to 1"),
         ({"etl": BATCH | {"tasks": {"x": {"vcpus": 0}}}}, "etl.tasks.x.vcpus: input should be greater than 0"),
-        ({"etl": BATCH | {"tasks": {"x.y": {}}}}, "etl.tasks: 'x.y' is no name of a task"),
-        ({"etl": BATCH | {"log_url": "https://{host}"}}, "etl.log_url: 'https://{host}' is no template over"),
-        ({"a": BATCH | {"tasks": {"b": {}}}, "b": BATCH}, "b.tasks: 'b' goes to a already"),
+        ({"etl": BATCH | {"tasks": {"x.y": {}}}}, "etl.tasks: 'x.y' is not a valid name of a task"),
+        ({"etl": BATCH | {"log_url": "https://{host}"}}, "etl.log_url: 'https://{host}' is not a valid template of"),
+        ({"a": BATCH | {"tasks": {"b": {}}}, "b": BATCH}, "b.tasks: 'b' is already routed to a"),
     ],
 )
 def test_a_wrong_destination_is_refused_by_the_name_of_the_member_at_fault(given: Any, complaint: str) -> None:

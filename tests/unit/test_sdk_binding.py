@@ -245,10 +245,10 @@ def test_a_method_is_refused_when_it_is_registered_and_one_of_an_object_is_not()
 @pytest.mark.parametrize("handler", [lambda a, b: 1, lambda payload: payload, lambda job, to: to])
 def test_a_queues_lambda_takes_the_job_alone(handler: Any) -> None:
     """Else each job would fail for want of a field of that name."""
-    with pytest.raises(InvalidArgument, match="a lambda takes the job alone, and this one takes ") as refused:
+    with pytest.raises(InvalidArgument, match="a lambda takes only the job, and this one takes ") as refused:
         TaskFlow().run("q", handler=handler)
     assert refused.value.field == "handler"
-    with testing.cluster(TaskFlow()) as cluster, pytest.raises(InvalidArgument, match="a lambda takes the job alone"):
+    with testing.cluster(TaskFlow()) as cluster, pytest.raises(InvalidArgument, match="a lambda takes only the job"):
         cluster.handle("q", handler)
 
 

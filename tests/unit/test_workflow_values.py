@@ -78,7 +78,7 @@ def test_a_template_gives_the_value(template: Any, value: Any) -> None:
         ("{{ input.user.note.text }}", "there is no 'text': null stands in its place"),
         ("{{ input.orders[3] }}", "there is no [3]; the list has 3"),
         ("{{ input.user[0] }}", "there is no [0]: an object stands in its place"),
-        ("{{ input.user[*].id }}", "an object stands where a list is wanted"),
+        ("{{ input.user[*].id }}", "an object is not a list, which is needed here"),
         ("{{ length(input.order) }}", "there is no 'order'; it has orders, send-to, user"),
         ("{{ {a: input.x} }}", "there is no 'x'; it has orders, send-to, user"),
         ("{{ steps.check.result }}", "there is no 'result'; it has error, outcome"),

@@ -70,7 +70,7 @@ def parse_json(content: str, source: str = "PAYLOAD") -> Any:
             '; write strings in double quotes, like {"to": "ada@example.org"}, or give --text'
         ) from None
     except _Constant as error:
-        raise BadInput(f"{source} is not JSON: {error} is no JSON number; use null or a string") from None
+        raise BadInput(f"{source} is not JSON: {error} is not a JSON number; use null or a string") from None
     except RecursionError:
         raise BadInput(f"{source} is nested too deeply") from None
 
@@ -97,7 +97,7 @@ def states(values: Iterable[str]) -> list[str]:
             if each not in STATES:
                 near = get_close_matches(each, STATES, n=1)
                 hint = f"did you mean {near[0]}? " if near else ""
-                raise BadInput(f"«{each}» is no state of a job; {hint}states: {', '.join(STATES)}")
+                raise BadInput(f"«{each}» is not a valid state of a job; {hint}states: {', '.join(STATES)}")
             found[each] = None
     return list(found)
 

@@ -214,7 +214,7 @@ def cancel(
                 job = tf.jobs.wait(id, _TAKING_OUT)
     if options.json:
         return _output.document(_plain(job))
-    print(f"job {job.id} is {'being cancelled: its worker has been told' if job.cancelling else job.state.value}")
+    print(f"job {job.id} is {'being cancelled: its worker was notified' if job.cancelling else job.state.value}")
 
 
 @app.command("retry")

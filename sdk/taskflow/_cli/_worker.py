@@ -27,8 +27,8 @@ def worker(
     queues: Annotated[str, typer.Option(metavar="A,B", help="Only the tasks of these queues.")] = "",
     grace: Annotated[str, typer.Option(metavar="TIME", help="Time for running jobs to finish at a stop.")] = "30s",
     strict: Annotated[
-        bool, typer.Option("--strict", help="End with status 70, to be started again, when a handler goes on for 60 s"
-        " after the end of its attempt.")
+        bool, typer.Option("--strict", help="Exit with status 70, for a restart, when a handler still runs 60 s after"
+        " the end of its attempt.")
     ] = False,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A name for people; host-pid by default.")] = None,
     address: Address = None,

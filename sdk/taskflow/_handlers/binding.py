@@ -82,7 +82,7 @@ class Binding:
     def check_queue_handler(self) -> None:
         """InvalidArgument for a lambda that takes anything but the job: its fields would be meant by chance."""
         if "<lambda>" in self.name and self.fields:
-            said = f"handler: a lambda takes the job alone, and this one takes {', '.join(self.fields)}"
+            said = f"handler: a lambda takes only the job, and this one takes {', '.join(self.fields)}"
             raise InvalidArgument(
                 f"{said}; write lambda job: …, or a def whose parameters are fields of the payload", field="handler"
             )

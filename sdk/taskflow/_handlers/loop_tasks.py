@@ -33,7 +33,7 @@ class HandlerTask(_Base):
         except SystemExit:
             if not self.done():
                 raise
-            log.error("a task that a handler made has called sys.exit(); the worker goes on")
+            log.error("a task that a handler started has called sys.exit(); the worker continues")
 
 
 class _Factory:

@@ -259,7 +259,7 @@ def requester_bytes(requester: Mapping[str, Any]) -> bytes:
     """The JSON of a requester's attributes. InvalidArgument for what is none, or over the limit."""
     if not isinstance(requester, Mapping):
         raise InvalidArgument(
-            f"requester: {type(requester).__name__} is no mapping; give attributes, as {{'user': 'u1'}}",
+            f"requester: {type(requester).__name__} is not a mapping; give attributes, as {{'user': 'u1'}}",
             field="requester",
         )
     return payloads.encode(dict(requester), field="requester", limit=MAX_REQUESTER)[0]

@@ -276,12 +276,12 @@ def to_error(
     elif code is grpc.StatusCode.CANCELLED:
         message = f"TaskFlow's scheduler at {address} has dropped the call: it has too many at once; call again later"
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not has_details:
-        message = f"no answer from TaskFlow's scheduler at {address} in time; it may yet do what was asked"
+        message = f"no answer from TaskFlow's scheduler at {address} in time; it may still execute the call"
         if before is not None and _details(before).found:
             message += f" (before that: {before.details()})"
     elif code is grpc.StatusCode.UNIMPLEMENTED:
         message = (
-            f"what answers at {address} is not a TaskFlow scheduler of this version ({message});"
+            f"the server at {address} is not a TaskFlow scheduler of this version ({message});"
             " the scheduler's port is 9003 by default"
         )
     at = problems[0][0] if problems else ""
@@ -294,7 +294,7 @@ def to_error(
 def _cause(message: str) -> str:
     """The end of gRPC's chain of words, which holds the reason."""
     if re.search(r"parsing HTTP/2|http1\.x server", message):
-        return "what answers there speaks HTTP/1, as TaskFlow's gateway does; the scheduler's port is 9003 by default"
+        return "the server there speaks HTTP/1, as TaskFlow's gateway does; the scheduler's port is 9003 by default"
     for word in ("Connection refused", "Name or service not known", "Domain name not found", "Connection reset"):
         if word.lower() in message.lower():
             return word.lower()

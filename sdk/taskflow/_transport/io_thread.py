@@ -51,7 +51,7 @@ def complain(message: str, error: BaseException | None = None) -> None:
 
 def was_closed() -> Unavailable:
     """For calls under way when their client is closed."""
-    return Unavailable("this TaskFlow was closed before the answer; what was asked for may be done", reason="CLOSED")
+    return Unavailable("this TaskFlow was closed before the answer; the call may have been executed", reason="CLOSED")
 
 
 def _is_closed() -> FailedPrecondition:
@@ -206,7 +206,7 @@ class IoThread:
             try:
                 call()
             except Exception as error:
-                complain("callers could not be told that their client is closed", error)
+                complain("callers could not be notified that their client is closed", error)
 
     def _answer_all(self) -> None:
         """Nobody waits for an answer that cannot come. From any thread, and from several."""

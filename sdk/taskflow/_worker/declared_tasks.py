@@ -84,7 +84,7 @@ def declaration(
 
 
 def _check_payload(handler: Handler, said: Mapping[str, Any]) -> None:
-    """A payload that is no mapping is the handler's own affair: it takes the job."""
+    """Any other payload than a mapping is not checked: the handler takes the job."""
     payload = said.get("payload", {})
     if not isinstance(payload, Mapping):
         return

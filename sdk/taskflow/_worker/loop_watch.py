@@ -50,7 +50,7 @@ class LoopWatch:
     def _pong(self) -> None:
         self._thread = threading.get_ident()
         if self._warned and self._sent_at is not None:
-            log.warning("the event loop goes on, after %.0f s", SYSTEM.monotonic() - self._sent_at)
+            log.warning("the event loop continues after %.0f s", SYSTEM.monotonic() - self._sent_at)
         self._sent_at, self._warned = None, False
 
     def _where(self) -> str:

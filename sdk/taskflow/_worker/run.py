@@ -31,7 +31,7 @@ def _refuse_while_loading() -> None:
     """It would run inside of the import, and another beside it afterwards."""
     if apps.importing:
         raise FailedPrecondition(
-            "run was called while the module is imported by whoever runs its app; put the call under"
+            "run was called while another program imports the module to run its app; put the call under"
             " `if __name__ == '__main__':`",
             reason="IN_IMPORT",
         )
@@ -113,7 +113,7 @@ def run_blocking(core: Core, options: RunOptions, running: list[Running]) -> Non
 def _go_on(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
     """After sys.exit() in a task that a handler made, which ends the loop's run. Its await tells the handler."""
     while not main.done():
-        log.error("a task that a handler made has called sys.exit(); the worker goes on")
+        log.error("a task that a handler started has called sys.exit(); the worker continues")
         try:
             loop.run_until_complete(main)
         except SystemExit:

@@ -141,7 +141,7 @@ class Session:
         elif kind == "recall":
             self._worker.recall(answer.recall.queues)
         elif kind == "lease_lost":
-            self._worker.leases.over(self._registration, self, "coordinator %s says that this worker's lease is over")
+            self._worker.leases.over(self._registration, self, "coordinator %s has ended this worker's lease")
         elif kind == "welcome":
             self._welcome(answer.welcome, begun)
 

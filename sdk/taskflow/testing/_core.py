@@ -120,7 +120,7 @@ class MemoryCore(Core):
         if not job.final:
             when = f", due in {(job.due - self._cluster.now()).total_seconds():g} s" if job.due else ""
             raise errors.DeadlineExceeded(
-                f"job {job.id} is {job.state}{when}, and the clock stands still; move it with advance(seconds),"
+                f"job {job.id} is {job.state}{when}, and the clock is stopped; move it with advance(seconds),"
                 " then wait again",
                 reason="NOT_FINISHED",
             )

@@ -68,7 +68,7 @@ def model(kinds: tuple[Kind, ...]) -> type[Document]:
     """The model of a document with these kinds of steps; the JSON Schema is generated from it as well."""
     steps = [_step(kind) for kind in kinds]
     choice = Annotated[Union[tuple(steps)], Field(discriminator="kind")] if len(steps) > 1 else steps[0]  # noqa: UP007
-    listed: Any = Field(default_factory=list, max_length=MAX_STEPS, description="What is to be done.")
+    listed: Any = Field(default_factory=list, max_length=MAX_STEPS, description="The steps of a run.")
     return create_model("Workflow", __base__=Document, __doc__=Document.__doc__, steps=(list[choice], listed))  # type: ignore[valid-type]
 
 

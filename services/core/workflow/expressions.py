@@ -157,7 +157,7 @@ class _Strict(visitor.TreeInterpreter):  # type: ignore[misc]  # untyped
     def visit_value_projection(self, node: Node, value: Any) -> Any:
         base = self.visit(node["children"][0], value)
         if not isinstance(base, dict):
-            raise Missing(f"{_kind(base)} stands where an object is wanted")
+            raise Missing(f"{_kind(base)} is not an object, which is needed here")
         return self._each(node["children"][1], list(base.values()))
 
     def visit_filter_projection(self, node: Node, value: Any) -> Any:
@@ -230,7 +230,7 @@ def _why(source: str, error: Exception) -> str:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise Missing(f"{_kind(value)} stands where a list is wanted")
+        raise Missing(f"{_kind(value)} is not a list, which is needed here")
     return value
 
 

@@ -163,7 +163,7 @@ class Executing:
 
 
 _WORDS = {
-    "STALE_EXEC_ID": "params.execId: not the present one of task {id}, which was handed out anew or has ended",
+    "STALE_EXEC_ID": "params.execId: not the present one of task {id}, which was handed out again or has ended",
     "NOT_STARTED": "params.execId: task {id} is requested, not in progress; start it first (awf.task/start)",
     "OUTCOME_RECORDED": "params.execId: another outcome of task {id} is recorded under it",
 }

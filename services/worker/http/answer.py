@@ -88,7 +88,7 @@ def _parsed(text: str) -> Any:
 
 
 def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def check_size(result: Mapping[str, Any]) -> None:

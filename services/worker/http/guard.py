@@ -93,7 +93,7 @@ def check_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise Forbidden(f"it is no URL: {error}") from None
+        raise Forbidden(f"it is not a valid URL: {error}") from None
     if parts.scheme not in ("http", "https"):
         raise Forbidden(f"its scheme is {parts.scheme[:20] or 'missing'}; http and https can be called")
     if "@" in parts.netloc:
@@ -155,5 +155,5 @@ def _rule(word: str) -> _Rule:
         return _Rule("", ipaddress.ip_network(host.strip("[]")), port or None)
     except ValueError:
         if not _HOST.match(host) or _NUMBER.match(host.rstrip(".").rpartition(".")[2]):
-            raise ValueError(f"{word!r} is no address, network or host name") from None
+            raise ValueError(f"{word!r} is not a valid address, network or host name") from None
         return _Rule(host.lower().rstrip("."), None, port or None)

@@ -74,7 +74,7 @@ class AwsBatchSettings(DestinationSettings):
     )
     tags: dict[str, str] = Field(default_factory=dict, description="tags of the jobs; needs batch:TagResource")
     overrides: frozenset[Literal["job_definition", "command", "environment", "vcpus", "memory"]] = Field(
-        frozenset(), description="what a job may say for itself, under `push` in its payload"
+        frozenset(), description="options that a job may set, under `push` in its payload"
     )
     tasks: Mapping[str, BatchTask] = Field(
         default_factory=dict,

@@ -73,7 +73,7 @@ def _kind(name: str, kind: object) -> type[Destination]:
     except Exception as error:  # the code of a module that an operator names can raise anything
         raise ValueError(f"{name}.kind: {module} cannot be imported: {type(error).__name__}: {error}") from None
     if not (isinstance(found, type) and issubclass(found, Destination)):
-        raise ValueError(f"{name}.kind: {member!r} of {module} is no Destination")
+        raise ValueError(f"{name}.kind: {member!r} of {module} is not a Destination")
     return found
 
 
@@ -82,9 +82,9 @@ def _check_tasks(destinations: Mapping[str, DestinationSettings]) -> None:
     for name, settings in destinations.items():
         for task in settings.routes(name):
             if not _NAME.match(task.rpartition("/")[2]):
-                raise ValueError(f"{name}.tasks: {task!r} is no name of a task")
+                raise ValueError(f"{name}.tasks: {task!r} is not a valid name of a task")
             if homes.setdefault(task, name) != name:
-                raise ValueError(f"{name}.tasks: {task!r} goes to {homes[task]} already")
+                raise ValueError(f"{name}.tasks: {task!r} is already routed to {homes[task]}")
 
 
 def check_owner(owner: str) -> str:

@@ -20,14 +20,14 @@ _OURS_OF_CONTAINER = ("name", "image", "command", "args")
 class KubernetesTask(TaskOptions):
     """Options of a task's external jobs."""
 
-    image: str = Field("", description="of the container; empty: the destination's")
+    image: str = Field("", description="image of the container; empty: the destination's")
     command: list[str] | None = Field(None, description="instead of the image's entry point")
     args: list[str] | None = Field(None, description="instead of the image's arguments")
     environment: dict[str, str] = Field(default_factory=dict, description="variables of the container")
     secrets: list[str] = Field(default_factory=list, description="Secrets whose keys are variables of the container")
     cpu: str = Field("", description="request, as `500m`; empty: none")
     memory: str = Field("", description="request and limit, as `512Mi`; empty: none")
-    service_account: str = Field("", description="of the pod; empty: the namespace's default")
+    service_account: str = Field("", description="service account of the pod; empty: the namespace's default")
     pod: dict[str, Any] = Field(default_factory=dict, description="more fields of the pod's spec")
     container: dict[str, Any] = Field(default_factory=dict, description="more fields of the container")
 
@@ -51,12 +51,12 @@ class KubernetesSettings(DestinationSettings):
     options = KubernetesTask
 
     kind: Literal["kubernetes"]
-    namespace: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="of the Jobs")
+    namespace: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="where the Jobs are")
     image: str = Field("", description="for tasks that name none")
     kubeconfig: str = Field(
         "", description="path; empty: the pod's service account where there is one, else `KUBECONFIG` or ~/.kube/config"
     )
-    context: str = Field("", description="of the kubeconfig; empty: its current one")
+    context: str = Field("", description="context of the kubeconfig; empty: its current one")
     image_timeout: float = Field(
         300.0,
         ge=0,
@@ -75,7 +75,7 @@ class KubernetesSettings(DestinationSettings):
     )
     labels: dict[str, str] = Field(default_factory=dict, description="more labels of Jobs and pods")
     overrides: frozenset[Literal["image", "command", "args", "environment", "cpu", "memory"]] = Field(
-        frozenset(), description="what a job may say for itself, under `push` in its payload"
+        frozenset(), description="options that a job may set, under `push` in its payload"
     )
     tasks: Mapping[str, KubernetesTask] = Field(
         default_factory=dict,

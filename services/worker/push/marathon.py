@@ -58,7 +58,7 @@ class MarathonTask(TaskOptions):
     """Options of a task's external jobs."""
 
     command: list[str] | None = Field(None, description="the program and its arguments; none: the destination's")
-    image: str = Field("", description="of Docker, with /bin/sh in it; empty: the destination's, or none at all")
+    image: str = Field("", description="Docker image with /bin/sh; empty: the destination's, or none")
     environment: dict[str, str] = Field(default_factory=dict, description="variables of the program")
     cpus: float = Field(0.5, ge=0.001, le=10_000, description="CPUs that Mesos offers for it")
     memory: int = Field(256, ge=4, description="MiB")
@@ -83,9 +83,9 @@ class MarathonSettings(DestinationSettings):
     options = MarathonTask
 
     kind: Literal["marathon"]
-    url: str = Field(pattern=r"^https?://[^/?#@]+(/[^?#]*)?$", description="of Marathon, without user or password")
+    url: str = Field(pattern=r"^https?://[^/?#@]+(/[^?#]*)?$", description="URL of Marathon, without user or password")
     group: str = Field(
-        "taskflow", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="of Marathon, for the apps"
+        "taskflow", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="group of Marathon for the apps"
     )
     command: list[str] | None = Field(None, min_length=1, description="for tasks that name none")
     image: str = Field("", description="for tasks that name none; empty: programs run without a container's image")
@@ -94,8 +94,8 @@ class MarathonSettings(DestinationSettings):
     )
     ca_file: str = Field("", description="path of certificates to trust; empty: the system's")
     grace: int = Field(30, ge=0, le=3600, description="seconds between SIGTERM and SIGKILL when a task is ended")
-    agent_port: int = Field(5051, ge=1, le=65535, description="of Mesos' agents, for logs")
-    agent_scheme: Literal["http", "https"] = Field("http", description="of Mesos' agents")
+    agent_port: int = Field(5051, ge=1, le=65535, description="port of Mesos' agents, for logs")
+    agent_scheme: Literal["http", "https"] = Field("http", description="scheme of Mesos' agents")
     log_lines: int = Field(
         20, ge=0, le=1000, description="last lines of stdout and of stderr in the job's log; 0: none"
     )
@@ -105,7 +105,7 @@ class MarathonSettings(DestinationSettings):
         "agent",
     )
     overrides: frozenset[Literal["command", "image", "environment", "cpus", "memory"]] = Field(
-        frozenset(), description="what a job may say for itself, under `push` in its payload"
+        frozenset(), description="options that a job may set, under `push` in its payload"
     )
     tasks: Mapping[str, MarathonTask] = Field(
         default_factory=dict,

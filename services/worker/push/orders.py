@@ -83,5 +83,5 @@ def check_template(value: str, *names: str) -> str:
     except (LookupError, ValueError) as error:
         *most, last = ["{" + name + "}" for name in names]
         known = f"{', '.join(most)} and {last}" if most else last
-        raise ValueError(f"{value!r} is no template over {known}: {error}") from None
+        raise ValueError(f"{value!r} is not a valid template of {known}: {error}") from None
     return value

@@ -74,7 +74,7 @@ class RaySettings(DestinationSettings):
     options = RayTask
 
     kind: Literal["ray"]
-    url: str = Field(pattern=r"^https?://[^/?#@]+(/[^?#]*)?$", description="of Ray's dashboard, as http://head:8265")
+    url: str = Field(pattern=r"^https?://[^/?#@]+(/[^?#]*)?$", description="Ray's dashboard, as http://head:8265")
     command: list[str] | None = Field(None, min_length=1, description="for tasks that name none")
     authorization_file: str = Field(
         "", description="path of a file with the value of the header Authorization, read at each call; empty: none"
@@ -84,7 +84,7 @@ class RaySettings(DestinationSettings):
     log_lines: int = Field(20, ge=0, le=1000, description="last lines of a job's log in TaskFlow's; 0: none")
     log_url: str = Field("", description="link to a log, with {id} in it; empty: the job's page of the dashboard")
     overrides: frozenset[Literal["command", "environment", "cpus", "gpus", "memory"]] = Field(
-        frozenset(), description="what a job may say for itself, under `push` in its payload"
+        frozenset(), description="options that a job may set, under `push` in its payload"
     )
     tasks: Mapping[str, RayTask] = Field(
         default_factory=dict,

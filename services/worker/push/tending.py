@@ -26,7 +26,7 @@ from taskflow_server.worker.push.rules import Rules
 log = logs.get("push")
 
 PLACED_AT_ONCE = 50  # attempts that one pass finds or submits
-OVER, TWIN = "its attempt is over", "there is an earlier one of the same attempt"
+OVER, TWIN = "its attempt has ended", "there is an earlier one of the same attempt"
 
 
 class Tending:
@@ -106,8 +106,8 @@ class Tending:
             elif not await self._executor.knows(job.ticket):
                 self._strangers.add(job.id)
                 log.warning(
-                    "an external job of a job that this TaskFlow does not know is left alone; two pushers of "
-                    "different clusters must not have one owner's name",
+                    "an external job of a job that this TaskFlow does not know is not changed; pushers of "
+                    "different clusters must not share an owner's name",
                     job=job.ticket.job, destination=self._at.name, id=job.id,
                 )  # fmt: skip
             elif why == "STALE_EXEC_ID":

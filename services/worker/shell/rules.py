@@ -92,7 +92,7 @@ def folder_of(payload: ShellPayload, settings: WorkerSettings) -> str | None:
         where = ", ".join(allowed) or "none"
         raise give_up(
             "Forbidden",
-            f"payload.cwd: {payload.cwd[:200]!r} is no folder inside of those that this worker's operator allows"
+            f"payload.cwd: {payload.cwd[:200]!r} is not a folder inside those that this worker's operator allows"
             f" (TASKFLOW_SHELL_FOLDERS): {where}",
         )
     return folder

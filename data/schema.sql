@@ -171,6 +171,24 @@ begin
         part || '_times', part, case parent when 'jobs' then 'created_at' else 'finished_at, started_at' end);
 end $$;
 
+CREATE FUNCTION taskflow.is_final(state integer) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ select state = any ('{6, 7, 8}') $$;
+
+CREATE FUNCTION taskflow.job_state(started boolean, due boolean, reason smallint, final boolean, outcome smallint) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case started
+        when true then 4
+        when false then 3
+        else case due
+            when true then 2
+            when false then case reason when 2 then 5 else 1 end
+            else case when final then case outcome when 1 then 6 when 5 then 8 else 7 end else 2 end
+        end
+    end
+$$;
+
 CREATE FUNCTION taskflow.leads(in_role text, in_term bigint) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -243,6 +261,18 @@ begin
     execute format('create or replace function taskflow.tx_offset() returns bigint
         language sql stable parallel safe as %L', format('select %s::bigint', to_add));
 end $$;
+
+CREATE FUNCTION taskflow.state_name(state integer) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select (array['scheduled', 'ready', 'requested', 'running', 'retrying', 'succeeded', 'failed', 'cancelled'])[state]
+$$;
+
+CREATE FUNCTION taskflow.state_status(state integer) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select (array['queued', 'queued', 'running', 'running', 'retry', 'success', 'failed', 'dequeued'])[state]
+$$;
 
 CREATE FUNCTION taskflow.tx() RETURNS xid8
     LANGUAGE sql STABLE
@@ -573,19 +603,10 @@ CREATE VIEW taskflow.job_facts AS
     j.queue,
     j.task,
     j.options,
-        CASE
-            WHEN l.started THEN 4
-            WHEN (l.job_id IS NOT NULL) THEN 3
-            WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT taskflow.now() AS now))) THEN 2
-            WHEN (d.reason = 2) THEN 5
-            WHEN (d.job_id IS NOT NULL) THEN 1
-            WHEN (a.final AND (a.outcome = ANY (ARRAY[2, 3, 4]))) THEN 7
-            WHEN (a.final AND (a.outcome = 5)) THEN 8
-            WHEN a.final THEN 6
-            ELSE 2
-        END AS state,
-    a.error
-   FROM (((taskflow.jobs j
+    s.state,
+    a.error,
+    taskflow.is_final(s.state) AS final
+   FROM ((((taskflow.jobs j
      LEFT JOIN taskflow.leases l ON ((l.job_id = j.id)))
      LEFT JOIN taskflow.deferred d ON ((d.job_id = j.id)))
      LEFT JOIN LATERAL ( SELECT a_1.final,
@@ -594,7 +615,8 @@ CREATE VIEW taskflow.job_facts AS
            FROM taskflow.attempts a_1
           WHERE (a_1.job_id = j.id)
           ORDER BY a_1.attempt DESC
-         LIMIT 1) a ON (true));
+         LIMIT 1) a ON (true))
+     CROSS JOIN LATERAL ( SELECT taskflow.job_state(l.started, (d.due_at <= ( SELECT taskflow.now() AS now)), d.reason, a.final, a.outcome) AS state) s);
 
 CREATE TABLE taskflow.job_keys (
     namespace text NOT NULL,
@@ -631,17 +653,7 @@ CREATE VIEW taskflow.job_states AS
  SELECT j.id,
     j.queue,
     j.task,
-        CASE
-            WHEN l.started THEN 'running'::text
-            WHEN (l.job_id IS NOT NULL) THEN 'requested'::text
-            WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT (now() + c.moved_by)
-               FROM taskflow.clock c))) THEN 'ready'::text
-            WHEN (d.reason = 2) THEN 'retrying'::text
-            WHEN (d.job_id IS NOT NULL) THEN 'scheduled'::text
-            WHEN (a.final AND (a.outcome = ANY (ARRAY[2, 3, 4]))) THEN 'failed'::text
-            WHEN a.final THEN taskflow.outcome_name(a.outcome)
-            ELSE 'ready'::text
-        END AS state,
+    taskflow.state_name(s.state) AS state,
     COALESCE(l.attempt, a.attempt, 0) AS attempt,
     j.priority,
     j.retries,
@@ -649,7 +661,7 @@ CREATE VIEW taskflow.job_states AS
     COALESCE(d.due_at, j.run_at) AS run_at,
     COALESCE(l.started_at, a.started_at) AS started_at,
         CASE
-            WHEN ((l.job_id IS NULL) AND (d.job_id IS NULL) AND a.final) THEN a.finished_at
+            WHEN taskflow.is_final(s.state) THEN a.finished_at
             ELSE NULL::timestamp with time zone
         END AS finished_at,
     taskflow.readable(j.payload, j.encoding) AS payload,
@@ -664,7 +676,7 @@ CREATE VIEW taskflow.job_states AS
     (EXISTS ( SELECT
            FROM taskflow.job_sla_misses m
           WHERE (m.job_id = j.id))) AS sla_missed
-   FROM (((taskflow.jobs j
+   FROM ((((taskflow.jobs j
      LEFT JOIN taskflow.leases l ON ((l.job_id = j.id)))
      LEFT JOIN taskflow.deferred d ON ((d.job_id = j.id)))
      LEFT JOIN LATERAL ( SELECT a_1.job_id,
@@ -682,7 +694,9 @@ CREATE VIEW taskflow.job_states AS
            FROM taskflow.attempts a_1
           WHERE (a_1.job_id = j.id)
           ORDER BY a_1.attempt DESC
-         LIMIT 1) a ON (true));
+         LIMIT 1) a ON (true))
+     CROSS JOIN LATERAL ( SELECT taskflow.job_state(l.started, (d.due_at <= ( SELECT (now() + c.moved_by)
+                   FROM taskflow.clock c)), d.reason, a.final, a.outcome) AS state) s);
 
 CREATE TABLE taskflow.job_tags (
     word text NOT NULL,
@@ -1100,16 +1114,8 @@ CREATE VIEW taskflow.task_instances AS
  SELECT j.id,
     COALESCE((j.options #>> '{metadata,taskflow.task}'::text[]), NULLIF(j.task, ''::text)) AS task_name,
     j.queue,
-        CASE s.state
-            WHEN 'succeeded'::text THEN 'success'::text
-            WHEN 'cancelled'::text THEN 'dequeued'::text
-            WHEN 'retrying'::text THEN 'retry'::text
-            WHEN 'scheduled'::text THEN 'queued'::text
-            WHEN 'ready'::text THEN 'queued'::text
-            WHEN 'requested'::text THEN 'running'::text
-            ELSE s.state
-        END AS status,
-    s.state,
+    taskflow.state_status(s.state) AS status,
+    taskflow.state_name(s.state) AS state,
     j.priority,
     COALESCE(l.attempt, a.attempt, 0) AS attempts,
     (j.retries + 1) AS max_attempts,
@@ -1121,7 +1127,7 @@ CREATE VIEW taskflow.task_instances AS
     COALESCE(d.due_at, j.run_at, j.created_at) AS run_at,
     COALESCE(l.started_at, a.started_at) AS started_at,
         CASE
-            WHEN ((l.job_id IS NULL) AND (d.job_id IS NULL) AND a.final) THEN a.finished_at
+            WHEN taskflow.is_final(s.state) THEN a.finished_at
             ELSE NULL::timestamp with time zone
         END AS ended_at,
     COALESCE(l.worker, a.worker) AS worker,
@@ -1154,18 +1160,8 @@ CREATE VIEW taskflow.task_instances AS
           WHERE (a_1.job_id = j.id)
           ORDER BY a_1.attempt DESC
          LIMIT 1) a ON (true))
-     CROSS JOIN LATERAL ( SELECT
-                CASE
-                    WHEN l.started THEN 'running'::text
-                    WHEN (l.job_id IS NOT NULL) THEN 'requested'::text
-                    WHEN ((d.job_id IS NOT NULL) AND (d.due_at <= ( SELECT (now() + c.moved_by)
-                       FROM taskflow.clock c))) THEN 'ready'::text
-                    WHEN (d.reason = 2) THEN 'retrying'::text
-                    WHEN (d.job_id IS NOT NULL) THEN 'scheduled'::text
-                    WHEN (a.final AND (a.outcome = ANY (ARRAY[2, 3, 4]))) THEN 'failed'::text
-                    WHEN a.final THEN taskflow.outcome_name(a.outcome)
-                    ELSE 'ready'::text
-                END AS state) s);
+     CROSS JOIN LATERAL ( SELECT taskflow.job_state(l.started, (d.due_at <= ( SELECT (now() + c.moved_by)
+                   FROM taskflow.clock c)), d.reason, a.final, a.outcome) AS state) s);
 
 CREATE TABLE taskflow.task_logs (
     task_id uuid NOT NULL,

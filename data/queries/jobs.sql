@@ -111,7 +111,7 @@ where j.id = any(%(ids)s::uuid[]);
 -- name: get_jobs
 -- Jobs with their derived state, as the API shows them.
 select j.id, j.queue, j.task, j.priority, j.payload, j.encoding, j.retries, j.options, j.key, j.created_at,
-    case when d.blocked_by is null then coalesce(d.due_at, j.run_at) else j.run_at end as run_at, d.blocked_by, d.reason, d.due_at <= (select taskflow.now()) as due, d.job_id is not null as waits,
+    case when d.blocked_by is null then coalesce(d.due_at, j.run_at) else j.run_at end as run_at, d.blocked_by, d.reason, d.due_at <= (select taskflow.now()) as due,
     l.job_id is not null as leased, l.started, l.attempt as lease_attempt, l.started_at as lease_started_at,
     l.worker as lease_worker, l.exec_id as lease_exec_id, l.progress,
     a.attempt, a.exec_id, a.outcome, a.final, a.started_at, a.finished_at, a.result, a.encoding as result_encoding, a.error, a.worker,

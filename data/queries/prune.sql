@@ -102,7 +102,7 @@ where r.removed_at <= %(cutoff)s and not exists (select from taskflow.task_logs 
 select count(*) as n from taskflow.firings f
 where f.decided_at <= %(cutoff)s and f.state <> 'queued'
     and (not f.open or case when f.job_id is not null
-        then coalesce((select j.state >= 6 from taskflow.job_facts j where j.id = f.job_id), true)
+        then coalesce((select j.final from taskflow.job_facts j where j.id = f.job_id), true)
         else coalesce((select r.finished_at is not null from taskflow.runs r where r.id = f.run_id), true) end);
 
 -- name: delete_firings
@@ -110,7 +110,7 @@ delete from taskflow.firings where ctid = any (array(
     select f.ctid from taskflow.firings f
     where f.decided_at <= %(cutoff)s and f.state <> 'queued'
         and (not f.open or case when f.job_id is not null
-            then coalesce((select j.state >= 6 from taskflow.job_facts j where j.id = f.job_id), true)
+            then coalesce((select j.final from taskflow.job_facts j where j.id = f.job_id), true)
             else coalesce((select r.finished_at is not null from taskflow.runs r where r.id = f.run_id), true) end)
     limit %(limit)s));
 

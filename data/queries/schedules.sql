@@ -101,7 +101,7 @@ cross join lateral (
     where o.schedule_id = w.id and o.open order by o.instant limit %(limit)s
 ) o
 where (f.schedule_id, f.instant) = (o.schedule_id, o.instant) and case when f.job_id is not null
-    then coalesce((select j.state >= 6 from taskflow.job_facts j where j.id = f.job_id), true)
+    then coalesce((select j.final from taskflow.job_facts j where j.id = f.job_id), true)
     else coalesce((select r.finished_at is not null from taskflow.runs r where r.id = f.run_id), true) end;
 
 -- name: open_firings

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from taskflow._jobs._async.handles import AsyncJobHandle
     from taskflow._jobs._sync.handles import JobHandle
     from taskflow._messages.options import JobOptions, NewJob
+    from taskflow._policy import JobState
     from taskflow._values.alerts import AlertEvent, AlertKind, AlertRuleInfo
     from taskflow._values.backoff import Backoff, Constant, Exponential
     from taskflow._values.jobs import (
         AttemptInfo,
         ErrorInfo,
         JobInfo,
-        JobState,
         JobWarning,
         LogInfo,
         Outcome,
@@ -149,10 +149,11 @@ _MODULES = {
     "taskflow._jobs._async.handles": "AsyncJobHandle",
     "taskflow._jobs._sync.handles": "JobHandle",
     "taskflow._messages.options": "JobOptions NewJob",
+    "taskflow._policy": "JobState",
     "taskflow._values.alerts": "AlertEvent AlertKind AlertRuleInfo",
     "taskflow._values.backoff": "Backoff Constant Exponential",
     "taskflow._values.jobs": (
-        "AttemptInfo ErrorInfo JobInfo JobState JobWarning LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
+        "AttemptInfo ErrorInfo JobInfo JobWarning LogInfo Outcome ProgressInfo QueueInfo WorkerInfo"
     ),
     "taskflow._values.namespaces": "NamespaceInfo Quotas",
     "taskflow._values.schedules": "BackfillInfo FiringInfo FiringState Misfire Overlap ScheduleInfo",

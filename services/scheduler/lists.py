@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from taskflow._policy import JobState
+from taskflow._policy import STATES, JobState
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.dispatch_pb2 import LiveJob
 from taskflow_server.core import ids
@@ -152,7 +152,7 @@ class Lists:
     async def _handed_out(self, wish: Wish) -> list[bytes]:
         """Only the owners know the jobs that are handed out."""
         live = await self._coordinators.describe(queue=wish.queue)
-        return [i for i, job in live.items() if JobState(job.state) in wish.states and _fits(wish, job)]
+        return [i for i, job in live.items() if STATES[job.state] in wish.states and _fits(wish, job)]
 
     # -- the decision ------------------------------------------------------------------------
     async def _matching(self, wish: Wish, candidates: list[bytes], most: int) -> list[pb.Job]:
@@ -163,7 +163,8 @@ class Lists:
         states = wish.states | {JobState.READY} | _LIVE if wish.states & _LIVE else wish.states
         rows = await self._db.rows(
             "matching_jobs", ids=[UUID(bytes=i) for i in candidates], queue=wish.queue, task=wish.task,
-            states=[int(s) for s in states], error=wish.error, tags=list(wish.tags), metadata=json.dumps(wish.metadata),
+            states=[state.number for state in states], error=wish.error, tags=list(wish.tags),
+            metadata=json.dumps(wish.metadata),
         )  # fmt: skip
         matching = {row["id"].bytes for row in rows}
         kept = [i for i in candidates if i in matching]
@@ -174,7 +175,7 @@ class Lists:
             if wish.live:
                 part = [i for i in part if i in live and _fits(wish, live[i])]
             jobs = await self._overlaid(part, live)
-            found += [job for job in jobs if not wish.states or JobState(job.state) in wish.states]
+            found += [job for job in jobs if not wish.states or STATES[job.state] in wish.states]
             if len(found) >= most:
                 break
         return found[:most]
@@ -216,13 +217,13 @@ def _implied(request: pb.ListJobsRequest) -> frozenset[JobState]:
 def _fits(wish: Wish, job: LiveJob) -> bool:
     if wish.worker not in ("", job.worker):
         return False
-    return wish.running_us < 0 or (JobState(job.state) is JobState.RUNNING and job.running_us > wish.running_us)
+    return wish.running_us < 0 or (STATES[job.state] is JobState.RUNNING and job.running_us > wish.running_us)
 
 
 def _state(number: int) -> JobState:
     try:
-        return JobState(number)
-    except ValueError:
+        return STATES[number]
+    except KeyError:
         raise InvalidArgument(f"states: {number} is not a valid state", "states") from None
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
-from taskflow._policy import JobState
+from taskflow._policy import STATES, JobState
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow_server.core import ids
 from taskflow_server.core.errors import NotFound
@@ -45,14 +45,14 @@ class Reading:
     async def job(self, job_id: bytes) -> pb.Job:
         row = await self.row(job_id)
         live = None
-        if not resources.is_final(row):
+        if not resources.stored_state(row).final:
             live = (await self._coordinators.describe([job_id])).get(job_id)
             if live is None:
                 row = await self.row(job_id)  # the job may have ended between the two reads
         found = resources.job(row, live)
         await self._serving.warn([(found, (row["queue"], row["task"]))])
         blocked_by = live.blocked_by if live is not None else row["blocked_by"]
-        if blocked_by and JobState(found.state) is JobState.READY:
+        if blocked_by and STATES[found.state] is JobState.READY:
             await self._warn_of_limit(found, blocked_by)
         return found
 
@@ -86,7 +86,7 @@ class Reading:
         """Subscribes first, then reads, then waits (protocol C1)."""
         await reach("scheduler.await")
         async with self.watching(job_id) as final:
-            if not resources.is_final(await self.row(job_id)):
+            if not resources.stored_state(await self.row(job_id)).final:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(timeout):
                         await final
@@ -95,7 +95,7 @@ class Reading:
     async def cancelled(self, job_id: bytes, final: asyncio.Future[None]) -> pb.Job:
         """The job after its cancel was requested: a waiting one is final, unless its owner is unreachable (A13)."""
         job = await self.job(job_id)
-        if JobState(job.state) in _WAITING:
+        if STATES[job.state] in _WAITING:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_PATIENCE):
                     await final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskflow._policy import Deferral, JobState, Outcome
+from taskflow._policy import STATES, JobState, state_of
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1.dispatch_pb2 import LiveJob
 from taskflow_server.core import ids
@@ -15,28 +15,18 @@ Row = dict[str, Any]
 
 _HANDED_OUT = (pb.JOB_STATE_REQUESTED, pb.JOB_STATE_RUNNING)
 
-_FINAL = {
-    Outcome.SUCCEEDED: JobState.SUCCEEDED,
-    Outcome.FAILED: JobState.FAILED,
-    Outcome.TIMED_OUT: JobState.FAILED,
-    Outcome.LOST: JobState.FAILED,
-    Outcome.CANCELLED: JobState.CANCELLED,
-}
+
+def stored_state(row: Row) -> JobState:
+    """The state by the facts in Postgres."""
+    return state_of(
+        started=row["started"], due=row["due"], reason=row["reason"], final=row["final"], outcome=row["outcome"]
+    )
 
 
-def state_of(row: Row, live: LiveJob | None) -> JobState:
-    """The derived state: lease, then `deferred`, then the last attempt (docs/architecture.md, State)."""
-    if live is not None and not (row["final"] and not row["waits"] and not row["leased"]):
-        return JobState(live.state)
-    if row["leased"]:
-        return JobState.RUNNING if row["started"] else JobState.REQUESTED
-    if row["waits"]:
-        if row["due"]:
-            return JobState.READY
-        return JobState.RETRYING if row["reason"] == Deferral.RETRYING else JobState.SCHEDULED
-    if row["final"]:
-        return _FINAL[Outcome(row["outcome"])]
-    return JobState.READY
+def state_with(row: Row, live: LiveJob | None) -> JobState:
+    """The state by these facts, and of a job that is not final by its owner's memory."""
+    stored = stored_state(row)
+    return STATES[live.state] if live is not None and not stored.final else stored
 
 
 def shown_options(stored: Any) -> pb.JobOptions | None:
@@ -48,21 +38,16 @@ def shown_options(stored: Any) -> pb.JobOptions | None:
         return None
 
 
-def is_final(row: Row) -> bool:
-    return bool(row["final"]) and not row["waits"] and not row["leased"]
-
-
 def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb.Job:
     """`most`: payloads and results with more bytes are left out."""
-    state = state_of(row, live)
-    final = is_final(row)
+    state = state_with(row, live)
     queue = row["queue"]
     found = pb.Job(
         id=str(row["id"]),
         namespace=namespace_of(queue),
         queue=bare(queue),
         task=row["task"],
-        state=int(state),  # type: ignore[arg-type]
+        state=state.number,  # type: ignore[arg-type]
         encoding=row["encoding"],
         priority=row["priority"],
         retries=row["retries"],
@@ -75,18 +60,18 @@ def job(row: Row, live: LiveJob | None = None, *, most: int | None = None) -> pb
         last_outcome=row["outcome"],
         start_time=stamp(row["started_at"]),
         worker=row["worker"] or "",
-        cancelling=bool(row["cancelling"]) and not final,
+        cancelling=bool(row["cancelling"]) and not state.final,
         exec_id=str(row["exec_id"] or ""),
         sla_missed=row["sla_missed"],
     )
     if row["payload"] is not None and (most is None or len(row["payload"]) <= most):
         found.payload = row["payload"]
-    if final:
+    if state.final:
         found.finish_time.FromDatetime(row["finished_at"])
         if row["result"] is not None and (most is None or len(row["result"]) <= most):
             found.result = row["result"]
         found.result_encoding = row["result_encoding"]
-    _add_running(found, row, live, final)
+    _add_running(found, row, live, state.final)
     return found
 
 

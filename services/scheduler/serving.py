@@ -9,7 +9,7 @@ from contextlib import suppress
 import grpc
 import grpc.aio
 
-from taskflow._policy import JobState
+from taskflow._policy import STATES, JobState
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow.v1 import queue_pb2, queue_pb2_grpc
 from taskflow_server.core.errors import Unavailable
@@ -85,7 +85,7 @@ class Serving:
 
     async def warn(self, jobs: Sequence[tuple[pb.Job, Lane]]) -> None:
         """Adds the warning of its lane to each waiting job."""
-        waiting = [(job, lane) for job, lane in jobs if JobState(job.state) in _WAITING]
+        waiting = [(job, lane) for job, lane in jobs if STATES[job.state] in _WAITING]
         warnings = await self.warnings(lane for _, lane in waiting) if waiting else {}
         for job, lane in waiting:
             if lane in warnings:

@@ -118,14 +118,15 @@ class Waits:
 
     async def _read_jobs(self, batch: dict[bytes, bool]) -> AsyncIterator[pb.StreamAwaitJobsResponse]:
         rows = await store.get_jobs(self._db, list(batch))
-        looked_at = [i for i, row in rows.items() if batch[i] and not resources.is_final(row)]
+        final = {i for i, row in rows.items() if resources.stored_state(row).final}
+        looked_at = [i for i in rows if batch[i] and i not in final]
         live = await self._coordinators.describe(looked_at) if looked_at else {}
         answer, size = pb.StreamAwaitJobsResponse(unknown=[i for i in batch if i not in rows]), 0
         self._forget(answer.unknown)
-        shown = {i: resources.job(row, live.get(i)) for i, row in rows.items() if batch[i] or resources.is_final(row)}
+        shown = {i: resources.job(row, live.get(i)) for i, row in rows.items() if batch[i] or i in final}
         await self._serving.warn([(job, (rows[i]["queue"], rows[i]["task"])) for i, job in shown.items()])
         for job_id, job in shown.items():
-            if resources.is_final(rows[job_id]):
+            if job_id in final:
                 self._forget([job_id])
             if answer.jobs and size + job.ByteSize() > ANSWER_BYTES:
                 yield answer

@@ -15,12 +15,13 @@ from taskflow._messages import checks, ids
 from taskflow._messages.filters import JobFilter
 from taskflow._messages.jobs import attempt_info, job_info, log_info, queue_info, worker_info
 from taskflow._messages.options import Seconds, check_name, seconds
+from taskflow._policy import JobState
 from taskflow._policy.keepalive import INTERVAL
 from taskflow._transport.actor import actor
 from taskflow._transport.channels import Transport, ask, check_address, to_error
 from taskflow._transport.clock import Clock, ClusterClock
 from taskflow._transport.io_thread import IoThread, was_closed
-from taskflow._values.jobs import AttemptInfo, JobInfo, JobState, LogInfo, QueueInfo, WorkerInfo
+from taskflow._values.jobs import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
 from taskflow.v1 import cluster_pb2, jobs_pb2, queues_pb2
 
 if TYPE_CHECKING:

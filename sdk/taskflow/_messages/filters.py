@@ -9,9 +9,9 @@ from typing import Literal, TypedDict
 
 from taskflow import errors
 from taskflow._messages import checks
-from taskflow._messages.jobs import STATE_NUMBERS
 from taskflow._messages.options import Seconds, check_name, instant_of, seconds
-from taskflow._values.jobs import ErrorInfo, JobInfo, JobState
+from taskflow._policy import JobState
+from taskflow._values.jobs import ErrorInfo, JobInfo
 from taskflow.v1 import jobs_pb2
 
 PAGE_SIZE = 100
@@ -100,7 +100,7 @@ class JobFilter:
         request = jobs_pb2.ListJobsRequest(
             queue=self.queue,
             task=self.task,
-            states=[STATE_NUMBERS[state] for state in sorted(self.states)],
+            states=[state.number for state in sorted(self.states)],  # type: ignore[misc]
             tags=self.tags,
             metadata=dict(self.metadata),
             error=self.error,

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow._messages import payloads
+from taskflow._policy import STATES, JobState
 from taskflow._values.jobs import (
     AttemptInfo,
     ErrorInfo,
     JobInfo,
-    JobState,
     JobWarning,
     LogInfo,
     Outcome,
@@ -23,9 +23,7 @@ from taskflow._values.jobs import (
 )
 from taskflow.v1 import cluster_pb2, jobs_pb2, queues_pb2
 
-_STATES = {getattr(jobs_pb2, f"JOB_STATE_{s.name}"): s for s in JobState}
 _OUTCOMES = {getattr(jobs_pb2, f"OUTCOME_{o.name}"): o for o in Outcome}
-STATE_NUMBERS = {state: number for number, state in _STATES.items()}
 
 
 class _HasFields(Protocol):
@@ -69,7 +67,7 @@ def job_info(job: jobs_pb2.Job) -> JobInfo:
         namespace=job.namespace,
         queue=job.queue,
         task=job.task,
-        state=_STATES.get(job.state, JobState.READY),
+        state=STATES.get(job.state, JobState.READY),
         payload=_value(job.payload, job.encoding),
         result=_value(job.result, job.result_encoding),
         error=error_of(job),

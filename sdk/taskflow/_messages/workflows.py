@@ -9,15 +9,14 @@ from typing import Any
 
 from taskflow._messages import checks
 from taskflow._messages.jobs import time_of, warnings_of
-from taskflow._values.jobs import ErrorInfo, JobState
+from taskflow._policy import STATES
+from taskflow._values.jobs import ErrorInfo
 from taskflow._values.workflows import RunInfo, RunJobInfo, RunState, StepInfo, StepState, WorkflowInfo
 from taskflow.errors import InvalidArgument
-from taskflow.v1 import jobs_pb2
 from taskflow.v1 import workflows_pb2 as pb
 
 _RUN_STATES = {pb.RunState.Value(f"RUN_STATE_{state.name}"): state for state in RunState}
 _STEP_STATES = {pb.StepState.Value(f"STEP_STATE_{state.name}"): state for state in StepState}
-_JOB_STATES = {getattr(jobs_pb2, f"JOB_STATE_{state.name}"): state for state in JobState}
 
 
 def run_state(state: RunState | str) -> pb.RunState.ValueType:
@@ -105,7 +104,7 @@ def _step(message: pb.RunStep) -> StepInfo:
 
 
 def _job(message: pb.RunJob) -> RunJobInfo:
-    state = _JOB_STATES.get(message.job_state) or _RUN_STATES.get(message.run_state)
+    state = STATES.get(message.job_state) or _RUN_STATES.get(message.run_state)
     return RunJobInfo(message.job_id, message.run_id, message.iteration, message.index, message.task, state)
 
 

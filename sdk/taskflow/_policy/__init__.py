@@ -1,11 +1,21 @@
 """Rules without I/O, shared by SDK, `taskflow.testing` and services: states, backoff, what follows an outcome."""
 
 from taskflow._policy.backoff import DEFAULT_BACKOFF, Backoff
-from taskflow._policy.decide import Change, Defer, Deferral, decide
+from taskflow._policy.decide import Change, Defer, decide
 from taskflow._policy.instants import EARLIEST, LATEST, LATEST_US, OUT_OF_RANGE, RANGE, is_instant
 from taskflow._policy.leases import SOFT
 from taskflow._policy.names import BUILTIN_TASKS, MAX_KEY, PRIORITIES, PRIORITY_OF_RUN, RUN_OF_JOB, STEP_OF_JOB
-from taskflow._policy.states import FINAL_STATES, TRANSITIONS, Event, JobState, Outcome, next_state
+from taskflow._policy.states import (
+    FINAL_STATES,
+    STATES,
+    TRANSITIONS,
+    Deferral,
+    Event,
+    JobState,
+    Outcome,
+    next_state,
+    state_of,
+)
 
 __all__ = [
     "BUILTIN_TASKS",
@@ -21,6 +31,7 @@ __all__ = [
     "RANGE",
     "RUN_OF_JOB",
     "SOFT",
+    "STATES",
     "STEP_OF_JOB",
     "TRANSITIONS",
     "Backoff",
@@ -33,4 +44,5 @@ __all__ = [
     "decide",
     "is_instant",
     "next_state",
+    "state_of",
 ]

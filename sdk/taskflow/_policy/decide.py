@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from taskflow._policy.backoff import DEFAULT_BACKOFF, Backoff
-from taskflow._policy.states import Outcome
-
-
-class Deferral(IntEnum):
-    """Why a job waits for a time. Numbers are those of `deferred.reason`."""
-
-    SCHEDULED = 1
-    RETRYING = 2
-    SNOOZED = 3
-    RETURNED = 4
-    BY_HAND = 5
-    BLOCKED = 6  # due, and waiting for a permit under a limit
+from taskflow._policy.states import Deferral, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,36 @@
-"""The life of a job: every state, every event, every transition. Nothing else changes a job's state."""
+"""The life of a job: every state, every event, every transition. Nothing else changes a job's state.
+
+No table holds a state: `state_of` derives it from facts. SQL has the same derivation for lists and views, the function
+`taskflow.job_state`; `tests/store/test_states.py` compares both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 
 
-class JobState(IntEnum):
-    """Numbers are those of the proto enum `JobState`."""
+class JobState(StrEnum):
+    """Where a job stands. `succeeded`, `failed` and `cancelled` are final."""
 
-    SCHEDULED = 1
-    READY = 2
-    REQUESTED = 3
-    RUNNING = 4
-    RETRYING = 5
-    SUCCEEDED = 6
-    FAILED = 7
-    CANCELLED = 8
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    REQUESTED = "requested"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def number(self) -> int:
+        """That of the proto enum `JobState`: its place here, from 1. A new state goes to the end."""
+        return _NUMBERS[self]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens to it by itself."""
+        return self in FINAL_STATES
 
 
 class Outcome(IntEnum):
@@ -29,6 +43,17 @@ class Outcome(IntEnum):
     CANCELLED = 5
     SNOOZED = 6
     RETURNED = 7
+
+
+class Deferral(IntEnum):
+    """Why a job waits for a time. Numbers are those of `deferred.reason`."""
+
+    SCHEDULED = 1
+    RETRYING = 2
+    SNOOZED = 3
+    RETURNED = 4
+    BY_HAND = 5
+    BLOCKED = 6  # due, and waiting for a permit under a limit
 
 
 class Event(Enum):
@@ -47,6 +72,11 @@ class Event(Enum):
 
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+STATES: Mapping[int, JobState] = dict(enumerate(JobState, 1))
+_NUMBERS: Mapping[JobState, int] = {state: number for number, state in STATES.items()}
+
+# The state after a final attempt; every other outcome makes the job `failed`.
+_ENDS: Mapping[int, JobState] = {Outcome.SUCCEEDED: JobState.SUCCEEDED, Outcome.CANCELLED: JobState.CANCELLED}
 
 _S, _E = JobState, Event
 
@@ -76,3 +106,26 @@ TRANSITIONS: Mapping[tuple[JobState, Event], JobState] = {
 def next_state(state: JobState, event: Event) -> JobState | None:
     """The state that follows, or None when the event cannot happen in `state`."""
     return TRANSITIONS.get((state, event))
+
+
+def state_of(
+    *,
+    started: bool | None = None,
+    due: bool | None = None,
+    reason: int | None = None,
+    final: bool | None = None,
+    outcome: int | None = None,
+) -> JobState:
+    """The state by the first fact that there is: a lease, else a row of `deferred`, else the last attempt.
+
+    `started` is that of the lease and None without one; `due` and `reason` are those of the row of `deferred`, and
+    None without one; `final` and `outcome` are those of the last attempt, and None without one.
+    """
+    if started is not None:
+        return JobState.RUNNING if started else JobState.REQUESTED
+    if due is not None:
+        waiting = JobState.RETRYING if reason == Deferral.RETRYING else JobState.SCHEDULED
+        return JobState.READY if due else waiting
+    if final and outcome is not None:
+        return _ENDS.get(outcome, JobState.FAILED)
+    return JobState.READY

@@ -8,26 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-
-class JobState(StrEnum):
-    """Where a job stands. The last three are final."""
-
-    SCHEDULED = "scheduled"
-    READY = "ready"
-    REQUESTED = "requested"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing more happens to it by itself."""
-        return self in _FINAL
-
-
-_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+from taskflow._policy import JobState
 
 
 class Outcome(StrEnum):

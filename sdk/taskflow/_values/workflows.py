@@ -7,7 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from taskflow._values.jobs import ErrorInfo, JobState, JobWarning
+from taskflow._policy import JobState
+from taskflow._values.jobs import ErrorInfo, JobWarning
 
 
 class RunState(StrEnum):

@@ -16,7 +16,7 @@ from taskflow._messages import ids
 from taskflow._messages.filters import JobFilter
 from taskflow._messages.jobs import attempt_info, job_info, queue_info
 from taskflow._messages.options import check_name
-from taskflow._policy import JobState as PolicyState
+from taskflow._policy import JobState
 from taskflow._transport.io_thread import IoThread
 from taskflow._values.jobs import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
 from taskflow.testing._jobs import LIST_BYTES, WORKER, MemoryJob
@@ -161,9 +161,9 @@ class MemoryCore(Core):
             queues_pb2.Queue(
                 name=bare,
                 namespace=space or "default",
-                ready=states.count(PolicyState.READY),
-                scheduled=states.count(PolicyState.SCHEDULED) + states.count(PolicyState.RETRYING),
-                running=states.count(PolicyState.REQUESTED) + states.count(PolicyState.RUNNING),
+                ready=states.count(JobState.READY),
+                scheduled=states.count(JobState.SCHEDULED) + states.count(JobState.RETRYING),
+                running=states.count(JobState.REQUESTED) + states.count(JobState.RUNNING),
                 workers=1,
                 finished=self._finished(name),
             )

@@ -80,7 +80,7 @@ class MemoryJob:
         return self.info.payload
 
     @property
-    def state(self) -> values.JobState:
+    def state(self) -> JobState:
         return self.info.state
 
     @property
@@ -129,7 +129,7 @@ class MemoryJob:
             namespace=space or "default",
             queue=bare,
             task=spec.task,
-            state=int(self.present_state),  # type: ignore[arg-type]
+            state=self.present_state.number,  # type: ignore[arg-type]
             encoding=spec.encoding,
             priority=self.priority,
             retries=spec.retries,

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from taskflow._policy import JobState
+from taskflow._policy import state_of
 from taskflow.v1 import dispatch_pb2 as pb
 from taskflow.v1 import dispatch_pb2_grpc, queue_pb2
 from taskflow_server.coordinator.api.manual_clock import ManualClock
@@ -139,12 +139,9 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
         seat = self._shared.table.workers.get(entry.worker)
         held = entry.phase is Phase.IN_DOUBT and entry.leased and entry.started
         taken = entry.phase is Phase.TAKEN or (entry.phase is Phase.ENDING and bool(entry.worker)) or held
-        state = JobState.READY
-        if taken:
-            state = JobState.RUNNING if entry.started else JobState.REQUESTED
         return pb.LiveJob(
             job_id=entry.job_id,
-            state=int(state),  # type: ignore[arg-type]
+            state=state_of(started=entry.started if taken else None).number,  # type: ignore[arg-type]
             attempt=entry.attempt,
             worker=seat.name if seat is not None else "",
             running_us=int((now - entry.taken_at) * 1e6) if taken and entry.taken_at else 0,

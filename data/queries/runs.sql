@@ -241,8 +241,8 @@ where oldest.shard = any(%(shards)s::smallint[]);
 
 -- name: tasks_of_jobs
 -- What tasks say of their jobs, and the workers that have their handlers.
-select w.name, t.name is not null as known, coalesce(t.target, w.name) as target, t.queue, t.priority, t.retries, t.options,
-    t.payload, t.encoding,
+select w.name, t.id as task_id, t.name as task_name, coalesce(t.target, w.name) as target, t.queue, t.priority, t.retries,
+    t.options, t.concurrency, t.payload as task_payload, t.encoding as task_encoding,
     h.queue as own_queue, h.retries as own_retries, h.priority as own_priority, h.options as own_options
 from unnest(%(names)s::text[]) as w (name)
 left join taskflow.tasks t on t.name = w.name

@@ -20,8 +20,8 @@ select taskflow.leads(%(role)s, %(term)s);
 -- Those that are to be decided now, the one that has waited longest first, with what their tasks say of their jobs; or, of
 -- these, the ones with given ids. `known_first` and `known_last`: the first row of the ledger beyond the cursor, if any.
 select s.id, s.task, s.workflow, s.cron, s.at, s.time_zone, s.start_at, s.end_at, s.payload, s.encoding, s.metadata, s.misfire, s.overlap,
-    s.cursor, s.next_at, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options, t.concurrency,
-    t.payload as task_payload, t.encoding as task_encoding, (select taskflow.now()) as now,
+    s.cursor, s.next_at, t.id as task_id, t.name as task_name, coalesce(t.target, s.task) as target, t.queue, t.priority,
+    t.retries, t.options, t.concurrency, t.payload as task_payload, t.encoding as task_encoding, (select taskflow.now()) as now,
     h.queue as own_queue, h.retries as own_retries, h.priority as own_priority, h.options as own_options,
     (select max(w.version) from taskflow.workflows w where w.name = s.workflow and not w.deleted) as version,
     k.first as known_first, k.instant as known_last
@@ -67,8 +67,8 @@ returning instant, first, count, state, reason;
 
 -- name: lock_schedule_to_fire
 -- As lock_due_schedules has it, whenever it is due.
-select s.*, t.id as task_id, t.target, t.queue, t.priority, t.retries, t.options, t.concurrency,
-    t.payload as task_payload, t.encoding as task_encoding, (select taskflow.now()) as now,
+select s.*, t.id as task_id, t.name as task_name, coalesce(t.target, s.task) as target, t.queue, t.priority, t.retries,
+    t.options, t.concurrency, t.payload as task_payload, t.encoding as task_encoding, (select taskflow.now()) as now,
     h.queue as own_queue, h.retries as own_retries, h.priority as own_priority, h.options as own_options,
     (select max(w.version) from taskflow.workflows w where w.name = s.workflow and not w.deleted) as version
 from taskflow.schedules s left join taskflow.tasks t on t.name = s.task
@@ -264,7 +264,10 @@ select name from taskflow.handlers where name = any(%(names)s::text[]);
 -- name: task_logs
 -- Runs that ended, newest first: of one task, or of all that there are or were. Each index is read no further than the limit.
 select l.job_id as id, l.task, l.task_id, l.outcome, l.started_at, l.finished_at, a.result, coalesce(a.encoding, 1::smallint) as encoding,
-    a.error, coalesce(j.metadata ->> 'taskflow.trigger', case when j.metadata ? 'taskflow.schedule' then 'schedule' else 'manual' end) as trigger
+    a.error,
+    case when j.metadata ? 'taskflow.run' then 'workflow'
+        else coalesce(j.metadata ->> 'taskflow.trigger', case when j.metadata ? 'taskflow.schedule' then 'schedule' else 'manual' end)
+    end as trigger
 from (
     select l.*
     from (select id, name from taskflow.tasks union all select id, name from taskflow.removed_tasks) t

@@ -14,7 +14,7 @@ from taskflow_server.core.errors import InvalidArgument, ResourceExhausted
 from taskflow_server.core.schedules import Firing, Firings, FiringState, Misfire, Overlap, Policy, ScheduleState, due
 from taskflow_server.core.timing import Timing, parse_timing
 from taskflow_server.rpc.defaults import defaults_of
-from taskflow_server.rpc.values import options_from_json
+from taskflow_server.rpc.task_jobs import job_of
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.directory import Directory
@@ -117,22 +117,8 @@ class FiringRows:
         """The job of a firing. Its options come from its task's row, and where that has none, or there is no such row,
         from the workers that have registered the handler.
         """
-        payload, encoding = row["payload"], row["encoding"]
-        if not payload and encoding in (pb.ENCODING_UNSPECIFIED, pb.ENCODING_JSON) and row["task_payload"]:
-            payload, encoding = row["task_payload"], row["task_encoding"]
-        spec = pb.JobSpec(
-            queue=row["queue"] or "",
-            task=row["target"] or row["task"],
-            payload=payload or b"",
-            encoding=encoding,
-            retries=row["retries"],
-            priority=row["priority"],
-        )
-        options = options_from_json(row["options"])
-        if options is not None:
-            spec.options.CopyFrom(options)
-        if row["task_id"] is not None:
-            spec.options.task_id, spec.options.limited = str(row["task_id"]), row["concurrency"] > 0
+        none = not row["payload"] and row["encoding"] in (pb.ENCODING_UNSPECIFIED, pb.ENCODING_JSON)
+        spec = job_of(row, None if none else (row["payload"] or b"", row["encoding"]))
         spec.options.metadata.update(row["metadata"])
         spec.options.metadata.update(metadata)
         spec.options.metadata["taskflow.schedule"] = str(row["id"])

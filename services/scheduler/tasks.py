@@ -13,7 +13,8 @@ from taskflow_server.core.errors import AlreadyExists, FailedPrecondition, Inval
 from taskflow_server.core.names import bare, namespace_of, qualify
 from taskflow_server.rpc.defaults import DEFAULT_QUEUE, defaults_of
 from taskflow_server.rpc.first_seen import first_seen
-from taskflow_server.rpc.values import error_from_json, options_from_json, options_to_json, patience, stamp
+from taskflow_server.rpc.task_jobs import job_of
+from taskflow_server.rpc.values import error_from_json, options_to_json, patience, stamp
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.coordinators import Coordinators
@@ -38,7 +39,6 @@ COMPLETED = (Outcome.SUCCEEDED,)
 FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST)
 TYPES = {"": (*COMPLETED, *FAILED), "completed": COMPLETED, "failed": FAILED}
 _OF_SCHEDULE = ("cron", "time_zone", "start_at", "end_at", "next_at", "last_run_at")  # columns of its own schedule
-_TASK = "taskflow.task"  # metadata of a job whose handler's name differs from its task's
 _TRIGGER = "taskflow.trigger"  # metadata of a job: manual, or backfill (R18); a schedule's firing has none
 
 Row = dict[str, Any]
@@ -160,7 +160,10 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     async def _run(self, request: pb.RunTaskRequest | pb.RunTaskWithResultRequest) -> bytes:
         """Creates a job of the task. An inactive task is run as well: only its schedule is stopped (R18)."""
         row = await self._find(request.task)
-        spec = job_of(row, request.payload, request.encoding)
+        own = {"task_id": row["id"], "task_name": row["name"]}
+        own |= {f"task_{name}": row[name] for name in ("payload", "encoding")}
+        given = (request.payload, request.encoding) if request.payload or request.encoding else None
+        spec = job_of(row | own, given)
         spec.id = request.job_id
         if request.requester:
             spec.options.requester = request.requester
@@ -279,24 +282,6 @@ def _merge(task: pb.Task, request: pb.UpdateTaskRequest) -> None:
         task.ClearField("priority")
     if "retries" in request.update_mask.paths and not request.changes.HasField("retries"):
         task.ClearField("retries")
-
-
-def job_of(row: Row, payload: bytes, encoding: jobs_pb2.Encoding.ValueType) -> jobs_pb2.JobSpec:
-    """A job of a task, with the task's payload if none is given. Options that the task leaves open come from its
-    handler."""
-    if not payload and not encoding:
-        payload, encoding = row["payload"] or b"", row["encoding"] or jobs_pb2.ENCODING_UNSPECIFIED
-    spec = jobs_pb2.JobSpec(
-        queue=row["queue"] or "", task=row["target"], priority=row["priority"], retries=row["retries"], payload=payload,
-        encoding=encoding,
-    )  # fmt: skip
-    options = options_from_json(row["options"])
-    if options is not None:
-        spec.options.CopyFrom(options)
-    spec.options.task_id, spec.options.limited = str(row["id"]), row["concurrency"] > 0
-    if row["target"] != row["name"]:
-        spec.options.metadata[_TASK] = row["name"]
-    return spec
 
 
 def _for_this_job(spec: jobs_pb2.JobSpec, request: pb.RunTaskRequest) -> None:

@@ -67,7 +67,7 @@ class TaskLogInfo:
     error: ErrorInfo | None
     task_id: str = ""
     trigger: str = ""
-    """The origin of the job: manual, schedule or backfill."""
+    """The origin of the job: manual, schedule, backfill or workflow."""
     start_time: datetime | None = None
     """The start of its last attempt; None if it never started."""
 

@@ -237,9 +237,9 @@ class JobOptions(_message.Message):
     label: _builtins.str
     """a line for people, of at most 256 characters"""
     task_id: _builtins.str
-    """the named task that it is a run of; the scheduler sets it"""
+    """the named task that it is a run of; TaskFlow sets it"""
     limited: _builtins.bool
-    """its task had a concurrency when it was made; the scheduler sets it"""
+    """its task had a concurrency when it was made; TaskFlow sets it"""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """hard limit of one attempt from its start; none by default"""

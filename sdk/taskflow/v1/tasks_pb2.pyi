@@ -519,7 +519,7 @@ class TaskLog(_message.Message):
     encoding: _jobs_pb2.Encoding.ValueType
     task_id: _builtins.str
     trigger: _builtins.str
-    """the origin of the job: `manual`, `schedule` or `backfill`"""
+    """the origin of the job: `manual`, `schedule`, `backfill` or `workflow`"""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property

@@ -22,7 +22,8 @@ from taskflow_server.core.workflow import CreateJob, Definition, JobFinished, St
 from taskflow_server.core.workflow.changes import decided_document
 from taskflow_server.rpc.defaults import NOTHING, defaults_of
 from taskflow_server.rpc.first_seen import first_seen
-from taskflow_server.rpc.values import duration, options_from_json, options_to_json
+from taskflow_server.rpc.task_jobs import job_of
+from taskflow_server.rpc.values import duration, options_to_json
 from taskflow_server.runtime import logs, metrics
 from taskflow_server.store import tasks as store_tasks
 from taskflow_server.store import workflows
@@ -53,7 +54,7 @@ class RunJobs:
         wanted = [(run.heard, change) for run in worked for change in run.changes if isinstance(change, CreateJob)]
         tasks = await self._tasks({full for run, change in wanted if (full := _full(run, change.task))})
         decided = {_full(run, change.task) for run, change in wanted if _decided(run) and change.workflow is None}
-        if unknown := {name for name in decided & tasks.keys() if not tasks[name]["known"]}:
+        if unknown := {name for name in decided & tasks.keys() if tasks[name]["task_id"] is None}:
             for name in sorted(unknown):
                 await self._register_task(name, tasks[name])
             tasks |= await self._tasks(unknown)
@@ -79,9 +80,11 @@ class RunJobs:
             _unmade(run, change, f"its task's row cannot be read ({type(fault).__name__}: {fault})"[:300], changes)
             return None
         found_by = tuple(words(spec.options.tags, spec.options.metadata))
+        encoding = spec.encoding or pb.ENCODING_JSON
+        payload = spec.payload or (None if encoding == pb.ENCODING_JSON else b"")
         job = NewJob(
-            spec.id, spec.priority, pb.ENCODING_JSON, spec.retries, False, spec.queue, spec.task, spec.payload, None,
-            None, options, shard=0, words=found_by,
+            spec.id, spec.priority, encoding, spec.retries, False, spec.queue, spec.task, payload, None, None, options,
+            shard=0, words=found_by,
         )  # fmt: skip
         changes.run_jobs.append(_row(run, change, job_id=UUID(bytes=spec.id), after=change.after))
         return job, spec
@@ -89,37 +92,20 @@ class RunJobs:
     def _spec(self, run: Heard, change: CreateJob, tasks: dict[str, Row]) -> pb.JobSpec:
         """As the step says; what it leaves out, as its task says, or the workers that have its handler."""
         space = namespace_of(run.workflow)
-        if change.workflow is not None:
-            name, row = decision_task(change.workflow), Row()
+        row = None
+        if change.task and change.workflow is None:
+            row = tasks.get(qualify(change.task, field="task", namespace=space))
+        payload = json.dumps(change.payload, ensure_ascii=False, separators=(",", ":")).encode()
+        if row is not None:
+            spec = job_of(row, None if change.payload is None else (payload, pb.ENCODING_JSON))
         else:
-            name = qualify(change.task, field="task", namespace=space) if change.task else ""
-            row = tasks.get(name, Row())
-        queue = qualify(change.queue, field="queue", namespace=space) if change.queue else row.get("queue") or ""
-        spec = pb.JobSpec(
-            id=self._shared.clock.new_id(), queue=queue, task=row.get("target", name),
-            payload=json.dumps(change.payload, ensure_ascii=False, separators=(",", ":")).encode(),
-            encoding=pb.ENCODING_JSON,
-            retries=row.get("retries") if change.retries is None else change.retries,
-            priority=_priority(run, change, row),
-        )  # fmt: skip
-        if change.payload is None and row.get("payload"):
-            spec.payload, spec.encoding = row["payload"], row["encoding"]
-        options = options_from_json(row.get("options"))
-        if options is not None:
-            spec.options.CopyFrom(options)
-        if change.timeout is not None:
-            spec.options.timeout.CopyFrom(duration(change.timeout))
-        if change.backoff is not None:
-            backoff = change.backoff
-            spec.options.backoff.CopyFrom(
-                pb.Backoff(
-                    first=duration(backoff.first), factor=backoff.factor, limit=duration(backoff.limit),
-                    jitter=backoff.jitter,
-                )
-            )  # fmt: skip
-        if change.label:
-            spec.options.label = change.label
-        (defaults_of(row) if row else NOTHING).fill(spec)
+            task = decision_task(change.workflow) if change.workflow is not None else ""
+            spec = pb.JobSpec(task=task, payload=payload, encoding=pb.ENCODING_JSON)
+        spec.id = self._shared.clock.new_id()
+        if change.queue:
+            spec.queue = qualify(change.queue, field="queue", namespace=space)
+        _set_own(spec, run, change)
+        (NOTHING if row is None else defaults_of(row)).fill(spec)
         spec.priority = spec.priority if spec.HasField("priority") else _PRIORITY
         spec.options.metadata.update(run.metadata)
         spec.options.metadata.update({RUN_OF_JOB: str(run.id), STEP_OF_JOB: change.step})
@@ -182,14 +168,26 @@ class RunJobs:
             self._pager.offer(LaneJobs(queue=queue, task=task, priority=priority, tx=tx, shard=shard, jobs=specs))
 
 
-def _priority(run: Heard, change: CreateJob, row: Row) -> int | None:
-    """The step's own, else the run's, else the task's; None leaves it to the handler's options."""
+def _set_own(spec: pb.JobSpec, run: Heard, change: CreateJob) -> None:
+    """Sets what the step itself says, or the run of its priority, in place of what its task says."""
+    if change.retries is not None:
+        spec.retries = change.retries
     if change.priority is not None:
-        return change.priority
-    if (of_run := run.metadata.get(PRIORITY_OF_RUN, "")).isdecimal():
-        return min(int(of_run), 9)
-    found: int | None = row.get("priority")
-    return found
+        spec.priority = change.priority
+    elif (of_run := run.metadata.get(PRIORITY_OF_RUN, "")).isdecimal():
+        spec.priority = min(int(of_run), 9)
+    if change.timeout is not None:
+        spec.options.timeout.CopyFrom(duration(change.timeout))
+    if change.backoff is not None:
+        backoff = change.backoff
+        spec.options.backoff.CopyFrom(
+            pb.Backoff(
+                first=duration(backoff.first), factor=backoff.factor, limit=duration(backoff.limit),
+                jitter=backoff.jitter,
+            )
+        )  # fmt: skip
+    if change.label:
+        spec.options.label = change.label
 
 
 def _decided(run: Heard) -> bool:

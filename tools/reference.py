@@ -107,9 +107,10 @@ def _helps(cmd: Any, path: str, parent: Any) -> Iterator[tuple[str, str]]:
 def metrics() -> str:
     """Every metric of ours, with the services whose code counts it."""
     users: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "services").glob("*/*.py")):
+    services = ROOT / "services"
+    for path in sorted(services.glob("*/**/*.py")):
         for name in _USED.findall(path.read_text()):
-            users.setdefault(name, set()).add(path.parent.name)
+            users.setdefault(name, set()).add(path.relative_to(services).parts[0])
     rows = ["| metric | type | labels | counted by | what it is |", "|---|---|---|---|---|"]
     for name, metric in vars(metric_module).items():
         if isinstance(metric, MetricWrapperBase | BatchHistogram):

@@ -20,7 +20,7 @@ from benchmarks.shapes import Round
 from benchmarks.targets import IDS, shapes_of
 from taskflow.errors import TaskFlowError
 from taskflow_server.cluster.binaries import NoPostgresError
-from taskflow_server.cluster.embedded import PostgresError
+from taskflow_server.cluster.embedded_postgres import PostgresError
 from taskflow_server.cluster.home import HomeError
 from taskflow_server.cluster.process import Interrupted
 from taskflow_server.cluster.service import ServiceError

@@ -23,7 +23,7 @@ from benchmarks.board import Board
 from benchmarks.plan import CONCURRENCY, Plan
 from taskflow_server.cluster import home
 from taskflow_server.cluster.cluster import Cluster
-from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres
 from taskflow_server.cluster.ports import free_ports
 from taskflow_server.cluster.process import spawn, stop, tail, wait_until
 from taskflow_server.cluster.service import CODE, environment, python

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres
 from taskflow_server.store.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[1]

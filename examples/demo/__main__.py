@@ -30,7 +30,7 @@ def main() -> int:
     arguments = _arguments()
     with _signals() as stop:
         from taskflow_server.cluster.binaries import NoPostgresError
-        from taskflow_server.cluster.embedded import PostgresError
+        from taskflow_server.cluster.embedded_postgres import PostgresError
         from taskflow_server.cluster.home import HomeError
         from taskflow_server.cluster.others import RunsAlreadyError
         from taskflow_server.cluster.prepare import DatabaseError

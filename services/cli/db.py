@@ -168,7 +168,7 @@ def _dsn(database_url: str, data_dir: Path) -> str:
         except BadUrl as fault:
             _fail(USAGE, "", f"TASKFLOW_DATABASE_URL: {fault}")
         return database_url
-    from taskflow_server.cluster.embedded import attach
+    from taskflow_server.cluster.embedded_postgres import attach
     from taskflow_server.cluster.home import HomeError
 
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from taskflow_server.cluster.cluster import SERVICES, Cluster, names
-from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres
 from taskflow_server.cluster.others import refuse_others, suffix
 from taskflow_server.cluster.prepare import prepare
 

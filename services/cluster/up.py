@@ -17,7 +17,7 @@ from typing import Any
 from taskflow_server.cluster import binaries as pg_binaries
 from taskflow_server.cluster import home as pg_home
 from taskflow_server.cluster.cluster import Cluster, fixed_ports, metrics_ports, names
-from taskflow_server.cluster.embedded import EmbeddedPostgres, LockedError, PostgresError
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres, LockedError, PostgresError
 from taskflow_server.cluster.others import RunsAlreadyError, refuse_others, suffix
 from taskflow_server.cluster.ports import PortInUseError, require_free
 from taskflow_server.cluster.prepare import DatabaseError, prepare

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from taskflow_server.cluster.cluster import Cluster
-from taskflow_server.cluster.embedded import EmbeddedPostgres, PostgresError
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres, PostgresError
 from taskflow_server.cluster.ports import PortInUseError
 from taskflow_server.cluster.process import rotate, wait_until
 from taskflow_server.cluster.service import LOG_LIMIT

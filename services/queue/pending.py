@@ -24,7 +24,7 @@ from taskflow.v1.queue_pb2 import (
 from taskflow_server.core.clock import Clock
 from taskflow_server.core.ids import shard_and_epoch
 from taskflow_server.core.lanes import LaneKey
-from taskflow_server.queue.link import Link
+from taskflow_server.queue.coordinator_link import CoordinatorLink
 
 MOST_EXECUTORS = 10_000  # different polls of executors that are remembered
 ANSWER_BYTES = 4 << 20  # a poll's answer stays well below the message limit
@@ -47,7 +47,7 @@ class PendingLane:
 class OpenShard:
     epoch: int
     valid_until: float
-    link: Link
+    link: CoordinatorLink
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +82,7 @@ class Pending:
         self._turn = 0
 
     # -- from coordinators -------------------------------------------------------------------
-    def open(self, validity: ShardValidity, link: Link) -> bool:
+    def open(self, validity: ShardValidity, link: CoordinatorLink) -> bool:
         """Opens a shard's epoch, or prolongs it. False: a higher one is open."""
         now = self._clock.monotonic()
         shard = self.shards.get(validity.shard)
@@ -114,7 +114,7 @@ class Pending:
         self._weigh(lane, sum(task.ByteSize() + _TASK_OVERHEAD for task in group.tasks))
         self._touch((key,))
 
-    def pause(self, link: Link, queues: Iterable[str]) -> None:
+    def pause(self, link: CoordinatorLink, queues: Iterable[str]) -> None:
         """Dispatches nothing of these queues of the link's shards, until another set comes."""
         before, link.paused = link.paused, frozenset(queues)
         self._touch(key for key in self._lanes if key.queue in before - link.paused)

@@ -11,7 +11,7 @@ from taskflow.v1 import queue_pb2 as pb
 from taskflow.v1 import queue_pb2_grpc
 from taskflow.v1.worker_pb2 import ShardEpoch
 from taskflow_server.core.errors import InvalidArgument
-from taskflow_server.queue.link import Link
+from taskflow_server.queue.coordinator_link import CoordinatorLink
 from taskflow_server.queue.pending import Pending
 from taskflow_server.runtime.failpoints import reach
 
@@ -58,7 +58,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         return self._pending.stats()
 
     async def Feed(self, requests: AsyncIterator[pb.FeedRequest], context: Any) -> AsyncIterator[pb.FeedResponse]:
-        link = Link()
+        link = CoordinatorLink()
         epochs = [ShardEpoch(shard=n, epoch=s.epoch) for n, s in self._pending.shards.items()]
         hello = pb.Hello(incarnation=self._incarnation, epochs=epochs, memory_bytes=self._memory_bytes)
         yield pb.FeedResponse(hello=hello)
@@ -71,7 +71,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             reader.cancel()
             closer.cancel()
 
-    async def _read(self, requests: AsyncIterator[pb.FeedRequest], link: Link) -> None:
+    async def _read(self, requests: AsyncIterator[pb.FeedRequest], link: CoordinatorLink) -> None:
         try:
             async for request in requests:
                 if request.HasField("paused"):
@@ -86,7 +86,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         finally:
             link.close()
 
-    async def _close(self, link: Link) -> None:
+    async def _close(self, link: CoordinatorLink) -> None:
         await self._closing.wait()
         link.close()
 

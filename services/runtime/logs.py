@@ -88,7 +88,7 @@ class Outage:
             self._failures = 0
 
 
-class Sparing:
+class RateLimitedLog:
     """Lines that may come by the thousand: MOST a second. The next one after a gap says how many were left out."""
 
     MOST = 20

@@ -72,7 +72,7 @@ class Intake:
             self._flush_keyed, limit=min(limit, 500), weigh=_weigh, then=self.offer
         )
         self._label = metrics.QueueLabels(settings.metrics_queues)
-        self._lines = logs.Sparing(log, clock.monotonic)
+        self._lines = logs.RateLimitedLog(log, clock.monotonic)
 
     async def close(self) -> None:
         await self._plain.reset()

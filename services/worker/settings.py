@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from taskflow_server.runtime.settings import ServiceSettings, address
 from taskflow_server.worker.http.guard import Guard
 from taskflow_server.worker.http.secrets import parse_hosts
-from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push import destination_types
 from taskflow_server.worker.push.destination import DestinationSettings
 
 BUILTINS = ("http", "alert", "shell")
@@ -141,7 +141,7 @@ class WorkerSettings(ServiceSettings):
     @cached_property
     def destinations(self) -> dict[str, DestinationSettings]:
         """Where jobs are pushed to, by name."""
-        return kinds.read(self.push_destinations)
+        return destination_types.read(self.push_destinations)
 
     @property
     def owner(self) -> str:
@@ -156,7 +156,7 @@ class WorkerSettings(ServiceSettings):
     @field_validator("push_destinations")
     @classmethod
     def _destinations(cls, value: str) -> str:
-        kinds.read(value)
+        destination_types.read(value)
         return value
 
     @field_validator("builtins")

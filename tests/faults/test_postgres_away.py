@@ -17,7 +17,7 @@ import pytest
 
 from taskflow import Job, TaskFlow, TaskFlowError
 from taskflow.v1 import jobs_pb2 as pb
-from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres
 from taskflow_server.cluster.health import is_serving
 from taskflow_server.store.migrate import migrate
 from tests.support import postgres as pg

@@ -52,7 +52,7 @@ PRELOADED = (
     "taskflow._client", "taskflow._worker.worker", "taskflow._cli._app",
 )  # fmt: skip
 PUSH = ("boto3", "moto.server", "kubernetes_validate", "aiohttp.web", "taskflow_server.worker.push.running",
-        "taskflow_server.worker.push.kinds", "tests.support.kube_models")  # fmt: skip
+        "taskflow_server.worker.push.destination_types", "tests.support.kube_models")  # fmt: skip
 STAND_INS = ("tests.support.batch_server", "tests.support.kube_server", "tests.support.marathon_server")
 _PR_SET_PDEATHSIG = 1
 

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from taskflow_server.cluster.binaries import NoPostgresError, find
-from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres
 from taskflow_server.store.migrate import migrate
 from tests.support.leftovers import allow
 

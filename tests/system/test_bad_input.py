@@ -17,7 +17,7 @@ import pytest
 
 from taskflow import InvalidArgument, NewJob, NotFound, TaskFlow
 from taskflow.v1 import jobs_pb2, jobs_pb2_grpc
-from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres
 from taskflow_server.cluster.ports import free_ports
 from taskflow_server.store.migrate import migrate
 from tests.support import forkserver

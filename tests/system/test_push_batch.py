@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskflow_server.cluster.ports import free_ports
-from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push import destination_types
 from taskflow_server.worker.push.aws_batch import BatchTask
 from taskflow_server.worker.push.destination import Away, Destination, Order, Phase, Refused, Ticket, name_of
 from tests.support.batch import CREDENTIALS, REGION, BatchServer
@@ -36,7 +36,7 @@ def make(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> Make:
     def destination(owner: str = "me", **more: Any) -> Destination:
         settings = {"kind": "aws-batch", "job_queue": "q", "job_definition": "gated", "region": REGION,
                     "endpoint_url": server.url, "tasks": {"task": {}}, **more}  # fmt: skip
-        (found,) = kinds.build(owner, kinds.read(json.dumps({"etl": settings})))
+        (found,) = destination_types.build(owner, destination_types.read(json.dumps({"etl": settings})))
         return found
 
     return destination

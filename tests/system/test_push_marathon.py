@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taskflow_server.cluster.ports import free_ports
-from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push import destination_types
 from taskflow_server.worker.push.destination import (
     Away,
     Destination,
@@ -48,7 +48,7 @@ def home(request: pytest.FixtureRequest) -> str:
 def make(server: MarathonServer, home: str) -> Make:
     def destination(owner: str = "me", **more: Any) -> Destination:
         settings = server.destination(home, tasks={"task": {}}) | more
-        (found,) = kinds.build(owner, kinds.read(json.dumps({"etl": settings})))
+        (found,) = destination_types.build(owner, destination_types.read(json.dumps({"etl": settings})))
         return found
 
     return destination

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from taskflow_server.cluster.ports import free_ports
-from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push import destination_types
 from taskflow_server.worker.push.destination import (
     Away,
     Destination,
@@ -60,7 +60,7 @@ def gate(tmp_path: Path) -> Iterator[Path]:
 
 
 def built(owner: str, settings: dict[str, Any]) -> Destination:
-    (found,) = kinds.build(owner, kinds.read(json.dumps({"etl": settings})))
+    (found,) = destination_types.build(owner, destination_types.read(json.dumps({"etl": settings})))
     return found
 
 

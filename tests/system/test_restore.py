@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from taskflow import Job, JobHandle, JobState, TaskFlow
-from taskflow_server.cluster.embedded import EmbeddedPostgres
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres
 from tests.support import postgres as pg
 from tests.support.cluster import ServiceCluster
 from tests.support.docs import ROOT, blocks

@@ -14,7 +14,7 @@ import pytest
 
 from taskflow import TaskFlow
 from taskflow_server.cluster import home
-from taskflow_server.cluster.embedded import attach
+from taskflow_server.cluster.embedded_postgres import attach
 from taskflow_server.cluster.health import is_serving
 from tests.support.folders import NAMES, write_app
 from tests.support.waiting import eventually

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from taskflow_server.cluster import binaries, embedded, home
+from taskflow_server.cluster import binaries, embedded_postgres, home
 from taskflow_server.cluster.binaries import NoPostgresError
-from taskflow_server.cluster.embedded import EmbeddedPostgres, LockedError, PostgresError, attach
+from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres, LockedError, PostgresError, attach
 from taskflow_server.cluster.home import HomeError
 from taskflow_server.cluster.process import Interrupted
 from tests.support.waiting import eventually
@@ -92,7 +92,7 @@ def test_a_second_one_on_the_same_data_is_refused_and_can_attach(server: Embedde
 def test_it_ends_with_its_supervisor_and_the_next_one_gets_the_data(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     script = (
-        "import pathlib, time; from taskflow_server.cluster.embedded import EmbeddedPostgres\n"
+        "import pathlib, time; from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres\n"
         f"postgres = EmbeddedPostgres(pathlib.Path({str(data_dir)!r}))\n"
         "postgres.start(); print(postgres.pid, flush=True); time.sleep(60)"
     )
@@ -139,7 +139,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_and_the_next_one_works(serve
 
 @pytest.mark.long
 def test_a_small_shared_memory_is_avoided(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_SMALL_SHARED_MEMORY", 1 << 62)
+    monkeypatch.setattr(embedded_postgres, "_SMALL_SHARED_MEMORY", 1 << 62)
 
     assert setting(server.start(), "dynamic_shared_memory_type") == "mmap"
     if int(server.version.partition(".")[0]) >= 16:  # then initdb avoids it as well, and writes it down
@@ -183,7 +183,7 @@ def test_an_ordinary_user_needs_nothing_from_root() -> None:
     code = Path(__file__).resolve().parents[2]
     script = (
         "import os, pathlib, sys, tempfile\n"
-        "from taskflow_server.cluster.embedded import EmbeddedPostgres; import psycopg\n"
+        "from taskflow_server.cluster.embedded_postgres import EmbeddedPostgres; import psycopg\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    postgres = EmbeddedPostgres(pathlib.Path(folder))\n"
         "    psycopg.connect(postgres.start()).close(); print(os.listdir(folder)); postgres.remove()"

@@ -66,7 +66,7 @@ def test_only_so_many_queues_have_a_label_of_their_own(most: int, queues: list[s
 def test_a_flood_of_lines_is_cut_and_counted() -> None:
     lines, now = structlog.testing.LogCapture(), 100.0
     info = structlog.make_filtering_bound_logger(logging.INFO)
-    sparing = logs.Sparing(structlog.wrap_logger(None, processors=[lines], wrapper_class=info), lambda: now)
+    sparing = logs.RateLimitedLog(structlog.wrap_logger(None, processors=[lines], wrapper_class=info), lambda: now)
 
     def happen(times: int, level: int = logging.WARNING) -> None:
         for _ in range(times):
@@ -78,5 +78,5 @@ def test_a_flood_of_lines_is_cut_and_counted() -> None:
     now += 1.0
     happen(2)
 
-    assert len(lines.entries) == logs.Sparing.MOST + 2
-    assert Counter(line.get("left_out") for line in lines.entries)[1000 - logs.Sparing.MOST] == 1
+    assert len(lines.entries) == logs.RateLimitedLog.MOST + 2
+    assert Counter(line.get("left_out") for line in lines.entries)[1000 - logs.RateLimitedLog.MOST] == 1

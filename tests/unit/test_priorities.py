@@ -13,7 +13,7 @@ import pytest
 
 from taskflow.v1.queue_pb2 import Assignment, LaneTasks, PollRequest, ShardValidity
 from taskflow_server.core.lanes import LaneKey
-from taskflow_server.queue.link import Link
+from taskflow_server.queue.coordinator_link import CoordinatorLink
 from taskflow_server.queue.pending import Aging, Pending
 
 SECONDS, ONE_IN = 2.0, 5
@@ -30,7 +30,7 @@ class Line:
 
     def __post_init__(self) -> None:
         self.pending = Pending(self, Aging(self.seconds, ONE_IN))
-        self.pending.open(ShardValidity(shard=1, epoch=1, valid_ms=10**9), Link())
+        self.pending.open(ShardValidity(shard=1, epoch=1, valid_ms=10**9), CoordinatorLink())
         self._ids = count(1)
 
     def monotonic(self) -> float:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from taskflow.v1 import jobs_pb2
 from taskflow_server.runtime.clock import RealClock
-from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push import destination_types
+from taskflow_server.worker.push.attempt import MISSING, MOST_REASONS, PushedAttempt, learn, outcome_of
 from taskflow_server.worker.push.aws_batch import AwsBatch, BatchTask
-from taskflow_server.worker.push.calls import Calls
 from taskflow_server.worker.push.destination import (
     Away,
     External,
@@ -28,7 +28,7 @@ from taskflow_server.worker.push.destination import (
     name_of,
     sort_out,
 )
-from taskflow_server.worker.push.held import MISSING, MOST_REASONS, Held, learn, outcome_of
+from taskflow_server.worker.push.destination_calls import DestinationCalls
 from taskflow_server.worker.push.kubernetes_jobs import KubernetesJobs
 from taskflow_server.worker.push.marathon import Marathon
 from taskflow_server.worker.push.ray_jobs import RayJobs
@@ -46,8 +46,8 @@ def external(phase: Phase, **facts: Any) -> External:
     return External("x-1", TICKET, phase, **facts)
 
 
-def held_with(*looks: External | None) -> Held:
-    held = Held(TICKET, started=True)
+def held_with(*looks: External | None) -> PushedAttempt:
+    held = PushedAttempt(TICKET, started=True)
     for seen in looks:
         learn(held, seen, "etl")
     return held
@@ -141,7 +141,7 @@ def test_a_verdict_stands_whatever_is_seen_later() -> None:
 
 @given(st.lists(st.one_of(st.none(), st.builds(external, st.sampled_from(Phase))), max_size=20))
 def test_whatever_is_seen_it_ends_at_most_once_and_only_for_a_reason(looks: list[External | None]) -> None:
-    held = Held(TICKET, started=True)
+    held = PushedAttempt(TICKET, started=True)
     verdicts = []
     for seen in looks:
         learn(held, seen, "etl")
@@ -192,12 +192,12 @@ def test_destinations_are_read_from_text_and_from_a_file(tmp_path: Path) -> None
     )
     (tmp_path / "push.json").write_text(text)
 
-    found = kinds.read(text)
+    found = destination_types.read(text)
 
-    assert found == kinds.read(str(tmp_path / "push.json"))
+    assert found == destination_types.read(str(tmp_path / "push.json"))
     assert dict(found["etl"].routes("etl")) == {"extract": BatchTask(job_definition="extract:3", vcpus=2)}
     assert dict(found["big"].routes("big")) == {"big": BatchTask()}
-    assert kinds.read("  ") == {}
+    assert destination_types.read("  ") == {}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_destinations_are_read_from_text_and_from_a_file(tmp_path: Path) -> None
 )
 def test_a_wrong_destination_is_refused_by_the_name_of_the_member_at_fault(given: Any, complaint: str) -> None:
     with pytest.raises(ValueError) as refused:
-        kinds.read(given if isinstance(given, str) else json.dumps(given))
+        destination_types.read(given if isinstance(given, str) else json.dumps(given))
 
     assert str(refused.value).startswith(complaint)
 
@@ -234,11 +234,12 @@ def test_a_wrong_destination_is_refused_by_the_name_of_the_member_at_fault(given
 @pytest.mark.parametrize("owner", ["", "Etl", "a_b", "-a", "a-", "a" * 21, "a.b"])
 def test_an_owner_must_fit_into_every_destination_s_names(owner: str) -> None:
     with pytest.raises(ValueError, match="up to 20 small letters"):
-        kinds.check_owner(owner)
+        destination_types.check_owner(owner)
 
 
 def test_the_kinds_are_listed_by_their_names() -> None:
-    assert {"aws-batch": AwsBatch, "kubernetes": KubernetesJobs, "marathon": Marathon, "ray": RayJobs} == kinds.KINDS
+    kinds = {"aws-batch": AwsBatch, "kubernetes": KubernetesJobs, "marathon": Marathon, "ray": RayJobs}
+    assert kinds == destination_types.KINDS
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_without_a_library_the_start_says_what_to_install(
     monkeypatch.setitem(sys.modules, module, None)
 
     with pytest.raises(ValueError, match=f"^etl: {complaint}$"):
-        list(kinds.build("me", kinds.read(json.dumps({"etl": settings}))))
+        list(destination_types.build("me", destination_types.read(json.dumps({"etl": settings}))))
 
 
 # -- calls -------------------------------------------------------------------------------------------------------------
@@ -269,10 +270,10 @@ class Clock(RealClock):
         return self.now
 
 
-def calls(clock: RealClock, timeout: float = 5.0) -> Calls:
-    settings = kinds.read(json.dumps({"etl": BATCH | {"region": "eu-central-1"}}))
-    (destination,) = kinds.build("me", settings)
-    return Calls(destination, timeout, 8.0, clock)
+def calls(clock: RealClock, timeout: float = 5.0) -> DestinationCalls:
+    settings = destination_types.read(json.dumps({"etl": BATCH | {"region": "eu-central-1"}}))
+    (destination,) = destination_types.build("me", settings)
+    return DestinationCalls(destination, timeout, 8.0, clock)
 
 
 async def test_a_call_ends_in_time_and_a_fault_of_a_destination_is_no_answer() -> None:

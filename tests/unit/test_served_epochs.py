@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from taskflow.v1.queue_pb2 import Assignment, LaneTasks, PollRequest, ShardValidity
-from taskflow_server.queue.link import Link
+from taskflow_server.queue.coordinator_link import Link
 from taskflow_server.queue.pending import Aging, Pending
 
 QUEUE = "q"

@@ -51,7 +51,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._sessions = sessions
         self._takeover = takeover
         self._job_logs = job_logs
-        self._lines = logs.Sparing(log, shared.clock.monotonic)
+        self._lines = logs.RateLimitedLog(log, shared.clock.monotonic)
 
     def Session(self, requests: AsyncIterator[pb.SessionRequest], context: Any) -> AsyncIterator[pb.SessionResponse]:
         return self._sessions.serve(requests, context)

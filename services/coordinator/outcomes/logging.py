@@ -20,7 +20,7 @@ _BROKEN = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})
 
 class AttemptLog:
     def __init__(self, shared: Shared) -> None:
-        self._lines = logs.Sparing(log, shared.clock.monotonic)
+        self._lines = logs.RateLimitedLog(log, shared.clock.monotonic)
 
     def ended(self, endings: Sequence[Ending]) -> None:
         """These are on disk."""

@@ -57,7 +57,7 @@ _LIVE = (RunStatus.RUNNING, RunStatus.NEW)
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class DecisionAction:
     """One action of a decision."""
 
     path: str  # in the result
@@ -68,7 +68,7 @@ class Action:
     value: Any = None  # the result or error with which the run ends
 
 
-def actions_of(answer: Any) -> Iterator[Action]:
+def actions_of(answer: Any) -> Iterator[DecisionAction]:
     """The actions of a decision's result: one, a list, or `{"actions": […]}`. BadValue names the fault."""
     if isinstance(answer, dict) and "actions" in answer:
         answer = answer["actions"]
@@ -79,14 +79,14 @@ def actions_of(answer: Any) -> Iterator[Action]:
         yield _action(action, f"actions[{n}]")
 
 
-def _action(given: Any, path: str) -> Action:
+def _action(given: Any, path: str) -> DecisionAction:
     named = given.get("action") if isinstance(given, dict) else None
     name = _ACTION.fullmatch(named) if isinstance(named, str) else None
     if name is None or name[1] not in _ACTIONS.split(", "):
         why = f"{str(named)[:60]!r} is not a valid action; use {_ACTIONS}"
         raise BadValue(why, path=f"{path}.action", type="bad_action")
     if not name[1].startswith("schedule-"):
-        return Action(path, name[1], value=given.get("result" if name[1] == "complete-workflow" else "error"))
+        return DecisionAction(path, name[1], value=given.get("result" if name[1] == "complete-workflow" else "error"))
     request = given.get("task-request")
     if not isinstance(request, dict):
         raise BadValue("must be an object with definition and params", path=f"{path}.task-request", type="bad_action")
@@ -94,7 +94,8 @@ def _action(given: Any, path: str) -> Action:
     if not isinstance(definition, str) or not _NAME.fullmatch(definition):
         why = f"{str(definition)[:60]!r} is not a valid name"
         raise BadValue(why, path=f"{path}.task-request.definition", type="bad_action")
-    return Action(path, name[1], definition, request.get("params"), values.clean(str(label), 200) if label else None)
+    label = values.clean(str(label), 200) if label else None
+    return DecisionAction(path, name[1], definition, request.get("params"), label)
 
 
 def advance(
@@ -242,7 +243,7 @@ class _Turn:
         except BadValue as error:
             self._end(error=error.error())
 
-    def _do(self, action: Action) -> None:
+    def _do(self, action: DecisionAction) -> None:
         match action.name:
             case "schedule-task" | "schedule-workflow":
                 self._begin(action)
@@ -257,7 +258,7 @@ class _Turn:
                 given = {"type": type_, **values.error_of(action.value, type_)}
                 self._end(error=given if given["type"] == type_ else {**given, REASON: type_})
 
-    def _begin(self, action: Action) -> None:
+    def _begin(self, action: DecisionAction) -> None:
         begun = self.deciding.begun + 1
         if len(self.tasks) >= MAX_TASKS or begun > MAX_BEGUN:
             most = f"the limit is {MAX_TASKS} at once and {MAX_BEGUN} in all"
@@ -279,7 +280,7 @@ class _Turn:
         if isinstance(change, SetTimer):
             self.changes.append(StepChanged(name, 1, StepStatus.WAITING, due=change.due.isoformat()))
 
-    def _task(self, name: str, action: Action) -> tuple[str, Change]:
+    def _task(self, name: str, action: DecisionAction) -> tuple[str, Change]:
         if builtin.is_wait(action.definition):
             wait = builtin.wait_of(action.params)
             return "wait", SetTimer(name, 1, wait if isinstance(wait, datetime) else values.after(self.now, wait))

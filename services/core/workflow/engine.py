@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from taskflow_server.core.workflow import decisions, jobs, rules, signals, values
+from taskflow_server.core.workflow import decisions, jobs, readiness, signals, values
 from taskflow_server.core.workflow.changes import CancelJob, CancelTimer, Change, Note, RunFinished, StepChanged
 from taskflow_server.core.workflow.definition import Definition
 from taskflow_server.core.workflow.events import (
@@ -143,7 +143,7 @@ def _retry(turn: Turn, event: RetryRequested) -> None:
     again = [
         n
         for n in definition.steps
-        if rules.unhandled(definition, n, turn.steps) or turn.step(n).status is StepStatus.CANCELLED
+        if readiness.unhandled(definition, n, turn.steps) or turn.step(n).status is StepStatus.CANCELLED
     ]
     reached = set(again)
     while again:

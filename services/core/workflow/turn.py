@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from taskflow_server.core.workflow import jobs, rules, values
+from taskflow_server.core.workflow import jobs, readiness, values
 from taskflow_server.core.workflow.changes import (
     CancelTimer,
     Change,
@@ -21,7 +21,7 @@ from taskflow_server.core.workflow.changes import (
 from taskflow_server.core.workflow.definition import Definition, GroupNode, Node
 from taskflow_server.core.workflow.kinds import Jobs, Wait
 from taskflow_server.core.workflow.planning import Limits, Planner
-from taskflow_server.core.workflow.rules import Verdict
+from taskflow_server.core.workflow.readiness import Readiness
 from taskflow_server.core.workflow.state import (
     FINAL_STEPS,
     GroupState,
@@ -91,10 +91,10 @@ class Turn:
         if self.status is not RunStatus.RUNNING or self.step(name).status is not _S.PENDING:
             return
         node = self.definition.steps[name]
-        verdict, after = rules.verdict(self.definition, node, self.steps)
-        if verdict is Verdict.RUN:
+        verdict, after = readiness.verdict(self.definition, node, self.steps)
+        if verdict is Readiness.RUN:
             self._begin(node, after)
-        elif verdict is Verdict.SKIP:
+        elif verdict is Readiness.SKIP:
             self._set(name, StepState(_S.SKIPPED, self.step(name).iteration))
 
     # Starting a step
@@ -219,7 +219,7 @@ class Turn:
             self.reset(again)
         elif state.due is None:
             used = state.used + 1
-            due = values.after(self.now, rules.delay(group, used))
+            due = values.after(self.now, readiness.delay(group, used))
             self.groups[group.name] = GroupState(used, state.iteration + 1, due.isoformat())
             self.changes.append(SetTimer(group.name, state.iteration + 1, due))
 
@@ -265,7 +265,7 @@ class Turn:
         error: dict[str, Any] | None = None
         output = None
         definition = self.definition
-        failed = next((name for name in definition.steps if rules.unhandled(definition, name, self.steps)), None)
+        failed = next((name for name in definition.steps if readiness.unhandled(definition, name, self.steps)), None)
         if self.status is RunStatus.CANCELLING:
             self.status = RunStatus.CANCELLED
         elif failed is not None:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from taskflow.v1 import jobs_pb2
 from taskflow.v1 import workflows_pb2 as pb
 from taskflow_server.gateway import nodes
-from taskflow_server.gateway.console import forms, words
+from taskflow_server.gateway.console import formatting, forms
 from taskflow_server.gateway.console.page import ACTOR, Ask, Page, bad, pairs_of
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
@@ -174,7 +174,7 @@ def _run_shown(run: pb.Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "version": run.version,
-        "state": words.run_state(run.state),
+        "state": formatting.run_state(run.state),
         "final": final,
         "waiting": run.waiting and not final,
         "signals": [] if final else list(run.signals),
@@ -189,15 +189,15 @@ def _step(step: pb.RunStep) -> dict[str, Any]:
     ended = step.finish_time if step.HasField("finish_time") else None
     return {
         "name": step.name,
-        "state": words.step_state(step.state),
+        "state": formatting.step_state(step.state),
         "iteration": step.iteration,
         "error": _error(step.error),
         "until": _time(step.due_time) if step.HasField("due_time") and not ended else "",
-        "took": words.between(step.start_time, ended) if ended else "",
+        "took": formatting.between(step.start_time, ended) if ended else "",
         "more": max(0, len(step.jobs) - MOST_JOBS),
         "jobs": [
             {"id": job.job_id, "task": job.task, "run": job.run_id,
-             "state": words.run_state(job.run_state) if job.run_id else words.job_state(job.job_state)}
+             "state": formatting.run_state(job.run_state) if job.run_id else formatting.job_state(job.job_state)}
             for job in step.jobs[-MOST_JOBS:]
         ],
     }  # fmt: skip
@@ -207,7 +207,7 @@ async def _job(up: Upstream, request: Request, form: Form) -> Any:
     """Payload and result of one job of a step."""
     job = await up.call(up.jobs.GetJob, jobs_pb2.GetJobRequest(id=request.path_params["id"]))
     return {
-        "state": words.job_state(job.state),
+        "state": formatting.job_state(job.state),
         "attempt": job.attempt,
         "request": _value(job.payload, job.encoding),
         "answer": _value(job.result, job.result_encoding) if job.state == jobs_pb2.JOB_STATE_SUCCEEDED else None,
@@ -216,8 +216,8 @@ async def _job(up: Upstream, request: Request, form: Form) -> Any:
 
 
 def _value(data: bytes, encoding: int = jobs_pb2.ENCODING_JSON) -> dict[str, Any]:
-    shown = words.value(data, encoding)
-    return {"text": shown.text, "kind": shown.kind, "size": words.size(shown.size), "cut": shown.cut}
+    shown = formatting.value(data, encoding)
+    return {"text": shown.text, "kind": shown.kind, "size": formatting.size(shown.size), "cut": shown.cut}
 
 
 def _error(error: jobs_pb2.Error) -> dict[str, str] | None:
@@ -225,8 +225,8 @@ def _error(error: jobs_pb2.Error) -> dict[str, str] | None:
 
 
 def _time(stamp: Any) -> str:
-    found = words.moment(stamp)
-    return words.utc(found) if found else ""
+    found = formatting.moment(stamp)
+    return formatting.utc(found) if found else ""
 
 
 def _number(form: Form, field: str) -> int:

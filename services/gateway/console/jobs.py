@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from taskflow._policy import OUT_OF_RANGE, RANGE, is_instant
 from taskflow.v1 import jobs_pb2
-from taskflow_server.gateway.console import words
+from taskflow_server.gateway.console import formatting
 from taskflow_server.gateway.console.page import ACTOR, PAGE_SIZE, Action, Ask, Page, bad, full, link, pager, pairs_of
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
@@ -22,7 +22,7 @@ from taskflow_server.rpc.values import duration
 
 LOG_LINES = 200
 MOST_MINUTES = 5_000_000  # of the filter for jobs that run long
-STATES = {words.job_state(number): number for number in jobs_pb2.JobState.values() if number}
+STATES = {formatting.job_state(number): number for number in jobs_pb2.JobState.values() if number}
 FINAL = (jobs_pb2.JOB_STATE_SUCCEEDED, jobs_pb2.JOB_STATE_FAILED, jobs_pb2.JOB_STATE_CANCELLED)
 AGAIN = "The state of this job is {state}. Run it again under its id, with all its tries?"
 RUN = "taskflow.run"  # in the metadata of a job that a run made
@@ -110,7 +110,7 @@ async def _show(ask: Ask) -> dict[str, Any]:
         "job": job,
         "queue": full(job.namespace, job.queue),
         "final": job.state in FINAL,
-        "again": AGAIN.format(state=words.job_state(job.state)),
+        "again": AGAIN.format(state=formatting.job_state(job.state)),
         "run": job.options.metadata.get(RUN, ""),
         "attempts": tries.attempts,
         "logs": lines.logs,

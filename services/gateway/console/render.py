@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from taskflow_server.gateway.console import words
+from taskflow_server.gateway.console import formatting
 from taskflow_server.gateway.console.page import full, link
 from taskflow_server.gateway.errors import Failure
 
@@ -65,27 +65,27 @@ class Static:
 
 
 STATIC = Static()
-NOTHING = Markup('<span class="no">{}</span>').format(words.NOTHING)  # on a phone its cell is left out
+NOTHING = Markup('<span class="no">{}</span>').format(formatting.NOTHING)  # on a phone its cell is left out
 
 
 @pass_context
 def ran(context: Context, start: Timestamp, end: Timestamp, going: bool = False) -> Markup | str:
     """How long it took, or takes so far while it is `going`."""
-    if going and (so_far := words.between(start, context["now"])):
+    if going and (so_far := formatting.between(start, context["now"])):
         return f"{so_far} so far"
-    return words.between(start, end) or NOTHING
+    return formatting.between(start, end) or NOTHING
 
 
 @pass_context
 def when(context: Context, stamp: Timestamp | datetime | None, zone: str = "") -> Markup:
     """An instant in UTC, by the clocks of `zone`, and how far from now it is."""
-    instant = words.moment(stamp) if not isinstance(stamp, datetime) else stamp
+    instant = formatting.moment(stamp) if not isinstance(stamp, datetime) else stamp
     if instant is None:
         return NOTHING
-    there = words.local(instant, zone)
+    there = formatting.local(instant, zone)
     local = Markup(' <span class="there">{} <span class="zone">{}</span></span>').format(there, zone) if there else ""
     return Markup('<time datetime="{}"><span class="at">{}</span>{} <span class="ago">{}</span></time>').format(
-        words.iso(instant), words.utc(instant), local, words.ago(instant, context["now"])
+        formatting.iso(instant), formatting.utc(instant), local, formatting.ago(instant, context["now"])
     )
 
 
@@ -104,16 +104,17 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     env.globals |= {
-        "static": STATIC.names, "sections": SECTIONS, "link": link, "value": words.value, "ran": ran,
+        "static": STATIC.names, "sections": SECTIONS, "link": link, "value": formatting.value, "ran": ran,
         "nothing": NOTHING, "csrf": MARK, "full_name": full,
     }  # fmt: skip
     env.filters |= {
-        "when": when, "job_state": words.job_state, "outcome": words.outcome, "firing_state": words.firing_state,
-        "run_state": words.run_state, "step_state": words.step_state,
-        "alert_event": words.alert_event, "alert_kind": words.alert_kind,
-        "misfire": words.misfire, "overlap": words.overlap, "span": words.span, "seconds": words.seconds_of,
-        "size": words.size, "number": words.number, "short": words.short, "unbroken": unbroken,
-        "priority": words.priority, "delays": words.delays,
+        "when": when, "job_state": formatting.job_state, "outcome": formatting.outcome,
+        "firing_state": formatting.firing_state, "run_state": formatting.run_state, "step_state": formatting.step_state,
+        "alert_event": formatting.alert_event, "alert_kind": formatting.alert_kind,
+        "misfire": formatting.misfire, "overlap": formatting.overlap,
+        "span": formatting.span, "seconds": formatting.seconds_of,
+        "size": formatting.size, "number": formatting.number, "short": formatting.short, "unbroken": unbroken,
+        "priority": formatting.priority, "delays": formatting.delays,
     }  # fmt: skip
     return env
 

@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 
 from taskflow.v1 import schedules_pb2
 from taskflow.v1 import workflows_pb2 as pb
-from taskflow_server.gateway.console import graph, words
+from taskflow_server.gateway.console import formatting, graph
 from taskflow_server.gateway.console.page import ACTOR, PAGE_SIZE, Action, Ask, Page, bad, link, pager, pairs_of
 from taskflow_server.gateway.errors import Failure
 
 RECENT = 20  # runs on a workflow's page
-STATES = {words.run_state(number): number for number in pb.RunState.values() if number}
+STATES = {formatting.run_state(number): number for number in pb.RunState.values() if number}
 FINAL = (pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
 RETRYABLE = (pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED)
 NO_DOCUMENT = "There is no document of this name: it was deleted, or an executor decides its runs."
@@ -86,7 +86,7 @@ async def _picture_of(ask: Ask, run: pb.Run) -> Picture | None:
             raise
         return None
     steps = {step.name: step for step in run.steps}
-    states = {name: words.step_state(step.state) for name, step in steps.items()}
+    states = {name: formatting.step_state(step.state) for name, step in steps.items()}
     subs = {name: step.kind for name, step in steps.items()}
     return picture(workflow.document, states, subs)
 
@@ -105,7 +105,7 @@ def picture(document: str, states: dict[str, str], subs: dict[str, str]) -> Pict
         is_group = box.name in flow.groups
         state = states.get(box.name, "")
         sub = "group" if is_group else " · ".join(filter(None, (kinds.get(box.name, subs.get(box.name, "")), state)))
-        nodes.append(Node(box, is_group, state.replace(" ", "-"), words.short(box.name, UNNAMED), sub))
+        nodes.append(Node(box, is_group, state.replace(" ", "-"), formatting.short(box.name, UNNAMED), sub))
     return Picture(drawing, tuple(nodes), frozenset(name for name, state in states.items() if state == "skipped"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow.v1 import jobs_pb2, tasks_pb2
-from taskflow_server.gateway.console import words
+from taskflow_server.gateway.console import formatting
 from taskflow_server.gateway.console.jobs import instant_of
 from taskflow_server.gateway.console.page import Action, Ask, Page, bad, full, link
 from taskflow_server.rpc.values import MAX_SECONDS, duration
@@ -22,7 +22,7 @@ INSTANTS = {"start": "start_time", "end": "end_time"}
 SPANS = ("sla", "timeout")  # seconds, of the jobs' options
 BACKOFF = ("backoff_first", "backoff_factor", "backoff_limit")
 FIELDS = (*TEXTS, "active", *NUMBERS, *INSTANTS, *SPANS, *BACKOFF, "payload")
-RANKS = {str(n): words.priority(n) for n in range(9, -1, -1)}
+RANKS = {str(n): formatting.priority(n) for n in range(9, -1, -1)}
 
 
 async def _load(ask: Ask) -> dict[str, Any]:
@@ -55,16 +55,16 @@ def _shown(task: tasks_pb2.Task) -> dict[str, str]:
     """A task as the form's fields say it; empty for what it does not have."""
     found = {field: str(getattr(task, field)) for field in (*TEXTS, *NUMBERS)} | {"active": "on" if task.active else ""}
     for field, name in INSTANTS.items():
-        instant = words.moment(getattr(task, name))
+        instant = formatting.moment(getattr(task, name))
         found[field] = instant.replace(tzinfo=None).isoformat(timespec="seconds") if instant else ""
     for field in SPANS:
         has = task.options.HasField(field)  # type: ignore[arg-type]
-        found[field] = f"{words.seconds_of(getattr(task.options, field)):g}" if has else ""
+        found[field] = f"{formatting.seconds_of(getattr(task.options, field)):g}" if has else ""
     backoff = task.options.backoff
     found |= {
-        "backoff_first": f"{words.seconds_of(backoff.first):g}" if backoff.HasField("first") else "",
+        "backoff_first": f"{formatting.seconds_of(backoff.first):g}" if backoff.HasField("first") else "",
         "backoff_factor": f"{backoff.factor:g}" if backoff.factor else "",
-        "backoff_limit": f"{words.seconds_of(backoff.limit):g}" if backoff.HasField("limit") else "",
+        "backoff_limit": f"{formatting.seconds_of(backoff.limit):g}" if backoff.HasField("limit") else "",
     }
     found["payload"] = task.payload.decode(errors="replace") if task.payload and _is_editable(task) else ""
     return found

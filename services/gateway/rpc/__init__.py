@@ -19,7 +19,7 @@ from taskflow_server.gateway.gateway import Gateway
 from taskflow_server.gateway.rpc import formats, search
 from taskflow_server.gateway.rpc.cluster import Cluster
 from taskflow_server.gateway.rpc.definitions import Definitions
-from taskflow_server.gateway.rpc.executing import Executing
+from taskflow_server.gateway.rpc.executor_methods import Executing
 from taskflow_server.gateway.rpc.params import Params, shown
 from taskflow_server.gateway.rpc.tasks import Gone, Tasks
 from taskflow_server.gateway.rpc.workflows import Workflows

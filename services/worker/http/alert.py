@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskflow import Job
-from taskflow_server.worker.ends import give_up, read, try_again
+from taskflow_server.worker.failures import give_up, read, try_again
 from taskflow_server.worker.http.call import Attempt, port_of
 from taskflow_server.worker.http.guard import Forbidden, check_url
 from taskflow_server.worker.http.payload import HttpCall

@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from taskflow import Job
-from taskflow_server.worker.ends import give_up, read, try_again
+from taskflow_server.worker.failures import give_up, read, try_again
 from taskflow_server.worker.http import answer as answers
 from taskflow_server.worker.http.guard import Forbidden, Guard, check_url
 from taskflow_server.worker.http.payload import INSTEAD, Auth, HttpCall

@@ -1,6 +1,6 @@
 """One pusher: takes jobs of a destination's tasks, has them run there, and tells TaskFlow what became of them.
 
-Three loops over the attempts that it holds: `_take` brings new ones, `Tending` makes the destination do what they
+Three loops over the attempts that it holds: `_take` brings new ones, `Reconciler` makes the destination do what they
 need, `_speak` keeps TaskFlow informed and hears from it which are over. Invariants:
 
 - While the destination is away nothing is taken, and what was taken waits: no try is used.
@@ -16,12 +16,12 @@ from typing import Any
 
 from taskflow_server.runtime import failpoints, logs
 from taskflow_server.runtime.clock import RealClock
-from taskflow_server.worker.push import held as verdicts
+from taskflow_server.worker.push import attempt as verdicts
+from taskflow_server.worker.push.attempt import PushedAttempt
 from taskflow_server.worker.push.destination import Destination, Order, TaskOptions
 from taskflow_server.worker.push.executor import Executor, Note, Unreachable
-from taskflow_server.worker.push.held import Held
+from taskflow_server.worker.push.reconciler import Reconciler
 from taskflow_server.worker.push.rules import Rules
-from taskflow_server.worker.push.tending import Tending
 
 log = logs.get("push")
 
@@ -44,7 +44,7 @@ class Pusher:
         self._routes = routes
         self._rules = rules
         self._clock = clock
-        self._there = Tending(destination, executor, rules, clock)
+        self._there = Reconciler(destination, executor, rules, clock)
         self._held = self._there.held
         self._news = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -107,7 +107,7 @@ class Pusher:
                 continue
             until = self._clock.monotonic() + self._rules.settle
             for order in orders:
-                held = Held(order.ticket, order, started=True, doubtful=True, not_before=until)
+                held = PushedAttempt(order.ticket, order, started=True, doubtful=True, not_before=until)
                 self._held[order.ticket.exec_id] = held
             if orders:
                 log.info("resumed attempts of an earlier process", destination=self._name, jobs=len(orders))
@@ -131,7 +131,7 @@ class Pusher:
 
     async def _begin(self, order: Order) -> None:
         await failpoints.reach("push.took")
-        held = self._held[order.ticket.exec_id] = Held(order.ticket, order, starting=True)
+        held = self._held[order.ticket.exec_id] = PushedAttempt(order.ticket, order, starting=True)
         try:
             await self._there.start(held)
         except Unreachable as error:

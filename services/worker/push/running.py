@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from taskflow_server.runtime import logs
 from taskflow_server.runtime.clock import RealClock
-from taskflow_server.worker.push import kinds
+from taskflow_server.worker.push import destination_types
 from taskflow_server.worker.push.destination import Destination
 from taskflow_server.worker.push.executor import Executor
 from taskflow_server.worker.push.pusher import Pusher
@@ -22,11 +22,11 @@ def load_destinations(settings: WorkerSettings) -> list[Destination]:
     if not settings.destinations:
         return []
     try:
-        kinds.check_owner(settings.owner)
+        destination_types.check_owner(settings.owner)
     except ValueError as error:
         raise ValueError(f"TASKFLOW_PUSH_OWNER: {error}") from None
     try:
-        return list(kinds.build(settings.owner, settings.destinations))
+        return list(destination_types.build(settings.owner, settings.destinations))
     except ValueError as error:
         raise ValueError(f"TASKFLOW_PUSH_DESTINATIONS: {error}") from None
 

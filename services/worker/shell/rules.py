@@ -8,7 +8,7 @@ import shutil
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from taskflow_server.worker.ends import give_up
+from taskflow_server.worker.failures import give_up
 from taskflow_server.worker.settings import WorkerSettings, words
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

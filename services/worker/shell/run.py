@@ -11,9 +11,9 @@ import tempfile
 from typing import Any, NoReturn
 
 from taskflow import Job
-from taskflow_server.worker.ends import give_up, read, try_again
+from taskflow_server.worker.failures import give_up, read, try_again
 from taskflow_server.worker.settings import WorkerSettings
-from taskflow_server.worker.shell.kept import Command, Ending, Kept
+from taskflow_server.worker.shell.command import Command, Ending, Kept
 from taskflow_server.worker.shell.output import Budget, Output
 from taskflow_server.worker.shell.rules import ShellPayload, argv_of, environment_of, folder_of
 

@@ -9,7 +9,7 @@ from taskflow.v1.queue_pb2 import FeedResponse, Took
 from taskflow.v1.worker_pb2 import Executor, ShardEpoch
 
 
-class Link:
+class CoordinatorLink:
     """Everything that one turn of the loop brings travels in one message."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ MOST_REASONS = 10  # of an external job that waits or runs, that are told
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AttemptEnd:
     """How the attempt ended. `error` empty: it succeeded."""
 
     facts: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Verdict:
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class PushedAttempt:
     ticket: Ticket
     order: Order | None = None  # None: found at the destination
     starting: bool = False  # TaskFlow is being asked for it
@@ -45,7 +45,7 @@ class Held:
     told_reasons: set[str] = field(default_factory=set)  # their first words: what follows may change at each look
     lines: list[tuple[str, str]] = field(default_factory=list)  # for the job's log
     progress: str = ""
-    verdict: Verdict | None = None
+    verdict: AttemptEnd | None = None
 
     @property
     def wants_a_place(self) -> bool:
@@ -56,7 +56,7 @@ class Held:
         self.lines.append((level, text))
 
 
-def learn(held: Held, seen: External | None, destination: str) -> None:
+def learn(held: PushedAttempt, seen: External | None, destination: str) -> None:
     """The external job as the destination shows it now; None: absent."""
     if held.verdict is not None:
         return
@@ -82,18 +82,18 @@ def learn(held: Held, seen: External | None, destination: str) -> None:
     if seen.phase.over and seen.tail:
         held.say("info", f"its last lines:\n{seen.tail}")
     if seen.phase is Phase.SUCCEEDED:
-        held.verdict = Verdict(_facts(seen, destination))
+        held.verdict = AttemptEnd(_facts(seen, destination))
     elif seen.phase is Phase.FAILED:
         held.verdict = _failed(seen, destination, seen.reason[:MOST_WORDS])
 
 
-def refused(destination: str, why: str) -> Verdict:
+def refused(destination: str, why: str) -> AttemptEnd:
     """The destination does not take the order; another try would end the same."""
-    return Verdict({"destination": destination}, "Refused", f"{destination}: {why}"[:MOST_WORDS], final=True)
+    return AttemptEnd({"destination": destination}, "Refused", f"{destination}: {why}"[:MOST_WORDS], final=True)
 
 
-def returned(destination: str) -> Verdict:
-    return Verdict({"destination": destination}, returned=True)
+def returned(destination: str) -> AttemptEnd:
+    return AttemptEnd({"destination": destination}, returned=True)
 
 
 def _sort(seen: External) -> str:
@@ -111,17 +111,17 @@ def _facts(seen: External, destination: str) -> dict[str, Any]:
     return {"destination": destination, "id": seen.id, "exit_code": seen.exit_code, "log_url": seen.log_url or None}
 
 
-def _failed(seen: External | None, destination: str, reason: str) -> Verdict:
+def _failed(seen: External | None, destination: str, reason: str) -> AttemptEnd:
     if seen is None:
-        return Verdict({"destination": destination}, "External", f"{destination}: {reason}")
+        return AttemptEnd({"destination": destination}, "External", f"{destination}: {reason}")
     code = f"exit code {seen.exit_code}" if seen.exit_code is not None else ""
     parts = [part for part in (code, reason) if part] or ["it failed, and does not say why"]
     log = f"; log: {seen.log_url}" if seen.log_url else ""
     kind = "ExitCode" if seen.exit_code else "External"
-    return Verdict(_facts(seen, destination) | {"reason": reason}, kind, f"{destination}: {': '.join(parts)}{log}")
+    return AttemptEnd(_facts(seen, destination) | {"reason": reason}, kind, f"{destination}: {': '.join(parts)}{log}")
 
 
-def outcome_of(held: Held) -> worker_pb2.AttemptOutcome:
+def outcome_of(held: PushedAttempt) -> worker_pb2.AttemptOutcome:
     """The verdict, to be reported."""
     verdict = held.verdict
     assert verdict is not None

@@ -24,7 +24,7 @@ _UNTOUCHED = StepState()
 Steps = Mapping[str, StepState]
 
 
-class Verdict(Enum):
+class Readiness(Enum):
     """The decision about a pending step."""
 
     RUN = "run"
@@ -32,17 +32,17 @@ class Verdict(Enum):
     LATER = "later"
 
 
-def verdict(definition: Definition, node: Node, steps: Steps) -> tuple[Verdict, tuple[str, ...]]:
+def verdict(definition: Definition, node: Node, steps: Steps) -> tuple[Readiness, tuple[str, ...]]:
     """R24 for one step; with RUN, the steps and groups that led to it."""
     depends = [outcome(definition, name, steps) for name in node.depends_on]
     ways = [(source, on, outcome(definition, source, steps)) for source, on in node.edges]
     taken = [source for source, on, ended in ways if _takes(on, ended)]
     decided = all(ended is not None for _, _, ended in ways)
     if any(ended not in (None, _S.SUCCEEDED) for ended in depends) or (ways and decided and not taken):
-        return Verdict.SKIP, ()
+        return Readiness.SKIP, ()
     if not decided or None in depends:
-        return Verdict.LATER, ()
-    return Verdict.RUN, tuple(dict.fromkeys([*node.depends_on, *taken]))
+        return Readiness.LATER, ()
+    return Readiness.RUN, tuple(dict.fromkeys([*node.depends_on, *taken]))
 
 
 def _takes(on: On, ended: StepStatus | None) -> bool:

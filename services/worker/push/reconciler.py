@@ -16,11 +16,11 @@ from itertools import islice
 
 from taskflow_server.runtime import failpoints, logs
 from taskflow_server.runtime.clock import RealClock
-from taskflow_server.worker.push import held as verdicts
-from taskflow_server.worker.push.calls import Calls
+from taskflow_server.worker.push import attempt as verdicts
+from taskflow_server.worker.push.attempt import PushedAttempt, learn
 from taskflow_server.worker.push.destination import Away, Destination, External, Refused, sort_out
+from taskflow_server.worker.push.destination_calls import DestinationCalls
 from taskflow_server.worker.push.executor import Executor, Note, Unreachable
-from taskflow_server.worker.push.held import Held, learn
 from taskflow_server.worker.push.rules import Rules
 
 log = logs.get("push")
@@ -29,7 +29,7 @@ PLACED_AT_ONCE = 50  # attempts that one pass finds or submits
 OVER, TWIN = "its attempt has ended", "there is an earlier one of the same attempt"
 
 
-class Tending:
+class Reconciler:
     """`held`: the attempts to answer for, by exec_id. `more` is set when another pass should follow at once."""
 
     def __init__(self, at: Destination, executor: Executor, rules: Rules, clock: RealClock) -> None:
@@ -37,8 +37,8 @@ class Tending:
         self._executor = executor
         self._rules = rules
         self._clock = clock
-        self.call = Calls(at, rules.call_timeout, rules.longest_pause, clock)
-        self.held: dict[bytes, Held] = {}
+        self.call = DestinationCalls(at, rules.call_timeout, rules.longest_pause, clock)
+        self.held: dict[bytes, PushedAttempt] = {}
         self.more = asyncio.Event()
         self._doomed: dict[str, tuple[External, str]] = {}  # to be ended, and why
         self._strangers: set[str] = set()  # external jobs of another TaskFlow, by id
@@ -58,7 +58,7 @@ class Tending:
         except Away as error:
             self.call.failed(error)
 
-    async def start(self, held: Held) -> None:
+    async def start(self, held: PushedAttempt) -> None:
         """Asks TaskFlow for the attempt; drops it where it is stale."""
         held.started = await self._executor.start(held.ticket)
         if held.started:
@@ -66,7 +66,7 @@ class Tending:
         else:
             self.drop(held)
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: PushedAttempt) -> None:
         """TaskFlow wants no more of it."""
         self.held.pop(held.ticket.exec_id, None)
         if held.external is not None:
@@ -102,7 +102,7 @@ class Tending:
         for job in unknown:
             why = answers.get(job.ticket.exec_id, "not known")
             if why == "":
-                self.held.setdefault(job.ticket.exec_id, Held(job.ticket, started=True, doubtful=True))
+                self.held.setdefault(job.ticket.exec_id, PushedAttempt(job.ticket, started=True, doubtful=True))
             elif not await self._executor.knows(job.ticket):
                 self._strangers.add(job.id)
                 log.warning(
@@ -134,7 +134,7 @@ class Tending:
         if len(waiting) == PLACED_AT_ONCE and True in results:
             self.more.set()
 
-    async def _place_one(self, held: Held) -> bool:
+    async def _place_one(self, held: PushedAttempt) -> bool:
         """Whether it needs no more of this."""
         if not held.started:
             await self.start(held)
@@ -162,7 +162,7 @@ class Tending:
             self._doom(external, OVER)
         return True
 
-    async def _find(self, held: Held) -> bool:
+    async def _find(self, held: PushedAttempt) -> bool:
         found = sort_out(await self.call(self._at.find, held.ticket))
         for twin in found.spare:
             self._doom(twin, TWIN)
@@ -202,7 +202,7 @@ class Tending:
                     log.info("external job ended", job=job.ticket.job, destination=self._at.name, id=job.id)
                     await self.call(self._at.forget, now)
 
-    async def forget(self, held: Held) -> None:
+    async def forget(self, held: PushedAttempt) -> None:
         """Its outcome is on disk."""
         if held.external is None or not held.external.phase.over:
             return

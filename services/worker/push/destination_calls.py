@@ -19,7 +19,7 @@ THREADS = 4  # calls to one destination at once
 FIRST_PAUSE = 1.0  # seconds after the first failure; doubled at each further one
 
 
-class Calls:
+class DestinationCalls:
     """`usable`: the destination has answered, and nothing has failed since."""
 
     def __init__(self, destination: Destination, timeout: float, longest_pause: float, clock: RealClock) -> None:

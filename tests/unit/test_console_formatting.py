@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from taskflow.v1 import jobs_pb2 as pb
-from taskflow_server.gateway.console import words
+from taskflow_server.gateway.console import formatting
 from taskflow_server.gateway.console.page import local, pairs_of
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.guard import known_host
@@ -25,7 +25,7 @@ NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
     ],
 )  # fmt: skip
 def test_a_duration_is_told_in_its_greatest_units(seconds: float, shown: str) -> None:
-    assert words.span(seconds) == shown
+    assert formatting.span(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_a_duration_is_told_in_its_greatest_units(seconds: float, shown: str) ->
     ],
 )
 def test_an_instant_is_told_by_how_far_it_is(before: float, shown: str) -> None:
-    assert words.ago(NOW - timedelta(seconds=before), NOW) == shown
+    assert formatting.ago(NOW - timedelta(seconds=before), NOW) == shown
 
 
 def test_an_instant_that_was_never_set_is_none() -> None:
-    assert words.moment(Timestamp()) is None
-    assert words.between(Timestamp(), Timestamp(seconds=5)) == ""
-    assert words.between(Timestamp(seconds=5), Timestamp(seconds=7)) == "2.0 s"
+    assert formatting.moment(Timestamp()) is None
+    assert formatting.between(Timestamp(), Timestamp(seconds=5)) == ""
+    assert formatting.between(Timestamp(seconds=5), Timestamp(seconds=7)) == "2.0 s"
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_an_instant_that_was_never_set_is_none() -> None:
         (b"{half", pb.ENCODING_JSON, "{half", "JSON"),
         ("grüße".encode(), pb.ENCODING_TEXT, "grüße", "text"),
         (b"\x00\x01AZ", pb.ENCODING_BYTES, f"000000  {'00 01 41 5a':<47}  ..AZ", "bytes"),
-        (b"[" * 100_000, pb.ENCODING_JSON, "[" * words.MOST_SHOWN, "JSON"),
+        (b"[" * 100_000, pb.ENCODING_JSON, "[" * formatting.MOST_SHOWN, "JSON"),
     ],
 )
 def test_a_value_is_shown_as_text(data: bytes, encoding: int, text: str, kind: str) -> None:
-    shown = words.value(data, encoding)
+    shown = formatting.value(data, encoding)
 
     assert (shown.text, shown.kind, shown.size) == (text, kind, len(data))
 
@@ -72,17 +72,17 @@ def test_a_value_is_shown_as_text(data: bytes, encoding: int, text: str, kind: s
 @pytest.mark.parametrize("encoding", [pb.ENCODING_JSON, pb.ENCODING_TEXT, pb.ENCODING_BYTES])
 @pytest.mark.parametrize("size", [20_000, 600_000])
 def test_a_large_value_is_cut_and_says_so(encoding: int, size: int) -> None:
-    shown = words.value(b'"' + b"x" * size + b'"', encoding)
+    shown = formatting.value(b'"' + b"x" * size + b'"', encoding)
 
-    assert shown.cut and len(shown.text) <= words.MOST_SHOWN
-    assert not words.value(b'"small"', encoding).cut
+    assert shown.cut and len(shown.text) <= formatting.MOST_SHOWN
+    assert not formatting.value(b'"small"', encoding).cut
 
 
 def test_states_are_told_in_words_and_unknown_ones_by_number() -> None:
-    assert words.job_state(pb.JOB_STATE_RETRYING) == "retrying"
-    assert words.outcome(pb.OUTCOME_TIMED_OUT) == "timed out"
-    assert words.outcome(0) == "running"
-    assert words.job_state(99) == "99"
+    assert formatting.job_state(pb.JOB_STATE_RETRYING) == "retrying"
+    assert formatting.outcome(pb.OUTCOME_TIMED_OUT) == "timed out"
+    assert formatting.outcome(0) == "running"
+    assert formatting.job_state(99) == "99"
 
 
 @pytest.mark.parametrize("path", ["", "jobs", "//evil.example", "https://evil.example", "/\\evil.example", "/a\nb"])

@@ -464,7 +464,7 @@ def test_killed_between_two_steps_it_shows_no_half_job_and_is_completed_later(
     assert left["attempts"] >= left["jobs"], "no job without its attempts"
     assert left["cancels"] >= left["jobs"], "no page reads a job that was cancelled before it was read"
     assert left["job_keys"] <= left["jobs"], "no key leads to a job that is gone"
-    with pytest.raises(NotFound, match="is past its retention, and is being deleted"):
+    with pytest.raises(NotFound, match="is past its retention and is being deleted"):
         retry(database, ids[0])
     with pytest.raises(psycopg.errors.CheckViolation):
         insert(database, [at(day, 1)], queue)

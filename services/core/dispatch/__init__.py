@@ -1,1 +1,1 @@
-"""The hot path's state, pure: which attempt of a job is where, and what may be handed out."""
+"""The state of the hot path, pure: where the attempt of each job is, and which jobs may be handed out."""

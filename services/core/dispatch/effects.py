@@ -1,4 +1,4 @@
-"""What follows from an event, for the coordinator to perform."""
+"""The effects of an event, which the coordinator performs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from taskflow_server.core.dispatch.records import Entry
 
 
 class End(NamedTuple):
-    """An attempt ends by the owner's own decision."""
+    """An attempt that ends by the owner's decision."""
 
     entry: Entry
     outcome: Outcome
     reason: str
-    final: bool = False  # not to be retried, whatever its tries
+    final: bool = False  # no retry, even if tries are left
 
 
 @dataclass(slots=True)
 class Effects:
-    """The order within a list is the order in which to perform. What is to be fed is in the table's outbox."""
+    """Perform each list in its order. Entries to feed are in the table's outbox."""
 
-    ends: list[End] = field(default_factory=list)  # outcomes to decide and to write
-    lease_first: list[Entry] = field(default_factory=list)  # their lease rows are to be written, then they are enqueued
-    take_out: list[bytes] = field(default_factory=list)  # exec_ids that the queue service is to give back
-    cancel: list[Entry] = field(default_factory=list)  # their workers are to be told of the cancel
-    void: list[bytes] = field(default_factory=list)  # exec_ids that a worker is to confirm it never got
-    revoke: list[bytes] = field(default_factory=list)  # exec_ids that a worker is to stop
+    ends: list[End] = field(default_factory=list)  # outcomes to decide and write
+    lease_first: list[Entry] = field(default_factory=list)  # write their lease rows, then enqueue them
+    take_out: list[bytes] = field(default_factory=list)  # exec_ids to remove from the queue service
+    cancel: list[Entry] = field(default_factory=list)  # notify their workers of the cancel
+    void: list[bytes] = field(default_factory=list)  # exec_ids for a worker to confirm that it never got them
+    revoke: list[bytes] = field(default_factory=list)  # exec_ids for a worker to stop
     lost: list[Entry] = field(default_factory=list)  # the attempts of a lost worker, for the log

@@ -1,11 +1,11 @@
-"""Attempts of executors: without a session, held by timeouts (protocol A6, rules R4 and R5).
+"""Attempts of executors, which have timeouts instead of a session (protocol A6, rules R4 and R5).
 
-Beside the rules of the table:
+Invariants beside those of the table:
 
-- an executor's attempt runs from the durable answer to its Start on, never before: one that did not start in time goes
-  back under another exec_id;
-- a started one is its executor's until a timeout passes, which each of its reports extends; a takeover starts the
-  timeout again, so that no attempt expires while its executor could not report.
+- an executor's attempt runs only after the durable answer to its Start: one that did not start in time is handed out
+again under another exec_id;
+- a started attempt belongs to its executor until a timeout passes, which each report extends; a takeover restarts the
+timeout, so that no attempt expires while its executor could not report.
 
 Pure: times are arguments. `tests/unit/test_epoch_model.py` drives it beside workers with sessions.
 """
@@ -31,7 +31,7 @@ class ExecutorLeases:
     def request(
         self, executor: str, exec_ids: Iterable[bytes], lease_of: Callable[[Entry], ExecutorLease], now: float
     ) -> None:
-        """The queue service gave these to an executor."""
+        """Records attempts that the queue service gave to an executor."""
         for exec_id in exec_ids:
             entry = self._table.by_exec.get(exec_id)
             if entry is not None and entry.phase is Phase.QUEUED:
@@ -44,7 +44,7 @@ class ExecutorLeases:
                 entry.executor_lease.until = now + entry.executor_lease.requested
 
     def restore(self, entry: Entry, executor: str, lease: ExecutorLease, began: float, now: float) -> None:
-        """A takeover read the lease row of a started attempt: it goes on under its exec_id."""
+        """Restores a started attempt from the lease row that a takeover read, under its exec_id."""
         self._table.move(entry, Event.RESTORED, Phase.TAKEN)
         self._table.by_job[entry.job_id] = self._table.by_exec[entry.exec_id] = entry
         self._assign(entry, executor, began)
@@ -53,30 +53,30 @@ class ExecutorLeases:
         self.keepalive(entry, now)
 
     def start(self, entry: Entry, now: float) -> None:
-        """Its start is about to be written."""
+        """Call before its start is written."""
         entry.started, entry.taken_at = True, now
         self.keepalive(entry, now)
 
     def not_started(self, entry: Entry, now: float) -> None:
-        """Its start could not be written, as far as is known: its executor may try again."""
+        """Its start could not be written, or this is unknown: its executor may retry."""
         if entry.executor_lease is not None and entry.phase is Phase.TAKEN:
             entry.started, entry.executor_lease.until = False, now + entry.executor_lease.requested
 
     def keepalive(self, entry: Entry, now: float) -> None:
-        """Its executor has reported."""
+        """Extends the timeout after a report of its executor."""
         lease = entry.executor_lease
         if lease is not None:
             lease.until = min(now + lease.silence, entry.taken_at + lease.timeout)
 
     def prolong(self, gap: float) -> None:
-        """No executor could report for so long: extends every lease by it."""
+        """Extends every lease by `gap`, during which no executor could report."""
         for entry in self._running():
             if entry.executor_lease is not None:
                 entry.executor_lease.until += gap
 
     def expire(self, now: float) -> Effects:
-        """Ends the attempts whose timeout has passed: one that never started goes back, a silent one is lost, one that
-        ran for too long has timed out."""
+        """Ends the attempts whose timeout has passed: one that never started is returned, a silent one is lost, one
+        that ran for too long has timed out."""
         taken = [entry for entry in self._running() if entry.phase is Phase.TAKEN]
         overdue = [
             (e, e.executor_lease) for e in taken if e.executor_lease is not None and e.executor_lease.until <= now

@@ -1,4 +1,4 @@
-"""The jobs in memory: how they come in, wait, are fed to the queue service, end and leave.
+"""The jobs in memory: they are admitted, wait, are fed to the queue service, end and leave.
 
 Every change of a phase is an event of transitions.py. `DispatchTable` adds the events of workers.
 """
@@ -30,8 +30,8 @@ class JobTable:
         limits: Limits | None = None,
         max_handouts: int = 1 << 30,
     ) -> None:
-        """`token(shard, epoch)` makes an exec_id; `depth`: jobs of one lane that may wait in the queue service;
-        `max_handouts`: how often an attempt is handed out without a start before its job fails (R4)."""
+        """`token(shard, epoch)` makes an exec_id; `depth`: limit of the jobs of one lane in the queue service;
+        `max_handouts`: limit of hand-outs without a start, after which the job fails (R4)."""
         self._token = token
         self.limits = Limits(lambda: None, lambda: None) if limits is None else limits
         self.depth = depth
@@ -42,25 +42,25 @@ class JobTable:
         self.by_job: dict[bytes, Entry] = {}
         self.workers: dict[bytes, WorkerRecord] = {}
         self.waiting = Waiting()  # jobs in doubt or queued
-        self.outbox: list[Entry] = []  # to be fed
-        self.adopted: list[Entry] = []  # claimed by workers; their facts are to be loaded
+        self.outbox: list[Entry] = []  # entries to feed
+        self.adopted: list[Entry] = []  # claimed by workers; their facts must be loaded
         self.due_left: set[tuple[int, LaneKey]] = set()  # lanes whose due rows have left memory unfinished
-        self.cancel_taken = False  # a worker was given a job that is to be cancelled
-        self._gone: dict[bytes, str] = {}  # names of the last lost workers
+        self.cancel_taken = False  # a worker was given a job with an open cancel
+        self._gone: dict[bytes, str] = {}  # names of the latest lost workers
         self._departures: list[set[bytes]] = []
 
     def move(self, entry: Entry, event: Event, phase: Phase) -> None:
-        """Every change of a phase. Raises ImpossibleTransition."""
+        """Makes every change of a phase. Raises ImpossibleTransition."""
         check(event, entry.phase, phase)
         entry.phase = phase
 
     def has(self, entry: Entry) -> bool:
-        """Whether it is still the present one of its job: a takeover or a later claim may have replaced it."""
+        """Whether it is still the present entry of its job: a takeover or a later claim may have replaced it."""
         return self.by_job.get(entry.job_id) is entry
 
     # -- shards ------------------------------------------------------------------------------
     def open_shard(self, shard: Shard) -> None:
-        """A takeover: this shard is ours, under a new epoch. Nothing of an older epoch remains in memory.
+        """Opens a shard that was taken over, under a new epoch. Nothing of an older epoch remains in memory.
 
         Every registered worker must confirm: those registered before the takeover, and those that have registered
         with this coordinator while it read them (A5).
@@ -73,7 +73,7 @@ class JobTable:
         self.shards[shard.number] = shard
 
     def close_shard(self, number: int) -> None:
-        """The shard is another's, or about to be opened again: forgets it."""
+        """Forgets a shard that has another owner, or that is about to be opened again."""
         if self.shards.pop(number, None) is None:
             return
         for entry in [e for e in self.by_job.values() if e.shard == number]:
@@ -85,15 +85,15 @@ class JobTable:
         self.outbox = [e for e in self.outbox if e.shard != number]
         self.adopted = [e for e in self.adopted if e.shard != number]
 
-    # -- jobs come in ------------------------------------------------------------------------
+    # -- admission ---------------------------------------------------------------------------
     def room(self, key: LaneKey) -> int:
         return self.depth - self.waiting[key]
 
     def admit(self, entry: Entry, *, in_doubt: bool) -> None:
-        """A page, an offer or a due time brought a job. `in_doubt`: it stays in doubt until its shard has settled.
+        """Admits a job from a page, an offer or a due row. `in_doubt`: it stays in doubt until its shard has settled.
 
-        After an unclean takeover the first jobs of each lane stay in doubt although their shard has settled: the proof
-        that a worker is dead may come before the lanes are read, and their lease rows are to be written first (A12).
+        After an unclean takeover the first jobs of each lane stay in doubt even if their shard has settled: a worker
+        may be proved dead before the lanes are read, and their lease rows must be written first (A12).
         """
         self.by_job[entry.job_id] = entry
         self.waiting.add(entry)
@@ -108,16 +108,17 @@ class JobTable:
             self._queue(entry, Event.ADMITTED)
 
     def _is_suspect(self, shard: Shard, key: LaneKey) -> bool:
-        """The former owner had no more than the first jobs of a lane in memory: `depth` of it, and as many due ones."""
+        """Whether the former owner can have had the job in memory: only the first `depth` jobs of a lane, and the first
+        `depth` due ones."""
         if shard.suspects is None or shard.suspects[key] >= 2 * self.depth:
             return False
         shard.suspects[key] += 1
         return True
 
     def admit_unread(self, entry: Entry, *, cancel_reason: str | None = None) -> None:
-        """A job that is not in memory is to end at once. If its lane still has to read it, the lane passes over it.
+        """Admits a job that is not in memory and must end at once. If its lane reads it later, the lane ignores it.
 
-        `cancel_reason`: it ends because it is cancelled, with this reason, which may be empty.
+        `cancel_reason`: it ends by a cancel with this reason, which may be empty.
         """
         if cancel_reason is not None:
             entry.cancelling, entry.cancel_reason = True, cancel_reason
@@ -129,7 +130,7 @@ class JobTable:
         self.waiting.add(entry)
 
     def restore(self, entry: Entry) -> None:
-        """A takeover read a row of `leases`: some worker may have the attempt."""
+        """Admits a job from a row of `leases` that a takeover read: a worker may have the attempt."""
         self.move(entry, Event.RESTORED, Phase.IN_DOUBT)
         entry.leased, entry.lease_first = True, True
         self.limits.attach(entry)
@@ -138,13 +139,13 @@ class JobTable:
         self.shards[entry.shard].in_doubt[entry.job_id] = entry
 
     def complete(self, entry: Entry, facts: Facts) -> None:
-        """The facts of an adopted attempt are loaded."""
+        """Adds the facts of an adopted attempt."""
         entry.key, entry.spec, entry.tries = facts.key, facts.spec, facts.tries
         entry.due, entry.due_us, entry.run_at_us, entry.leased = facts.due, facts.due_us, facts.run_at_us, facts.leased
         entry.limit_key, entry.limited = facts.limit_key, facts.limited
 
     def read_once_more(self, lane: Lane, entry: Entry) -> None:
-        """A lane has read a job that a worker or a lease row had brought: only its place in the lane was missing."""
+        """Adds the place in its lane to a job that was admitted by a worker's claim or a lease row."""
         if not entry.key.queue:
             entry.key = lane.key
         if entry.leased or entry.due:
@@ -152,7 +153,7 @@ class JobTable:
 
     # -- to the queue service ----------------------------------------------------------------
     def enqueue(self, entry: Entry) -> None:
-        """Feeds an attempt that no worker has, under a new exec_id; blocks it where its limit has no permit."""
+        """Feeds an attempt that no worker has, under a new exec_id; blocks it if its limit has no permit."""
         if entry.phase is Phase.TAKEN:
             self._unassign(entry)
             self.waiting.add(entry)
@@ -177,28 +178,28 @@ class JobTable:
         self.outbox.append(entry)
 
     def fed(self, entry: Entry) -> None:
-        """The queue service has the payload from here on. It is loaded again should it be needed once more."""
+        """The queue service now has the payload. It is loaded again if the job is fed once more."""
         entry.first = False
         entry.fed = bool(entry.spec.payload)
         entry.spec.ClearField("payload")
 
     def drop_payload(self, entry: Entry) -> None:
-        """A job that may wait for long does not keep its payload; it is loaded again, as after a return."""
+        """Drops the payload of a job that may wait for long; it is loaded again, as after a return."""
         entry.spec.ClearField("payload")
         entry.fed = True
 
     def payload_loaded(self, entry: Entry, payload: bytes) -> None:
-        """To be fed once more, with its payload."""
+        """Feeds an entry once more, with its payload."""
         entry.spec.payload, entry.fed = payload, False
         self.outbox.append(entry)
 
-    # -- back from the queue service ---------------------------------------------------------
+    # -- removal from the queue service ------------------------------------------------------
     def make_room(self, keys: Collection[LaneKey]) -> Effects:
-        """The waiting jobs of these lanes leave memory and wait in Postgres. Entries of which memory alone knows
-        something stay."""
+        """Removes the waiting jobs of these lanes from memory; they wait in Postgres. Entries with facts that only
+        memory has stay."""
         leaving = [entry for entry in self.by_job.values() if entry.key in keys and self._can_leave(entry)]
         if leaving:
-            for key in keys:  # a later sweep finds them again, and reads from their marks what is not in memory then
+            for key in keys:  # a later sweep finds the lanes again, and reads from their marks
                 self.lanes.pop(key, None)
             for entry in leaving:
                 entry.leaving = True
@@ -210,15 +211,15 @@ class JobTable:
         return entry.phase is Phase.QUEUED and not known and self.shards[entry.shard].settled
 
     def expire(self, entries: Iterable[Entry]) -> Effects:
-        """Their `start_by` has passed: they end unless a worker was quicker (R7)."""
+        """Ends jobs whose `start_by` has passed, unless a worker has taken them before (R7)."""
         expiring = [entry for entry in entries if entry.phase in (Phase.QUEUED, Phase.BLOCKED)]
         for entry in expiring:
             entry.expiring = True
         return self._take_out(expiring)
 
     def _take_out(self, entries: Collection[Entry]) -> Effects:
-        """Those that the queue service does not have are removed at once; for the others it is asked, and answers
-        `removed`, or has said or says which worker took them."""
+        """Removes at once the entries that the queue service does not have. It is asked for the others, and answers
+        `removed`, or reports which worker took them."""
         if not entries:
             return Effects()
         here = {id(entry) for entry in self.outbox}
@@ -230,7 +231,7 @@ class JobTable:
         return effects
 
     def removed(self, entries: Iterable[Entry]) -> Effects:
-        """The queue service does not have these any more, and no worker took them."""
+        """Handles entries that the queue service has removed, and that no worker took."""
         effects = Effects()
         for entry in entries:
             if entry.expiring:
@@ -246,13 +247,13 @@ class JobTable:
         return effects
 
     def yielded(self, entry: Entry) -> None:
-        """Its permit is free for another job: the queue service does not have it."""
+        """Frees the permit of an entry that the queue service does not have."""
         if entry.phase is Phase.QUEUED:  # else a takeover came between
             self.limits.leave(entry)
             self.enqueue(entry)
 
     def _withdraw(self, entry: Entry) -> None:
-        """It makes room: its lane, or its row in `deferred`, will be read again."""
+        """Removes an entry to make room: its lane, or its row in `deferred`, will be read again."""
         lane = self.lanes.get(entry.key)
         if not entry.due and lane is not None and lane.holds(entry.job_id):
             self.enqueue(entry)  # its lane has read past it meanwhile
@@ -265,7 +266,7 @@ class JobTable:
 
     # -- rows in Postgres --------------------------------------------------------------------
     def writing_lease(self, entries: Iterable[Entry]) -> None:
-        """Their rows of `leases` are about to be written. Their outcomes delete them should that commit be in doubt."""
+        """Call before their rows of `leases` are written: after a commit in doubt, their outcomes delete the rows."""
         for entry in entries:
             entry.lease_tried = True
 
@@ -277,12 +278,12 @@ class JobTable:
             lane.close((entry.job_id,))
 
     def writing_deferred(self, entries: Iterable[Entry]) -> None:
-        """The same of rows of `deferred`."""
+        """As `writing_lease`, for rows of `deferred`."""
         for entry in entries:
             entry.due_tried = True
 
     def deferred(self, entry: Entry, *, leaves: bool) -> None:
-        """A blocked job has its row in `deferred`. `leaves`: it waits there alone from now on."""
+        """A blocked job has its row in `deferred`. `leaves`: it leaves memory and waits only there."""
         entry.due = True
         lane = self.lanes.get(entry.key)
         if leaves:
@@ -292,7 +293,7 @@ class JobTable:
 
     # -- ends --------------------------------------------------------------------------------
     def end(self, entry: Entry, commit: Any = None) -> None:
-        """Its outcome is decided, and done is `commit` once it is written: until then nothing else happens to it."""
+        """Its outcome is decided. `commit` is done once it is written; until then no event changes the entry."""
         before = entry.phase
         self.move(entry, Event.ENDED, Phase.ENDING)
         entry.commit = commit
@@ -303,7 +304,7 @@ class JobTable:
             self.limits.leave(entry)
 
     def finish(self, entry: Entry) -> None:
-        """Committed: it is final, or waits in `deferred`."""
+        """Its outcome is committed: the job is final, or waits in `deferred`."""
         if entry.phase is Phase.GONE:
             return  # a takeover came between
         lane = self.lanes.get(entry.key)
@@ -314,20 +315,20 @@ class JobTable:
         self._forget(entry, Event.LEFT)
 
     def discard(self, entry: Entry) -> None:
-        """An adopted attempt that turned out to be recorded: nothing is left to do for it."""
+        """Drops an adopted attempt that turned out to be recorded."""
         if entry.phase is not Phase.GONE:
             self._forget(entry, Event.FORGOTTEN)
 
     @contextmanager
     def departures(self) -> Iterator[set[bytes]]:
-        """The jobs that leave memory meanwhile: a row of theirs that was read before is of an attempt that has ended,
-        and must not run again (A3)."""
+        """Collects the jobs that leave memory during a read: a row of theirs that was read before belongs to an attempt
+        that has ended, and must not run again (A3)."""
         left: set[bytes] = set()
         self._departures.append(left)
         try:
             yield left
         finally:
-            # Not `remove`, which compares: an empty set of another reading that has not ended is equal to this one.
+            # Not `remove`, which compares by value: the empty set of another read in progress is equal to this one.
             self._departures = [each for each in self._departures if each is not left]
 
     def _forget(self, entry: Entry, event: Event) -> None:
@@ -343,7 +344,7 @@ class JobTable:
             del self.by_job[entry.job_id]
 
     def _unassign(self, entry: Entry) -> None:
-        """Its worker does not have it any more."""
+        """Removes an entry from its worker's record."""
         record = self.workers.get(entry.worker)
         if record is not None:
             record.entries.pop(entry.exec_id, None)

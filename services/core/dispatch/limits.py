@@ -1,14 +1,14 @@
-"""How many jobs of one key may run at once: permits, who has one, and who waits for one (protocol B4, rules R17, R18).
+"""Limits of concurrency by key: permits, the jobs that have one, and the jobs that wait (protocol B4, rules R17, R18).
 
-The keys are named tasks (`task:` and the task's id), whose limit is their `concurrency`. What holds, for each limit:
+The keys are named tasks (`task:` and the task's id), whose limit is their `concurrency`. Invariants of each limit:
 
 - no job is fed to the queue service without a permit, and there are `most` permits; a job keeps its permit until its
-  attempt's outcome is committed, so that whoever may run it counts;
-- while it is not known what runs, after a takeover, nobody gets a permit (`open`);
-- a job that waits for a permit takes no room in its lane: it stands here, and beyond a depth in Postgres alone.
+  attempt's outcome is committed, so that every attempt that may run counts;
+- while it is unknown, after a takeover, which jobs run, no job gets a permit (`open`);
+- a job that waits for a permit takes no room in its lane: it is here, and beyond a depth only in Postgres.
 
-A limit that was lowered takes no permit away from a job that a worker has; those that still wait in the queue service
-yield. Pure: permits.py applies it to the table, and `tests/unit/test_limits_model.py` drives both by random events.
+A lowered limit takes no permit from a job that a worker has; jobs that still wait in the queue service yield theirs.
+Pure: permits.py applies it to the table, and `tests/unit/test_limits_model.py` drives both with random events.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from taskflow_server.core.dispatch.records import FIRST, Entry, Limit, order_of
 
-MOST_ABSENT = 10_000  # keys that are remembered; one that is forgotten is asked for once more
+MOST_ABSENT = 10_000  # remembered keys without a limit; a forgotten one is read again
 
 
 class Limits:
     def __init__(self, wake: Callable[[], None], ask: Callable[[], None]) -> None:
-        """`wake` is called when a permit may be given, or a job waits for one; `ask`, when a job was made under a limit
-        that is not known: the limits are to be read."""
+        """`wake` is called when a permit may be given, or a job waits for one; `ask` when a job was submitted under an
+        unknown limit, so that the limits must be read."""
         self._wake = wake
         self._ask = ask
         self._limits: dict[str, Limit] = {}
-        self.changed: set[Limit] = set()  # with something to decide
-        self.unknown: set[str] = set()  # keys of limits that are asked for; they have no permit until they are read
-        self._absent: set[str] = set()  # that were asked for, and are there no more
-        self.open = False  # it is known what runs
+        self.changed: set[Limit] = set()  # limits to decide about
+        self.unknown: set[str] = set()  # keys of limits to read; their jobs get no permit before
+        self._absent: set[str] = set()  # keys that were read and have no limit
+        self.open = False  # whether it is known which jobs run
         self.blocked = 0  # jobs in memory that wait for a permit
 
-    # No `__len__`: limits without any would be false, and `limits or …` replace them.
+    # No `__len__`: an empty object would be false, and `limits or …` would replace it.
     def __iter__(self) -> Iterator[Limit]:
         return iter(self._limits.values())
 
@@ -47,7 +47,7 @@ class Limits:
         return {limit.key: limit.most for limit in self._limits.values()}
 
     def attach(self, entry: Entry) -> None:
-        """Finds a job's limit."""
+        """Sets the limit of a job."""
         key = entry.limit_key
         entry.limit = self._limits.get(key)
         if entry.limit is None and entry.limited and key not in self._absent:
@@ -56,8 +56,7 @@ class Limits:
             self._ask()
 
     def change(self, most: Mapping[str, int], asked: Iterable[str]) -> tuple[list[Limit], set[Limit]]:
-        """The limits are these, as of a reading that began when `asked` were unknown. Returns those that are gone and
-        those that are new."""
+        """Applies the limits of a read that began when `asked` were unknown. Returns the removed and the new limits."""
         self._absent = (self._absent | self.unknown.intersection(asked)).difference(most)
         self.unknown.difference_update(asked, most)
         gone = [limit for key, limit in self._limits.items() if key not in most and key not in self.unknown]
@@ -77,19 +76,19 @@ class Limits:
 
     # -- permits ------------------------------------------------------------------------------
     def keeps(self, entry: Entry) -> bool:
-        """Whether it has a permit and may go on with it: not where the limit was lowered meanwhile."""
+        """Whether it has a permit that it may keep: not if the limit was lowered meanwhile."""
         limit = entry.limit
         return limit is None or (self.open and entry in limit.holders and limit.free >= 0)
 
     def hold(self, entry: Entry) -> None:
-        """It gets a permit, or has one by what a worker says, whether or not one is free."""
+        """Gives it a permit, even if none is free: a worker may have claimed the job."""
         limit = entry.limit
         if limit is not None:
             self._unblock(limit, entry)
             limit.give(entry)
 
     def block(self, entry: Entry) -> None:
-        """It waits for a permit."""
+        """Makes it wait for a permit."""
         limit = entry.limit
         assert limit is not None
         limit.take(entry)
@@ -100,7 +99,7 @@ class Limits:
         self._note(limit)
 
     def leave(self, entry: Entry) -> None:
-        """It has ended, waits for a time, or leaves memory."""
+        """Removes an entry that has ended, waits for a time, or leaves memory."""
         limit = entry.limit
         if limit is not None:
             limit.take(entry)
@@ -117,30 +116,30 @@ class Limits:
             self._wake()
 
     def read_again(self, entry: Entry) -> None:
-        """It leaves memory unfinished: its row in Postgres is to be found once more."""
+        """Call when it leaves memory unfinished: its row in Postgres must be read again."""
         if entry.limit is not None:
             entry.limit.stored = FIRST
             self._note(entry.limit)
 
     # -- takeovers ---------------------------------------------------------------------------
     def shut(self) -> None:
-        """A takeover begins: what runs is to be learned anew, and so is what waits in Postgres."""
+        """Call when a takeover begins: the running jobs, and those that wait in Postgres, are unknown again."""
         self.open = False
         for limit in self._limits.values():
             limit.stored = FIRST
 
     def begin(self) -> None:
-        """It is known what runs: permits may be given."""
+        """Call when the running jobs are known: permits may be given."""
         self.open = True
         for limit in self._limits.values():
             self._note(limit)
 
 
 def yielding(limit: Limit, waits: Callable[[Entry], bool], *, known: bool) -> list[Entry]:
-    """Which holders are to give their permits back, of those that no worker has as far as is known (`waits`).
+    """The holders that must give their permits back, among those that no worker is known to have (`waits`).
 
-    All of them where the limit was lowered, for one that is asked may have been taken already, and where the limit is
-    new and it is not `known` yet what runs; else one of a lower priority than a job that waits.
+    All of them if the limit was lowered, because some may have been taken already, or if the limit is new and the
+    running jobs are not `known` yet; else one of a lower priority than a job that waits.
     """
     if limit.free < 0 or not known:
         return [entry for entry in limit.holders if waits(entry) and not entry.yielding]
@@ -155,8 +154,8 @@ def yielding(limit: Limit, waits: Callable[[Entry], bool], *, known: bool) -> li
 
 
 def beyond(limit: Limit, depth: int, since: float) -> tuple[list[Entry], list[Entry]]:
-    """Which of those that wait are to stand in Postgres alone, and which there as well: those that have waited since
-    before `since` would hold their lane's mark (B3)."""
+    """The waiting jobs to move to Postgres, and those to write there as well: jobs that have waited since before
+    `since` would hold back their lane's mark (B3)."""
     alone: Iterable[Entry] = ()
     if len(limit.blocked) > 2 * depth:
         alone = heapq.nlargest(len(limit.blocked) - depth, limit.blocked, key=order_of)

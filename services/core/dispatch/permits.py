@@ -1,4 +1,4 @@
-"""Limits applied to the table: permits are given, given back, and counted after a takeover (protocol B4)."""
+"""Applies limits to the table: gives permits, takes them back, and counts them after a takeover (protocol B4)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _RUNNING = (Phase.QUEUED, Phase.TAKEN, Phase.ENDING)
 class Permits:
     def __init__(self, table: DispatchTable) -> None:
         self._table = table
-        self.gone = True  # jobs may wait in Postgres for a permit under a limit that is there no more
+        self.gone = True  # jobs may wait in Postgres for a permit of a removed limit
 
     def give(self, limit: Limit) -> tuple[list[Entry], list[Entry]]:
-        """Gives the free permits of a limit to the jobs that are next.
+        """Gives the free permits of a limit to the next jobs.
 
-        Returns those that are held until their lease rows are written (A12), and those that are to be taken back from
-        the queue service.
+        Returns the entries that stay in doubt until their lease rows are written (A12), and those to take back from the
+        queue service.
         """
         table = self._table
         held = []
@@ -32,7 +32,7 @@ class Permits:
         return held, self._yield(limit)
 
     def _let_go(self, entry: Entry) -> bool:
-        """Hands out one that was blocked. True: it is held until its lease row is written (A12)."""
+        """Hands out a blocked entry. True: it stays in doubt until its lease row is written (A12)."""
         table = self._table
         table.waiting.add(entry)
         if entry.lease_first:
@@ -43,14 +43,14 @@ class Permits:
         return entry.lease_first
 
     def begin_waiting(self, limit: Limit, now: float) -> list[Entry]:
-        """The jobs that have begun to wait for a permit since the last call."""
+        """The jobs that started to wait for a permit since the last call."""
         fresh = [entry for entry in limit.blocked if not entry.blocked_at]
         for entry in fresh:
             entry.blocked_at = now
         return fresh
 
     def lowered(self) -> list[Entry]:
-        """What the queue service is to give back at once, after a change of limits."""
+        """The entries to take back from the queue service after a change of limits."""
         limits = self._table.limits
         return [entry for limit in limits if limit.free < 0 or not limits.open for entry in self._yield(limit)]
 
@@ -61,12 +61,12 @@ class Permits:
         return back
 
     def count(self, entry: Entry) -> None:
-        """A worker has it, whatever its limit says; its facts are known now."""
+        """Counts an entry that a worker has, even beyond its limit; its facts are known now."""
         self._table.limits.attach(entry)
         self._table.limits.hold(entry)
 
     def change(self, most: Mapping[str, int], asked: Iterable[str] = ()) -> None:
-        """The limits are these from now on (Limits.change). What workers have is not taken from them."""
+        """Applies new limits (Limits.change). Attempts that workers have are not taken from them."""
         table = self._table
         gone, new = table.limits.change(most, asked)
         if gone:
@@ -87,7 +87,8 @@ class Permits:
                         table.limits.hold(entry)
 
     def begin(self) -> bool:
-        """Whether it is known what runs: each worker has confirmed, and the facts of what they claimed are here."""
+        """Whether the running jobs are known: each worker has confirmed, and the facts of the claimed attempts are
+        loaded."""
         table = self._table
         if table.limits.open or not table.shards or not all(shard.settled for shard in table.shards.values()):
             return table.limits.open

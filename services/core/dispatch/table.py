@@ -1,13 +1,12 @@
-"""Which job is where: the owner's memory of what is handed out, and what may be handed out (protocol A5 to A8).
+"""The owner's memory of the jobs that are handed out, and of those that may be handed out (protocol A5 to A8).
 
-Events go in as calls, what is to be done comes out as `Effects`, and the coordinator performs it. For every job of a
-shard that is open here:
+Events are calls that return `Effects`, which the coordinator performs. Invariants for every job of an open shard:
 
-- it is never in two live workers: an attempt that a worker was given comes back only by that worker's consent (it
-  confirms a void), by its return, or by the end of its lease (of an executor: of a timeout, executor_leases.py);
-- a job that was committed before the takeover and may run somewhere is in doubt until every worker that was registered
-  then has confirmed the new epoch together with its attempts, or is lost;
-- an outcome is accepted once, for the present exec_id alone;
+- it is never in two live workers: an attempt that a worker was given returns only by that worker's consent (it confirms
+a void), by its return, or by the end of its lease (for an executor: of a timeout, executor_leases.py);
+- a job that was committed before the takeover and may be running is in doubt until every worker that was registered
+then has confirmed the new epoch with the list of its attempts, or is lost;
+- an outcome is accepted once, and only for the present exec_id;
 - a job of a limited key is fed only with one of its limit's permits (limits.py).
 
 Pure: times are arguments, tokens come from a function. `tests/unit/test_epoch_model.py` drives it with random
@@ -27,22 +26,22 @@ from taskflow_server.core.dispatch.transitions import Event, Phase
 from taskflow_server.core.ids import shard_and_epoch
 from taskflow_server.core.lanes import LaneKey
 
-MOST_GONE = 1000  # names of lost workers that are remembered
-VOID_AFTER = 2.0  # seconds since a hand-out: a poll's answer has normally arrived long before
+MOST_GONE = 1000  # limit of the remembered names of lost workers
+VOID_AFTER = 2.0  # seconds since the hand-out; the answer to a poll normally arrives long before
 
 
 class DispatchTable(JobTable):
-    """The jobs in memory, with the events of workers."""
+    """The jobs in memory, and the events of workers."""
 
     # -- hand-outs and returns ---------------------------------------------------------------
     def took(self, worker: bytes, exec_ids: Iterable[bytes], now: float) -> Effects:
-        """The queue service gave these to `worker`. If that is lost already, they come back."""
+        """Records attempts that the queue service gave to `worker`. If that is lost already, they return."""
         record = self.workers.get(worker)
         orphans = []
         for exec_id in exec_ids:
             entry = self.by_exec.get(exec_id)
             if entry is None or entry.phase is not Phase.QUEUED:
-                continue  # its outcome was quicker than this message
+                continue  # its outcome arrived before this message
             self.move(entry, Event.TAKEN, Phase.TAKEN)
             entry.worker, entry.taken_at = worker, now
             self.waiting.remove(entry)
@@ -55,16 +54,16 @@ class DispatchTable(JobTable):
         return self.returned(orphans) if orphans else Effects()
 
     def returned(self, entries: Iterable[Entry], *, counted: bool = True) -> Effects:
-        """Handed out, and never started: back to the queue, no try used, up to a cap (R4).
+        """Returns attempts that were handed out and never started to the queue, without a try used, up to a cap (R4).
 
-        Not `counted`: the worker had prefetched the attempt, so that its return says nothing about the job, which keeps
-        its place in its lane (R13).
+        Not `counted`: the worker had prefetched the attempt, so its return says nothing about the job, which keeps its
+        place in its lane (R13).
         """
         effects = Effects()
         for entry in entries:
             entry.handouts += counted
             entry.first = not counted
-            entry.started = False  # though it was taken for started, if it was with its worker for long
+            entry.started = False  # it counts as started when its worker has had it for long
             if entry.cancelling:
                 effects.ends.append(End(entry, Outcome.CANCELLED, "cancelled"))
             elif entry.handouts >= self.max_handouts:
@@ -75,9 +74,9 @@ class DispatchTable(JobTable):
 
     # -- what workers report -----------------------------------------------------------------
     def start(self, exec_id: bytes, worker: bytes) -> bool:
-        """A worker asks whether it may start an attempt: it may while that is its present one, and not cancelled."""
+        """Whether a worker may start an attempt: if it is the present one of its job, and not cancelled."""
         entry = self.by_exec.get(exec_id)
-        overtook = entry is not None and entry.phase is Phase.QUEUED  # the queue service's message is still on its way
+        overtook = entry is not None and entry.phase is Phase.QUEUED  # the queue service's message is on its way
         taken = entry is not None and entry.phase is Phase.TAKEN and entry.worker == worker
         if entry is None or not (taken or overtook) or entry.cancelling:
             return False
@@ -85,22 +84,22 @@ class DispatchTable(JobTable):
         return True
 
     def running(self, entry: Entry) -> None:
-        """Its worker has reported something of it, or has had it for longer than a heartbeat: it has started."""
+        """Marks an attempt as started: its worker has reported on it, or has had it for longer than a heartbeat."""
         entry.started = True
 
     def progressed(self, entry: Entry, progress: Any) -> None:
         entry.progress = progress
 
     def count_start(self, entry: Entry) -> None:
-        """The metrics have its start."""
+        """Marks its start as counted in the metrics."""
         entry.counted = True
 
     def reported(self, entry: Entry, worker: bytes) -> None:
-        """A worker's report of its outcome can overtake the message that says which worker took it."""
+        """Assigns an attempt to the worker that reports its outcome: the report can overtake the message `took`."""
         entry.worker = entry.worker or worker
 
     def end_by_late_outcome(self, entry: Entry, exec_id: bytes, worker: bytes) -> None:
-        """A waiting attempt that no worker was given ends by the late outcome of the one before, under its exec_id."""
+        """Ends a waiting attempt that no worker was given by the late outcome of the former one, under its exec_id."""
         self.by_exec.pop(entry.exec_id, None)
         entry.exec_id, entry.worker, entry.started = exec_id, worker, True
         self.by_exec[exec_id] = entry
@@ -109,7 +108,7 @@ class DispatchTable(JobTable):
     def heartbeat(
         self, worker: bytes, confirmed: dict[int, int], claims: Iterable[Claim], voided: Iterable[bytes], now: float
     ) -> Effects:
-        """A worker confirms epochs together with all attempts that it has, and which voided ones it never got."""
+        """Applies a heartbeat: the epochs that a worker confirms, its attempts, and voided ones that it never got."""
         record = self.workers[worker]
         record.confirmed = confirmed
         have = {}
@@ -135,13 +134,13 @@ class DispatchTable(JobTable):
     def _missing(
         self, record: WorkerRecord, have: dict[bytes, Claim], back: Collection[Entry], now: float
     ) -> list[bytes]:
-        """Attempts that the worker was given and does not list: it is asked to confirm that it never got them."""
+        """The attempts that the worker was given and does not list: it must confirm that it never got them."""
         void = []
         for exec_id, entry in record.entries.items():
             if exec_id in have:
                 entry.started = entry.started or have[exec_id].started
                 if not entry.started:
-                    entry.taken_at = now  # a prefetched attempt may wait: its time alone does not make it started
+                    entry.taken_at = now  # a prefetched attempt may wait: time does not make it started
             elif (
                 entry.phase is Phase.TAKEN
                 and entry.spec is not None
@@ -153,30 +152,30 @@ class DispatchTable(JobTable):
         return void
 
     def _claim(self, record: WorkerRecord, claim: Claim, now: float) -> None:
-        """A worker has an attempt that was in doubt until now, or is unknown and of an older epoch of ours."""
+        """Applies a claim to an attempt in doubt, or to an unknown one of an older epoch of this owner."""
         shard = self.shards.get(claim.shard)
         if shard is None or claim.exec_id in self.by_exec:
             return
         if record.worker not in shard.unconfirmed:
-            return  # it has confirmed this epoch before, without this
+            return  # it has confirmed this epoch before, without this attempt
         if self.in_doubt(claim.job_id, claim.attempt):
             self.adopt(claim, now, record)
 
     def in_doubt(self, job_id: bytes, attempt: int) -> bool:
-        """Whether this attempt may be a worker's under an older epoch. One below the present number is recorded."""
+        """Whether a worker may have this attempt under an older epoch. One below the present number is recorded."""
         entry = self.by_job.get(job_id)
         if entry is None:
             return True
         if entry.phase is Phase.IN_DOUBT:
             return entry.attempt == attempt
-        # Adopted by the word of a worker alone. Another worker has a later attempt, so that one's end is recorded.
+        # Adopted only by a worker's claim. Another worker has a later attempt, so the end of this one is recorded.
         return entry.phase is Phase.TAKEN and entry.spec is None and entry.attempt < attempt
 
     def _is_stale(self, claim: Claim) -> bool:
-        """Whether a claimed attempt is known not to be its job's present one.
+        """Whether a claimed attempt is known not to be the present one of its job.
 
-        Nothing is known of a shard that has not settled, nor under a higher epoch than ours, which another owner
-        has. A finished one is answered when it is reported.
+        It is unknown for a shard that has not settled, and for a higher epoch, which belongs to another owner. A
+        finished attempt is answered when it is reported.
         """
         shard = self.shards.get(claim.shard)
         if shard is None or not shard.settled or claim.finished or claim.exec_id in self.by_exec:
@@ -185,7 +184,7 @@ class DispatchTable(JobTable):
         return number == claim.shard and epoch <= shard.epoch
 
     def adopt(self, claim: Claim, now: float, record: WorkerRecord | None = None) -> Entry:
-        """Takes over an attempt of an older epoch. Its facts are loaded before its outcome is decided."""
+        """Adopts an attempt of an older epoch. Its facts are loaded before its outcome is decided."""
         shard = self.shards[claim.shard]
         entry = self.by_job.get(claim.job_id)
         if entry is not None and entry.phase is not Phase.IN_DOUBT:
@@ -210,9 +209,9 @@ class DispatchTable(JobTable):
 
     # -- lost workers ------------------------------------------------------------------------
     def worker_lost(self, worker: bytes, *, left: bool = False) -> Effects:
-        """The worker is dead, or its lease has ended, or it has `left` by a goodbye. Its attempts are lost.
+        """Loses the attempts of a worker that is dead, whose lease has ended, or that has `left` with a goodbye.
 
-        One that left holds nothing more: an attempt that it has not started goes back. An attempt whose facts are not
+        A worker that left has no more attempts: one that it has not started is returned. An attempt whose facts are not
         loaded ends as soon as they are.
         """
         record = self.workers.pop(worker, None)
@@ -231,24 +230,24 @@ class DispatchTable(JobTable):
         return effects
 
     def worker_of(self, entry: Entry) -> str:
-        """The name of the worker that has this attempt, or had it when it was lost; empty where that is not known."""
+        """The name of the worker that has this attempt, or had it when it was lost; empty if unknown."""
         record = self.workers.get(entry.worker)
         return record.name if record is not None else self._gone.get(entry.worker, entry.leased_to)
 
     # -- cancels -----------------------------------------------------------------------------
     def cancel(self, entries: Sequence[tuple[Entry, str]]) -> Effects:
-        """Jobs are to be cancelled, each with its reason (R7, A13)."""
+        """Cancels jobs, each with its reason (R7, A13)."""
         effects, waiting = Effects(), []
         for entry, reason in entries:
             entry.cancelling, entry.cancel_reason = True, reason
             if entry.phase in (Phase.QUEUED, Phase.BLOCKED):
                 waiting.append(entry)
             elif entry.phase is not Phase.TAKEN:
-                # Ending: its outcome heeds the cancel if that is not too late; else the next sweep finds it waiting.
-                # In doubt: a worker may have it. Once that is known, it ends in one of the other ways.
+                # ENDING: its outcome respects the cancel unless it is too late; then the next sweep finds it waiting.
+                # IN_DOUBT: a worker may have it. Once that is known, it ends in one of the other ways.
                 continue
             elif entry.executor_lease is not None:
-                # An executor has no session: it learns of the cancel when its next message is refused as stale.
+                # An executor has no session: its next message is refused as stale.
                 reason = "cancelled_running" if entry.started else "cancelled"
                 effects.ends.append(End(entry, Outcome.CANCELLED, reason))
             else:
@@ -260,8 +259,8 @@ class DispatchTable(JobTable):
 
     # -- after a takeover --------------------------------------------------------------------
     def settle(self) -> Effects:
-        """Where every worker has confirmed, no worker has what is still in doubt: a started attempt is lost, a job that
-        had not started is handed out again."""
+        """Settles shards. Once every worker has confirmed, no worker has an attempt that is still in doubt: a started
+        one is lost, a job that had not started is handed out again."""
         effects = Effects()
         for shard in self.shards.values():
             if shard.settled and shard.in_doubt:
@@ -279,21 +278,21 @@ class DispatchTable(JobTable):
         elif entry.handouts + entry.leased >= self.max_handouts:
             effects.ends.append(End(entry, Outcome.FAILED, "never_started", final=True))
         elif entry.limit is not None and entry not in entry.limit.holders:
-            self.enqueue(entry)  # waits for a permit; then it comes here once more
+            self.enqueue(entry)  # blocked until it has a permit; then it gets here again
         elif entry.leased or entry.lease_first:
             effects.lease_first.append(entry)
         else:
             self.enqueue(entry)
 
     def lease_first_writing(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Their lease rows are about to be written (A12). Returns those that are counted as handed out once more."""
+        """Call before their lease rows are written (A12). Returns the entries whose hand-outs are counted once more."""
         counted = [entry for entry in entries if entry.leased]
         for entry in counted:
             entry.handouts += 1
         return counted
 
     def lease_first_failed(self, entries: Iterable[Entry], counted: Iterable[Entry]) -> None:
-        """They were not written: the entries stay in doubt, to be settled again."""
+        """The rows were not written: the entries stay in doubt and are settled again."""
         for entry in counted:
             entry.handouts -= 1
         for entry in entries:
@@ -302,7 +301,7 @@ class DispatchTable(JobTable):
                 shard.in_doubt[entry.job_id] = entry
 
     def lease_first_written(self, entries: Iterable[Entry]) -> None:
-        """A job that takes its machine down has left a trace: it is handed out."""
+        """Hands out the entries: a job that takes its machine down now leaves a trace."""
         for entry in entries:
             entry.lease_first = False
             if entry.phase is Phase.IN_DOUBT and self.has(entry):

@@ -1,4 +1,4 @@
-"""The phases of a job in memory, and which event leads from which phase to which.
+"""The phases of a job in memory, and the events that lead from phase to phase.
 
 This table is the whole state machine of the hot path. `DispatchTable` makes every change of a phase by it, and
 docs/protocol.md shows it: `tests/unit/test_transitions.py` compares the two.
@@ -12,23 +12,23 @@ from enum import IntEnum, StrEnum
 
 class Phase(IntEnum):
     NEW = 0  # not in the table yet
-    IN_DOUBT = 1  # a worker may run it under an older epoch, or its lease row is to be written first
+    IN_DOUBT = 1  # a worker may run it under an older epoch, or its lease row must be written first
     QUEUED = 2  # in the queue service, or on its way there
     TAKEN = 3  # a worker has it
     ENDING = 4  # its outcome is being committed
-    BLOCKED = 5  # waits for a permit of its limit: in no window of its lane, and not in the queue service
+    BLOCKED = 5  # waits for a permit of its limit: not in the window of its lane, and not in the queue service
     GONE = 6  # no longer in the table
 
 
 class Event(StrEnum):
     ADMITTED = "admitted"  # a page, an offer or a due time brought it
     RESTORED = "restored"  # a takeover read its lease row
-    ENQUEUED = "enqueued"  # it is with no worker, and may be handed out
-    DELAYED = "delayed"  # it got its permit, and is handed out once its lease row is written (A12)
-    TAKEN = "taken"  # the queue service gave it to a worker, or a worker reports that it has it
+    ENQUEUED = "enqueued"  # no worker has it, and it may be handed out
+    DELAYED = "delayed"  # it has its permit, and is handed out once its lease row is written (A12)
+    TAKEN = "taken"  # the queue service gave it to a worker, or a worker claims it
     ENDED = "ended"  # its outcome is decided
-    LEFT = "left"  # its outcome is committed, or it waits in Postgres alone
-    FORGOTTEN = "forgotten"  # its shard is another's, or it turned out to be recorded
+    LEFT = "left"  # its outcome is committed, or it waits only in Postgres
+    FORGOTTEN = "forgotten"  # its shard has another owner, or it turned out to be recorded
 
 
 _IN_MEMORY = (Phase.IN_DOUBT, Phase.QUEUED, Phase.TAKEN, Phase.ENDING, Phase.BLOCKED)
@@ -45,7 +45,7 @@ TRANSITIONS: Mapping[Event, Mapping[Phase, tuple[Phase, ...]]] = {
     Event.FORGOTTEN: dict.fromkeys(_IN_MEMORY, (Phase.GONE,)),
 }
 
-# One bit for each phase that may follow, by event and phase: looked up at each step of each job.
+# A bit for each phase that may follow, by event and phase: a fast lookup at each step of each job.
 _ALLOWED = {
     event: tuple(sum(1 << to for to in phases.get(phase, ())) for phase in Phase)
     for event, phases in TRANSITIONS.items()
@@ -53,7 +53,7 @@ _ALLOWED = {
 
 
 class ImpossibleTransition(Exception):
-    """A job in memory is not where an event expects it: memory is wrong, and a takeover has to read it again."""
+    """A job is not in the phase that an event expects: memory is wrong, and a takeover must read it again."""
 
 
 def check(event: Event, before: Phase, after: Phase) -> None:

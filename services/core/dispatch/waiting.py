@@ -1,6 +1,6 @@
-"""How much of each lane waits in memory: jobs, those of them that were deferred, and bytes.
+"""Counts the waiting jobs of each lane in memory: all, the deferred ones, and their bytes.
 
-A lane of which nothing waits leaves no trace here.
+A lane without waiting jobs has no entry here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Protocol
 
 from taskflow_server.core.lanes import LaneKey
 
-JOB_BYTES = 1100  # of a waiting job in the coordinator, besides its options; measured
+JOB_BYTES = 1100  # measured, for a waiting job in the coordinator without its options
 
 
 class Job(Protocol):
-    """What is counted of an entry."""
+    """The counted fields of an entry."""
 
     @property
     def key(self) -> LaneKey: ...
@@ -29,14 +29,14 @@ class Job(Protocol):
 
 @dataclass(slots=True)
 class Share:
-    """What one lane holds."""
+    """The counts of one lane."""
 
     jobs: int = 0
-    due: int = 0  # those of them that came from `deferred`
-    size: int = 0  # bytes of all of them in the queue service
+    due: int = 0  # the jobs that came from `deferred`
+    size: int = 0  # bytes of all jobs in the queue service
     due_size: int = 0
-    own_size: int = 0  # bytes in the coordinator, which does not keep their payloads
-    gone: int = 0  # how many have left since the lane came into memory
+    own_size: int = 0  # bytes of all jobs in the coordinator, which does not keep their payloads
+    gone: int = 0  # number of jobs that have left since the lane came into memory
 
 
 class Waiting:
@@ -46,7 +46,7 @@ class Waiting:
         self.own_size = 0
 
     def __getitem__(self, key: LaneKey) -> int:
-        """Jobs of a lane that wait."""
+        """The number of waiting jobs of a lane."""
         share = self._shares.get(key)
         return 0 if share is None else share.jobs
 

@@ -1,1 +1,1 @@
-"""The coordinator: owns shards of queues, feeds the queue service, records what happened. Never runs user code."""
+"""The coordinator: owns shards of queues, feeds the queue service, records outcomes. Never runs user code."""

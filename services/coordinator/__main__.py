@@ -1,4 +1,4 @@
-"""`taskflow-server coordinator`: assigns work, on port 9001."""
+"""`taskflow-server coordinator`: dispatches jobs, on port 9001."""
 
 from __future__ import annotations
 

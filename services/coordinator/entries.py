@@ -1,4 +1,4 @@
-"""Entries of the dispatch table, made from rows of Postgres and from offers."""
+"""Makes entries of the dispatch table from rows of Postgres and from offers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from taskflow_server.store.database import Database, Row
 from taskflow_server.store.lane_reader import Spec
 from taskflow_server.store.times import to_us
 
-FACTS_A_QUERY = 500  # jobs whose facts are read at a time
+FACTS_A_QUERY = 500  # jobs whose facts one query reads
 SPECS_A_QUERY = 500
-THERE_LESS = 650  # bytes that a job takes less in the queue service than here, its payload apart
-SPEC_BYTES = 4 << 20  # of payloads that are read at a time
+THERE_LESS = 650  # bytes that a job without its payload takes less in the queue service than here
+SPEC_BYTES = 4 << 20  # bytes of payloads that one query reads
 
 
 def task_limit(task_id: object) -> str:
@@ -28,19 +28,19 @@ def task_limit(task_id: object) -> str:
 
 
 def limit_of(assignment: Assignment) -> tuple[str, bool]:
-    """The key of the limit that a job may have, and whether it was made under one."""
+    """The key of the limit that a job may have, and whether it was submitted under one."""
     options = assignment.options if assignment.HasField("options") else None
     return (task_limit(options.task_id), options.limited) if options is not None and options.task_id else ("", False)
 
 
 def assignment_of(job_id: bytes, spec: Spec) -> Assignment:
-    """The message for the worker. Options that cannot be read are its `fault`, which fails the job."""
+    """The message for the worker. If the options cannot be read, its `fault` has the reason, and the job fails."""
     message = Assignment(job_id=job_id, payload=spec.payload or b"", encoding=spec.encoding, retries=spec.retries)  # type: ignore[arg-type]
     if spec.options:
         try:
             message.options.CopyFrom(options_from_json(spec.options) or jobs_pb2.JobOptions())
             times_to_json(message.options, "options")
-        except Exception as fault:  # a row that SQL has written: this job fails, and no other waits for it
+        except Exception as fault:  # a row that was written by SQL: this job fails, and no other waits for it
             message.ClearField("options")
             message.fault = f"options: {type(fault).__name__}: {fault}"[:500]
     return message
@@ -49,7 +49,7 @@ def assignment_of(job_id: bytes, spec: Spec) -> Assignment:
 def waiting_entry(
     job_id: bytes, key: LaneKey, shard: int, attempt: int, tries: int, spec: Assignment, payload: int, **known: Any
 ) -> Entry:
-    """A job that comes into memory, with the bytes that it takes there; `payload` in bytes."""
+    """A job to admit, with the bytes that it takes in memory; `payload` in bytes."""
     if not spec.HasField("options"):
         return Entry(job_id, key, shard, attempt, tries, spec, JOB_BYTES - THERE_LESS + payload, **known)
     own_size = JOB_BYTES + spec.options.ByteSize()
@@ -61,7 +61,7 @@ def waiting_entry(
 
 
 def due_entry(row: Row, spec: Spec, payload: int, **known: Any) -> Entry:
-    """A row of `deferred` whose job is due, or may have a permit."""
+    """A row of `deferred` whose job is due, or may get a permit."""
     assignment = assignment_of(row["job_id"], spec)
     due_us, run_at_us = to_us(row["due_at"]) or 0, to_us(spec.run_at) or 0
     return waiting_entry(
@@ -76,7 +76,7 @@ def lane_key(row: Row) -> LaneKey:
 
 # -- by the facts of a job -------------------------------------------------------------------
 async def load_facts(db: Database, job_ids: Sequence[bytes], *, payloads: bool = True) -> dict[bytes, Row]:
-    """The facts of these jobs, by id; a job that is not stored is left out."""
+    """The facts of these jobs, by id; jobs that are not stored are missing."""
     if not job_ids:
         return {}
     rows = await db.rows("load_facts", ids=[UUID(bytes=i) for i in job_ids], payloads=payloads)
@@ -84,7 +84,7 @@ async def load_facts(db: Database, job_ids: Sequence[bytes], *, payloads: bool =
 
 
 def facts_of(facts: Row) -> Facts:
-    """For an attempt that was adopted."""
+    """The facts for an adopted attempt."""
     spec = _assignment(facts)
     tries = facts["lease_tries"] if facts["lease_tries"] is not None else facts["due_tries"]
     leased = facts["lease_attempt"] is not None
@@ -93,7 +93,7 @@ def facts_of(facts: Row) -> Facts:
 
 
 def leased_entry(lease: Row, facts: Row) -> Entry:
-    """A row of `leases`, with its job's facts. Its former owner has counted its start."""
+    """A row of `leases`, with the facts of its job. Its former owner has counted its start."""
     spec = _assignment(facts)
     return Entry(
         lease["job_id"].bytes, lane_key(lease), lease["shard"], lease["attempt"], lease["tries"], spec,
@@ -103,7 +103,7 @@ def leased_entry(lease: Row, facts: Row) -> Entry:
 
 
 def unread_entry(facts: Row) -> Entry:
-    """A job that is not in memory and is to end: deferred, or waiting in Postgres for room in its lane."""
+    """A job to end that is not in memory: deferred, or waiting in Postgres for room in its lane."""
     deferred = facts["due_attempt"] is not None
     attempt, tries = (facts["due_attempt"], facts["due_tries"]) if deferred else (1, 0)
     spec = _assignment(facts)

@@ -1,4 +1,4 @@
-"""Performs what follows from an event of the dispatch table."""
+"""Performs the effects of events of the dispatch table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Performer:
     def __init__(self, shared: Shared, outcomes: OutcomeWriter) -> None:
         self._shared = shared
         self._outcomes = outcomes
-        self.send_cancel: Callable[[Entry], None] = lambda entry: None  # the workers' sessions, once they are there
+        self.send_cancel: Callable[[Entry], None] = lambda entry: None  # set to the workers' sessions once they exist
 
     def perform(self, effects: Effects) -> None:
-        """All effects but those that the caller answers: `void` and `revoke` of a heartbeat, `lease_first` of a
-        settlement."""
+        """Performs all effects except those that the caller handles: `void` and `revoke` of a heartbeat, `lease_first`
+        of a settlement."""
         for (outcome, reason, final), ends in groupby(effects.ends, key=_decision):
             self._outcomes.end([end.entry for end in ends], outcome, reason, final=final)
         if effects.take_out:

@@ -1,4 +1,4 @@
-"""Puts the coordinator together, and its loops."""
+"""Assembles the coordinator and starts its loops."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from taskflow_server.store.lane_reader import LaneReader
 async def start(
     settings: CoordinatorSettings, server: Server, clock: SystemClock, stack: AsyncExitStack, tasks: Background
 ) -> None:
-    """Ready once it owns its shards, and while no part of it waits for Postgres."""
-    server.check_address()  # before it waits for its name
+    """Runs the coordinator. It is ready once it owns its shards, and while none of its parts waits for Postgres."""
+    server.check_address()  # before the wait for its name
     step_kinds.load(settings.step_kinds)
     db = Database(settings.database_url, timeout=settings.database_timeout)
     try:
@@ -119,7 +119,7 @@ async def start(
     except FAULTS as error:
         refuse(f"TASKFLOW_DATABASE_URL: {error}")
     stack.push_async_callback(leadership.hand_over)
-    stack.push_async_callback(tasks.stop)  # the loops end first: they would take over anew, on closed connections
+    stack.push_async_callback(tasks.stop)  # the loops end first: they would start a takeover on closed connections
     await server.start(stack)
     for loop in (
         (leadership.beat(), "beat"),

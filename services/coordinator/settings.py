@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from taskflow._policy import SOFT
 from taskflow_server.runtime.settings import DatabaseSettings, address, address_list, name_of_instance
 
-DEFAULT_GRACE = 5 / 6  # of the lease: between the stop of a worker's own handlers and the lease's end
+DEFAULT_GRACE = 5 / 6  # of the lease: after a worker has stopped its handlers, and before the lease ends
 
 
 class CoordinatorSettings(DatabaseSettings):
@@ -45,7 +45,7 @@ class CoordinatorSettings(DatabaseSettings):
         500, ge=1, description="jobs of one limit that wait in memory for a permit, such as of a task's concurrency"
     )
     blocked_in_memory: int = Field(
-        20_000, ge=10, description="jobs of all limits that may do so; the others wait in Postgres alone"
+        20_000, ge=10, description="limit of such jobs for all limits together; the others wait only in Postgres"
     )
     mark_interval: float = Field(3.0, gt=0, description="interval between writes of the lanes' marks")
     max_handouts: int = Field(20, ge=1, description="hand-outs without a start; then the job fails: never_started")
@@ -56,7 +56,7 @@ class CoordinatorSettings(DatabaseSettings):
         120.0, gt=0, description="silence of an executor after which its attempts are marked lost; likewise"
     )
     cancel_interval: float = Field(
-        5.0, gt=0, description="seconds between reads of open cancels, of which the scheduler also tells at once"
+        5.0, gt=0, description="interval between reads of open cancels, which a hint of the scheduler triggers as well"
     )
     cancel_grace: float = Field(30.0, gt=0, description="a running job's time to confirm a cancel")
     refused_retry: float = Field(
@@ -98,7 +98,7 @@ class CoordinatorSettings(DatabaseSettings):
 
     @property
     def grace(self) -> float:
-        """From a broken connection until the worker's attempts are lost: longer than its handlers run on by then."""
+        """Seconds from a broken connection until the worker's attempts are lost: it has stopped its handlers before."""
         return self.reconnect_grace or self.lease * DEFAULT_GRACE
 
     @property

@@ -1,4 +1,4 @@
-"""What the parts of a coordinator share."""
+"""The state that the parts of a coordinator share."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Shared:
         )
         self.permits = Permits(self.table)
         self.executor_leases = ExecutorLeases(self.table)
-        self.valid_until = 0.0  # by the real clock: to the end of our last renewal in Postgres
+        self.valid_until = 0.0  # by the real clock: the end of the last renewal in Postgres
         self.standby = False  # as last read, another member owns the shards
-        self.lost = asyncio.Event()  # a fence has failed: others own what we thought ours
-        self.paused: frozenset[str] = frozenset()  # queues of our shards of which nothing is handed out
-        self.hungry: dict[LaneKey, Lane] = {}  # lanes with something to read, as far as room allows
-        self.queue_memory = settings.memory_bytes  # bytes for waiting jobs in the queue service, as it said
-        self.take_back: Callable[[list[bytes]], None] = lambda exec_ids: None  # out of the queue service: the feed's
-        self.without_payload: list[Entry] = []  # to be fed once more, their payloads not in memory
+        self.lost = asyncio.Event()  # a fence has failed: other coordinators own these shards
+        self.paused: frozenset[str] = frozenset()  # paused queues of the owned shards
+        self.hungry: dict[LaneKey, Lane] = {}  # lanes with jobs to read, as far as there is room
+        self.queue_memory = settings.memory_bytes  # bytes for waiting jobs in the queue service, from its hello
+        self.take_back: Callable[[list[bytes]], None] = lambda exec_ids: None  # by the feed
+        self.without_payload: list[Entry] = []  # entries to feed once more, whose payloads are not in memory
         self.due_behind: dict[tuple[int, LaneKey], DuePlace] = {}  # lanes with due rows beyond a place
         self.page_wanted = asyncio.Event()
         self.due_wanted = asyncio.Event()
@@ -55,8 +55,8 @@ class Shared:
         self.settle_wanted = asyncio.Event()
         self.payloads_wanted = asyncio.Event()
         self.runs_wanted = asyncio.Event()
-        self.fed = asyncio.Event()  # the table's outbox has something
-        self.finished: Counter[tuple[str, int, int, int]] = Counter()  # queue, shard, minute, outcome: not yet counted
+        self.fed = asyncio.Event()  # the table's outbox is not empty
+        self.finished: Counter[tuple[str, int, int, int]] = Counter()  # by queue, shard, minute, outcome
         self.fail_unreadable: Callable[[list[Entry]], object] = lambda entries: None  # set by service.py
         self._watchers: defaultdict[bytes, set[asyncio.Queue[bytes]]] = defaultdict(set)
 
@@ -66,20 +66,20 @@ class Shared:
 
     @property
     def healthy(self) -> bool:
-        """Postgres has answered lately: what we think we own is ours."""
+        """Whether Postgres has confirmed the claim lately, so that the shards are still owned."""
         return self.clock.real.monotonic() < self.valid_until
 
     def epochs(self, shards: Iterable[int]) -> dict[int, int]:
-        """For a fence. NotOwner when one of them is not ours any more."""
+        """The epochs of these shards for a fence. NotOwner when this coordinator no longer owns one."""
         try:
             return {n: self.table.shards[n].epoch for n in shards}
         except KeyError as error:
-            raise NotOwner(f"shard {error.args[0]} is not ours") from None
+            raise NotOwner(f"shard {error.args[0]} has another owner") from None
 
     def shard_epochs(self) -> list[ShardEpoch]:
         return [ShardEpoch(shard=n, epoch=s.epoch) for n, s in self.table.shards.items()]
 
-    # -- those who wait for jobs -------------------------------------------------------------
+    # -- watchers of jobs --------------------------------------------------------------------
     def watch(self, job_id: bytes, who: asyncio.Queue[bytes]) -> None:
         self._watchers[job_id].add(who)
 

@@ -391,7 +391,7 @@ def test_start_by_ends_what_has_not_started(tf: TaskFlow, c: testing.MemoryClust
     assert [job.state for job in c.jobs] == ["cancelled", "retrying"]
     c.advance(10)
     assert [job.state for job in c.jobs] == ["cancelled", "failed"]
-    assert c.jobs[0].error == taskflow.ErrorInfo("expired", "it was not started by the time that start_by gave")
+    assert c.jobs[0].error == taskflow.ErrorInfo("expired", "it had not started by its start_by")
 
 
 def test_the_clock_starts_where_the_test_wants(tf: TaskFlow) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from taskflow._worker.session import Registration
     from taskflow._worker.worker import Worker
 
-EXPIRED = Failure("expired", "it was not started by the time that start_by gave")
+EXPIRED = Failure("expired", "it had not started by its start_by")
 _CANCELLED = "cancelled before its start"
 
 

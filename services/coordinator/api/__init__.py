@@ -1,1 +1,1 @@
-"""The gRPC services of the coordinator, and what their calls need of several parts."""
+"""The gRPC services of the coordinator, and the code of calls that concern several parts."""

@@ -1,4 +1,4 @@
-"""Wishes to cancel (protocol A13): waiting jobs at once, running ones by their worker, all of them once."""
+"""Applies cancels (protocol A13): to waiting jobs at once, to running ones by their worker, to each once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskflow_server.store.errors import FAULTS
 
 log = logs.get("cancels")
 
-WISHES = 500  # of one shard, read at a time
+WISHES = 500  # cancels of one shard that one query reads
 _FIRST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
@@ -31,7 +31,7 @@ class Cancellations:
         self._outcomes = outcomes
         self._performer = performer
         self._outage = shared.readiness.outage(log, "jobs cannot be cancelled")
-        self._deadlines: dict[bytes, float] = {}  # by exec_id of attempts whose worker was told: the end of their grace
+        self._deadlines: dict[bytes, float] = {}  # end of the grace, by exec_id of attempts whose worker was notified
 
     async def run(self) -> None:
         shared = self._shared
@@ -68,7 +68,7 @@ class Cancellations:
             after = {shard: places[-1] for shard, places in read.items() if len(places) == WISHES}
 
     async def _apply(self, rows: Sequence[Row]) -> None:
-        """One page of open wishes. What can be ended at once is ended before the next page is read."""
+        """Applies one page of open cancels. Jobs that can be ended at once end before the next page is read."""
         unknown, known = [], []
         for row in rows:
             entry = self._shared.table.by_job.get(row["job_id"].bytes)
@@ -83,7 +83,7 @@ class Cancellations:
     def _cancel(self, known: Sequence[tuple[Entry, str]]) -> None:
         effects = self._shared.table.cancel(known)
         deadline = self._shared.clock.monotonic() + self._shared.settings.cancel_grace
-        # A worker is told once here; its heartbeats repeat it.
+        # A worker is notified once here; the answers to its heartbeats repeat it.
         effects.cancel = [entry for entry in effects.cancel if entry.exec_id not in self._deadlines]
         for entry in effects.cancel:
             self._deadlines[entry.exec_id] = deadline
@@ -98,7 +98,7 @@ class Cancellations:
                 self._outcomes.end([entry], Outcome.CANCELLED, "cancel_grace")
 
     async def _cancel_unknown(self, rows: Sequence[Row]) -> None:
-        """Not in memory: final already, deferred, or waiting in Postgres for room in its lane."""
+        """Cancels jobs that are not in memory: final, deferred, or waiting in Postgres for room in their lane."""
         table = self._shared.table
         facts = await load_facts(self._shared.db, [row["job_id"].bytes for row in rows], payloads=False)
         final: dict[bytes, int] = {}

@@ -1,4 +1,4 @@
-"""DispatchService: offers, watches and questions of the schedulers."""
+"""DispatchService: offers, watches and queries of the schedulers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from taskflow_server.core.dispatch.transitions import Phase
 from taskflow_server.runtime.failpoints import reach
 
 STATS_TIMEOUT = 1.0
-_HEARD = b"heard"  # among a watcher's news: its first request has arrived
+_HEARD = b"heard"  # in a watcher's queue: its first request has arrived
 
 
 class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
@@ -167,7 +167,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
                 for lane in stats.lanes:
                     budget[lane.queue] += lane.memory_bytes
             except grpc.RpcError:
-                pass  # told as 0, for as long as it does not answer
+                pass  # reported as 0 while it does not answer
         workers = await self._workers()
         queues = {lane.queue for lane in table.lanes} | handed_out.keys() | workers.keys() | budget.keys()
         return pb.DescribeQueuesResponse(
@@ -184,7 +184,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
         )
 
     def _prefetched(self, seat: WorkerRecord) -> list[Entry]:
-        """The attempts of a worker beyond its slots, as far as is known: heartbeats report starts a moment later."""
+        """The attempts of a worker beyond its slots, approximately: heartbeats report starts a moment later."""
         register = self._sessions.known.get(seat.worker)
         if register is None:
             return []
@@ -193,7 +193,7 @@ class DispatchServicer(dispatch_pb2_grpc.DispatchServiceServicer):
         return requested[max(0, register.concurrency - (len(taken) - len(requested))) :]
 
     async def _workers(self) -> dict[str, set[bytes]]:
-        """Live workers that serve each queue: by a handler for it, or for a task that it has had jobs of."""
+        """The live workers that serve each queue: by a handler for it, or for a task that has had jobs there."""
         serving: defaultdict[str, set[bytes]] = defaultdict(set)
         queues_of: defaultdict[str, set[str]] = defaultdict(set)
         tasks = {task for session in self._sessions.open.values() for task in session.register.tasks}

@@ -1,8 +1,8 @@
-"""Executors: those who take tasks without a session, over /rpc or as pushers (rules R1, R2, R4, R5).
+"""Executors: programs that take tasks without a session, over /rpc or as pushers (rules R1, R2, R4, R5).
 
-What holds: a start is answered once its row of `leases` is on disk, so that whoever takes the shard over knows of it;
-an outcome is accepted of what was started alone; nothing is ended for silence while Postgres is away, or for the time
-in which this process was stopped.
+Invariants: a start is answered once its row of `leases` is on disk, so that the next owner of the shard knows it; an
+outcome is accepted only for a started attempt; no silence ends an attempt while Postgres is unreachable, or for the
+time in which this process was paused.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from taskflow_server.runtime.failpoints import reach
 from taskflow_server.store.dispatch import Changes, recorded_executions
 from taskflow_server.store.errors import FAULTS
 
-CHECK = 0.25  # seconds between looks at time-outs
-PENDING = "COMMIT_PENDING"  # an outcome of the attempt is not recorded yet: its report is to be sent again
-GAP = 1.0  # seconds; a longer one between two looks was a stop of this process
+CHECK = 0.25  # seconds between checks of timeouts
+PENDING = "COMMIT_PENDING"  # an outcome of the attempt is not recorded yet: the report must be sent again
+GAP = 1.0  # seconds; a longer gap between two checks was a pause of this process
 
 Own = list[tuple[Entry, pb.AttemptOutcome]]
 
@@ -49,7 +49,7 @@ class ExternalExecutors:
     async def start(self, request: pb.StartRequest) -> pb.StartResponse:
         entry = self._present(request.exec_id, request.job_id, request.executor)
         if isinstance(entry, Entry) and entry.cancelling and not entry.started:
-            self._outcomes.end([entry], Outcome.CANCELLED, "cancelled")  # taken while it was to be taken out
+            self._outcomes.end([entry], Outcome.CANCELLED, "cancelled")  # taken before its removal
             entry = "STALE_EXEC_ID"
         if isinstance(entry, str):
             raise self._refusal(entry, request, "a start")
@@ -63,7 +63,7 @@ class ExternalExecutors:
         return pb.StartResponse(timeout_at_us=self._instant(written))
 
     async def _write_starts(self, starts: list[tuple[bytes, Entry]]) -> Sequence[None]:
-        """One transaction for all that wait. Those that came to another end meanwhile are passed over."""
+        """Writes all waiting starts in one transaction, except for attempts that have ended meanwhile."""
         shared, table = self._shared, self._shared.table
         async with self._outcomes.exclusive:
             now, now_us = shared.clock.monotonic(), shared.clock.now_us()
@@ -110,9 +110,9 @@ class ExternalExecutors:
 
     # -- outcomes ----------------------------------------------------------------------------
     async def sort(self, request: pb.ReportRequest, answer: pb.ReportResponse) -> Own:
-        """Those that may be recorded, with what the executor left out; the others are refused, or were before.
+        """The outcomes to record, with fields that the executor left out; answers the others as refused or recorded.
 
-        They must be handed on before anything is awaited.
+        The caller must submit them before it awaits anything.
         """
         by_exec = self._shared.table.by_exec
         entries = [by_exec[told.exec_id] for told in request.outcomes if told.exec_id in by_exec]
@@ -140,7 +140,7 @@ class ExternalExecutors:
         return await recorded_executions(self._shared.db, wanted) if wanted else {}
 
     def _refuse(self, told: pb.AttemptOutcome, reason: str, known: dict[bytes, int], answer: pb.ReportResponse) -> None:
-        """Unless it is what was recorded (R1)."""
+        """Refuses an outcome, unless it is the recorded one (R1)."""
         if (
             told.exec_id in self._shared.table.by_exec
             and self._shared.table.by_exec[told.exec_id].phase is Phase.ENDING
@@ -158,16 +158,16 @@ class ExternalExecutors:
         else:
             self._stale(told.job_id, "an outcome", reason)
 
-    # -- all of them -------------------------------------------------------------------------
+    # -- common ------------------------------------------------------------------------------
     def _present(self, exec_id: bytes, job_id: bytes, executor: pb.Executor) -> Entry | str:
-        """An executor's present attempt, or why there is none of that exec_id."""
+        """The present attempt of an executor, or the reason for which this exec_id is not one."""
         entry = self._shared.table.by_exec.get(exec_id)
         if entry is None:
             shard = shard_and_epoch(exec_id)[0] if len(exec_id) == 16 else SHARDS
             return "NOT_OWNER" if shard < SHARDS and shard not in self._shared.table.shards else "STALE_EXEC_ID"
         if job_id and entry.job_id != job_id:
             return "STALE_EXEC_ID"
-        if entry.phase is Phase.QUEUED:  # the word of who took it is still on its way
+        if entry.phase is Phase.QUEUED:  # the message about who took it is still on its way
             requested(self._shared, executor, [exec_id])
         return entry if entry.executor_lease is not None and entry.phase is Phase.TAKEN else "STALE_EXEC_ID"
 
@@ -178,20 +178,20 @@ class ExternalExecutors:
         return FailedPrecondition("exec_id: not the present attempt of its job", reason)
 
     def _stale(self, job_id: bytes, what: str, reason: str) -> None:
-        """R1: a line in the job's log, and a count."""
+        """Logs a stale call in the job's log and counts it (R1)."""
         metrics.reports_refused.labels(reason).inc()
         if len(job_id) == 16:
             entry = self._shared.table.by_job.get(job_id)
             self._job_logs.refused(job_id, entry.attempt if entry is not None else 0, f"{what} was refused: {reason}")
 
     def _instant(self, entry: Entry) -> int:
-        """When its time-out ends, in microseconds since 1970."""
+        """The end of its timeout, in microseconds since 1970."""
         clock = self._shared.clock
         left = entry.executor_lease.until - clock.monotonic() if entry.executor_lease is not None else 0.0
         return clock.now_us() + int(left * 1e6)
 
     async def watch(self) -> None:
-        """Ends attempts whose timeout has passed. A pause of this process, or of Postgres, ends none."""
+        """Ends attempts whose timeout has passed. A pause of this process or an outage of Postgres ends none."""
         shared = self._shared
         last = shared.clock.real.monotonic()
         while True:

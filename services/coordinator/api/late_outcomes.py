@@ -2,11 +2,11 @@
 
 A stalled link looks like a dead worker. Its attempt n is recorded as lost, and its job waits for attempt n + 1; then
 the link recovers and the worker reports that the handler had ended well. Attempts are append-only, so that outcome is
-recorded as attempt n + 1, under the exec_id that ran, instead of running the job again. Conditions, all of them:
+recorded as attempt n + 1, under the exec_id that ran, instead of running the job again. All these conditions must hold:
 
 - attempt n is recorded as lost under this exec_id, and is not final;
 - the outcome ends the job: a success, or an error that forbids retries;
-- attempt n + 1 was handed to nobody: it waits in `deferred`, or the queue service has given it back as `removed`.
+- attempt n + 1 was given to no worker: it waits in `deferred`, or the queue service has answered `removed`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Refusal = tuple[pb.AttemptOutcome, str]
 
 
 def may_be_late(outcome: pb.AttemptOutcome, known: tuple[bytes | None, int] | None) -> bool:
-    """Whether an outcome that contradicts the recorded one may stand for the next attempt."""
+    """Whether an outcome that contradicts the recorded one may be recorded for the next attempt."""
     told = Outcome(outcome.outcome)
     ends = told is Outcome.SUCCEEDED or (told is Outcome.FAILED and outcome.error.final)
     return ends and known == (outcome.exec_id, Outcome.LOST)
@@ -51,15 +51,15 @@ class LateOutcomes:
         performer: Performer,
         feed: Callable[[], QueueFeed | None],
     ) -> None:
-        """`feed` returns the present one."""
+        """`feed` returns the present feed."""
         self._shared = shared
         self._outcomes = outcomes
         self._performer = performer
         self._feed = feed
-        self._adopting: dict[bytes, asyncio.Task[str]] = {}  # by exec_id; each runs on without its caller
+        self._adopting: dict[bytes, asyncio.Task[str]] = {}  # by exec_id; each continues without its caller
 
     async def settle(self, worker: bytes, outcomes: Sequence[pb.AttemptOutcome]) -> list[Refusal]:
-        """Records what can be recorded; returns the others, each with the reason. Unavailable: send them again."""
+        """Records outcomes where possible; returns the others, each with the reason. Unavailable: send them again."""
         if not outcomes:
             return []
         with self._shared.table.departures() as left:
@@ -73,14 +73,14 @@ class LateOutcomes:
                 if known != (outcome.exec_id, outcome.outcome):
                     refused.append((outcome, RECORDED))
             elif outcome.job_id in left:
-                refused.append((outcome, RECORDED))  # its next attempt has ended meanwhile
+                refused.append((outcome, RECORDED))  # the next attempt has ended meanwhile
             else:
                 tasks.append((outcome, self._begin(worker, outcome, facts.get(outcome.job_id))))
         refused.extend(await self._results(tasks))
         return refused
 
     def _begin(self, worker: bytes, outcome: pb.AttemptOutcome, facts: dict[str, Any] | None) -> asyncio.Task[str]:
-        """Not awaited by the call alone: an entry that was taken out of the queue must come to its end."""
+        """Starts a task that outlives the call: an entry that was taken out of the queue must end."""
         task = self._adopting.get(outcome.exec_id)
         if task is None:
             task = asyncio.create_task(self._adopt(worker, outcome, facts))
@@ -106,7 +106,7 @@ class LateOutcomes:
             raise Unavailable("these shards have another owner now; ask for the topology", "NOT_OWNER") from None
 
     async def _adopt(self, worker: bytes, outcome: pb.AttemptOutcome, facts: dict[str, Any] | None) -> str:
-        """Why it is refused; empty once it is on disk."""
+        """The reason for which it is refused; empty once it is on disk."""
         table = self._shared.table
         entry = table.by_job.get(outcome.job_id)
         if entry is None:
@@ -114,7 +114,7 @@ class LateOutcomes:
         elif entry.attempt != outcome.attempt + 1 or not await self._recall(entry):
             entry = None
         if entry is None:
-            return RECORDED  # the next attempt is somebody's, or the job has ended
+            return RECORDED  # a worker has the next attempt, or the job has ended
         if entry.cancelling:
             self._performer.perform(table.removed([entry]))
             return STALE
@@ -122,11 +122,11 @@ class LateOutcomes:
         [fault] = await self._outcomes.report([(entry, outcome)])
         if fault is not None:
             return PENDING  # it is set aside; the worker sends it again
-        log.info("a late outcome stands for the next attempt", job=show(entry.job_id), attempt=entry.attempt)
+        log.info("a late outcome is recorded for the next attempt", job=show(entry.job_id), attempt=entry.attempt)
         return ""
 
     def _waiting(self, outcome: pb.AttemptOutcome, facts: dict[str, Any] | None) -> Entry | None:
-        """The next attempt as its row of `deferred` has it. While this runs, nobody can bring that into memory."""
+        """The next attempt from its row of `deferred`. Until this returns, no other code can admit it."""
         table = self._shared.table
         if facts is None or facts["shard"] not in table.shards or facts["lease_attempt"] is not None:
             return None
@@ -137,9 +137,9 @@ class LateOutcomes:
         return entry
 
     async def _recall(self, entry: Entry) -> bool:
-        """Takes it out of the queue service; False when a worker was quicker."""
+        """Takes it out of the queue service; False when a worker has taken it before."""
         if entry.phase is Phase.BLOCKED:
-            return True  # it is in none
+            return True  # there is no queue service
         if entry.phase is not Phase.QUEUED:
             return False
         unfed = (*self._shared.table.outbox, *self._shared.without_payload)

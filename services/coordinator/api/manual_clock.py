@@ -1,7 +1,7 @@
-"""Following the cluster's clock when it is moved by hand (`--clock=manual`): this coordinator, then its workers.
+"""Follows the cluster's clock when a call moves it (`--clock=manual`): this coordinator, then its workers.
 
-A short step is time like any other: leases run on, and workers renew them as they follow. A step longer than a third
-of the lease would end them all before anybody could; they are carried along, on both sides.
+A short step is like real time: leases run, and workers renew them as they follow. A step longer than a third of the
+lease would end all leases before a worker could renew one, so both sides extend the leases by the step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taskflow_server.coordinator.shared import Shared
 from taskflow_server.coordinator.workers.sessions import WorkerSessions
 from taskflow_server.runtime.failpoints import reach
 
-PATIENCE = 1.0  # seconds of real time for workers to follow; who does not is stopped, or gone
+PATIENCE = 1.0  # seconds of real time for workers to follow; one that does not is stopped or gone
 
 
 class ManualClock:
@@ -27,7 +27,7 @@ class ManualClock:
         self._runs = runs
 
     def follow(self, moved_us: int) -> None:
-        """Moves our clock, and tells the workers."""
+        """Moves this coordinator's clock and notifies the workers."""
         shared = self._shared
         by = moved_us / 1e6 - shared.clock.moved
         if by <= 0:
@@ -45,7 +45,7 @@ class ManualClock:
         shared.runs_wanted.set()
 
     async def move(self, moved_us: int) -> None:
-        """Returns when the workers with an open session have followed, and what became due was read."""
+        """Returns when the workers with an open session have followed, and the newly due jobs are read."""
         await reach("coordinator.move_clock")
         self.follow(moved_us)
         with suppress(TimeoutError):

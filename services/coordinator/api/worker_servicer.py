@@ -29,7 +29,7 @@ log = logs.get("workers")
 MAX_OUTCOMES = 5000
 _OUTCOMES = [number for number in jobs_pb2.Outcome.values() if number]
 
-# An outcome, and the commit of another outcome of its attempt; None: it is in the same report.
+# An outcome, and the commit of another outcome of its attempt; None: that one is in the same report.
 Joined = tuple[pb.AttemptOutcome, Written | None]
 
 
@@ -69,7 +69,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return pb.NotifyResponse(stale=await self._job_logs.take(request))
 
     async def Report(self, request: pb.ReportRequest, context: Any) -> pb.ReportResponse:
-        """Acknowledged means on disk. What this coordinator does not know is looked up, adopted or refused (A8)."""
+        """Acknowledges outcomes once they are on disk. Unknown attempts are looked up, adopted or refused (A8)."""
         _check(request)
         await reach("coordinator.report")
         answer = pb.ReportResponse()
@@ -94,7 +94,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     async def _sort(
         self, request: pb.ReportRequest, answer: pb.ReportResponse, joined: list[Joined]
     ) -> list[tuple[Entry, pb.AttemptOutcome]]:
-        """Those of a worker that are to be recorded. One of an attempt whose outcome is being recorded is `joined`."""
+        """The outcomes of a worker to record. An attempt whose outcome is being recorded is added to `joined`."""
         by_exec = self._shared.table.by_exec
         own: list[tuple[Entry, pb.AttemptOutcome]] = []
         unknown = []
@@ -115,7 +115,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return own
 
     def _check_present(self, own: Sequence[tuple[Entry, pb.AttemptOutcome]]) -> None:
-        """After a look-up: if a takeover began meanwhile, the next report is answered by what that finds."""
+        """Call after a look-up: if a takeover has begun meanwhile, the worker must report again."""
         by_exec = self._shared.table.by_exec
         if any(entry.phase is not Phase.ENDING and by_exec.get(entry.exec_id) is not entry for entry, _ in own):
             raise _moved()
@@ -123,13 +123,13 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     def _accept(
         self, worker: bytes, own: Sequence[tuple[Entry, pb.AttemptOutcome]], joined: list[Joined]
     ) -> list[tuple[Entry, pb.AttemptOutcome]]:
-        """Those that end now."""
+        """The entries that end now."""
         ending: dict[Entry, pb.AttemptOutcome] = {}
         for entry, outcome in own:
-            if entry in ending:  # twice in one report: the first is recorded
+            if entry in ending:  # twice in one report: the first one is recorded
                 joined.append((outcome, None))
                 continue
-            if entry.phase is Phase.ENDING:  # another report was quicker, while this one was looked up
+            if entry.phase is Phase.ENDING:  # another report came first, while this one was looked up
                 joined.append((outcome, entry.commit))
                 continue
             self._shared.table.reported(entry, worker)
@@ -141,7 +141,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return list(ending.items())
 
     async def _committed(self, commits: set[Written]) -> None:
-        """Waits for the commits for as long as the call may; they go on without it."""
+        """Waits for the commits within the call's time; they continue after it."""
         done, pending = await asyncio.wait(commits, timeout=self._shared.settings.report_wait)
         if pending:
             raise Unavailable("the outcomes are not written yet; send them again", PENDING)
@@ -153,8 +153,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
                 raise error
 
     async def _join(self, worker: bytes, outcomes: Sequence[pb.AttemptOutcome], answer: pb.ReportResponse) -> None:
-        """Outcomes of attempts whose commit is over: each is answered by what is recorded, and one of which nothing is
-        recorded, because it was set aside, has to be sent again."""
+        """Answers outcomes of attempts whose commit has ended by the recorded one. If none is recorded, because it was
+        set aside, the worker must send it again."""
         if not outcomes:
             return
         for _, outcome in await self._look_up(worker, outcomes, answer):
@@ -163,7 +163,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     async def _look_up(
         self, worker: bytes, outcomes: Sequence[pb.AttemptOutcome], answer: pb.ReportResponse
     ) -> list[tuple[Entry, pb.AttemptOutcome]]:
-        """Of attempts that memory does not know: recorded before, of a former epoch, or stale."""
+        """Sorts outcomes of attempts that memory does not know: recorded before, of a former epoch, or stale."""
         there = await recorded(self._shared.db, [(o.job_id, o.attempt) for o in outcomes])
         adopted = []
         late = []
@@ -171,7 +171,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             known = there.get((outcome.job_id, outcome.attempt))
             entry = self._shared.table.by_exec.get(outcome.exec_id)
             if entry is not None and known is None:
-                adopted.append((entry, outcome))  # it became known while we looked
+                adopted.append((entry, outcome))  # it became known during the look-up
             elif outcome.shard not in self._shared.table.shards:
                 self._refuse(answer, outcome, "NOT_OWNER")
             elif may_be_late(outcome, known):
@@ -193,7 +193,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         return adopted
 
     def _may_adopt(self, outcome: pb.AttemptOutcome) -> bool:
-        """Of an older epoch, while it is not settled who has what."""
+        """Whether it has an older epoch, and its shard has not settled."""
         shard = self._shared.table.shards[outcome.shard]
         number, epoch = ids.shard_and_epoch(outcome.exec_id) if len(outcome.exec_id) == 16 else (-1, 0)
         doubtful = self._shared.table.in_doubt(outcome.job_id, outcome.attempt)
@@ -202,7 +202,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     async def _completed(
         self, own: Sequence[tuple[Entry, pb.AttemptOutcome]], answer: pb.ReportResponse
     ) -> list[tuple[Entry, pb.AttemptOutcome]]:
-        """Adopted attempts need their facts before they can end."""
+        """Loads the facts of adopted attempts, which they need before they can end."""
         void = await self._takeover.complete([entry for entry, _ in own])
         found = []
         for entry, outcome in own:
@@ -228,7 +228,7 @@ def _moved() -> Unavailable:
 
 def _check(request: pb.ReportRequest) -> None:
     if len(request.outcomes) > MAX_OUTCOMES:
-        raise InvalidArgument(f"outcomes: {len(request.outcomes)}; {MAX_OUTCOMES} are the most", "outcomes")
+        raise InvalidArgument(f"outcomes: {len(request.outcomes)} exceed the limit of {MAX_OUTCOMES}", "outcomes")
     for number, told in enumerate(request.outcomes):
         if len(told.exec_id) != 16 or len(told.job_id) != 16:
             field = f"outcomes[{number}]"

@@ -1,1 +1,1 @@
-"""What waits: lanes and deferred jobs come into memory, within a budget, and reach the queue service."""
+"""Waiting jobs: brings lanes and deferred jobs into memory, within a budget, and feeds them to the queue service."""

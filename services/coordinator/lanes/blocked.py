@@ -1,9 +1,9 @@
-"""Jobs that wait for a permit under a limit: they get one in their order, and beyond a depth stand in Postgres (B4).
+"""Jobs that wait for a permit of a limit: they get one in order, and beyond a depth wait in Postgres (B4).
 
-A job that is blocked takes no room in its lane, so that it hides no other. `TASKFLOW_BLOCKED_DEPTH` of a limit wait in
-memory; each of the others has a row in `deferred`, with the limit's key, which is read when those in memory run short.
-A row stays until the attempt's outcome, as each of `deferred` does (A4). A job that has waited in memory for
-`TASKFLOW_LEASE_ROW_AFTER` gets its row too, and stays in memory: it would hold its lane's mark (B3).
+A blocked job takes no room in its lane, so that it hides no other. `TASKFLOW_BLOCKED_DEPTH` of a limit wait in memory;
+each of the others has a row in `deferred`, with the limit's key, which is read when few are left in memory. A row stays
+until the attempt's outcome, as every row of `deferred` does (A4). A job that has waited in memory for
+`TASKFLOW_LEASE_ROW_AFTER` gets a row too, and stays in memory: without the row it would hold back its lane's mark (B3).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from taskflow_server.store.lane_reader import LaneReader, Spec
 
 log = logs.get("blocked")
 
-CHECK = 1.0  # seconds between looks at those that have waited for long
+CHECK = 1.0  # seconds between checks for jobs that have waited for long
 ROWS_A_WRITE = 2000
 LIMITS_A_QUERY = 100
-RELEASED_AT_ONCE = 5000  # rows of a limit that is gone
+RELEASED_AT_ONCE = 5000  # rows of a removed limit
 KEPT_PAYLOAD = 4096  # bytes; a larger one is read again when its job gets a permit
 
 
 class Found(NamedTuple):
-    """A job's facts without a large payload, and the bytes that its payload has."""
+    """The facts of a job without a large payload, and the size of its payload."""
 
     spec: Spec
     size: int
@@ -50,8 +50,8 @@ class BlockedJobs:
         self._deferred = deferred
         self._reader = reader
         self._outage = shared.readiness.outage(log, "jobs that wait for a permit cannot be read or written")
-        self._depth = shared.settings.blocked_depth  # of each limit: less where many limits share the memory
-        self._looked_at = 0.0  # when those that have waited for long were last looked for
+        self._depth = shared.settings.blocked_depth  # of each limit; less when many limits share the memory
+        self._looked_at = 0.0  # time of the last check for jobs that have waited for long
 
     async def run(self) -> None:
         shared = self._shared
@@ -88,7 +88,7 @@ class BlockedJobs:
             raise
 
     def _give(self, changed: set[Limit]) -> None:
-        """Gives the free permits, and prepares those that still wait for a longer time."""
+        """Gives the free permits, and drops large payloads of the jobs that still wait."""
         shared, now = self._shared, self._shared.clock.monotonic()
         for limit in changed:
             held, back = shared.permits.give(limit)
@@ -102,38 +102,38 @@ class BlockedJobs:
         shared.fed.set()
 
     def _share_out(self) -> None:
-        """The memory is shared by the limits for which jobs wait, or may wait in Postgres."""
+        """Divides the memory among the limits for which jobs wait, or may wait in Postgres."""
         settings = self._shared.settings
         busy = sum(1 for limit in self._shared.table.limits if limit.blocked or limit.stored is not None)
         self._depth = max(1, min(settings.blocked_depth, settings.blocked_in_memory // (2 * max(busy, 1))))
 
     # -- from Postgres -----------------------------------------------------------------------
     def _is_short(self, limit: Limit) -> bool:
-        """There may be more in Postgres, and there is room for them."""
+        """Whether there may be more jobs in Postgres, and room for them."""
         if limit.stored is None or not self._shared.table.limits.open:
             return False
         return limit.stored is FIRST or 2 * len(limit.blocked) < self._depth
 
     async def _fill(self, limits: Sequence[Limit]) -> None:
         table = self._shared.table
-        if any(limit.stored is FIRST for limit in limits):  # of all limits, after a takeover
+        if any(limit.stored is FIRST for limit in limits):  # all limits, after a takeover
             self._share_out()
         for start in range(0, len(limits), LIMITS_A_QUERY):
             part = limits[start : start + LIMITS_A_QUERY]
             epochs = {number: shard.epoch for number, shard in table.shards.items()}
-            # Of those that come first, as many as this may be in memory already.
+            # This number of the first rows may be in memory already.
             most = [self._depth + len(limit.blocked) + len(limit.holders) for limit in part]
             with table.departures() as left:
                 rows = await self._reader.blocked_of_limits([limit.key for limit in part], most)
                 await reach("coordinator.after_blocked")
                 specs = await self._specs([row["job_id"] for row in rows if row["job_id"] not in table.by_job])
                 if {number: shard.epoch for number, shard in table.shards.items()} != epochs:
-                    return  # a takeover came between: it is read again
+                    return  # a takeover came between: the rows are read again
                 for limit, count in zip(part, most, strict=True):
                     self._admit(limit, [row for row in rows if row["blocked_by"] == limit.key], count, specs, left)
 
     async def _specs(self, ids: Sequence[bytes]) -> dict[bytes, Found]:
-        """Large payloads are dropped query by query: those of all limits would not fit into memory."""
+        """Reads jobs, and drops large payloads after each query: those of all limits would not fit into memory."""
         found: dict[bytes, Found] = {}
         while ids:
             part = ids[:SPECS_A_QUERY]
@@ -144,7 +144,7 @@ class BlockedJobs:
         return found
 
     def _admit(self, limit: Limit, rows: Sequence[Row], most: int, specs: dict[bytes, Found], left: set[bytes]) -> None:
-        """Takes rows that still hold. What has left memory since the reading began is seen by the next one (A3)."""
+        """Admits rows that are still valid. The next read has the jobs that have left memory since this one (A3)."""
         table, again = self._shared.table, False
         for row in rows:
             job_id: bytes = row["job_id"]
@@ -165,7 +165,7 @@ class BlockedJobs:
 
     # -- to Postgres -------------------------------------------------------------------------
     def _to_store(self, changed: set[Limit]) -> tuple[list[Entry], list[Entry]]:
-        """Those that are to stand in Postgres alone, and there as well."""
+        """The jobs to move to Postgres, and those to write there as well."""
         shared, now = self._shared, self._shared.clock.monotonic()
         limits, since = changed, float("-inf")
         if now - self._looked_at >= CHECK:
@@ -198,25 +198,25 @@ class BlockedJobs:
         shared.due_wanted.set()
 
     def _stored(self, entry: Entry, *, leaves: bool) -> None:
-        """Its row is written. It may have come to another end meanwhile, and its outcome deletes the row then."""
+        """Its row is written. If it has ended meanwhile, its outcome deletes the row."""
         table, limit = self._shared.table, entry.limit
         if entry.phase is Phase.BLOCKED and limit is not None:
             if leaves and limit.stored is not FIRST:
                 limit.stored = min(limit.stored or order_of(entry), order_of(entry))
             table.deferred(entry, leaves=leaves and entry.may_leave)
         else:
-            self._shared.permits.gone = True  # its limit may be
+            self._shared.permits.gone = True  # its limit may be removed
 
     async def _release(self) -> None:
-        """Jobs of limits that are there no more are due like others."""
+        """Makes jobs of removed limits due like all others."""
         most, permits = self._shared.table.limits.most, self._shared.permits
         permits.gone = False
         try:
             keys = [row["blocked_by"] for row in await self._shared.db.rows("keys_of_blocked")]
             gone = [key for key in keys if key not in most]
             shards = set(self._shared.table.shards)
-            if gone and shards:  # they may be another's meanwhile, and a write without a shard has no fence
-                permits.gone = True  # until none is found
+            if gone and shards:  # the shards may have another owner by now, and a write without a shard has no fence
+                permits.gone = True  # until no row is found
                 part = gone[:LIMITS_A_QUERY]
                 statements = [("release_blocked", {"key": key, "limit": RELEASED_AT_ONCE}) for key in part]
                 async with self._outcomes.exclusive:

@@ -1,7 +1,7 @@
-"""How much may wait in memory: one budget here and one in the queue service, shared by the lanes that have work.
+"""Budgets of memory for waiting jobs: one here and one in the queue service, shared by the lanes with work.
 
-What holds: what waits stays within both budgets, but for the last job that was let in; a lane with something to read
-gets its turn, however many others have filled the memory with jobs that nobody takes.
+Invariants: the waiting jobs stay within both budgets, except for the last admitted job; a lane with jobs to read gets
+room, even if other lanes have filled the memory with jobs that no worker takes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from taskflow_server.store.lane_reader import Spec
 
 log = logs.get("memory")
 
-MARGIN = 0.8  # of what is left: the next jobs may be larger than the last ones
-LANES_A_SWEEP = 100  # that make room for others
-UNKNOWN_BYTES = 128 << 10  # what a job is taken to have before the lane's first page
+MARGIN = 0.8  # usable share of the rest: the next jobs may be larger than the last ones
+LANES_A_SWEEP = 100  # limit of the lanes that make room for others
+UNKNOWN_BYTES = 128 << 10  # assumed size of a job before the lane's first page
 
 
 class MemoryBudget:
     def __init__(self, shared: Shared, performer: Performer) -> None:
         self._shared = shared
         self._performer = performer
-        self._sharing = 1  # lanes with work, as of the last look
-        self._mean: dict[LaneKey, float] = {}  # bytes of a job of a lane, as of its last page
-        self._gone: dict[LaneKey, int] = {}  # while a lane has no room: how many have left each of the others
+        self._sharing = 1  # lanes with work, at the last check
+        self._mean: dict[LaneKey, float] = {}  # mean bytes of a lane's jobs, from its last pages
+        self._gone: dict[LaneKey, int] = {}  # while a lane has no room: jobs that have left each of the others
 
     # -- room --------------------------------------------------------------------------------
     def room(self, key: LaneKey) -> int:
-        """Jobs of this lane that may still be read. One at least as long as it has none, and memory any room."""
+        """The number of jobs to read for this lane: at least one if it has none and memory has any room."""
         settings = self._shared.settings
         share = self._shared.table.waiting.of(key)
         theirs, ours = self._shares()
@@ -44,7 +44,7 @@ class MemoryBudget:
         return self._within(jobs, bool(share.jobs), self._mean_of(key, share))
 
     def due_room(self, key: LaneKey) -> int:
-        """The same of its deferred jobs that are due. They have a depth of their own, and half of the lane's bytes."""
+        """As `room`, for its due deferred jobs. They have a separate depth, and half of the lane's bytes."""
         share = self._shared.table.waiting.of(key)
         theirs, ours = self._shares()
         jobs = min(
@@ -55,20 +55,20 @@ class MemoryBudget:
         return self._within(jobs, bool(share.due), self._mean_of(key, share))
 
     def wants(self, key: LaneKey) -> bool:
-        """It has room for half of what it may hold: a page is worth its while."""
+        """Whether it has room for half of its share, so that a page is worth its cost."""
         share = self._shared.table.waiting.of(key)
         return self.room(key) >= max(1, share.jobs - share.due)
 
     def wants_due(self, key: LaneKey) -> bool:
-        """The same of deferred jobs."""
+        """As `wants`, for deferred jobs."""
         return self.due_room(key) >= max(1, self._shared.table.waiting.of(key).due)
 
     def fits(self, key: LaneKey) -> bool:
-        """Whether one job more may be let in, whose size is known only then."""
+        """Whether one more job may be admitted, whose size is known only afterwards."""
         return self.gauge(key)()
 
     def gauge(self, key: LaneKey) -> Callable[[], bool]:
-        """`fits` for jobs that are let in one after the other, without a pause: the shares are the same for all."""
+        """`fits` for jobs that are admitted one after the other, without an await: the shares are the same for all."""
         waiting = self._shared.table.waiting
         theirs, ours = self._shares()
         all_theirs, all_ours = self._shared.queue_memory, self._shared.settings.memory_bytes
@@ -82,14 +82,14 @@ class MemoryBudget:
         return fits
 
     def due_fits(self, key: LaneKey) -> bool:
-        """The same of a deferred job."""
+        """As `fits`, for a deferred job."""
         share = self._shared.table.waiting.of(key)
         theirs, ours = self._shares()
         free = share.due < self._shared.settings.due_depth and share.due_size < theirs / 2 and share.own_size < ours
         return self._any and not self._crowded and (not share.due or free)
 
     def _within(self, jobs: float, any_there: bool, mean: float) -> int:
-        """Within what is left of both budgets, which one job may exceed."""
+        """Limits a number of jobs to the rest of both budgets, which one job may exceed."""
         if not self._any or self._crowded:
             return 0
         waiting, settings = self._shared.table.waiting, self._shared.settings
@@ -104,22 +104,23 @@ class MemoryBudget:
 
     @property
     def _crowded(self) -> bool:
-        """So many wait for a permit that some are written to Postgres before more are read; two of each limit stay."""
+        """Whether so many jobs wait for a permit that some must move to Postgres before more are read; two of each
+        limit stay."""
         limits = self._shared.table.limits
         return limits.blocked >= self._shared.settings.blocked_in_memory + 2 * limits.count
 
     def _shares(self) -> tuple[float, float]:
-        """Bytes that one lane may hold, in the queue service and here."""
+        """The share of one lane in bytes, in the queue service and here."""
         settings = self._shared.settings
         theirs = min(settings.lane_bytes, self._shared.queue_memory / self._sharing)
         return theirs, settings.memory_bytes / self._sharing
 
     def _mean_of(self, key: LaneKey, share: Share) -> float:
-        """Bytes of one of its jobs."""
+        """The mean size of its jobs in bytes."""
         return share.size / share.jobs if share.jobs else self._mean.get(key, UNKNOWN_BYTES)
 
     def weigh(self, key: LaneKey, specs: Mapping[bytes, Spec]) -> None:
-        """Follows the mean size of the lane's jobs, quickly upwards."""
+        """Updates the mean size of the lane's jobs; it rises quickly."""
         sizes = [len(spec.payload or b"") for spec in specs.values() if spec.told]
         if sizes:
             mean = sum(sizes) / len(sizes) + JOB_BYTES / 2
@@ -127,7 +128,7 @@ class MemoryBudget:
 
     # -- sharing -----------------------------------------------------------------------------
     def share_out(self, sweep: bool) -> None:
-        """Counts who shares; in a sweep, makes room for lanes that have none."""
+        """Counts the lanes with work; in a sweep, makes room for lanes that have none."""
         shared = self._shared
         waiting = shared.table.waiting
         without = {key for key in shared.hungry if key not in waiting}
@@ -141,10 +142,10 @@ class MemoryBudget:
         if without and not self._any:
             self._gone = {key: waiting.of(key).gone for key in waiting}
             still = [key for key, gone in self._gone.items() if before.get(key) == gone]
-            self._send_back(self._victims(still, len(without)))  # where all are being taken from, room comes by itself
+            self._send_back(self._victims(still, len(without)))  # the others make room by themselves
 
     def _victims(self, keys: Sequence[LaneKey], starved: int) -> set[LaneKey]:
-        """Those of these lanes that hold the most, until the others have room for their shares."""
+        """The largest of these lanes, until the others have room for their shares."""
         waiting = self._shared.table.waiting
         wanted = starved * self._shares()[0]
         found: set[LaneKey] = set()
@@ -158,7 +159,7 @@ class MemoryBudget:
         return found
 
     def _send_back(self, keys: set[LaneKey]) -> None:
-        """Takes their jobs out of the queue service and out of memory: they wait in Postgres as the others do."""
+        """Takes their jobs out of the queue service and out of memory: they wait in Postgres."""
         if not keys:
             return
         before = len(self._shared.table.lanes)

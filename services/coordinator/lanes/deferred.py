@@ -1,8 +1,8 @@
-"""Bringing deferred jobs into memory when their time has come. Their rows stay until the outcome (A4).
+"""Brings deferred jobs into memory when they are due. Their rows stay until the outcome (A4).
 
-What is newly due is read in the order of its time, past every row, whether or not there is room for it: no lane stops
-another. A lane that had no room for all of its rows is behind, and is read by itself from where it was left, as it gets
-room. Which lanes have due rows at all is found by a walk over the lanes, whatever number of rows each has.
+Newly due rows are read in the order of their times, and the cursor passes every row, even without room for it: no lane
+stops another. A lane that had no room for all of its rows is behind, and is read separately from its first passed row
+on, when it has room. A walk over the lanes finds those with due rows; its cost does not depend on their number of rows.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from taskflow_server.store.lane_reader import DueLane, DuePlace, LaneReader, Spe
 
 log = logs.get("due")
 
-ROWS_A_SHARD = 500  # newly due rows of one look
-ROWS_A_LOOK = 10_000  # of lanes that are behind
-TURNS_A_LOOK = 1000  # lanes that are behind, of which one look sees whether they have room
-PASSED = 500  # rows that are in memory already, which such a reading may pass beside those that it brings
-WALK = 500  # lanes of one shard that one query steps over
-OVERLAP = timedelta(seconds=1)  # that is read again
+ROWS_A_SHARD = 500  # newly due rows of one read
+ROWS_A_LOOK = 10_000  # rows of lanes that are behind, of one read
+TURNS_A_LOOK = 1000  # lanes that are behind whose room one read checks
+PASSED = 500  # rows already in memory that such a read may pass, beside those that it admits
+WALK = 500  # lanes of one shard that one query visits
+OVERLAP = timedelta(seconds=1)  # read again
 BEGINNING = DuePlace(datetime(1970, 1, 1, tzinfo=UTC), LOW_ID)
 _FIRST = LaneKey("", "", -1)  # before every lane
 
@@ -40,15 +40,15 @@ class Deferred:
         self._budget = budget
         self._reader = reader
         self._outage = shared.readiness.outage(log, "due jobs cannot be read")
-        self._places: dict[int, DuePlace] = {}  # of each shard: what lies before was read, or its lane is behind
+        self._places: dict[int, DuePlace] = {}  # by shard: earlier rows were read, or their lanes are behind
         self._behind = shared.due_behind
-        self._epochs: dict[int, int] = {}  # under which those were read
-        self._look_at_all = 0.0  # when all lanes with due rows are looked at again
+        self._epochs: dict[int, int] = {}  # of the reads in `_places`
+        self._look_at_all = 0.0  # time of the next walk over all lanes with due rows
         self._reading = asyncio.Lock()
-        self._left: set[bytes] = set()  # jobs that have left memory since the present reading began
+        self._left: set[bytes] = set()  # jobs that have left memory since the present read began
 
     def rescan(self) -> None:
-        """Rows were written whose time may lie before what has been read."""
+        """Call when rows were written whose times may be before the cursor."""
         self._look_at_all = 0.0
 
     async def run(self) -> None:
@@ -68,7 +68,7 @@ class Deferred:
                 await shared.clock.sleep(shared.settings.sweep_interval)
 
     async def due_now(self) -> None:
-        """Brings in what is due by now, as far as there is room."""
+        """Admits the jobs that are due now, as far as there is room."""
         async with self._reading:
             table = self._shared.table
             self._follow_shards()
@@ -79,13 +79,13 @@ class Deferred:
             if now >= self._look_at_all:
                 self._look_at_all = now + self._shared.settings.due_reread
                 for lane in await self._walk(table.shards):
-                    self._behind[lane] = BEGINNING  # rows may be committed after their time was passed
+                    self._behind[lane] = BEGINNING  # rows may be committed after the cursor has passed their time
             with table.departures() as self._left:
                 await self._read_new()
                 await self._read_behind()
 
     def _follow_shards(self) -> None:
-        """Under another epoch everything is read again."""
+        """Reads everything again under another epoch."""
         epochs = {number: shard.epoch for number, shard in self._shared.table.shards.items()}
         for number in [n for n, epoch in self._epochs.items() if epochs.get(n) != epoch]:
             self._places.pop(number, None)
@@ -98,7 +98,7 @@ class Deferred:
         self._shared.table.due_left.clear()
 
     async def _begin(self) -> None:
-        """Of shards that are new to us, every lane with a due row is behind."""
+        """Marks every lane with a due row as behind, for shards that are newly owned."""
         new = [number for number in self._epochs if number not in self._places]
         if new:
             now, _ = await self._reader.newly_due({}, 0)
@@ -120,16 +120,16 @@ class Deferred:
             after = {shard: keys[-1] for shard, keys in walked.items() if len(keys) == WALK}
         return found
 
-    # -- what has become due -----------------------------------------------------------------
+    # -- newly due rows ----------------------------------------------------------------------
     async def _read_new(self) -> None:
-        """Where more has become due at once than one page holds, it is read lane by lane: none waits for another's."""
+        """Reads newly due rows. If they exceed one page, they are read lane by lane: no lane waits for another."""
         now, rows = await self._reader.newly_due(self._places, ROWS_A_SHARD)
         await reach("coordinator.after_due")
         counts = Counter(row["shard"] for row in rows)
         many = [shard for shard, count in counts.items() if count == ROWS_A_SHARD]
         for shard, key in await self._walk(many) if many else ():
             self._behind.setdefault((shard, key), self._places[shard])
-        recent = DuePlace(now - OVERLAP, LOW_ID)  # rows are committed a moment after the time that they name
+        recent = DuePlace(now - OVERLAP, LOW_ID)  # rows are committed a moment after the time that they have
         for row in rows:
             self._places[row["shard"]] = min(DuePlace(row["due_at"], row["job_id"]), recent)
         self._places.update(dict.fromkeys(many, recent))
@@ -137,7 +137,7 @@ class Deferred:
 
     # -- lanes that are behind ---------------------------------------------------------------
     async def _read_behind(self) -> None:
-        """Some of them, in turns, as far as each has room."""
+        """Reads some lanes that are behind, in turns, as far as each has room."""
         wanted: list[DueLane] = []
         rows = 0
         for shard, key in list(self._behind)[:TURNS_A_LOOK]:
@@ -159,7 +159,7 @@ class Deferred:
         await self._admit([row for due in found for row in due])
 
     async def _admit(self, rows: Sequence[Row]) -> None:
-        """Takes rows as far as their lanes have room. From the first for which there is none, its lane is behind."""
+        """Admits rows as far as their lanes have room. A lane is behind from its first row without room on."""
         epochs = dict(self._epochs)
         fresh = [row for row in rows if row["job_id"] not in self._shared.table.by_job and self._has_room(row)]
         while fresh:
@@ -183,7 +183,7 @@ class Deferred:
             self._shared.settle_wanted.set()
 
     def _has_room(self, row: Row) -> bool:
-        """Its lane has. Where it has not, or is behind already, the row is left to its lane's turn."""
+        """Whether the lane of a row has room. If not, or if the lane is behind, the row is left to the lane's turn."""
         place = self._behind.get(_lane_of(row))
         if place is not None and place < (row["due_at"], row["job_id"]):
             return False
@@ -193,20 +193,20 @@ class Deferred:
         return False
 
     def _leave(self, row: Row) -> None:
-        """Its lane is read again from this row on."""
+        """Leaves a row: its lane is read again from this row on."""
         lane, before = _lane_of(row), DuePlace(row["due_at"], _before(row["job_id"]))
         self._behind[lane] = min(before, self._behind.get(lane, before))
 
     def _take(self, row: Row, spec: Spec, epochs: dict[int, int]) -> None:
-        """Takes a row that still holds. One whose job has left memory since the reading began is of an attempt that
-        has ended meanwhile, and so is one of an older epoch of ours: neither may run again (A3)."""
+        """Admits a row that is still valid. If its job has left memory since the read began, or the epoch is an older
+        one of this owner, its attempt has ended meanwhile and must not run again (A3)."""
         table = self._shared.table
         job_id: bytes = row["job_id"]
         shard = table.shards.get(row["shard"])
         if shard is None or shard.epoch != epochs.get(row["shard"]):
             return
         if job_id in self._left:
-            self._leave(row)  # what became of it, the next reading sees
+            self._leave(row)  # the next read has its present state
             self._shared.due_wanted.set()
             return
         if job_id in table.by_job:

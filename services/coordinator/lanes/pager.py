@@ -1,4 +1,4 @@
-"""Reading what waits in lanes: offers, pages, and the payloads of what is fed once more."""
+"""Reads the waiting jobs of lanes: offers, pages, and the payloads of jobs that are fed once more."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class LanePager:
         self._lanes = LiveLanes(shared, self._reader)
         self._outage = shared.readiness.outage(log, "lanes cannot be read")
         self._specs_outage = shared.readiness.outage(log, "payloads cannot be read")
-        self._filling: set[LaneKey] = set()  # lanes of which a page is being read or admitted
+        self._filling: set[LaneKey] = set()  # lanes with a page that is being read or admitted
 
     async def close(self) -> None:
         await self._reader.close()
 
     def forget(self) -> None:
-        """A takeover begins: nothing that was read before counts."""
+        """Call when a takeover begins: drops everything that was read before."""
         self._lanes.forget()
 
     # -- offers ------------------------------------------------------------------------------
     def offer(self, group: LaneJobs) -> None:
-        """Takes offered jobs that the lane's reading has not covered, while there is room and no backlog (A3)."""
+        """Accepts offered jobs that no page of the lane has covered, while there is room and no backlog (A3)."""
         table = self._shared.table
         shard = table.shards.get(group.shard)
         if shard is None:
@@ -54,7 +54,7 @@ class LanePager:
             self._lanes.want(key)
             return
         if lane.news or key in self._filling or self._budget.room(key) < len(group.jobs):
-            lane.news = True  # a backlog, or a page on its way: first come, first served, by the pager (R13)
+            lane.news = True  # a backlog, or a page in progress: the pager keeps the order of the lane (R13)
             self._shared.hungry[key] = lane
             metrics.offers_refused.inc(len(group.jobs))
             self._shared.page_wanted.set()
@@ -68,12 +68,12 @@ class LanePager:
         self._shared.fed.set()
 
     def search(self) -> None:
-        """A scheduler is here whose first offers may have found nobody: it may have made lanes."""
+        """Checks all lanes for a new scheduler, whose first offers may have reached no owner."""
         self._lanes.search()
 
     # -- pages -------------------------------------------------------------------------------
     async def run_lanes(self) -> None:
-        """Reads lanes that have news and room at once, and looks at all lanes every few sweeps."""
+        """Reads lanes with new jobs and room at once, and checks all lanes every few sweeps."""
         shared = self._shared
         swept_at = shared.clock.real.monotonic()
         while True:
@@ -84,7 +84,7 @@ class LanePager:
             except TimeoutError:
                 pass
             shared.page_wanted.clear()
-            # Wishes may come without a pause: a sweep comes in its time all the same.
+            # Offers may arrive without a pause, and must not delay a sweep.
             sweep = shared.clock.real.monotonic() - swept_at >= shared.settings.sweep_interval
             try:
                 if sweep:
@@ -99,7 +99,7 @@ class LanePager:
                 await shared.clock.sleep(shared.settings.sweep_interval)
 
     def _pick(self) -> list[Lane]:
-        """Hungry lanes with room for half of what they may hold."""
+        """The lanes with jobs to read that have room for half of their share."""
         table, hungry = self._shared.table, self._shared.hungry
         picked = []
         for key, lane in list(hungry.items()):
@@ -136,7 +136,7 @@ class LanePager:
                 self._shared.page_wanted.set()
 
     async def _admit(self, lane: Lane, rows: list[Position], catching_up: bool, xmax: int) -> None:
-        """Dispatches what a page has brought. Payloads are read in parts, as far as the lane has room for them."""
+        """Dispatches the rows of a page. Payloads are read in parts, as far as the lane has room for them."""
         table = self._shared.table
         for row in rows:
             if (entry := table.by_job.get(row.id)) is not None:
@@ -156,8 +156,8 @@ class LanePager:
                 entry = table.by_job.get(row.id)
                 if entry is not None:
                     table.read_once_more(lane, entry)
-                elif spec is not None and lane.holds(row.id):  # else it has ended while payloads were read
-                    # Payloads that are larger than the last ones were: the page is longer than there is room.
+                elif spec is not None and lane.holds(row.id):  # else it has ended during the read
+                    # The payloads are larger than the last ones were: there is no room for the whole page.
                     if not spec.told or not fits():
                         break
                     if lane.dropped.pop(row.id, None) is not None:
@@ -181,13 +181,13 @@ class LanePager:
                 self._specs_outage.over()
                 return specs
             except FAULTS as error:
-                # The lane has moved past these rows: they must be dispatched from here.
+                # The lane has moved past these rows, so they must be dispatched here.
                 self._specs_outage.failed(error)
                 await self._shared.clock.sleep(self._shared.settings.sweep_interval)
 
     # -- payloads ----------------------------------------------------------------------------
     async def run_payloads(self) -> None:
-        """Reads again what the queue service has had once, and is to have once more."""
+        """Reads the payloads of jobs that are fed to the queue service once more."""
         shared = self._shared
         while True:
             await shared.payloads_wanted.wait()

@@ -1,4 +1,4 @@
-"""The stream to the queue service: hand-outs down, who took what up."""
+"""The stream to the queue service: jobs go down, notices of taken jobs come up."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from taskflow_server.runtime.failpoints import reach
 log = logs.get("feed")
 
 MESSAGE_BYTES = 2 << 20
-REMOVED_AT_ONCE = 50_000  # exec_ids of one message that takes tasks back
+REMOVED_AT_ONCE = 50_000  # exec_ids in one message that removes tasks
 HELLO_TIMEOUT = 3.0
 
 
 class QueueFeed:
-    """One life of the stream. When it breaks, the owner takes its shards over anew: the one recovery."""
+    """One connection of the stream. When it breaks, the owner takes its shards over again: the one recovery."""
 
     def __init__(self, shared: Shared, perform: Callable[[Effects], None]) -> None:
         self._shared = shared
@@ -43,19 +43,19 @@ class QueueFeed:
         self._validity_due = self._opened = False
         self._paused_due = True
         self._closed = False
-        self.queue_incarnation = ""  # of the queue service, from its hello on
-        # Of this life alone: gRPC may leave a broken stream's request iterator waiting, and it must not eat our news.
+        self.queue_incarnation = ""  # of the queue service, known after its hello
+        # One per connection: gRPC may leave a broken stream's request iterator waiting, which would consume events.
         self._news = shared.fed = asyncio.Event()
         shared.take_back = self.remove
 
     async def open(self) -> dict[int, int]:
-        """Connects; the highest epochs that the queue service has seen."""
+        """Connects, and returns the highest epochs that the queue service has seen."""
         self._call = self.stub.Feed(self._requests())
         self._answers = aiter(self._call)
         async with asyncio.timeout(HELLO_TIMEOUT):
             first = await anext(self._answers, None)
         if first is None or not first.HasField("hello"):
-            raise ConnectionError("the queue service said no hello")
+            raise ConnectionError("the queue service sent no hello")
         self.queue_incarnation = first.hello.incarnation
         if first.hello.memory_bytes:
             self._shared.queue_memory = first.hello.memory_bytes
@@ -66,19 +66,19 @@ class QueueFeed:
         self._news.set()  # ends the request iterator
         for future in self._recalls.values():
             if not future.done():
-                future.set_exception(Unavailable("the queue service went away; try again", "COMMIT_PENDING"))
+                future.set_exception(Unavailable("the queue service disconnected; retry", "COMMIT_PENDING"))
         self._recalls.clear()
         if self._call is not None:
             self._call.cancel()
         await self._channel.close()
 
     def prolong(self) -> None:
-        """Tells how long our shards are ours. The first time, once they are taken over, opens the feed."""
+        """Sends the validity of the shards. The first call, after the takeover, opens the feed."""
         self._validity_due = self._opened = True
         self._news.set()
 
     def pause(self) -> None:
-        """The set of paused queues has changed."""
+        """Call when the set of paused queues has changed."""
         self._paused_due = True
         self._news.set()
 
@@ -87,7 +87,7 @@ class QueueFeed:
         self._news.set()
 
     async def recall(self, exec_id: bytes) -> bool:
-        """Takes a task out for its caller alone: True once it is removed, False when it was taken before."""
+        """Removes a task for the caller: True once it is removed, False when it was taken before."""
         future = self._recalls.get(exec_id)
         if future is None:
             future = self._recalls[exec_id] = asyncio.get_running_loop().create_future()
@@ -101,7 +101,7 @@ class QueueFeed:
                 future.set_result(removed)
 
     async def run(self) -> None:
-        """Hears who took what, until the stream ends."""
+        """Receives notices of taken and removed tasks, until the stream ends."""
         async for answer in self._answers:
             now = self._shared.clock.monotonic()
             table = self._shared.table
@@ -115,11 +115,11 @@ class QueueFeed:
                 if effects.ends or table.outbox:
                     self._perform(effects)
             if table.cancel_taken:
-                # A cancel found it in the queue and it was taken first: it is not removed, and ends now (A13).
+                # A cancel found it in the queue, but it was taken first: it is not removed, and ends now (A13).
                 table.cancel_taken = False
                 self._shared.cancels_wanted.set()
             if answer.removed:
-                # A recalled task is its caller's, who also looks whether it is to be cancelled.
+                # A recalled task belongs to the caller of `recall`, which also checks for a cancel.
                 entries = [table.by_exec[e] for e in answer.removed if e in table.by_exec and e not in self._recalls]
                 self._answer_recalls(answer.removed, removed=True)
                 self._perform(table.removed([e for e in entries if e.phase is Phase.QUEUED]))
@@ -137,7 +137,7 @@ class QueueFeed:
                 return
             self._news.clear()
             if not self._opened:
-                continue  # what comes before our epochs would be dropped there: it stays in the outbox
+                continue  # the queue service drops jobs that arrive before the epochs, so they stay in the outbox
             request = pb.FeedRequest()
             if self._validity_due:
                 self._validity_due = False
@@ -184,7 +184,7 @@ class QueueFeed:
                 yield request
 
     def _fill(self, request: pb.FeedRequest, groups: dict[tuple[LaneKey, int, bool], list[Entry]]) -> None:
-        """The queue service has the payloads from here on; they are read again should it need one once more."""
+        """Fills a message. The queue service then has the payloads; one that is fed once more is read again."""
         for (key, number, first), entries in groups.items():
             shard = self._shared.table.shards.get(number)
             if shard is not None:

@@ -1,7 +1,7 @@
-"""Jobs with a `start_by`: not started by then, they are cancelled, reason `expired` (R7).
+"""Cancels jobs that have not started by their `start_by`, reason `expired` (R7).
 
-Each has a row in `start_bys` from its making to that time, wherever it waits: nothing of it is kept in memory. The row
-goes once its job has begun, or has ended. A job with a `run_at` beyond its `start_by` expires when it is due.
+Each has a row in `start_bys` from its submission to that time, wherever it waits: nothing of it is kept in memory. The
+row is deleted once its job has started or ended. A job with a `run_at` beyond its `start_by` expires when it is due.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taskflow_server.store.lane_reader import DuePlace, LaneReader
 
 log = logs.get("expiry")
 
-ROWS_A_SHARD = 200  # of one look; what is left comes with the next page of it
+ROWS_A_SHARD = 200  # of one page; the rest is on the next one
 
 
 class StartByExpiry:
@@ -63,8 +63,8 @@ class StartByExpiry:
             since = {shard: places[-1] for shard, places in read.items() if len(places) == ROWS_A_SHARD}
 
     def _sort(self, rows: Sequence[Row]) -> tuple[list[Row], list[Entry], list[Row]]:
-        """Those that have begun, those that wait in the queue service, and those that are not in memory. Of the others
-        it is not known yet whether they have begun: a later look sees."""
+        """The jobs that have started, those that wait in the queue service, and those that are not in memory. For the
+        others it is unknown yet whether they have started: a later check decides."""
         table = self._shared.table
         begun, queued, unknown = [], [], []
         for row in rows:
@@ -76,12 +76,12 @@ class StartByExpiry:
                 begun.append(row)
             elif entry is not None and entry.phase in (Phase.QUEUED, Phase.BLOCKED):
                 queued.append(entry)
-            elif entry is None and shard.settled:  # else a worker that has not come back yet may run it
+            elif entry is None and shard.settled:  # else a worker that has not confirmed yet may run it
                 unknown.append(row)
         return begun, queued, unknown
 
     async def _end_unknown(self, rows: Sequence[Row]) -> list[Row]:
-        """Deferred, or waiting in Postgres. Returns those for which there is nothing to end."""
+        """Ends jobs that are deferred, or wait in Postgres. Returns the rows without a job to end."""
         table = self._shared.table
         facts = await load_facts(self._shared.db, [row["job_id"] for row in rows], payloads=False)
         begun, endings = [], []
@@ -98,7 +98,7 @@ class StartByExpiry:
         return begun
 
     async def _forget(self, rows: Sequence[Row]) -> None:
-        """The next look finds those that are left here by a failure."""
+        """Deletes rows. The next check finds those that remain after a failure."""
         shards = self._shared.table.shards
         mine = [row for row in rows if row["shard"] in shards]
         if not mine:
@@ -113,5 +113,5 @@ class StartByExpiry:
 
 
 def _has_begun(entry: Entry) -> bool:
-    """A retry has met the condition, too."""
+    """Whether the job has started; a job that is retried has."""
     return entry.attempt > 1 or (entry.phase is Phase.TAKEN and entry.started)

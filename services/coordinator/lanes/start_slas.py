@@ -1,9 +1,8 @@
-"""Jobs with an `sla`: one that has not started when it ends has missed it, once and for good (S1.1).
+"""Records jobs that have not started within their `sla`, each once (S1.1).
 
-Each has a row in `job_slas` from its making until it is known whether it started in time, wherever it waits: nothing of
-it is kept in memory. It is looked at a moment after the end of its sla, so that the word of a start which was in time
-has arrived. Recording is one fenced transaction: of two owners, the former one records nothing, and a row that is
-deleted is judged once.
+Each has a row in `job_slas` from its submission until it is known whether it started in time, wherever it waits:
+nothing of it is kept in memory. It is checked a moment after the end of its sla, so that the report of a start in time
+has arrived. Recording is one fenced transaction: a former owner records nothing, and each row is judged once.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from taskflow_server.store.times import to_datetime
 
 log = logs.get("slas")
 
-ROWS_A_SHARD = 200  # of one look; what is left comes with the next page of it
+ROWS_A_SHARD = 200  # of one page; the rest is on the next one
 
 
 class StartSlas:
@@ -71,8 +70,8 @@ class StartSlas:
             since = {shard: found[-1] for shard, found in read.items() if len(found) == ROWS_A_SHARD}
 
     async def _judge(self, rows: Sequence[Row]) -> None:
-        """Memory is read before the statement that looks at what is on disk: an attempt leaves memory after its
-        commit, so that one of the two knows of it."""
+        """Judges rows. Memory is read before the statement that reads the disk: an attempt leaves memory after its
+        commit, so one of the two has it."""
         if not rows:
             return
         shared = self._shared
@@ -87,22 +86,22 @@ class StartSlas:
         recorded([Miss("job", row["job_id"], row["task"], row["queue"]) for row in found])
 
     def _is_late(self, row: Row, entry: Entry | None) -> bool | None:
-        """Whether a job without an end on disk had not started by its instant, as memory knows; None: it cannot tell.
+        """Whether a job without an end on disk had not started by its instant, according to memory; None: unknown.
 
-        A worker tells of a start with its next heartbeat. Until then a job that it has may have started in time; what
-        it said last not to have started had not by then.
+        A worker reports a start with its next heartbeat. Until then a job that it has may have started in time; a job
+        that its last heartbeat listed as not started had not started by then.
         """
         shard = self._shared.table.shards[row["shard"]]
         if entry is None:
-            return True if shard.settled else None  # else a worker that has not come back yet may run it
+            return True if shard.settled else None  # else a worker that has not confirmed yet may run it
         if entry.phase in (Phase.QUEUED, Phase.BLOCKED):
             return True
         if entry.phase is not Phase.TAKEN:
-            return None  # in doubt, or its outcome is on its way to the disk
+            return None  # in doubt, or its outcome is being committed
         if entry.executor_lease is not None and not entry.started:
-            return True  # an executor says itself when it starts
+            return True  # an executor reports its start itself
         if shard_and_epoch(entry.exec_id)[1] != shard.epoch & 0xFFFFFFFF:
-            return None  # handed out by a former owner: its report tells when it started
+            return None  # handed out by a former owner: its report has the start
         clock = self._shared.clock
         idle_until = to_datetime(clock.now_us() - int((clock.monotonic() - entry.taken_at) * 1e6))
         late = idle_until is not None and idle_until > row["due_at"]

@@ -1,1 +1,1 @@
-"""An attempt's end: decided, written in one fenced transaction, then acknowledged, logged and counted."""
+"""The end of an attempt: decided, written in one fenced transaction, then acknowledged, logged and counted."""

@@ -1,9 +1,9 @@
-"""What is counted of attempts: each start once, each end once, by queue and a batch at a time.
+"""Counts attempts: each start once, each end once, by queue and in batches.
 
-A start is counted when a heartbeat tells of it, or with the outcome of an attempt that was quicker. Instants are the
-database's: an end as the worker's report dates it, a start so much earlier as the worker says that it ran, or, of what
-still runs, when it was handed out. A job is made at its id's time. Nothing here is called once a job: 0.5 µs a job
-in batches of 100 to 2,000, where the coordinator has some 22 for each.
+A start is counted when a heartbeat reports it, or with the outcome of an attempt that ended before. Instants are the
+database's: the end is that of the worker's report, the start is the end minus the reported run time, or, for a running
+attempt, the time of its hand-out. A job was created at the time of its id. All calls are for batches: 0.5 µs a job in
+batches of 100 to 2,000, of some 22 µs that the coordinator needs for each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEVER_FINAL = (Outcome.SNOOZED, Outcome.RETURNED)
 
 
 class _Series:
-    """A queue's counters, looked up once. All begin at 0 with its first attempt: a first failure is an increase."""
+    """The counters of a queue. All start at 0 with its first attempt, so that a first failure is an increase."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -43,7 +43,7 @@ class AttemptMetrics:
         self._series: dict[str, _Series] = {}
 
     def running(self, entries: Iterable[Entry]) -> None:
-        """A heartbeat told what its worker has: what has started, and was handed out by ourselves, is counted."""
+        """Counts the started attempts of a heartbeat that this owner has handed out."""
         fresh: defaultdict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
             if entry.started and not entry.counted and self._ours(entry):
@@ -72,12 +72,12 @@ class AttemptMetrics:
         return series
 
     def _ours(self, entry: Entry) -> bool:
-        """Not an attempt of a former owner: of such a one only its report tells when it started."""
+        """Whether this owner has handed it out: only the report of a former owner's attempt has its start."""
         shard = self._shared.table.shards.get(entry.shard)
         return shard is not None and shard_and_epoch(entry.exec_id)[1] == shard.epoch & 0xFFFFFFFF
 
     def ended(self, endings: Sequence[Ending]) -> None:
-        """These are on disk."""
+        """Call after the commit of these endings."""
         queues: defaultdict[str, list[Ending]] = defaultdict(list)
         for ending in endings:
             queues[ending.entry.key.queue].append(ending)
@@ -85,7 +85,7 @@ class AttemptMetrics:
             self._count(queue, part)
 
     def _count(self, queue: str, part: Sequence[Ending]) -> None:
-        """For the metrics, and what ended for the table of counts: all jobs of a queue are of one shard."""
+        """Counts for the metrics, and for the table of counts: all jobs of a queue have one shard."""
         series, entries = self._of(queue), [ending.entry for ending in part]
         ids, begins, ends, _, _, _, outcomes, finals, *_ = zip(*[ending.row for ending in part], strict=True)
         for outcome, count in Counter(outcomes).items():

@@ -1,4 +1,4 @@
-"""An attempt that ends: its row, and what else one transaction writes for it. Pure."""
+"""An attempt that ends: its row, and the other writes of its transaction. Pure."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from taskflow_server.core.errors import Unavailable
 from taskflow_server.rpc.values import error_to_json
 from taskflow_server.store.dispatch import AttemptRow, Changes, DeferredRow, TaskLogRow
 
-FAILURES = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})  # which make a job `failed` when they are final
+FAILURES = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})  # make a job `failed` when final
 
 
 @dataclass(slots=True, eq=False)
 class Ending:
-    """An attempt that ends, and what is written for it."""
+    """An attempt that ends, with the values to write."""
 
     entry: Entry
     change: Change
     row: AttemptRow
-    epoch: int  # under which it was decided: a later one of ours must not write it
-    reduced: str = ""  # why the row is written without what its worker said
-    refused: Unavailable | None = None  # the database refuses it even so: it is written again later
-    refusal: str = ""  # the last reason for that
+    epoch: int  # of the decision: this owner must not write it under a later one
+    reduced: str = ""  # the reason for which the row is written without the worker's result
+    refused: Unavailable | None = None  # the database refuses the reduced row too: it is written again later
+    refusal: str = ""  # the reason of the last refusal
     beaten: bool = False  # another outcome of this attempt is recorded
 
 
 def changes_of(endings: Sequence[Ending], now_us: int) -> Changes:
-    """The transaction of these endings, as of now: a cancel that arrived after a decision is heeded."""
+    """The transaction of these endings. A cancel that arrived after a decision is applied."""
     changes = Changes()
     for ending in endings:
         if ending.entry.cancelling:
@@ -41,8 +41,8 @@ def changes_of(endings: Sequence[Ending], now_us: int) -> Changes:
 
 
 def _heed_cancel(ending: Ending) -> None:
-    """A cancel came between the decision and this commit: the job is not tried again (R7, A13). One that comes later
-    finds a job that waits, and cancels that."""
+    """Applies a cancel that came between the decision and this commit: no retry follows (R7, A13). A later cancel finds
+    a waiting job, and cancels that."""
     if ending.change.then is not None:
         change = decide(ending.change.outcome, tries=ending.entry.tries, retries=0, rng=float, cancelling=True)
         ending.change = change
@@ -50,7 +50,7 @@ def _heed_cancel(ending: Ending) -> None:
 
 
 def _reduced(ending: Ending, now_us: int) -> AttemptRow:
-    """The row without what its worker said, and with an error that says so: no outcome wedges its job (R14)."""
+    """The row without the worker's result, with an error that says so: no outcome can block its job for ever (R14)."""
     said = jobs_pb2.Error(type="OutcomeRefused", message=f"the database refuses it: {ending.reduced}")
     return ending.row._replace(result=None, error=error_to_json(said), worker=None, started_at=None, finished_at=now_us)
 
@@ -83,7 +83,7 @@ def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
 
 
 def _add_task_log(entry: Entry, row: AttemptRow, changes: Changes) -> None:
-    """For a named task's run, and for a job that memory does not know: a takeover may end it before it is loaded."""
+    """Adds a log row for a run of a named task, and for a job whose facts a takeover has not loaded before its end."""
     task_id = None
     if entry.spec is not None:
         if not (given := entry.spec.options.task_id):
@@ -98,6 +98,6 @@ def _add_task_log(entry: Entry, row: AttemptRow, changes: Changes) -> None:
 
 
 def _of_a_run(entry: Entry) -> bool:
-    """A run may have to hear of its end: whether one has made it, the database knows."""
+    """Whether its end may be an event of a workflow run; the database decides whether a run has made it."""
     spec = entry.spec
     return spec is None or (spec.HasField("options") and RUN_OF_JOB in spec.options.metadata)

@@ -1,4 +1,4 @@
-"""Log lines about attempts that did not succeed, each with its job. What a handler said stays in the database."""
+"""Logs attempts that did not succeed, each with its job. The text of a handler's error stays in the database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AttemptLog:
         self._lines = logs.RateLimitedLog(log, shared.clock.monotonic)
 
     def ended(self, endings: Sequence[Ending]) -> None:
-        """These are on disk."""
+        """Call after the commit of these endings."""
         for ending in [e for e in endings if e.row.outcome != _SUCCEEDED]:
             level, event = _said(ending)
             if self._lines.wanted(level):
@@ -35,7 +35,7 @@ def _said(ending: Ending) -> tuple[int, str]:
     if change.outcome is Outcome.CANCELLED:
         return logging.INFO, "a job is cancelled"
     if change.outcome not in _BROKEN:
-        return logging.DEBUG, "an attempt went back, or to sleep"
+        return logging.DEBUG, "an attempt was returned or snoozed"
     if change.final:
         return logging.WARNING, "a job has failed"
     return logging.INFO, "an attempt failed; another follows"

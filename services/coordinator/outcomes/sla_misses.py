@@ -1,7 +1,7 @@
-"""Missed slas of jobs and runs: the one place that hears of each, once it is recorded.
+"""Missed slas of jobs and runs: logs and counts each once it is recorded.
 
 The records are rows of `job_sla_misses` and `run_sla_misses`, appended in the transaction that finds the miss. A
-process that dies between that commit and `recorded` counts and logs nothing: what must not be lost reads the rows.
+process that dies between that commit and `recorded` counts and logs nothing: code that must miss none reads the rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def recorded(misses: Sequence[Miss]) -> None:
     """Counts and logs misses that have just been committed; called once for each."""
     for miss in misses:
         if miss.kind == "job":
-            # Without the queue as a label: a series that begins with its first miss would show no increase.
+            # No queue as a label: a series that starts with its first miss would show no increase.
             metrics.jobs_sla_missed.inc()
             log.warning("a job has not started within its sla", job=str(miss.id), queue=miss.queue, task=miss.name)
         else:

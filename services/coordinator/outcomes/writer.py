@@ -1,8 +1,8 @@
-"""Outcomes: decided purely, appended in batches, acknowledged after the commit (protocol A8).
+"""Outcomes: decided by a pure function, appended in batches, acknowledged after the commit (protocol A8).
 
-What holds: one transaction of this coordinator at a time; each ends with the fence of its shards; an attempt leaves
-memory after its commit, never before; a commit of unknown fate is run again by keys until its fate is known; an outage
-of Postgres is waited out, and an outcome that Postgres refuses by itself is set aside and holds up no other.
+Invariants: one transaction of this coordinator at a time; each ends with the fence of its shards; an attempt leaves
+memory after its commit, never before; a commit in doubt is repeated by keys until its result is known; an outage of
+Postgres is waited out, and an outcome that Postgres refuses by itself is set aside and delays no other.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from taskflow_server.store.errors import NO_PARTITION, DatabaseError, UniqueViol
 
 log = logs.get("ledger")
 
-RETRY_DELAY = 0.2  # seconds between tries of a write while Postgres is away
+RETRY_DELAY = 0.2  # seconds between retries of a write during an outage of Postgres
 
 
-# Of each outcome: None when it is recorded, else why it is not; the ledger then keeps it.
+# For each outcome: None when it is recorded, else the reason why not; the writer then keeps it.
 Written = asyncio.Future[Sequence[Unavailable | None]]
 
 
@@ -49,19 +49,19 @@ class OutcomeWriter:
         self.tally = AttemptMetrics(shared)
         self._telling = AttemptLog(shared)
         self._outage = shared.readiness.outage(log, "outcomes cannot be written")
-        self._doubtful = False  # the last commit's fate is unknown
+        self._doubtful = False  # the last commit is in doubt
 
     async def close(self) -> None:
         await self._writer.reset()
 
     # -- endings -----------------------------------------------------------------------------
     def report(self, outcomes: Sequence[tuple[Entry, AttemptOutcome]]) -> Written:
-        """Records what a worker reported of its own attempts; done when it is on disk, or set aside."""
+        """Records the outcomes that a worker reported; done when they are on disk, or set aside."""
         now = self._shared.clock.now_us()
         return self._submit([self._from_report(entry, outcome, now) for entry, outcome in outcomes])
 
     def end(self, entries: Sequence[Entry], outcome: Outcome, reason: str, *, final: bool = False) -> Written:
-        """Ends attempts by our own decision: lost, cancelled, expired, never started."""
+        """Ends attempts by the owner's decision: lost, cancelled, expired, never started."""
         now = self._shared.clock.now_us()
         endings = []
         for entry in entries:
@@ -76,7 +76,7 @@ class OutcomeWriter:
         return self._submit(endings)
 
     def _began(self, entry: Entry, now: int) -> int | None:
-        """When an attempt that its worker ends no more was handed out; at the latest now, of a former owner's."""
+        """The start of an attempt that the owner ends: its hand-out, or None if it never started."""
         if not entry.started:
             return None
         return now - int((self._shared.clock.monotonic() - entry.taken_at) * 1e6) if entry.taken_at else now
@@ -122,7 +122,7 @@ class OutcomeWriter:
     def _epoch(self, entry: Entry) -> int:
         shard = self._shared.table.shards.get(entry.shard)
         if shard is None:
-            raise NotOwner(f"shard {entry.shard} is not ours")
+            raise NotOwner(f"shard {entry.shard} has another owner")
         return shard.epoch
 
     def _decide(
@@ -176,14 +176,14 @@ class OutcomeWriter:
                 with metrics.commit_seconds.labels("attempts").time():
                     await self._commit(endings)
         except NotOwner:
-            self._outage.over()  # it is the next owner's, if there is one
+            self._outage.over()  # the next owner has the outage, if it lasts
             raise
         metrics.commit_rows.labels("attempts").observe(len(endings))
         await self._close([ending for ending in endings if ending.refused is None])
         return [ending.refused for ending in endings]
 
     async def _commit(self, endings: Sequence[Ending]) -> None:
-        """Until each is written or set aside, or the shards are not ours. The caller's patience is its own affair."""
+        """Commits until each is written or set aside, or the shards have another owner. Callers may stop waiting."""
         while True:
             fault: Exception
             try:
@@ -193,15 +193,15 @@ class OutcomeWriter:
                 raise
             except Unavailable as error:
                 if error.reason != NO_PARTITION:
-                    # An outage is no outcome's fault: waited out, however long. The commit may have happened all the
-                    # same, so that the next try goes by keys.
+                    # An outage is not the fault of an outcome: wait, however long. The commit may have happened, so
+                    # the retry goes by keys.
                     self._outage.failed(error)
                     self._doubtful = True
                     await self._shared.clock.sleep(RETRY_DELAY)
                     continue
                 fault = error
             except UniqueViolation as error:
-                if not self._doubtful:  # an outcome of one of these attempts is recorded already: by keys, then
+                if not self._doubtful:  # an outcome of one of these attempts is already recorded: retry by keys
                     self._doubtful = True
                     continue
                 fault = error
@@ -228,8 +228,8 @@ class OutcomeWriter:
         self._outage.over()
 
     async def _isolated(self, endings: Sequence[Ending], fault: Exception) -> bool:
-        """One of these endings is at fault: halves until it stands alone. That one is written without what its worker
-        said, and where this is refused as well, set aside. False: to be tried again, as it is now."""
+        """One of these endings is at fault: halves them until it is alone. It is written without the worker's result,
+        and if that is refused as well, set aside. False: retry the ending in its present form."""
         self._outage.over()  # Postgres answers
         if len(endings) > 1:
             middle = len(endings) // 2
@@ -237,21 +237,21 @@ class OutcomeWriter:
             await self._commit(endings[middle:])
             return True
         (ending,) = endings
-        # The refusal that its reduced row met before is no fault of what its worker said: the whole row is kept for it.
+        # The reduced row was refused before, so the result is not the fault: keep the whole row.
         if not ending.reduced and not isinstance(fault, Unavailable) and short(fault) != ending.refusal:
             known = isinstance(fault, DatabaseError)
             job = show(ending.entry.job_id)
-            log.error("an outcome cannot be written as it is", job=job, why=short(fault), exc_info=not known)
+            log.error("an outcome cannot be written with its result", job=job, why=short(fault), exc_info=not known)
             ending.reduced = (fault.sqlstate if isinstance(fault, DatabaseError) else None) or type(fault).__name__
             return False
         self._set_aside(ending, fault)
         return True
 
     def _set_aside(self, ending: Ending, fault: Exception) -> None:
-        """Its worker keeps it, too, and is answered that it is not recorded yet."""
+        """Keeps an outcome to write it later. Its worker keeps it too, and is answered that it is not recorded yet."""
         seconds = self._shared.settings.refused_retry
         job = show(ending.entry.job_id)
-        log.error("an outcome is refused, and will be written again", job=job, seconds=seconds, why=short(fault))
+        log.error("an outcome is refused; retrying later", job=job, seconds=seconds, why=short(fault))
         metrics.outcomes_set_aside.inc()
         ending.reduced, ending.refusal = "", short(fault)
         said = f"the database refuses the outcome of job {job} ({ending.refusal}); it will be written again"
@@ -259,7 +259,7 @@ class OutcomeWriter:
         asyncio.get_running_loop().call_later(seconds, self._write_again, ending)
 
     def _write_again(self, ending: Ending) -> None:
-        """Submits an outcome that was set aside; after a takeover, its worker reports it again instead."""
+        """Writes an outcome again that was set aside; after a takeover its worker reports it again instead."""
         table, entry = self._shared.table, ending.entry
         shard = table.shards.get(entry.shard)
         if shard is not None and shard.epoch == ending.epoch and table.by_job.get(entry.job_id) is entry:
@@ -267,12 +267,12 @@ class OutcomeWriter:
             self._submit([ending])
 
     async def _close(self, endings: Sequence[Ending]) -> None:
-        """After the commit. Memory follows first, ending by ending; metrics and log lines can then fail alone."""
+        """Called after the commit. Updates memory first, for each ending; then metrics and log lines can fail alone."""
         for ending in endings:
             try:
                 self._leave(ending)
             except Exception as error:
-                # Memory is not what it should be: a takeover of our own reads it again.
+                # Memory is wrong: a takeover by this owner reads it again.
                 log.error("a recorded outcome cannot leave memory", job=show(ending.entry.job_id), exc_info=error)
                 self._shared.lost.set()
         recorded = [ending for ending in endings if not ending.beaten]
@@ -287,7 +287,7 @@ class OutcomeWriter:
         shared, entry, then = self._shared, ending.entry, ending.change.then
         shared.table.finish(entry)
         if ending.beaten:
-            # The recorded outcome decided what follows: its job may wait in Postgres, and have an open cancel.
+            # The recorded outcome decided: its job may wait in Postgres, and have an open cancel.
             shared.due_wanted.set()
             shared.cancels_wanted.set()
         elif then is None:
@@ -295,12 +295,12 @@ class OutcomeWriter:
         elif then.delay < shared.settings.due_interval:
             shared.due_wanted.set()
         if entry.cancelling and then is not None:
-            shared.cancels_wanted.set()  # the cancel arrived while this was being written: the job waits, and can be
+            shared.cancels_wanted.set()  # the cancel arrived during the commit: the job waits, and can be cancelled now
 
     async def write(self, changes: Changes, shards: set[int]) -> None:
-        """A fenced write besides outcomes. The caller computes it under `exclusive`, or needs no such care.
+        """A fenced write without outcomes. The caller computes it under `exclusive`, if it depends on other writes.
 
-        NotOwner; Unavailable, also when a row of it is refused: nothing is written then.
+        NotOwner; Unavailable, also when one of its rows is refused: then nothing is written.
         """
         try:
             await store.write(self._writer, changes, self._shared.epochs(shards))
@@ -313,11 +313,11 @@ class OutcomeWriter:
 
     @property
     def exclusive(self) -> asyncio.Lock:
-        """Held while no other write of this coordinator is under way."""
+        """A lock; while it is held, no other write of this coordinator runs."""
         return self._lock
 
     async def drained(self) -> None:
-        """When everything submitted so far is written."""
+        """Returns when everything submitted so far is written."""
         await self._batches.idle()
 
 
@@ -327,7 +327,7 @@ _LONGEST_US = int(MAX_SECONDS * 1e6)
 
 @functools.lru_cache(maxsize=1024)
 def _success(tries: int) -> Change:
-    """By far the most frequent decision: made once for each number of tries."""
+    """The most frequent decision, cached by the number of tries."""
     return decide(Outcome.SUCCEEDED, tries=tries, retries=0, rng=float)
 
 
@@ -336,32 +336,32 @@ def _weigh(ending: Ending) -> int:
 
 
 def _seen(future: Written) -> None:
-    """Nobody may be waiting for an ending of our own: its failure is `lost`, which is acted upon."""
+    """Retrieves the exception: an ending by the owner may have no caller that waits, and `lost` handles a failure."""
     if not future.cancelled():
         future.exception()
 
 
 def _refused(result: bytes, encoding: int, most: int) -> jobs_pb2.Error | None:
-    """A result that cannot be kept fails its attempt, clearly (R14)."""
+    """The error of a result that cannot be stored, which fails its attempt (R14)."""
     if len(result) > most:
-        said = f"the result has {len(result)} bytes; {most} are the most (TASKFLOW_MAX_PAYLOAD_BYTES)"
+        said = f"the result has {len(result)} bytes, the limit is {most} (TASKFLOW_MAX_PAYLOAD_BYTES)"
         return jobs_pb2.Error(type="ResultTooLarge", message=said)
     why = unfit(result, encoding)
     return jobs_pb2.Error(type="InvalidResult", message=f"the result cannot be kept: {why}") if why else None
 
 
 def _span(microseconds: int) -> int:
-    """A time span that a worker told, within reason."""
+    """A duration that a worker reported, within bounds."""
     return 0 if microseconds < 0 else microseconds if microseconds < _LONGEST_US else _LONGEST_US
 
 
 _SENTENCES = {
     "lost": "its worker {worker} died, or was cut off for longer than its lease",
-    "expired": "it was not started by the time that start_by gave",
+    "expired": "it had not started by its start_by",
     "cancelled": "cancelled before its start",
     "cancel_grace": "cancelled; its worker did not confirm within the grace",
-    "cancelled_running": "cancelled while an executor had it",
-    "in_progress_timeout": "its executor was silent for longer than its in-progress time-out",
+    "cancelled_running": "cancelled while running on an executor",
+    "in_progress_timeout": "its executor was silent for longer than its in-progress timeout",
     "timeout": "it ran for longer than its timeout",
     "unreadable": "its row cannot be read",
     "never_started": "handed out too often without being started",
@@ -369,7 +369,7 @@ _SENTENCES = {
 
 
 async def committed(endings: Sequence[asyncio.Future[Any]]) -> None:
-    """When all of them are written: no more of them are in memory at a time. Raises what stopped the first."""
+    """Waits until all of them are written, which bounds their number in memory. Raises the first failure."""
     for ended in await asyncio.gather(*endings, return_exceptions=True):
         if isinstance(ended, BaseException):
             raise ended

@@ -1,1 +1,1 @@
-"""Shards: taken over, kept and handed over. Taking over is the one recovery."""
+"""Ownership of shards: takeover, renewal and hand-over. A takeover is the one recovery."""

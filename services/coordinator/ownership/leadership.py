@@ -1,4 +1,4 @@
-"""Ownership: taking shards over, keeping them, handing them over. Taking over is the one recovery."""
+"""Ownership of shards: takeover, renewal and hand-over. A takeover is the one recovery."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from taskflow_server.store.times import to_datetime
 log = logs.get("owner")
 
 RETRY = 0.25
-GIVE_BACK = 0.5  # seconds that the owner waits for jobs that a lowered limit takes back; they come all the same
+GIVE_BACK = 0.5  # seconds that a change of limits waits for the jobs to be taken back; later ones are as well
 GIVE_BACK_CHECK = 0.01
-PAUSED_EVERY = 2.0  # seconds between looks at which queues are paused and which limits there are, beside the hints
+PAUSED_EVERY = 2.0  # seconds between reads of paused queues and limits, besides the hints
 
 
 class Leadership:
@@ -67,12 +67,12 @@ class Leadership:
         self._paused_outage = shared.readiness.outage(log, "paused queues cannot be read")
         self._queue_outage = logs.Outage(log, "the queue service does not answer")
         self.feed: QueueFeed | None = None
-        self.took_over = asyncio.Event()  # since the process began
+        self.took_over = asyncio.Event()  # since the start of the process
         self._writer = Writer(shared.settings.database_url, timeout=shared.settings.database_timeout)
         self._beats = Beats(shared.clock.real.monotonic, shared.settings.owner_timeout)
 
     async def join(self) -> None:
-        """Our row in `members`, under a new incarnation. The clock is the cluster's before anything is timed by it."""
+        """Inserts the row in `members`, under a new incarnation, and sets the cluster's clock before any use."""
         settings = self._shared.settings
         asked_at = self._shared.clock.real.monotonic()
         now = await self._shared.db.rows("database_time")
@@ -82,7 +82,7 @@ class Leadership:
         self._shared.valid_until = self._shared.clock.real.monotonic() + settings.owner_timeout
 
     async def beat(self) -> None:
-        """Renews our claim for as long as Postgres answers; counted from the sending (A7)."""
+        """Renews the claim while Postgres answers; its validity counts from the sending (A7)."""
         shared = self._shared
         while True:
             await shared.clock.real.sleep(shared.settings.beat_interval)
@@ -100,7 +100,7 @@ class Leadership:
                 raise Fatal(f"another process runs under the name {shared.settings.name}; this one ends")
             self._clock_moved(now[0]["moved_us"])
             self._outage.over()
-            if self._superseded(shards):  # stopped for longer than the owner timeout: a beat alone proves nothing (B2)
+            if self._superseded(shards):  # paused for longer than the owner timeout: a beat proves nothing (B2)
                 shared.lost.set()
                 continue
             shared.valid_until = sent_at + shared.settings.owner_timeout
@@ -108,12 +108,12 @@ class Leadership:
                 self.feed.prolong()
 
     def _superseded(self, rows: list[dict[str, Any]]) -> bool:
-        """Whether a shard that this process thinks its own has a higher epoch."""
+        """Whether a shard that this process believes to own has a higher epoch."""
         table = self._shared.table
         return any(row["epoch"] > table.shards[row["shard"]].epoch for row in rows if row["shard"] in table.shards)
 
     async def run(self) -> None:
-        """Owns what can be owned; whenever that ends, begins anew."""
+        """Owns the shards whenever possible; starts again when ownership ends."""
         while True:
             try:
                 await self._reign()
@@ -163,7 +163,7 @@ class Leadership:
             await feed.close()
 
     async def _may_take(self) -> bool:
-        """All shards are free, ours, or of an owner that has stopped."""
+        """Whether all shards are free, its own, or of an owner that has stopped."""
         shared = self._shared
         members = {m["name"]: m for m in await shared.db.rows("list_members")}
         owners = {row["owner"] for row in await shared.db.rows("list_shards")} - {None, shared.settings.name}
@@ -171,9 +171,9 @@ class Leadership:
         return all(stopped)
 
     async def _take_over(self, seen: dict[int, int]) -> None:
-        """Raises the epochs, reads what must be known, opens the shards (protocol A1: reads after its commit)."""
+        """Raises the epochs, reads the state of the shards, and opens them (protocol A1: reads after its commit)."""
         shared, settings = self._shared, self._shared.settings
-        # What is being committed is decided by the fence; what is not must come again, and be looked up then.
+        # The fence decides about commits in progress; other outcomes are reported again, and looked up then.
         self._shut()
         await self._outcomes.drained()
         floors = {row["shard"]: seen.get(row["shard"], 0) for row in await shared.db.rows("list_shards")}
@@ -191,10 +191,10 @@ class Leadership:
         shared.paused = await self._read_paused(list(epochs))
         await self._read_limits()
         shared.permits.gone = True
-        # The last reading: a worker that is proved dead loses its seat, and what it may have had would be in no doubt.
+        # The last read: a worker that is proved dead loses its record, and its jobs would not be in doubt.
         await self._takeover.read_workers()
-        # From here on nothing waits: whoever finds a shard open finds its leases there, too. Its lanes come into memory
-        # as far as something stands beyond their marks.
+        # No await from here on: code that finds a shard open also finds its leases. Lanes come into memory if they have
+        # rows beyond their marks.
         shared.lost.clear()
         self._pager.forget()
         shared.table.outbox.clear()
@@ -210,7 +210,7 @@ class Leadership:
         log.info("took over", shards=len(epochs), epoch=max(e for e, _ in epochs.values()), workers=awaited)
 
     async def _join_queue(self, incarnation: str) -> None:
-        """The queue service's row in `members`, which it cannot write: so the topology can say which process it is."""
+        """Writes the queue service's row in `members`, which it cannot write itself, for the topology."""
         settings = self._shared.settings
         await self._shared.db.run(
             "join_members",
@@ -224,7 +224,7 @@ class Leadership:
         return frozenset(row["name"] for row in await self._shared.db.rows("paused_queues", shards=shards))
 
     async def _read_limits(self) -> None:
-        """One reading at a time: an older one must not undo what a newer one has brought."""
+        """Reads the limits, one read at a time: an older read must not undo a newer one."""
         shared = self._shared
         async with self._reading_limits:
             asked = set(shared.table.limits.unknown)
@@ -233,22 +233,22 @@ class Leadership:
                 return
             shared.permits.change(limits, asked)
             shared.fed.set()
-            shared.settle_wanted.set()  # for those that are free now, and want their lease row first
+            shared.settle_wanted.set()  # for jobs that have a permit now, and need their lease row first
             back = shared.permits.lowered()
         if back:
             shared.take_back([entry.exec_id for entry in back])
             await self._given_back(back)
 
     async def _given_back(self, entries: Sequence[Entry]) -> None:
-        """Until the queue service has said which are removed and which were taken: so a change counts once answered."""
+        """Waits until the queue service has answered which entries are removed and which were taken, so that a change
+        applies before its call returns."""
         clock = self._shared.clock.real
         deadline = clock.monotonic() + GIVE_BACK
         while any(e.yielding and e.phase is Phase.QUEUED for e in entries) and clock.monotonic() < deadline:
             await clock.sleep(GIVE_BACK_CHECK)
 
     async def follow_paused(self) -> None:
-        """Hints say when a queue was paused or resumed, or a limit changed; the look every few seconds is the net under
-        them."""
+        """Reads paused queues and limits: after a hint about a change, and every few seconds in case one was lost."""
         shared = self._shared
         while True:
             with suppress(TimeoutError):
@@ -262,7 +262,7 @@ class Leadership:
                 self._paused_outage.failed(error)
 
     async def read_paused(self) -> None:
-        """Sends a changed set to the queue service at once; workers return attempts that have not started."""
+        """Reads the paused queues and sends a changed set to the queue service; workers return attempts not started."""
         shared = self._shared
         await self._read_limits()
         before, paused = shared.paused, await self._read_paused(list(shared.table.shards))
@@ -278,8 +278,8 @@ class Leadership:
             self._shared.table.close_shard(number)
 
     async def write_marks(self) -> None:
-        """Every few seconds, the marks of lanes whose jobs have moved on. An idle lane's position moves with every
-        transaction of others; its written mark is as good, for nothing stands beyond it."""
+        """Writes, every few seconds, the marks of lanes with read, offered or ended jobs. The position of an idle lane
+        moves with every other transaction, but its written mark is as good, for no row is beyond it."""
         shared = self._shared
         while True:
             await shared.clock.real.sleep(shared.settings.mark_interval)
@@ -295,7 +295,7 @@ class Leadership:
                     try:
                         await self._outcomes.write(Changes(marks=marks, other=counted), shards)
                     except CommitUnknown:
-                        # They may be written. A count that misses some is allowed, one that has some twice is not.
+                        # They may be written. A count may miss some, but must not have some twice.
                         shared.finished -= finished
                         raise
                     shared.finished -= finished
@@ -303,7 +303,7 @@ class Leadership:
                         lane.marked = passed
 
     def _counts(self) -> tuple[list[tuple[str, dict[str, Any]]], Counter[tuple[str, int, int, int]]]:
-        """What ended on our shards since the last writing, as a statement, and what it counts."""
+        """The statement that counts the jobs that ended on the owned shards since the last write, and its counts."""
         mine = Counter({key: n for key, n in self._shared.finished.items() if key[1] in self._shared.table.shards})
         if not mine:
             return [], mine
@@ -317,7 +317,7 @@ class Leadership:
         return [("add_counts", columns)], mine
 
     async def hand_over(self) -> None:
-        """SIGTERM: feed nothing more, write what is known, release the shards in order (B13)."""
+        """On SIGTERM: stops feeding, writes outcomes, marks and counts, and releases the shards (B13)."""
         shared = self._shared
         with suppress(*FAULTS, TimeoutError):
             async with asyncio.timeout(shared.settings.stop_grace):
@@ -328,7 +328,7 @@ class Leadership:
                     marks = [(lane.key, lane.mark()) for lane in lanes]
                     release = ("release_shards", {"shards": sorted(shards), "owner": shared.settings.name})
                     async with self._outcomes.exclusive:
-                        # The fence locks what the release has updated: both are ours, in one transaction.
+                        # The fence locks the rows that the release has updated, in the same transaction.
                         counted, _ = self._counts()
                         await self._outcomes.write(Changes(marks=marks, other=[*counted, release]), shards)
                 await shared.db.run("leave_members", name=shared.settings.name, incarnation=self.incarnation)

@@ -1,4 +1,4 @@
-"""Rows of `members`: which processes live, and one process at a time under a name (protocol B1)."""
+"""Rows of `members`: detects stopped processes, and allows one process at a time under a name (protocol B1)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from taskflow_server.store.errors import FAULTS
 
 log = logs.get("membership")
 
-READS = 3  # good reads of an unchanged beat before a member counts as stopped
-LOOK = 0.25  # seconds between looks at a name that another process has
+READS = 3  # successful reads of an unchanged beat before a member counts as stopped
+LOOK = 0.25  # seconds between checks of a name that another process has
 
 
 class Beats:
-    """Which members have stopped, by this process's own monotonic clock: no clock is compared with another."""
+    """Detects stopped members by this process's monotonic clock: no clocks are compared."""
 
     def __init__(self, monotonic: Callable[[], float], owner_timeout: float) -> None:
         self._monotonic = monotonic
         self._timeout = owner_timeout
-        self._seen: dict[str, tuple[tuple[UUID, int], float, int]] = {}  # by name: its beat, since when, good reads
+        self._seen: dict[str, tuple[tuple[UUID, int], float, int]] = {}  # by name: beat, since when, successful reads
 
     def has_stopped(self, member: dict[str, Any]) -> bool:
-        """Its process is proved dead, or its beat has not moved for the owner timeout, in several good reads."""
+        """Whether its process is proved dead, or its beat has not moved for the owner timeout, in several reads."""
         process = Process(member["pid_namespace"] or "", member["pid"] or 0, member["pid_started"] or 0)
         if is_gone(process):
             return True
@@ -44,7 +44,7 @@ async def take_name(shared: Shared, beats: Beats, incarnation: UUID) -> None:
 
     A former process of this name is replaced when it has left, when it is proved dead, or when its beat has stopped.
     While it lives this one waits: two that a supervisor starts under one name would otherwise end each other for ever.
-    Raises FAULTS before it has begun to wait; an outage while it waits is waited out.
+    Raises FAULTS before the wait; an outage during the wait is waited out.
     """
     settings, process = shared.settings, own()
     mine = {
@@ -63,7 +63,7 @@ async def take_name(shared: Shared, beats: Beats, incarnation: UUID) -> None:
             found = await shared.db.rows("find_member", name=settings.name)
             former = found[0] if found else None
             if former is not None and former["incarnation"] == incarnation:
-                return  # the answer to the writing was lost
+                return  # the answer to the write was lost
             if former is None or beats.has_stopped(former):
                 replaced = {"former": former["incarnation"], "beat": former["beat"]} if former else _NOBODY
                 if await shared.db.run("take_name", **mine, **replaced):
@@ -74,7 +74,7 @@ async def take_name(shared: Shared, beats: Beats, incarnation: UUID) -> None:
             outage.over()
         except FAULTS as error:
             if not waits:
-                raise  # at the start: what is wrong is said, and the process ends
+                raise  # at the start: the process ends with the error
             outage.failed(error)
         await shared.clock.real.sleep(LOOK)
 

@@ -1,4 +1,4 @@
-"""What a takeover leaves open: attempts that may run somewhere, and those that workers claim."""
+"""Settles the attempts that are open after a takeover: those that may be running, and those that workers claim."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Takeover:
         self._outcomes = outcomes
         self._performer = performer
         self._lease_rows = lease_rows
-        self._outage = shared.readiness.outage(log, "what a takeover left open cannot be settled")
+        self._outage = shared.readiness.outage(log, "attempts in doubt cannot be settled")
 
     async def read_workers(self) -> None:
-        """Gives every registered worker a seat, and a lease's time to confirm (A5).
+        """Adds a record for every registered worker, which must confirm within a lease (A5).
 
-        The former owner's name does not narrow them: after a clean hand-over there is none, and an owner that died
-        before its own takeover had settled may never have met workers that still run its predecessor's jobs.
+        Not only the workers of the former owner: after a clean hand-over there is none, and an owner that died before
+        its takeover had settled may never have met workers that still run its predecessor's jobs.
         """
         shared = self._shared
         rows = await shared.db.rows("registered_workers")
@@ -45,13 +45,13 @@ class Takeover:
                 shared.table.workers[worker] = WorkerRecord(worker, deadline, row["name"], process=process)
 
     async def read_leases(self, shards: list[int]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """The rows of these shards' leases, each with its job's facts."""
+        """The rows of `leases` of these shards, each with the facts of its job."""
         leases = await self._shared.db.rows("list_leases", shards=shards)
         facts = await load_facts(self._shared.db, [row["job_id"].bytes for row in leases])
         return [(row, facts[row["job_id"].bytes]) for row in leases if row["job_id"].bytes in facts]
 
     def restore(self, leases: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
-        """Attempts with a lease row: running somewhere, or handed out in doubt."""
+        """Restores attempts with a lease row: they are running, or were handed out in doubt."""
         for row, facts in leases:
             entry = leased_entry(row, facts)
             if not restored(self._shared, entry, row):
@@ -60,19 +60,19 @@ class Takeover:
                 self._shared.permits.count(entry)
 
     async def complete(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Loads what an adopted attempt needs before it can end. Returns those that are final already, or unknown."""
+        """Loads the facts that adopted attempts need before they can end. Returns those that are final, or unknown."""
         wanting = [e for e in entries if e.spec is None]
         facts = await load_facts(self._shared.db, [e.job_id for e in wanting])
         void = []
         for entry in wanting:
             row = facts.get(entry.job_id)
-            # By a claim of a later attempt. One with a spec was completed and ended by another report meanwhile.
+            # Replaced by the claim of a later attempt. One with a spec was completed and ended by another report.
             replaced = entry.spec is None and self._shared.table.by_job.get(entry.job_id) is not entry
             if row is None or replaced or _ended(row, entry):
                 void.append(entry)
                 continue
             if entry.spec is not None:
-                continue  # another report was quicker
+                continue  # another report came first
             self._shared.table.complete(entry, facts_of(row))
             self._shared.permits.count(entry)
         for entry in void:
@@ -80,7 +80,7 @@ class Takeover:
         return void
 
     async def run(self) -> None:
-        """Settles shards whose workers have all confirmed, and loads the facts of what was adopted."""
+        """Settles shards whose workers have all confirmed, and loads the facts of adopted attempts."""
         shared = self._shared
         while True:
             await shared.settle_wanted.wait()
@@ -90,7 +90,7 @@ class Takeover:
                 void = await self.complete(adopted)
                 seats = shared.table.workers
                 over = [e for e in adopted if e not in void and e.phase is Phase.TAKEN and e.worker not in seats]
-                if over:  # its worker's end came before its facts
+                if over:  # its worker was lost before its facts were loaded
                     self._outcomes.end(over, Outcome.LOST, "lost")
                 effects = shared.table.settle()
                 self._performer.perform(effects)
@@ -105,7 +105,7 @@ class Takeover:
                 shared.settle_wanted.set()
 
     async def _lease_first(self, entries: list[Entry]) -> None:
-        """Poison that takes the machine down leaves a trace: its row is written before it is handed out (A12)."""
+        """Writes lease rows before the hand-out: a job that takes its machine down leaves a trace (A12)."""
         shared = self._shared
         counted = shared.table.lease_first_writing(entries)
         try:
@@ -120,5 +120,5 @@ class Takeover:
 
 
 def _ended(facts: dict[str, Any], entry: Entry) -> bool:
-    """The attempt that the worker has is recorded already: its report will be answered from `attempts`."""
+    """Whether the worker's attempt is already recorded: its report is then answered from `attempts`."""
     return facts["last_attempt"] is not None and facts["last_attempt"] >= entry.attempt

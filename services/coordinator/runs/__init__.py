@@ -1,1 +1,1 @@
-"""Runs of workflows: their events are applied, and what follows is written in one fenced transaction (A11)."""
+"""Runs of workflows: applies their events, and writes the changes in one fenced transaction (A11)."""

@@ -1,4 +1,4 @@
-"""From what a run has heard to what is to be written: pure, but for a line in the log when the engine itself fails."""
+"""Applies the events of a run and collects its changes: pure, except for a log line when the engine fails."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _NOT_BEGUN = (StepStatus.PENDING, StepStatus.SKIPPED)
 
 @dataclass(slots=True)
 class Worked:
-    """What it has come to."""
+    """The result of the events of a run."""
 
     heard: Heard
     state: RunState
@@ -65,7 +65,7 @@ class Worked:
 
 
 def work_out(run: Heard, active: Counter[str]) -> Worked:
-    """Applies what a run has heard. `active` counts the runs of its workflow that are under way, and is kept so."""
+    """Applies the events of a run. `active` counts the active runs of its workflow, and is updated."""
     worked = Worked(run, run.state, run.held, run.sla_missed)
     for event in run.events():
         before = worked.state
@@ -94,14 +94,14 @@ def _applied(run: Heard, state: RunState, event: Event | str) -> tuple[RunState,
     else:
         try:
             found = advance(run.definition, run.run, state, event, run.now, run.limits)
-        except Exception as error:  # a fault of ours, or an unfit document: it fails this run only
+        except Exception as error:  # a fault in TaskFlow, or a bad document: it fails only this run
             log.error("a run cannot go on, and fails", run=run.run.id, exc_info=error)
-            found = broken(state, f"it could not be worked out what follows ({type(error).__name__})")
+            found = broken(state, f"its events could not be applied ({type(error).__name__})")
     return found.state, found.changes
 
 
 def changes_of(worked: Sequence[Worked]) -> RunChanges:
-    """All rows but those of new jobs and new runs."""
+    """All rows except those of new jobs and new runs."""
     found = RunChanges()
     for run in worked:
         found.turns[run.heard.id] = run.heard.turn
@@ -173,5 +173,5 @@ def _step(run: Heard, change: StepChanged, before: StepRow | None) -> StepRow:
 
 
 def array(names: Sequence[str]) -> str:
-    """Names of steps and signals as Postgres writes an array: they hold nothing that would need quotes."""
+    """Names of steps and signals as a Postgres array; no character in them needs quotes."""
     return "{" + ",".join(names) + "}"

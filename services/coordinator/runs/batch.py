@@ -1,6 +1,6 @@
-"""Advances the runs that have events: loads them, decides what follows, and writes it in one transaction.
+"""Advances the runs that have events: loads them, applies the events, and writes the changes in one transaction.
 
-It needs the workflows' engine, which takes 75 ms and some MB: imported with the first run that has events.
+It needs the workflow engine, which takes 75 ms and some MB, so it is imported with the first run that has events.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from taskflow_server.store.errors import DatabaseError
 
 log = logs.get("runs")
 
-LEFT_OUT = 60.0  # seconds until a run is looked at again that could not even be made to fail
-RELEASED = 1000  # runs that one step releases of a workflow whose concurrency is not limited any more
+LEFT_OUT = 60.0  # seconds until the next try of a run that could not even be made to fail
+RELEASED = 1000  # limit of the runs that one step releases when a workflow's concurrency is no longer limited
 
 
 class RunWork:
@@ -39,18 +39,18 @@ class RunWork:
         self._left_out: dict[UUID, float] = {}  # until when
 
     def left_out(self) -> list[UUID]:
-        """Runs that are not to be looked at yet."""
+        """The runs to skip for now."""
         now = self._shared.clock.real.monotonic()
         self._left_out = {run_id: until for run_id, until in self._left_out.items() if until > now}
         return list(self._left_out)
 
     async def go_on(self, ids: Sequence[UUID], epochs: dict[int, int]) -> list[UUID]:
-        """Advances the first of these runs, as many as fit into memory; which they were."""
+        """Advances the first of these runs, as many as fit into memory; returns their ids."""
         try:
             heard = await self._loader.load(ids)
         except (Unavailable, NotOwner):
             raise
-        except Exception as error:  # a row that cannot be fetched: each run is loaded alone, and that one is left out
+        except Exception as error:  # a row cannot be fetched: each run is loaded separately, and that one is left out
             if len(ids) == 1:
                 self._leave_out(ids[0], error)
                 return list(ids)
@@ -66,13 +66,13 @@ class RunWork:
         self._left_out[run_id] = self._shared.clock.real.monotonic() + LEFT_OUT
 
     async def release_held(self, epochs: dict[int, int]) -> None:
-        """Runs that wait for others of their workflow, though the limit of its latest version leaves room."""
+        """Releases runs that wait for others of their workflow, if the limit of its latest version allows it."""
         rows = await self._shared.db.rows("held_workflows", shards=list(epochs))
         rulings = await self._loader.definitions((row["workflow"], row["version"]) for row in rows)
         changes, shards = store.RunChanges(), set()
         for row, ruling in zip(rows, rulings, strict=True):
             if isinstance(ruling, str):
-                continue  # each run is then held by its own version's limit, and released as others end
+                continue  # the limit of its own version then holds each run, and it is released as others end
             room = RELEASED if ruling.concurrency is None else ruling.concurrency - row["active"]
             if room > 0:
                 changes.freed[row["workflow"]] = room
@@ -82,7 +82,7 @@ class RunWork:
 
     # -- one transaction ---------------------------------------------------------------------
     async def _go_on(self, heard: list[Heard], epochs: dict[int, int]) -> None:
-        """Decides and writes. Where that is impossible with one of the runs, each goes alone, and that one fails."""
+        """Applies events and writes. If that fails for one run, each is tried separately, and that one fails."""
         if not heard:
             return
         try:
@@ -90,8 +90,8 @@ class RunWork:
         except (Unavailable, NotOwner):
             raise
         except store.RunsChanged as error:
-            # A commit of ours whose answer was lost has succeeded after these runs were read: nothing was written now,
-            # and the next pass reads them as they are.
+            # A commit in doubt has succeeded after these runs were read: nothing was written now, and the next pass
+            # reads their present state.
             log.info("runs are read again", runs=len(heard), why=str(error))
         except Exception as error:
             if len(heard) > 1:
@@ -102,9 +102,9 @@ class RunWork:
             await self._give_up(heard[0], error, epochs)
 
     async def _give_up(self, run: Heard, error: Exception, epochs: dict[int, int]) -> None:
-        """Fails it: with its state as it was read, or, if even that raises, without it."""
+        """Fails a run: with the state that was read, or, if even that raises, without it."""
         said = error.sqlstate if isinstance(error, DatabaseError) else type(error).__name__
-        run.definition = why = f"what follows cannot be written ({said})"
+        run.definition = why = f"its changes cannot be written ({said})"
         for last in (False, True):
             try:
                 await self._apply([run], epochs)
@@ -112,7 +112,7 @@ class RunWork:
             except (Unavailable, NotOwner):
                 raise
             except store.RunsChanged:
-                return  # it has gone on since: the next pass reads it as it is
+                return  # it has advanced since: the next pass reads its present state
             except Exception as again:
                 if last:
                     self._leave_out(run.id, again)
@@ -132,11 +132,11 @@ class RunWork:
         await reach("coordinator.after_run")
         try:
             self._announce(worked, changes, offers, tx)
-        except Exception as error:  # it is committed: a fault in here is none of these runs
+        except Exception as error:  # already committed: a fault here is not one of these runs
             log.error("runs were written, and cannot be announced", runs=len(worked), exc_info=error)
 
     async def _active(self, heard: Sequence[Heard]) -> Counter[str]:
-        """Of the workflows among these that limit their concurrency: how many runs are under way."""
+        """The number of active runs of each of these workflows that limits its concurrency."""
         bound = sorted({run.workflow for run in heard if run.concurrency is not None})
         rows = await self._shared.db.rows("active_runs", workflows=bound) if bound else []
         return Counter({row["workflow"]: row["n"] for row in rows})

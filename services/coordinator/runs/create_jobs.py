@@ -1,4 +1,4 @@
-"""What runs start: jobs of their steps, and child runs. What cannot be made is told to its run as a failed job."""
+"""Creates the jobs of steps, and child runs. One that cannot be created is reported to its run as a failed job."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from taskflow_server.store.tags import words
 
 log = logs.get("runs")
 
-MAX_DEPTH = 20  # of runs that runs have started
+MAX_DEPTH = 20  # of nested child runs
 OFFER_BYTES = 1 << 20  # of jobs offered as one group
 _PRIORITY = 5
 
@@ -50,7 +50,7 @@ class RunJobs:
         self._label = metrics.QueueLabels(shared.settings.metrics_queues)
 
     async def make(self, worked: Sequence[Worked], changes: RunChanges) -> list[Offer]:
-        """Adds the rows of jobs and child runs to `changes`; what is to be offered once they are written."""
+        """Adds the rows of jobs and child runs to `changes`; returns the offers to make once they are written."""
         wanted = [(run.heard, change) for run in worked for change in run.changes if isinstance(change, CreateJob)]
         tasks = await self._tasks({full for run, change in wanted if (full := _full(run, change.task))})
         decided = {_full(run, change.task) for run, change in wanted if _decided(run) and change.workflow is None}
@@ -75,8 +75,8 @@ class RunJobs:
         except InvalidArgument as fault:
             _unmade(run, change, str(fault), changes)
             return None
-        except Exception as fault:  # a row of its task that cannot be read: it fails this step, and no other
-            log.error("the job of a step cannot be made", run=str(run.id), step=change.step, exc_info=fault)
+        except Exception as fault:  # the row of its task cannot be read: only this step fails
+            log.error("the job of a step cannot be created", run=str(run.id), step=change.step, exc_info=fault)
             _unmade(run, change, f"its task's row cannot be read ({type(fault).__name__}: {fault})"[:300], changes)
             return None
         found_by = tuple(words(spec.options.tags, spec.options.metadata))
@@ -90,7 +90,7 @@ class RunJobs:
         return job, spec
 
     def _spec(self, run: Heard, change: CreateJob, tasks: dict[str, Row]) -> pb.JobSpec:
-        """As the step says; what it leaves out, as its task says, or the workers that have its handler."""
+        """The job's options: those of the step, else of its task, else of the workers that have its handler."""
         space = namespace_of(run.workflow)
         row = None
         if change.task and change.workflow is None:
@@ -126,7 +126,7 @@ class RunJobs:
         for run, change in wanted:
             name = _full(run, change.workflow)
             if name not in versions or run.depth >= MAX_DEPTH:
-                deep = f"runs within runs are {MAX_DEPTH} deep at most"
+                deep = f"nested runs exceed the limit of {MAX_DEPTH} levels"
                 why = f"there is no workflow {change.workflow!r}" if name not in versions else deep
                 _unmade(run, change, why, changes)
                 continue
@@ -149,16 +149,16 @@ class RunJobs:
             "options": options.decode() if options else None, "payload": None, "encoding": None,
             "concurrency": 0,
         }  # fmt: skip
-        # No quota: the run goes on, and what it names is only shown to people by this row.
+        # No quota: the run continues, and this row only shows its names to people.
         await store_tasks.create(self._shared.db, made, None, within_quota=False)
 
     async def _register_workflow(self, name: str) -> None:
-        """A workflow that nobody has stored, as its first create-and-execute or poll would: its executor decides."""
+        """Stores a workflow without a document, as its first create-and-execute or poll would: its executor decides."""
         document = decided_document(name)
         await workflows.put(self._shared.db, name, document, Definition.parse(document).digest, None)
 
     def offer(self, offers: Sequence[Offer], tx: int) -> None:
-        """They are on disk: the pager takes those of our own lanes; others' owners find theirs by themselves."""
+        """Offers jobs that are on disk to the pager, for owned lanes; other owners find theirs by their sweep."""
         lanes: defaultdict[tuple[str, str, int], list[pb.JobSpec]] = defaultdict(list)
         for job, spec in offers:
             lanes[job.queue, job.task, job.priority].append(spec)
@@ -169,7 +169,7 @@ class RunJobs:
 
 
 def _set_own(spec: pb.JobSpec, run: Heard, change: CreateJob) -> None:
-    """Sets what the step itself says, or the run of its priority, in place of what its task says."""
+    """Sets the options of the step, and the priority of the run, in place of those of the task."""
     if change.retries is not None:
         spec.retries = change.retries
     if change.priority is not None:
@@ -195,7 +195,7 @@ def _decided(run: Heard) -> bool:
 
 
 def _full(run: Heard, name: str | None) -> str:
-    """The stored form of a name; empty for none, and for one that is no name."""
+    """The stored form of a name; empty for no name, and for an invalid one."""
     try:
         return qualify(name, field="", namespace=namespace_of(run.workflow)) if name else ""
     except InvalidArgument:

@@ -1,7 +1,7 @@
-"""A run as its owner loads it: its stored state, and the events and timers that it has not applied yet.
+"""A run as its owner loads it: its stored state, and its events and timers that are not applied yet.
 
-Rows are decoded here one by one. A value that cannot be decoded is a fault of its own run, which then fails and names
-it; no other run notices (A11).
+Rows are decoded one by one. A value that cannot be decoded fails its own run, whose error names it, and no other run
+(A11).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from taskflow_server.core.workflow import events as workflow_events
 
 
 class Heard:
-    """A run as it is stored, and what it has to apply."""
+    """A stored run, and its events to apply."""
 
     def __init__(self, row: dict[str, Any], limits: Limits) -> None:
         self.id: UUID = row["id"]
@@ -48,21 +48,21 @@ class Heard:
         if row["parent_id"] is not None:
             self.parent = (row["parent_id"], row["parent_step"], row["parent_iteration"])
         self.limits = limits
-        self.definition: Definition | str = ""  # or why it cannot be read
+        self.definition: Definition | str = ""  # or the reason for which it cannot be read
         self.ruling: Definition | str = ""  # that of `latest`
         self.rows: list[dict[str, Any]] = []  # of the inbox
         self.timers: list[TimerDue] = []
         self.metadata: dict[str, str] = {}
         self.run = Run(str(self.id))
-        self.unreadable = ""  # why its stored state cannot be read
+        self.unreadable = ""  # the reason for which its stored state cannot be read
         try:
             self._decode(row)
-        except Exception as fault:  # whatever is stored: it is this run's fault, and no other's
+        except Exception as fault:  # bad stored state: only this run fails
             self.state = RunState(status=_status(row["status"]))
             self.forget_state(f"its stored state cannot be read ({_said(fault)})")
 
     def forget_state(self, why: str) -> None:
-        """It fails without anything being read from its state, which stays as it is stored."""
+        """Makes the run fail without its state, which stays as stored."""
         self.unreadable = why
         self.state = RunState(status=_status(self.state.status))
 
@@ -75,21 +75,21 @@ class Heard:
 
     @property
     def fault(self) -> str:
-        """Why the run cannot go on; empty if it can."""
+        """The reason for which the run cannot continue, or empty."""
         return self.unreadable or (self.definition if isinstance(self.definition, str) else "")
 
     @property
     def concurrency(self) -> int | None:
-        """The limit of its workflow's latest version, so that a change of it holds for the runs that wait, too."""
+        """The limit of its workflow's latest version, so that a change of it applies to waiting runs as well."""
         ruling = self.ruling if isinstance(self.ruling, Definition) else self.definition
         return ruling.concurrency if isinstance(ruling, Definition) else None
 
     def events(self) -> Iterator[Event | str]:
-        """In order: the events of the inbox, then the timers that are due. A text says why an event cannot be read."""
+        """The events of the inbox in order, then the due timers. A text is the reason why an event cannot be read."""
         for row in self.rows:
             try:
                 event = _event(row)
-            except Exception as fault:  # an event of a newer version, or one that somebody has written by hand
+            except Exception as fault:  # an event of a newer version, or one written by hand
                 yield f"event {row['seq']} of its inbox cannot be read ({_said(fault)})"
                 continue
             if event is not None:
@@ -102,7 +102,7 @@ def _said(fault: Exception) -> str:
 
 
 def _status(stored: str) -> RunStatus:
-    """Of a run whose state cannot be read: a final one stays as it is."""
+    """The status of a run whose state cannot be read: a final status stays."""
     known = RunStatus(stored) if stored in set(RunStatus) else RunStatus.RUNNING
     return known if known in FINAL_RUNS else RunStatus.RUNNING
 
@@ -116,7 +116,7 @@ def _event(row: dict[str, Any]) -> Event | None:
 
 
 def _finished(row: dict[str, Any]) -> JobFinished:
-    """The end of a job. A result that cannot be read, as one nested too deep, is a failure."""
+    """The end of a job. A result that cannot be read, for example one nested too deep, is a failure."""
     outcome = Outcome(row["outcome"])
     error = json.loads(row["error"]) if row["error"] is not None else None
     try:

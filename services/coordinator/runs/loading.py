@@ -1,4 +1,4 @@
-"""Loads runs with their events, timers and documents. One that cannot even be loaded holds up no other."""
+"""Loads runs with their events, timers and documents. One that cannot be loaded delays no other."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from taskflow_server.coordinator.runs.inputs import Heard
 from taskflow_server.coordinator.shared import Shared
 from taskflow_server.core.workflow import BadDocument, Definition, Limits, TimerDue
 
-EVENTS = 100  # of one run in a transaction
-STATE_BYTES, EVENT_BYTES = 8 << 20, 16 << 20  # of all that one transaction loads: Python takes ten times as much
-DEFINITIONS = 500  # kept: one of 1,000 steps takes 22 ms to read
+EVENTS = 100  # limit of one run in a transaction
+STATE_BYTES, EVENT_BYTES = 8 << 20, 16 << 20  # of all runs of one transaction: Python needs ten times as much memory
+DEFINITIONS = 500  # cached: one of 1,000 steps takes 22 ms to parse
 
 
 class RunLoader:
@@ -23,7 +23,7 @@ class RunLoader:
         self._definitions: OrderedDict[tuple[str, int], Definition | str] = OrderedDict()  # or why it cannot be read
 
     async def load(self, ids: Sequence[UUID]) -> list[Heard]:
-        """The first of these runs, as many as fit into memory. Those that were deleted have no events any more."""
+        """The first of these runs, as many as fit into memory. Deleted runs have no events."""
         db = self._shared.db
         rows = await db.rows("load_runs", ids=list(ids), bytes=STATE_BYTES)
         heard = {row["id"]: Heard(row, self._limits) for row in rows}
@@ -42,7 +42,7 @@ class RunLoader:
         return list(runs)
 
     async def definitions(self, workflows: Iterable[tuple[str, int]]) -> list[Definition | str]:
-        """Each of these versions, or why its document cannot be read."""
+        """The definition of each of these versions, or the reason for which its document cannot be read."""
         wanted = list(workflows)
         await self._read(set(wanted))
         return [self._definitions[key] for key in wanted]
@@ -63,10 +63,10 @@ class RunLoader:
 
 def _parse(document: str | None) -> Definition | str:
     if document is None:
-        return "its document is gone"
+        return "its document was deleted"
     try:
         return Definition.parse(document)
     except BadDocument as error:
         return f"its document cannot be read any more: {error}"
-    except Exception as error:  # a fault of the reader: it fails the runs of this document, and no others
+    except Exception as error:  # a fault of the parser: only the runs of this document fail
         return f"its document cannot be read any more ({type(error).__name__}: {error})"

@@ -1,8 +1,8 @@
-"""The runs of our shards: their events are applied, and what follows is written, in one fenced transaction (A11).
+"""The loop over the runs of the owned shards: applies their events in fenced transactions (A11).
 
-What holds: nobody else changes a run; an event leaves the inbox in the transaction that stores what it led to; a
-document, a result or a value that cannot be handled fails its own run, and no other; runs have their turns one after
-the other, however many events one of them has.
+Invariants: only the owner changes a run; the transaction that stores the effect of an event deletes it from the inbox;
+a document, a result or a value that cannot be handled fails only its own run; runs take turns, whatever the number of
+events of one of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 log = logs.get("runs")
 
-AT_ONCE = 50  # runs of one transaction
-SLAS_AT_ONCE = 500  # runs of one shard that miss their sla in one statement
-LOOK = 1.0  # seconds between looks at the inbox, beside the hints
+AT_ONCE = 50  # runs in one transaction
+SLAS_AT_ONCE = 500  # runs of one shard whose missed slas one statement records
+LOOK = 1.0  # seconds between reads of the inbox, besides the hints
 _FIRST = UUID(int=0)
 
 
@@ -36,14 +36,14 @@ class RunLoop:
         self._shared = shared
         self._pager = pager
         self._writer = Writer(shared.settings.database_url, timeout=shared.settings.database_timeout)
-        self._work: RunWork | None = None  # from the first run with news on
-        self._after = _FIRST  # the last run of the present round that has had its turn
+        self._work: RunWork | None = None  # set with the first run that has events
+        self._after = _FIRST  # the last run that had its turn in the present round
         self._busy = False  # a run was advanced in this round
-        self._held_at = 0.0  # when held runs are looked at next
-        self._slas_at = 0.0  # when those are that should have begun
+        self._held_at = 0.0  # time of the next check of held runs
+        self._slas_at = 0.0  # time of the next check of missed slas
         self._outage = shared.readiness.outage(log, "runs cannot go on")
-        self._begun = self._ended = 0  # passes
-        self._passed = asyncio.Event()  # the next end of a pass; a new one for each
+        self._begun = self._ended = 0  # number of passes
+        self._passed = asyncio.Event()  # set at the end of a pass; a new event for each
 
     async def close(self) -> None:
         await self._writer.reset()
@@ -60,7 +60,7 @@ class RunLoop:
                 self._outage.over()
             except FAULTS as error:
                 self._outage.failed(error)
-            except Exception as error:  # a fault of ours: runs wait, and all dispatch goes on
+            except Exception as error:  # a fault in TaskFlow: runs wait, and dispatch continues
                 log.error("a pass over the runs failed", exc_info=error)
             if wait:
                 self._ended = self._begun
@@ -71,7 +71,7 @@ class RunLoop:
                         await shared.runs_wanted.wait()
 
     async def caught_up(self, patience: float) -> None:
-        """Returns when all that was to be heard by now is, or after so many seconds."""
+        """Returns when all present events are applied, or after `patience` seconds."""
         wanted = self._begun + 1
         self._shared.runs_wanted.set()
         with suppress(TimeoutError):
@@ -80,7 +80,7 @@ class RunLoop:
                     await self._passed.wait()
 
     async def _pass(self) -> tuple[bool, float]:
-        """Whether there may be more to do at once, and in how many seconds the next timer is due."""
+        """One pass. Returns whether there may be more to do at once, and the seconds until the next timer is due."""
         epochs = self._shared.epochs(list(self._shared.table.shards))
         if not epochs or not self._shared.healthy:
             return False, LOOK
@@ -100,7 +100,7 @@ class RunLoop:
         return more, LOOK if due is None else due
 
     def _follow(self, found: list[UUID], had: set[UUID], advanced: bool) -> bool:
-        """Moves the round on over the runs that have had their turn. Whether to go on at once."""
+        """Advances the round past the runs that had their turn. True when the next pass must follow at once."""
         self._busy = self._busy or advanced
         for run_id in found:
             if run_id not in had:
@@ -120,7 +120,7 @@ class RunLoop:
             await self._worker().release_held(epochs)
 
     async def _miss_slas(self, epochs: dict[int, int]) -> None:
-        """Runs that have not begun by their sla have missed it now, whatever they wait for (S1.3)."""
+        """Records the runs that have not started within their sla, whatever they wait for (S1.3)."""
         now = self._shared.clock.real.monotonic()
         if now < self._slas_at:
             return
@@ -131,7 +131,7 @@ class RunLoop:
 
     def _worker(self) -> RunWork:
         if self._work is None:
-            from taskflow_server.coordinator.runs.batch import RunWork  # see there why not before
+            from taskflow_server.coordinator.runs.batch import RunWork  # imported late: see there
 
             self._work = RunWork(self._shared, self._pager, self._writer)
         return self._work

@@ -1,1 +1,1 @@
-"""Workers and executors: their sessions and leases, and what they report of running attempts."""
+"""Workers and executors: their sessions and leases, and their reports on running attempts."""

@@ -1,4 +1,4 @@
-"""An executor's time-outs: by the job's options, else by its own word, else by the settings."""
+"""The timeouts of an executor's attempts: of the job's options, else of its request, else of the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST = 0.001  # seconds
 
 
 def requested(shared: Shared, executor: pb.Executor, exec_ids: Iterable[bytes]) -> None:
-    """The queue service gave these to an executor."""
+    """Records attempts that the queue service gave to an executor."""
     make = _lease(shared.settings, executor)
     shared.executor_leases.request(name_of(executor), exec_ids, make, shared.clock.monotonic())
 
@@ -27,14 +27,14 @@ def name_of(executor: pb.Executor) -> str:
 
 
 def _lease(settings: CoordinatorSettings, executor: pb.Executor) -> Callable[[Entry], ExecutorLease]:
-    """The time-outs of a job: its own, else the executor's, else the settings'."""
+    """The timeouts of a job: its own, else the executor's, else those of the settings."""
     requested = executor.requested_timeout_ms / 1000 or settings.requested_timeout
     silence = executor.in_progress_timeout_ms / 1000 or settings.in_progress_timeout
     return lambda entry: lease_of(entry, requested, silence)
 
 
 def lease_of(entry: Entry, requested: float, silence: float) -> ExecutorLease:
-    """With what the job's options say."""
+    """The lease of an attempt; the job's options override both timeouts."""
     options = entry.spec.options
     if options.HasField("requested_timeout"):
         requested = options.requested_timeout.ToMicroseconds() / 1e6
@@ -51,7 +51,7 @@ def _within(seconds: float) -> float:
 
 
 def restored(shared: Shared, entry: Entry, row: dict[str, Any]) -> bool:
-    """Whether this row of `leases` is of an executor's started attempt, which then goes on (see executor_leases.py)."""
+    """Restores the started attempt of an executor from its row of `leases`; False for a row of a worker."""
     if row["in_progress_ms"] is None or not row["started"]:
         return False
     now = shared.clock.monotonic()

@@ -19,8 +19,8 @@ from taskflow_server.store.times import to_datetime
 
 log = logs.get("notes")
 
-MAX_LINES = 10_000  # log lines that wait for Postgres; beyond, the oldest go
-MAX_AGE_US = 86_400_000_000  # of a line when it arrives: a day
+MAX_LINES = 10_000  # limit of the log lines that wait for Postgres; beyond it the oldest are dropped
+MAX_AGE_US = 86_400_000_000  # of an arriving line: a day
 BATCH = 1000
 
 Line = tuple[bytes, int, int, str, str]  # job, attempt, microseconds since 1970, level, message
@@ -34,7 +34,7 @@ class JobLogs:
         self._outage = shared.readiness.outage(log, "log lines cannot be written")
 
     async def take(self, request: pb.NotifyRequest) -> list[bytes]:
-        """Keeps what running attempts say; returns the exec_ids that are not current."""
+        """Keeps progress and log lines of running attempts; returns the exec_ids that are not current."""
         stale = []
         for note in request.notifications:
             entry = self._shared.table.by_exec.get(note.exec_id)
@@ -46,7 +46,7 @@ class JobLogs:
         return stale
 
     def keep(self, entry: Entry, note: pb.Notification) -> None:
-        """What a running attempt says."""
+        """Keeps the progress and log lines of a running attempt."""
         now = self._shared.clock.now_us()
         told = note.progress
         if note.HasField("progress") and math.isfinite(told.current) and math.isfinite(told.total):
@@ -56,7 +56,7 @@ class JobLogs:
             self._add(entry.job_id, entry.attempt, at, line.level, line.message)
 
     def stale(self, outcome: pb.AttemptOutcome, reason: str) -> None:
-        """R1: a refused outcome leaves a line in its job's log."""
+        """Adds a line about a refused outcome to its job's log (R1)."""
         self.refused(outcome.job_id, outcome.attempt, f"an outcome of attempt {outcome.attempt} was refused: {reason}")
 
     def refused(self, job_id: bytes, attempt: int, message: str) -> None:
@@ -67,7 +67,7 @@ class JobLogs:
         self._news.set()
 
     async def run(self) -> None:
-        """Writes lines in batches. They are no outcome: a lost database loses the oldest beyond the bound."""
+        """Writes lines in batches. An outage drops the oldest beyond the limit: lines are not outcomes."""
         shared = self._shared
         while True:
             await self._news.wait()
@@ -93,7 +93,7 @@ class JobLogs:
                 message=[line[4] for line in batch],
             )
         except (InternalFault, DatabaseError) as error:
-            # One of the lines is at fault: halves, until it stands alone and is left out.
+            # One of the lines is at fault: halve them until it is alone, and leave it out.
             if len(batch) == 1:
                 log.error("a log line is refused", job=show(batch[0][0]), why=short(error))
                 return

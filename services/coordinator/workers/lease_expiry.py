@@ -1,4 +1,4 @@
-"""Ends the leases of workers that are silent, dead or gone: their attempts are lost, or go back to their queue."""
+"""Ends the leases of workers that are silent, dead or gone: their attempts are lost or returned to their queue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskflow_server.store.errors import FAULTS
 
 log = logs.get("lease_expiry")
 
-CHECK = 0.25  # seconds between looks at leases
+CHECK = 0.25  # seconds between checks of leases
 
 
 class LeaseExpiry:
@@ -30,7 +30,7 @@ class LeaseExpiry:
         self._sessions = sessions
 
     async def run(self) -> None:
-        """A pause of this process, or of Postgres, expires no lease (B2)."""
+        """Checks leases. A pause of this process or an outage of Postgres expires no lease (B2)."""
         shared = self._shared
         last = shared.clock.real.monotonic()
         while True:
@@ -52,7 +52,7 @@ class LeaseExpiry:
                 await self._expire(dead)
 
     def _is_dead(self, worker: WorkerRecord) -> bool:
-        """Proved by this machine's process table. A worker with an open stream is not looked up."""
+        """Whether this machine's process table proves its death. A worker with an open stream is not looked up."""
         return worker.worker not in self._sessions.open and worker.process is not None and is_gone(worker.process)
 
     async def _expire(self, dead: list[bytes]) -> None:
@@ -69,6 +69,6 @@ class LeaseExpiry:
         ids = [UUID(bytes=w) for w in dead]
         owner = bool(shared.table.shards)
         gone = ("unregister_workers", {"coordinator": shared.settings.name, "ids": ids, "owner": owner})
-        with suppress(*FAULTS):  # the row then stays, and the next takeover waits until its lease has ended
+        with suppress(*FAULTS):  # then the row stays, and the next takeover waits for the end of its lease
             async with self._outcomes.exclusive:
                 await self._outcomes.write(Changes(other=[gone]), set(shared.table.shards))

@@ -1,6 +1,6 @@
-"""Rows of `leases`: an attempt that outlasts a heartbeat gets one, and so does one that was handed out in doubt (A12).
+"""Rows of `leases`: for attempts that outlast a heartbeat, and for jobs that are handed out after doubt (A12).
 
-A row outlives this process: the next owner of the shard reads from it which worker has the attempt.
+A row outlives this process: it tells the next owner of the shard which worker has the attempt.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class LeaseRows:
         self._outage = shared.readiness.outage(log, "leases cannot be written")
 
     async def write(self, entries: Sequence[Entry], rows: list[LeaseRow]) -> None:
-        """Writes rows of `leases`. An entry counts as leased once its row is committed; whose commit is in doubt has
-        its row written again by the next look, and deleted by its outcome."""
+        """Writes rows of `leases`. An entry counts as leased once its row is committed. After a commit in doubt the
+        next check writes the row again, and the outcome deletes it."""
         if not entries:
             return
         progress = [entry.progress for entry in entries]
@@ -38,7 +38,7 @@ class LeaseRows:
             self._shared.table.leased(entry, written)
 
     async def run(self) -> None:
-        """Attempts that outlast a heartbeat get a row in `leases`; progress is written with it."""
+        """Writes rows for attempts that outlast a heartbeat, with their progress."""
         shared = self._shared
         while True:
             await shared.clock.sleep(1.0)
@@ -68,7 +68,7 @@ class LeaseRows:
                     continue
                 if not entry.started:
                     if entry.executor_lease is not None:
-                        continue  # an executor says so itself
+                        continue  # an executor reports its start itself
                     self._shared.table.running(entry)  # a live worker has had it for longer than a heartbeat
                 elif entry.leased and entry.lease_written is entry.progress:
                     continue

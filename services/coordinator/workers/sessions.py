@@ -1,4 +1,4 @@
-"""Sessions of workers: one stream each, for its registration and heartbeats, and for messages to it."""
+"""Sessions of workers: one stream each, for registration and heartbeats, and for messages to the worker."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ Registered = tuple[dict[str, Any], dict[str, Any]]  # a worker's row, and its ha
 
 @dataclass(eq=False)
 class Session:
-    """One open stream. Messages to the worker wait in `out`; None ends it."""
+    """One open stream. Messages to the worker wait in `out`; None ends the stream."""
 
     worker: bytes
     register: pb.Register
     out: asyncio.Queue[pb.SessionResponse | None] = field(default_factory=asyncio.Queue)
     goodbye: bool = False
     draining: bool = False
-    moved_us: int = 0  # the clock's move that it has followed
-    overdue: int = 0  # its handlers that go on after the end of their attempts
+    moved_us: int = 0  # the clock's offset that it has reached
+    overdue: int = 0  # its handlers that still run after the end of their attempts
 
 
 class WorkerSessions:
@@ -54,7 +54,7 @@ class WorkerSessions:
         self._registrations: Batcher[Registered, None] = Batcher(self._write_registrations, limit=500)
         self.goodbye = asyncio.Event()  # a worker has left: its lease ends now, so that no takeover waits for it
         self._left: set[bytes] = set()  # workers that said goodbye
-        self.heard = asyncio.Event()  # the next heartbeat of any; a new one for each
+        self.heard = asyncio.Event()  # set by the next heartbeat of any worker; a new event for each
 
     # -- the stream --------------------------------------------------------------------------
     async def serve(
@@ -64,7 +64,7 @@ class WorkerSessions:
         if first is None:
             return
         register = _checked(first)
-        if self._shared.standby:  # another coordinator decides whose lease is over; a lease of ours would mislead
+        if self._shared.standby:  # another coordinator decides about leases; one from here would mislead
             raise Unavailable("another coordinator owns the shards; ask for the topology", "NOT_OWNER")
         session = Session(register.worker_id, register)
         await self._register(register)
@@ -96,7 +96,7 @@ class WorkerSessions:
         session.out.put_nowait(None)
 
     async def _register(self, register: pb.Register) -> None:
-        """On disk before the worker may be given anything: a takeover must know whose word to wait for (A5)."""
+        """Stores a registration before the worker gets any job: a takeover must know which workers to wait for (A5)."""
         table = self._shared.table
         worker = register.worker_id
         name = register.name.replace("\0", "")[:200] or worker.hex()[:12]
@@ -129,7 +129,7 @@ class WorkerSessions:
         }
 
     async def _write_registrations(self, rows: list[Registered]) -> Sequence[None]:
-        """Fenced: a coordinator that lost its shards registers no worker that the takeover's read has missed (A5)."""
+        """Writes registrations with a fence: a former owner registers no worker after the takeover's read (A5)."""
         changes = Changes(other=[("register_worker", row) for row, _ in rows])
         changes.other += [("register_handlers", defaults) for _, defaults in rows if defaults["names"]]
         try:
@@ -140,10 +140,10 @@ class WorkerSessions:
         return [None] * len(rows)
 
     async def _make_queues(self, names: list[str]) -> None:
-        """A queue comes into being by the first worker that serves it, too (R11)."""
+        """Creates the queues that a worker serves, if they are new (R11)."""
         shards = [shard_of(name) for name in names]
         if names and await self._shared.db.run("create_queues", names=names, shards=shards):
-            log.info("a worker serves a queue that was not there; it is now", queues=names)
+            log.info("a worker created a queue", queues=names)
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.SessionRequest]) -> None:
         try:
@@ -159,17 +159,17 @@ class WorkerSessions:
             session.out.put_nowait(None)
 
     async def _drains(self, session: Session) -> None:
-        """For people: it takes nothing more."""
+        """Records, for people, that a worker drains."""
         name, worker = self._shared.settings.name, UUID(bytes=session.worker)
-        with suppress(*FAULTS):  # the next heartbeat tries again
+        with suppress(*FAULTS):  # the next heartbeat retries
             await self._shared.db.run("drain_worker", worker_id=worker, coordinator=name)
             session.draining = True
 
     def _broken(self, session: Session) -> None:
-        """A broken stream leaves the worker a grace to come back; a goodbye none.
+        """After a broken stream the worker has a grace to reconnect; after a goodbye it has none.
 
-        The grace outlasts the handlers of a worker that is cut off and lives. One that is proved dead has none: see
-        LeaseExpiry, which looks again until the grace ends, for a dying process closes its sockets first.
+        A worker that is cut off stops its handlers before the grace ends. One that is proved dead has no grace:
+        LeaseExpiry checks until the grace ends, because a dying process closes its sockets first.
         """
         if self.open.get(session.worker) is not session:
             return
@@ -187,7 +187,7 @@ class WorkerSessions:
     def _heartbeat(self, session: Session, beat: pb.Heartbeat) -> None:
         shared = self._shared
         if self.open.get(session.worker) is not session:
-            return  # a later stream has replaced it, or this coordinator has dismissed its workers
+            return  # replaced by a later stream, or dismissed by this coordinator
         now = shared.clock.monotonic()
         seat = shared.table.workers.get(session.worker)
         if seat is None:
@@ -207,36 +207,36 @@ class WorkerSessions:
         confirmed = {e.shard: e.epoch for e in beat.confirmed}
         effects = shared.table.heartbeat(session.worker, confirmed, claims, beat.voided, now)
         stale = effects.revoke
-        if stale and shared.healthy:  # a worker that was declared lost, and is back before it noticed
+        if stale and shared.healthy:  # a worker that was declared lost is back before it noticed
             log.warning("revoking attempts that are not the present ones", worker=seat.name, attempts=len(stale))
             session.out.put_nowait(pb.SessionResponse(revoke=pb.Revoke(exec_ids=stale)))
         self._outcomes.tally.running(seat.entries.values())
         self._performer.perform(effects)
         if shared.table.adopted or any(s.in_doubt and s.settled for s in shared.table.shards.values()):
             shared.settle_wanted.set()
-        # Without Postgres nobody knows who owns the shards: the ack names none, and the worker asks for the topology.
+        # In an outage of Postgres the owner is unknown: the ack names no shards, and the worker asks for the topology.
         epochs = shared.shard_epochs() if shared.healthy else ()
         ack = pb.HeartbeatAck(sequence=beat.sequence, epochs=epochs, void=effects.void)
         session.out.put_nowait(pb.SessionResponse(ack=ack))
 
     def returned(self, entries: Sequence[Entry], *, counted: bool = True) -> None:
-        """Attempts that no worker has started go back to their queue (`DispatchTable.returned`)."""
+        """Returns attempts that were not started to their queue (`DispatchTable.returned`)."""
         self._performer.perform(self._shared.table.returned(entries, counted=counted))
 
     def announce(self) -> None:
-        """Our shards have changed: every worker is to confirm."""
+        """Asks every worker to confirm after a change of the shards."""
         epochs = pb.Epochs(epochs=self._shared.shard_epochs())
         for session in self.open.values():
             session.out.put_nowait(pb.SessionResponse(epochs=epochs))
 
     def recall(self, queues: Iterable[str]) -> None:
-        """These queues were paused: workers return their attempts that have not started."""
+        """Asks workers to return their attempts of paused queues that have not started."""
         recall = pb.Recall(queues=sorted(queues))
         for session in self.open.values():
             session.out.put_nowait(pb.SessionResponse(recall=recall))
 
     def dismiss(self) -> None:
-        """Another coordinator owns the shards: its takeover decides about these workers, and they are to find it."""
+        """Ends all sessions: another coordinator owns the shards, and the workers must find it."""
         for session in self.open.values():
             session.out.put_nowait(None)
         self.open.clear()
@@ -245,8 +245,8 @@ class WorkerSessions:
         self._shared.table.workers.clear()
 
     def end(self, worker: bytes) -> tuple[pb.Register | None, bool]:
-        """The worker's lease has ended: tells it, and closes its stream. Returns its registration, and whether it had
-        left by a goodbye."""
+        """Notifies a worker that its lease has ended, and closes its stream. Returns its registration, and whether it
+        had left with a goodbye."""
         session = self.open.pop(worker, None)
         if session is not None:
             session.out.put_nowait(pb.SessionResponse(lease_lost=pb.LeaseLost()))
@@ -276,7 +276,7 @@ def _checked(request: pb.SessionRequest) -> pb.Register:
 
 
 def _defaults(register: pb.Register) -> dict[str, Any]:
-    """What the query `register_handlers` takes: all tasks, with what the worker says of their jobs, if anything."""
+    """The parameters of the query `register_handlers`: all tasks, with the options of their jobs, if any."""
     rows = {qualify(task, field="register.tasks"): pb.TaskDefaults(task=task) for task in register.tasks}
     for number, said in enumerate(register.defaults):
         field = f"register.defaults[{number}]"

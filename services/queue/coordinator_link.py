@@ -10,7 +10,7 @@ from taskflow.v1.worker_pb2 import Executor, ShardEpoch
 
 
 class CoordinatorLink:
-    """Everything that one turn of the loop brings travels in one message."""
+    """The events of one turn of the event loop are sent in one message."""
 
     def __init__(self) -> None:
         self._news = asyncio.Event()

@@ -1,7 +1,7 @@
 """The pending tasks of this queue service, and the polls that wait for them.
 
 Invariants: only the highest epoch of a shard is served, and nothing of it past its owner's validity (A7); a task
-leaves once, to one poll, and its owner is told; removed or taken, never both.
+leaves once, to one poll, and its owner is notified; it is removed or taken, never both.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Aging:
     """When a lane goes before one of a higher priority (R13)."""
 
     seconds: float  # that it has waited for each step between the two; 0: never
-    one_in: int  # at most one job in so many goes first in this way
+    one_in: int  # at most one job in this number goes first in this way
 
 
 class Pending:
@@ -69,7 +69,7 @@ class Pending:
         self._clock = clock
         self._aging = aging
         self._executor_seen = executor_seen
-        self._executors: dict[bytes, float] = {}  # what polls without a session asked for, and when they last did
+        self._executors: dict[bytes, float] = {}  # names that executors polled for, and the time of the last poll
         self.shards: dict[int, OpenShard] = {}
         self._lanes: dict[LaneKey, PendingLane] = {}
         self._of_task: defaultdict[str, dict[LaneKey, PendingLane]] = defaultdict(dict)
@@ -120,7 +120,7 @@ class Pending:
         self._touch(key for key in self._lanes if key.queue in before - link.paused)
 
     def remove(self, exec_ids: Iterable[bytes]) -> list[bytes]:
-        """Takes tasks out; those that are not here have been taken, and `took` says or said so."""
+        """Removes tasks; those that are not here have been taken, which `took` reports or has reported."""
         wanted = set(exec_ids)
         shards = {shard_and_epoch(e)[0] for e in wanted}
         removed = []
@@ -150,14 +150,14 @@ class Pending:
 
     # -- executors -----------------------------------------------------------------------------
     def seen(self, request: PollRequest) -> None:
-        """Somebody asks for this who has no session."""
+        """Records the poll of an executor."""
         taker = Taker(tasks=request.tasks, queue_handlers=request.queue_handlers, queues=request.queues)
         self._executors[taker.SerializeToString(deterministic=True)] = self._clock.monotonic()
         if len(self._executors) > MOST_EXECUTORS:
             self._forget_executors()
 
     def _forget_executors(self) -> None:
-        """Those that have not polled for a while; beyond the limit, those that have polled longest ago, too."""
+        """Drops executors that have not polled for a while; beyond the limit, also those that polled longest ago."""
         first = self._clock.monotonic() - self._executor_seen
         latest = sorted(self._executors.items(), key=lambda item: -item[1])[: MOST_EXECUTORS // 2]
         self._executors = {taker: at for taker, at in latest if at >= first}
@@ -200,9 +200,9 @@ class Pending:
         return answer
 
     def _aged(self, lanes: list[PendingLane], most: int, now: float) -> PendingLane | None:
-        """The lane of a lower priority that goes before its turn now; those that have waited too long take turns.
+        """The lane of a lower priority that goes before its turn now; lanes that have waited too long take turns.
 
-        Once one has gone, all of them are passed again by so many jobs that the share of the highest stays bounded.
+        After one of them, all wait again until `one_in` jobs have passed, which bounds their share.
         """
         highest, aging = lanes[0].key.priority, self._aging
         found: PendingLane | None = None
@@ -288,7 +288,7 @@ class Pending:
             waiters = [w for w in index.get(name, ()) if not w.future.done()]
             while lane is not None and lane.tasks and waiters:
                 waiter = waiters.pop(0)
-                # Several idle workers share what has come, instead of the first taking all.
+                # Several idle workers share the new jobs, so that the first one does not take all.
                 share = -(-len(lane.tasks) // (len(waiters) + 1))
                 free = (waiter.request.max or 1) - waiter.request.prefetch
                 answer = self.take(waiter.request, min(free, max(share, 1)))

@@ -1,4 +1,4 @@
-"""Group commit: one flush in flight, and what arrives meanwhile is the next. No timers."""
+"""Group commit: one flush at a time, and the items that arrive meanwhile are the next one. No timers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Calls `flush` with what all callers brought; each gets the results of its own items, in order.
+    """Calls `flush` with the items of all callers; each gets the results of its own items, in order.
 
     `flush` answers with one result for each item; an exception is every caller's. `limit` is the most items
     of one flush, `most` the most that they may weigh (a single caller's items stay together, even above it).
@@ -49,7 +49,7 @@ class Batcher(Generic[T, R]):
     def submit(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
         future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
         if not items:
-            future.set_result(())  # nobody would: a batch of nothing is never flushed
+            future.set_result(())  # an empty batch is never flushed
             return future
         self._waiting.append((items, future))
         self._backlog += len(items)

@@ -1,7 +1,7 @@
 """The cluster's clock, set by the database's: the only reader of time in the services.
 
-It goes on with the machine's monotonic clock, and is ahead of it by what `--clock=manual` was told (`move`). Time
-between processes — ownership, beats, pauses before another try — is measured by `real`, which nobody moves.
+It follows the machine's monotonic clock, and is ahead of it by the moves of `--clock=manual` (`move`). Time between
+processes (ownership, beats, pauses before a retry) is measured by `real`, which is never moved.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SystemClock:
         return self.real_now_us() + int(self.moved * 1e6)
 
     def real_now_us(self) -> int:
-        """The database's own time: what ids are stamped with."""
+        """The database's time, for ids."""
         return self._base_us + int((time.monotonic() - self._read_at) * 1e6)
 
     def set_now_us(self, database_us: int, sent_at: float) -> float:
@@ -62,7 +62,7 @@ class SystemClock:
         return jump
 
     def move(self, moved_us: int) -> None:
-        """To so many microseconds ahead of the real clock; never back. Sleepers see it at once."""
+        """Moves the clock to `moved_us` ahead of the real clock, never back. Sleepers notice at once."""
         if moved_us / 1e6 > self.moved:
             self.moved = moved_us / 1e6
             self._moves.set()

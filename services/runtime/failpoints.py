@@ -24,7 +24,7 @@ for _item in filter(None, os.environ.get("TASKFLOW_FAILPOINTS", "").split(",")):
 
 
 async def reach(name: str) -> bool:
-    """True when the step that follows is to be left out."""
+    """True when the next step must be skipped."""
     if not _points or name not in _points:
         return False
     action, nth = _points[name]

@@ -72,7 +72,7 @@ def _spare_the_collector() -> None:
 
 
 def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service: str) -> int:
-    """Runs a service: `serve` starts it and registers what is to be closed; then until SIGTERM or SIGINT.
+    """Runs a service until SIGTERM or SIGINT: `serve` starts it and registers the resources to close.
 
     Exit status 0 after a stop, 1 when a part of it failed, 2 when the start was refused.
     """
@@ -80,7 +80,7 @@ def run(serve: Callable[[AsyncExitStack, Background], Awaitable[None]], service:
     async def begin(stack: AsyncExitStack, tasks: Background) -> int | None:
         try:
             await serve(stack, tasks)
-        except SystemExit as refused:  # left alone, it would break out of the loop with a trace
+        except SystemExit as refused:  # uncaught, it would leave the loop with a traceback
             return int(refused.code or 0)
         return None
 

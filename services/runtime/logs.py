@@ -21,7 +21,7 @@ if _without_rich:
     del sys.modules["rich"]
 
 FEW = 20  # jobs that one line names
-_JOB_FIELDS = ("job", "jobs", "attempt", "queue", "task", "worker")  # what a standard logger's `extra` may add
+_JOB_FIELDS = ("job", "jobs", "attempt", "queue", "task", "worker")  # fields that a standard logger's `extra` may add
 
 
 def configure(level: str, fmt: str, service: str) -> None:
@@ -60,11 +60,11 @@ def configure(level: str, fmt: str, service: str) -> None:
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])
     logging.getLogger("taskflow").setLevel(number)  # the SDK's, in a packaged worker: its lines are ours
-    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # each failed try; what comes of them we say ourselves
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # the services log outages themselves
 
 
 def _part(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """A standard logger's name stands where the names of our parts do."""
+    """Shows the name of a standard logger in the field for TaskFlow's parts."""
     event["part"] = event["_record"].name
     return event
 
@@ -100,7 +100,7 @@ class RateLimitedLog:
         self._since, self._said, self._left_out = 0.0, 0, 0
 
     def wanted(self, level: int) -> bool:
-        """Whether a line of this level is to be said now; one that is not, is counted."""
+        """Whether a line of this level may be logged now; counts it if not."""
         if level not in self._enabled:
             self._enabled[level] = self._log.is_enabled_for(level)
         if not self._enabled[level]:

@@ -1,6 +1,6 @@
 """Prometheus metrics: one process, one registry. Names are stable and listed in docs/reference.
 
-Labels are bounded: outcomes, methods and codes are few, and of queues QueueLabels lets only so many have their own.
+Labels are bounded: outcomes, methods and codes are few, and QueueLabels limits the queues with a label of their own.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def name_of_instance(value: str) -> str:
 
 
 def address(value: str) -> str:
-    """host:port, in one form. ValueError says what is wrong."""
+    """host:port, in one form. ValueError has the fault."""
     return addresses.join(*addresses.parse(value))
 
 
@@ -98,7 +98,7 @@ def address_list(value: str) -> list[str]:
 
 _SECRET = re.compile("URL|SECRET|DESTINATIONS")  # in the name of a variable whose value is never shown
 _SHOWN = 100  # characters of a wrong value
-_LONGEST = 400  # characters of what is said about one
+_LONGEST = 400  # characters of the message about one
 _LARGEST = 10**9  # of any number of seconds; other numbers, such as bytes, may be larger
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -117,7 +117,7 @@ def load(cls: type[S], **overrides: Any) -> S:
 
 
 def _address_of_the_scheduler() -> dict[str, str]:
-    """From TASKFLOW_ADDRESS, as every client is told it, unless this service has a variable of its own."""
+    """The address from TASKFLOW_ADDRESS, which all clients use, unless this service has a variable of its own."""
     given = os.environ.get("TASKFLOW_ADDRESS", "")
     if not given or "TASKFLOW_SCHEDULER_ADDRESS" in os.environ:
         return {}
@@ -128,14 +128,14 @@ def _address_of_the_scheduler() -> dict[str, str]:
 
 
 def _told(cls: type[ServiceSettings], item: Any) -> str:
-    """One line: the variable, what it accepts, what was given unless that may hold a secret, and what it is for."""
+    """One line: the variable, its valid values, the given value unless that may be a secret, and its purpose."""
     field = str(item["loc"][0]) if item["loc"] else ""
     name = f"TASKFLOW_{field.upper()}"
     known = cls.model_fields.get(field)
     about = f" ({known.description})" if known is not None and known.description else ""
     if item["type"] == "missing":
         return f"{name}: must be set{about}"
-    if item["type"] == "value_error":  # of our own: it shows what may be shown
+    if item["type"] == "value_error":  # raised by TaskFlow, without secrets
         said = str(item["ctx"]["error"])
         return f"{name}: {said if len(said) <= _LONGEST else said[:_LONGEST] + ' …'}{about}"
     given = os.environ.get(name)

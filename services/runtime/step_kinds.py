@@ -12,7 +12,7 @@ VARIABLE = "TASKFLOW_STEP_KINDS"
 
 
 def load(names: str) -> None:
-    """Registers each `module:Class` of a comma-separated list. One line, and exit status 2, for what is none."""
+    """Registers each `module:Class` of a comma-separated list. Exits with one line and status 2 for a bad one."""
     for name in filter(None, (part.strip() for part in names.split(","))):
         try:
             _register(name)

@@ -63,7 +63,7 @@ def _is_free(host: str, port: int) -> bool:
         for each in listen(host, port):
             each.close()
     except OSError as error:
-        return error.errno != errno.EADDRINUSE  # of any other error the start tells
+        return error.errno != errno.EADDRINUSE  # the start reports any other error
     return True
 
 

@@ -28,7 +28,7 @@ def try_again(kind: str, message: str, delay: float | None = None) -> Retry:
 def read(model: type[M], payload: Any, instead: Mapping[str, str] = MappingProxyType({})) -> M:
     """The payload as its model; one that does not fit ends the job, by an error that names the field.
 
-    `instead`: words that somebody may take for ours, by their paths, with ours.
+    `instead`: the right names for similar wrong ones, by the wrong paths.
     """
     known = ", ".join(model.model_fields)
     if not isinstance(payload, dict):

@@ -1,4 +1,4 @@
-"""The app that a packaged worker runs, and its life: until it is told to drain."""
+"""The app of a packaged worker, which runs until it is asked to drain."""
 
 from __future__ import annotations
 

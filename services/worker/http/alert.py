@@ -1,7 +1,7 @@
 """The handler `taskflow.alert`: delivers a message of an alert, to a webhook or to Slack.
 
 The message of a webhook is signed with a secret of the worker, which the job names. It goes where `http.call` may go,
-and no redirect is followed: a receiver that moved must be named anew, else a message could be taken for delivered.
+and no redirect is followed: the URL of a receiver that moved must be changed, else a message could count as delivered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Secrets of the worker's operator: named by jobs, known to the worker, and shown to nobody.
+"""Secrets of the worker's operator: jobs have their names, only the worker has the values, which are never shown.
 
 A secret is read when a call needs it, so that a new one holds from the next call on. A response is cleaned of
 the secrets that it used before it is kept anywhere: a server that shows a client its own headers would else put them

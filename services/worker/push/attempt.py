@@ -16,7 +16,7 @@ from taskflow_server.worker.push.destination import External, Order, Phase, Tick
 
 MISSING = 3  # looks in a row that do not find an external job: it was deleted, or the destination has forgotten it
 MOST_WORDS = 1000  # characters of a destination's reason
-MOST_REASONS = 10  # of an external job that waits or runs, that are told
+MOST_REASONS = 10  # limit of the reported reasons for which an external job waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class PushedAttempt:
     ticket: Ticket
     order: Order | None = None  # None: found at the destination
     starting: bool = False  # TaskFlow is being asked for it
-    started: bool = False  # and has said that it is ours
-    doubtful: bool = False  # its external job may exist although we do not know it
+    started: bool = False  # and the coordinator has confirmed it
+    doubtful: bool = False  # its external job may exist, although it is unknown here
     not_before: float = 0.0  # while doubtful: when not finding it begins to mean that there is none
     external: External | None = None
     missing: int = 0
@@ -49,7 +49,7 @@ class PushedAttempt:
 
     @property
     def wants_a_place(self) -> bool:
-        """Whether it is to be found or submitted."""
+        """Whether its external job must be found or submitted."""
         return self.external is None and self.verdict is None and not self.starting
 
     def say(self, level: str, text: str) -> None:

@@ -200,7 +200,7 @@ class AwsBatch(Destination):
         return found
 
     def _external(self, job: dict[str, Any]) -> External | None:
-        """None for one that is not ours, whatever its name says."""
+        """None for a job of another owner, even if its name is similar."""
         exec_id = exec_id_of(self.owner, job["jobName"])
         container = job.get("container") or {}
         environment = {pair["name"]: pair.get("value", "") for pair in container.get("environment", ())}

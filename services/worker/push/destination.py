@@ -154,7 +154,7 @@ class DestinationSettings(BaseModel):
 
 
 class Destination(ABC):
-    """One place that runs external jobs. `owner` tells a pusher's jobs there from all others."""
+    """A place that runs external jobs. `owner` distinguishes a pusher's jobs there from all others."""
 
     kind: ClassVar[str]
     settings: ClassVar[type[DestinationSettings]]

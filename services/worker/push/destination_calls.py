@@ -1,4 +1,4 @@
-"""Calls to a destination: in threads, a few at once, each for so long; and a pause after a failure."""
+"""Calls to a destination: in threads, a few at once, each with a timeout; and a pause after a failure."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _check_tasks(destinations: Mapping[str, DestinationSettings]) -> None:
 
 
 def check_owner(owner: str) -> str:
-    """ValueError for what cannot stand in every destination's names."""
+    """ValueError for a name that some destination would refuse."""
     if not OWNER.match(owner):
         raise ValueError(f"{owner!r}: give up to 20 small letters, digits and -, with a letter or digit at both ends")
     return owner

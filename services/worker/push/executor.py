@@ -35,7 +35,7 @@ from taskflow_server.worker.push.destination import Order, TaskOptions, Ticket
 CALL_TIMEOUT = 10.0  # seconds of one call
 HEALTH_TIMEOUT = 2.0  # seconds in which an instance must answer at one of its addresses
 PAGE = 1000  # jobs of one page
-MOST = 1000  # notifications or outcomes of one call
+MOST = 1000  # notifications or outcomes in one call
 AGAIN = ("NOT_OWNER", "COMMIT_PENDING")  # not known there, or not recorded yet: to be sent again
 _STALE = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
 
@@ -59,7 +59,7 @@ class Topology:
 
     coordinators: dict[str, grpc.aio.Channel] = field(default_factory=dict)
     queues: dict[str, grpc.aio.Channel] = field(default_factory=dict)
-    current: bool = False  # False: to be asked for anew before it is used
+    current: bool = False  # False: query it again before use
 
     async def close(self) -> None:
         for each in (*self.coordinators.values(), *self.queues.values()):
@@ -105,7 +105,7 @@ class Executor:
         ]  # fmt: skip
 
     async def start(self, ticket: Ticket) -> bool:
-        """Whether the attempt is ours to run; False when it is stale. Unreachable when it is not known."""
+        """Whether this executor may run the attempt; False when it is stale. Unreachable when it is unknown."""
         request = worker_pb2.StartRequest(exec_id=ticket.exec_id, job_id=ticket.job_id, executor=self._who)
         why = "no coordinator answers"
         for coordinator in list((await self._topo()).coordinators.values()):
@@ -166,7 +166,7 @@ class Executor:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     async def knows(self, ticket: Ticket) -> bool:
-        """Whether there is such a job in this TaskFlow."""
+        """Whether the job exists in this TaskFlow."""
         try:
             await self._jobs.GetJob(jobs_pb2.GetJobRequest(id=ticket.job), timeout=CALL_TIMEOUT)
         except grpc.aio.AioRpcError as error:
@@ -176,7 +176,7 @@ class Executor:
         return True
 
     async def running(self, routes: Mapping[str, TaskOptions]) -> list[Order]:
-        """The attempts that were started under our name and have not ended."""
+        """The attempts that were started under this executor's name and have not ended."""
         found = []
         for task in routes:
             for listed in await self._listed(task):

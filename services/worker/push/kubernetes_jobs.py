@@ -212,7 +212,7 @@ class KubernetesJobs(Destination):
             token = {"_continue": page["metadata"]["continue"]}
 
     def _external(self, job: dict[str, Any], pod: dict[str, Any] | None, now: datetime | None) -> External | None:
-        """None for one that is not ours, whatever its labels say."""
+        """None for a job of another owner, even if its labels are similar."""
         metadata, status = job["metadata"], job.get("status") or {}
         exec_id = exec_id_of(self.owner, metadata["name"])
         try:

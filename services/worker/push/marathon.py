@@ -197,7 +197,7 @@ class Marathon(Destination):
         return [job for job in found if job is not None]
 
     def _external(self, app: dict[str, Any], tails: bool) -> External | None:
-        """None for one that is not ours, whatever its labels say."""
+        """None for an app of another owner, even if its labels are similar."""
         exec_id = exec_id_of(self.owner, app["id"].rpartition("/")[2])
         try:
             ticket = Ticket(exec_id or b"", UUID((app.get("labels") or {}).get(JOB_ID, "")).bytes)

@@ -1,4 +1,4 @@
-"""One pusher: takes jobs of a destination's tasks, has them run there, and tells TaskFlow what became of them.
+"""One pusher: polls for jobs of a destination's tasks, submits them there, and reports their outcomes to TaskFlow.
 
 Three loops over the attempts that it holds: `_take` brings new ones, `Reconciler` makes the destination do what they
 need, `_speak` keeps TaskFlow informed and hears from it which are over. Invariants:
@@ -51,7 +51,7 @@ class Pusher:
         self._mute = logs.Outage(log, f"destination {destination.name}: TaskFlow does not answer")
 
     async def run(self) -> None:
-        """Returns after `stop`: what was submitted goes on, what was not is given back."""
+        """Returns after `stop`: submitted jobs continue, all others are returned."""
         await self._recover()
         async with asyncio.TaskGroup() as loops:
             taking = loops.create_task(self._take())
@@ -146,7 +146,7 @@ class Pusher:
         self._news.set()
 
     async def _speak(self) -> None:
-        """Prolongs what is held, tells what is new, hears what is over, reports what has ended."""
+        """Extends the attempts, reports their progress and outcomes, and learns which ones have ended for TaskFlow."""
         told = [(held, len(held.lines)) for held in self._held.values() if held.started]
         answers = {}
         if told:
@@ -159,7 +159,7 @@ class Pusher:
             elif why == "NOT_STARTED":
                 held.started = False
             elif why is not None and held.verdict is not None:
-                held.lines.clear()  # its outcome may be on disk already: that is for the report to hear
+                held.lines.clear()  # its outcome may be on disk already, which the report will learn
             elif why is not None:
                 self._there.drop(held)
         await self._report()

@@ -164,7 +164,7 @@ class RayJobs(Destination):
         return found
 
     def _external(self, job: dict[str, Any], tails: bool) -> External | None:
-        """None for one that is not ours, whatever its metadata say."""
+        """None for a job of another owner, even if its metadata is similar."""
         id = job.get("submission_id") or ""
         exec_id = exec_id_of(self.owner, id)
         try:

@@ -1,4 +1,4 @@
-"""The destination's side of a pusher: each pass finds, submits, looks at and ends what is to be there.
+"""The destination's side of a pusher: each pass finds, submits, checks and ends external jobs.
 
 A pass starts from what is held and from what the destination shows, never from what an earlier pass meant to do, so
 that a start after a crash is no special case. Invariants:
@@ -75,7 +75,7 @@ class Reconciler:
     # -- what is there -----------------------------------------------------------------------------------------------
 
     async def _sweep(self) -> None:
-        """Looks at all external jobs of ours: takes those of attempts that are current, ends all others."""
+        """Checks all external jobs of this owner: adopts those of current attempts, ends all others."""
         pages, shown = iter(self._at.unfinished()), list[External]()
         while page := await self.call(lambda: list(islice(pages, self._at.batch))):
             shown += page
@@ -125,12 +125,12 @@ class Reconciler:
     # -- what is to be there -----------------------------------------------------------------------------------------
 
     async def _place(self) -> None:
-        """Finds or submits what has no external job; first what nobody has to look for."""
+        """Finds or submits attempts without an external job; first those that need no look-up."""
         waiting = sorted((h for h in self.held.values() if h.wants_a_place), key=lambda h: h.doubtful)[:PLACED_AT_ONCE]
         results = await asyncio.gather(*map(self._place_one, waiting), return_exceptions=True)
         errors = [each for each in results if isinstance(each, BaseException)]
         for error in sorted(errors, key=lambda e: isinstance(e, Away | Unreachable)):
-            raise error  # what nobody expected, before what passes
+            raise error  # unexpected errors before temporary ones
         if len(waiting) == PLACED_AT_ONCE and True in results:
             self.more.set()
 

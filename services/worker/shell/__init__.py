@@ -1,1 +1,1 @@
-"""`shell.run`: one command as a job, with nothing of it left when it is over."""
+"""`shell.run`: one command as a job; no process of it is left when it has ended."""

@@ -1,4 +1,4 @@
-"""The worker's end of a keeper: start a command, read its output, hear how it ended, end it with all its tree."""
+"""The worker's side of a keeper: starts a command, reads its output and exit status, ends it with all its processes."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _spawn(command: Command, control: socket.socket, stdout: int, stderr: int) -
 
 
 def _file(data: bytes) -> IO[bytes]:
-    """A file without a name that holds the data: unlike a pipe's, its writer waits for nobody."""
+    """An unnamed file with the data: unlike that of a pipe, its writer never waits."""
     file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  its user closes it
     file.write(data)
     file.seek(0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 MAX_LINE = 4_000  # bytes; a longer line becomes several
 TAIL = 8 << 10  # bytes of each of stdout and stderr that the result holds
-LINES_PER_SECOND = 1_000  # the worker sends so many on; a command that writes faster waits
+LINES_PER_SECOND = 1_000  # limit of the lines that the worker forwards; a command that writes faster waits
 _BURST = 500
 _PER_LINE = 64  # bytes that a line costs besides its text
 
@@ -25,7 +25,7 @@ class Budget:
         self._paced = True
 
     def hurry(self) -> None:
-        """The command is being ended: nobody is to wait for its last lines."""
+        """Call when the command is being ended: its last lines are not waited for."""
         self._paced = False
 
     async def line(self, level: str, text: str, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Asks a service of ours whether it is ready."""
+"""Queries whether a service is ready."""
 
 import http.client
 from urllib.parse import urlsplit

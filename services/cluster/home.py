@@ -25,7 +25,7 @@ _CLONE = Path(__file__).resolve().parents[2]
 
 
 class HomeError(Exception):
-    """There is no place where Postgres could live; the text says why and what to do."""
+    """There is no usable folder for Postgres; the text has the reason and the cure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ MOST_RESERVED = 300  # ports that one process reserves; the oldest reservation g
 
 
 class PortInUseError(Exception):
-    """A port that we need is taken. `port` says which, `user` who of us needs it, `cure` what to do instead."""
+    """A port is taken. `port`: its number, `user`: the service that needs it, `cure`: the remedy."""
 
     def __init__(self, port: int, user: str, cure: str = "choose another port") -> None:
         super().__init__(f"port {port} is in use, and {user} needs it: stop what listens there, or {cure}")
@@ -51,7 +51,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def _reserve(port: int) -> socket.socket | None:
-    """Keeps this port for our caller; None if another process, or an earlier caller, has it.
+    """Reserves this port for the caller; None if another process, or an earlier caller, has it.
 
     A name in Linux's abstract namespace belongs to one socket, and goes with its process. A port is chosen, closed, and
     bound a moment later by a process that is yet to start, or to start again: many clusters at once, as tests start

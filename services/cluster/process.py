@@ -22,7 +22,7 @@ _spawner = ThreadPoolExecutor(1, "spawner")
 
 
 class Interrupted(Exception):
-    """Somebody asked us to stop while we waited."""
+    """A stop was requested during a wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def spawn(
 def wait_until(
     condition: Callable[[], bool], timeout: float, stopping: Callable[[], bool] = lambda: False, every: float = 0.02
 ) -> bool:
-    """Whether `condition`, looked at `every` so many seconds, came true within `timeout` seconds.
+    """Whether `condition`, checked `every` seconds, became true within `timeout` seconds.
 
     Raises Interrupted as soon as `stopping()` holds.
     """

@@ -16,7 +16,7 @@ CODE = Path(__file__).absolute().parents[2]  # the folder that holds `taskflow_s
 LOG_LIMIT = 10 * 1024 * 1024  # bytes of a log, above which it becomes `.log.1`
 
 
-_STOPPING = re.compile(r"\bstopping\b")  # in the log of a service that stops because it was told to
+_STOPPING = re.compile(r"\bstopping\b")  # in the log of a service that stops on request
 _SIGNALLED = "it was stopped by a signal"
 _SILENT = "its log does not say why; os._exit(0) and exec in the code of an app end a process so"
 
@@ -120,7 +120,7 @@ class Service:
         if self.process is None:
             return None
         if self.alive:
-            self.process.send_signal(signal.SIGCONT)  # a stopped process would never hear the next one
+            self.process.send_signal(signal.SIGCONT)  # a stopped process would not receive the next one
         patience = self.grace if grace is None else grace
         stop(self.process, ((signal.SIGTERM, patience),), hurry)
         return self.process.returncode

@@ -90,6 +90,6 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    """A fault of ours: the log has the trace, the caller is told where to look."""
+    """A fault in TaskFlow: the log has the trace, and the answer says where to look."""
     log.error("a request failed", method=request.method, path=request.url.path, exc_info=error)
     return answer(request, Failure(500, "INTERNAL", "an error of the gateway's own; its log has the details"))

@@ -1,4 +1,4 @@
-"""uvicorn inside our own life cycle: it takes no signals, and an address in use is one line."""
+"""uvicorn within the life cycle of a service: it handles no signals, and an address in use is a one-line error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HttpServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """They are the life cycle's."""
+        """Captures none: the life cycle of the service handles signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -55,7 +55,7 @@ class HttpServer(uvicorn.Server):
         try:
             await self.serve(sockets=listening)
         finally:
-            self.up.set()  # or it never will be: nobody must wait for it
+            self.up.set()  # also after a failure, so that no caller waits for ever
             self._down.set()
 
     async def stop(self) -> None:

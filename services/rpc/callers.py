@@ -8,7 +8,7 @@ MAX_ACTOR = 200  # characters; what is longer is cut
 
 
 def actor_of(said: str, context: Any) -> str:
-    """The caller's own name, or its address without the port. Believed as it stands: there is no
+    """The caller's own name, or its address without the port. Not verified: there is no
     authentication."""
     text = said.replace("\0", "").strip()
     if not text:

@@ -1,4 +1,4 @@
-"""The one map from our errors to gRPC status, with google.rpc details."""
+"""Maps TaskFlow's errors to gRPC status codes, with google.rpc details."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, 
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns our errors into statuses; anything else into INTERNAL, logged, without a trace for the caller."""
+    """Converts TaskFlow's errors to statuses, and any other to INTERNAL, logged, without a trace for the caller."""
 
     def __init__(self) -> None:
         self._guarded: dict[str, Any] = {}  # by method: gRPC asks at every call

@@ -1,4 +1,4 @@
-"""A task that nobody has made: one that a job over /rpc, a poll or a decision is the first to name.
+"""A task that was never created: a job over /rpc, a poll or a decision is the first to name it.
 
 The one place that says so, for the scheduler and for the coordinator: its retries do not depend on who came first.
 """

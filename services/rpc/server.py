@@ -1,4 +1,4 @@
-"""A gRPC server as all of ours are: health, reflection, limits, keepalive, the error map, a graceful stop."""
+"""The gRPC server of all services: health, reflection, limits, keepalive, the error map, a graceful stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
         *reconnect_options(3_000),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.enable_http_proxy", 0),  # our own processes are never behind the user's web proxy
+        ("grpc.enable_http_proxy", 0),  # TaskFlow's processes are never behind the user's web proxy
     ]
 
 
@@ -66,7 +66,7 @@ def listen(host: str, port: int, backlog: int = 1) -> list[socket.socket]:
 
 
 def free_port(host: str) -> int:
-    """A port on which nobody listens there now."""
+    """A port that is free there now."""
     sockets = listen(host, 0)
     port: int = sockets[0].getsockname()[1]
     for each in sockets:
@@ -114,7 +114,7 @@ class Server:
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 ("grpc.server.max_pending_requests", MAX_PENDING),
                 ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_AT_ALL),
-                ("grpc.so_reuseport", 0),  # a second process on our port must fail, not share it
+                ("grpc.so_reuseport", 0),  # a second process on this port must fail, not share it
             ],
         )
         self._names = [*reflection.SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]

@@ -18,7 +18,7 @@ from taskflow._policy import DEFAULT_BACKOFF, LATEST_US, OUT_OF_RANGE, Backoff
 from taskflow.v1 import jobs_pb2 as pb
 from taskflow_server.core.errors import InvalidArgument
 
-MAX_SECONDS = 10 * 366 * 86_400.0  # no duration of ours is longer than ten years
+MAX_SECONDS = 10 * 366 * 86_400.0  # limit of all durations: ten years
 _EXECUTOR_TIMEOUTS: Final = ("requested_timeout", "in_progress_timeout")
 MAX_WORDS, MAX_TRACE = 8192, 65_536  # characters of an error's message, and of its trace and details
 MAX_DEPTH = 500  # levels of a JSON value; the SDK has the same limit
@@ -212,7 +212,7 @@ def backoff_of(options: pb.JobOptions) -> Backoff:
 
 
 def clean(text: str, most: int = MAX_WORDS) -> str:
-    """What Postgres takes as text: without NUL, and of bounded length."""
+    """The text as Postgres accepts it: without NUL, and of bounded length."""
     return text.replace("\0", "")[:most]
 
 

@@ -80,7 +80,7 @@ def _page(gateway: Gateway, live: Live, page: Page) -> Endpoint:
 
 
 async def _values(page: Page, ask: Ask) -> dict[str, Any]:
-    """Values for this page's template. Times are told against the cluster's clock, which follows its topology."""
+    """Values for this page's template. Times are relative to the cluster's clock, which follows its topology."""
     values = await page.load(ask)
     await ask.up.topology()
     now = datetime.fromtimestamp(ask.gateway.clock.now_us() / 1e6, UTC)

@@ -25,7 +25,7 @@ from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
 from taskflow_server.gateway.upstream import Upstream
 
-MOST_CHECKS = 8  # documents that are checked at once for all editors together; another check is told to come again
+MOST_CHECKS = 8  # limit of simultaneous checks for all editors; a further one is refused and repeated
 AGAIN = 1.0  # seconds after which it comes again
 RECENT = 50  # versions in one list
 MOST_JOBS = 20  # of one step that a test run shows, the newest
@@ -145,7 +145,7 @@ async def _kinds(up: Upstream) -> Any:
 
 
 async def _document(up: Upstream, request: Request, form: Form) -> Any:
-    """One version, or the latest; version 0 and no document if there is none."""
+    """One version, or the latest; version 0 and no document if it does not exist."""
     wanted = pb.GetWorkflowRequest(name=form.get("workflow", ""), version=_number(form, "version"))
     try:
         found = await up.call(up.workflows.GetWorkflow, wanted)

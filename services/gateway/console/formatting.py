@@ -17,7 +17,7 @@ from taskflow_server.core.zones import find_zone
 from taskflow_server.rpc.values import backoff_of
 
 MOST_SHOWN = 16_384  # characters of a value
-MOST_PARSED = 262_144  # bytes of JSON that are laid out anew
+MOST_PARSED = 262_144  # limit of the bytes of JSON that are formatted
 MOST_DUMPED = 512  # bytes of a value that is neither JSON nor text
 NOTHING = "–"
 _YEARS = (365.25 * 86_400, "y")
@@ -67,7 +67,7 @@ def job_state(number: int) -> str:
 
 
 def outcome(number: int) -> str:
-    """The outcome of an attempt; one that has none runs."""
+    """The outcome of an attempt; one without an outcome is running."""
     return _word(jobs_pb2.Outcome, number, "OUTCOME_") if number else "running"
 
 

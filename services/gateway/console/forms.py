@@ -1,4 +1,4 @@
-"""Forms that only our own pages can send.
+"""Forms that only the console's own pages can send.
 
 Two guards, each enough by itself: the browser says which page a form came from (Sec-Fetch-Site, Origin), and the form
 bears the token of this browser's cookie, which no other page can read.
@@ -35,7 +35,7 @@ def remember(response: Response, request: Request, token: str) -> None:
 
 
 async def sent(request: Request) -> dict[str, str]:
-    """The fields of a form that one of our pages sent. Failure 403 if another did."""
+    """The fields of a form that a page of the console sent. Failure 403 for any other."""
     _same_origin(request)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise Failure(400, "INVALID_ARGUMENT", "a form must be sent as application/x-www-form-urlencoded")

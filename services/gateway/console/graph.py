@@ -72,7 +72,7 @@ class Flow:
 
 
 def flow_of(document: Mapping[str, Any]) -> Flow:
-    """The graph of a checked document. A group stands between the last of its steps and what follows it."""
+    """The graph of a valid document. A group is between the last of its steps and its followers."""
     steps = [str(step["name"]) for step in document.get("steps", ())]
     edges = [Edge(edge["from"], edge["to"], edge.get("on", "success")) for edge in document.get("edges", ())]
     edges += [Edge(name, step["name"]) for step in document.get("steps", ()) for name in step.get("depends_on", ())]

@@ -69,7 +69,7 @@ def _request(ask: Ask, given: dict[str, str], chosen: list[str]) -> jobs_pb2.Lis
 
 
 def _span(minutes: str) -> Duration | None:
-    """As it stands in the form, in minutes."""
+    """The duration of a form's value in minutes."""
     if not minutes:
         return None
     try:

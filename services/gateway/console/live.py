@@ -25,7 +25,7 @@ log = logs.get("console")
 PING = 15.0  # seconds of silence after which a stream shows that it lives
 COME_BACK = 3_000  # ms after which a browser tries again
 PATIENCE = 30.0  # seconds that a browser may take nothing of what it is sent
-SPARE = 4.0  # a poll rests so many times as long as it took: a slow scheduler is asked less often
+SPARE = 4.0  # pause after a poll, as a multiple of its duration: a slow scheduler is polled less often
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 Render = Callable[[], Awaitable[str]]
@@ -58,7 +58,7 @@ class Live:
         metrics.follow({metrics.live_streams: lambda: self._streams, metrics.live_pages: lambda: self._polls})
 
     def stream(self, key: str, render: Render, token: str) -> Stream:
-        """The answer to a browser that wants to hear of the page `key`. Failure when there are too many."""
+        """The stream of updates of the page `key` for a browser. Failure when there are too many."""
         if self._streams >= self._settings.live_streams:
             words = "too many pages are open: this one shows how things stood when it was loaded"
             raise Failure(503, "RESOURCE_EXHAUSTED", words, reason="TOO_MANY_STREAMS", retry_after=30.0)

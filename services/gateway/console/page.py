@@ -75,7 +75,7 @@ def link(*parts: str) -> str:
 
 
 def local(path: str, otherwise: str) -> str:
-    """`path` if it is one of ours, so that a form cannot lead away from here."""
+    """`path` if it is one of the console's, so that a form cannot lead to another site."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
     return path if plain and path.startswith("/") and not path.startswith("//") else otherwise
 

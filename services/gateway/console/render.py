@@ -149,7 +149,7 @@ TITLES = {
 
 
 def error_page(request: Request, failure: Failure, headers: Mapping[str, str]) -> Response:
-    """A page that says what went wrong, and nothing of how we are made."""
+    """A page with the error, and without internals."""
     title = TITLES.get(failure.status, "Something went wrong")
     again = request.url.path if request.method == "GET" and failure.status in (429, 503) else ""
     values = {"title": title, "failure": failure, "again": again}

@@ -25,7 +25,7 @@ UNNAMED = 24  # characters of a name that fit into a box
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A box of the drawing, with what stands in it."""
+    """A box of the drawing, with its texts."""
 
     box: graph.Box
     group: bool

@@ -8,7 +8,7 @@ from typing import Any
 from taskflow.v1 import schedules_pb2
 from taskflow_server.gateway.console.page import PAGE_SIZE, Action, Ask, Page, link, pager
 
-NEXT = 5  # firings that are foretold
+NEXT = 5  # number of future firings shown
 
 
 async def _list(ask: Ask) -> dict[str, Any]:

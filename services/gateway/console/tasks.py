@@ -42,7 +42,7 @@ async def _show(ask: Ask) -> dict[str, Any]:
 
 
 async def _handler(ask: Ask, name: str) -> dict[str, Any]:
-    """A handler that no named task is for, as schedules and jobs name it; nothing if nobody knows it."""
+    """A handler without a named task, as schedules and jobs name it; nothing if it is unknown."""
     schedules, jobs, live = await asyncio.gather(
         ask.up.call(ask.up.schedules.ListSchedules, schedules_pb2.ListSchedulesRequest(task=name, page_size=RECENT)),
         ask.up.call(ask.up.jobs.ListJobs, jobs_pb2.ListJobsRequest(task=name, page_size=RECENT)),

@@ -1,6 +1,6 @@
-"""Coordinators and queue services, as an executor of ours: the owner of a task is found by asking.
+"""Coordinators and queue services, for an executor: the owner of a task is found by a query.
 
-Every request here may be repeated, and is, for as long as one call may take: a takeover is no error.
+Every request here may be repeated, and is, within the time of a call: a takeover is not an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taskflow_server.gateway.gateway import Gateway
 
 R = TypeVar("R")
 
-AGAIN = 0.2  # seconds until somebody who was away is asked again
+AGAIN = 0.2  # seconds until an unreachable service is queried again
 POLL = 20.0  # seconds of one poll; a longer one is several: a queue service that is replaced is found
 AWAY_PATIENCE = 2.0  # seconds that a poll which does not wait waits for a queue service that is away
 AWAY = 503
@@ -94,7 +94,7 @@ class Cluster:
 
     # -- queue services ----------------------------------------------------------------------
     async def poll(self, request: queue_pb2.PollRequest, seconds: float) -> list[queue_pb2.LaneTasks]:
-        """Tasks as soon as there is one; none when so many seconds have passed. Failure when nobody could be asked."""
+        """Tasks as soon as there is one; none after `seconds`. Failure when no service could be reached."""
         began = self._now()
         while True:
             left = max(began + seconds - self._now(), 0.0)

@@ -8,7 +8,7 @@ from taskflow.v1 import tasks_pb2
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
 
-MOST = 10_000  # names remembered; beyond, all are asked for anew
+MOST = 10_000  # limit of the remembered names; beyond it the memory is cleared
 
 
 class Definitions:

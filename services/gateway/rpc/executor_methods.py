@@ -89,7 +89,7 @@ class Executing:
         return queue_pb2.PollRequest(tasks=tasks + decisions, max=most, executor=_executor(params))
 
     def _refuse_builtin(self, params: Params, field: str, names: list[str]) -> None:
-        """Nobody would ever be given one of them."""
+        """Refuses definitions whose tasks no executor would ever get."""
         for number, name in enumerate(names):
             why = f"TaskFlow ends the waits of {WAIT} itself" if is_wait(name) else why_not(name)
             if name == resource.DECISION_TASK:
@@ -147,7 +147,7 @@ class Executing:
         return await self._tasks.shown(told.job_id)
 
     async def _attempt(self, params: Params) -> tuple[bytes, bytes]:
-        """The job and the exec_id that are spoken of. An exec_id is opaque: what is none is not the present one."""
+        """The job and the exec_id of a request. An exec_id is opaque: an invalid one is not the present one."""
         exec_id = params.wanted("execId")
         job_id = await self._tasks.find(params.wanted("id"))
         try:

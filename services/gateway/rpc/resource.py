@@ -127,7 +127,7 @@ def value(data: bytes, encoding: int) -> Any:
 
 
 def error_of(error: pb.Error) -> Any:
-    """As an executor gave it, whatever JSON that is; else in our words."""
+    """The error as an executor gave it, any JSON; else in TaskFlow's form."""
     try:
         given = from_json(error.details) if error.details else None
     except (ValueError, RecursionError):

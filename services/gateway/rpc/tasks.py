@@ -30,7 +30,7 @@ PAGE = 1000  # jobs of one call
 MAX_LOG = 1000  # lines of a status
 
 STATES: dict[str, list[Any]] = {
-    "created": [],  # a status that clients know, and no task of ours is ever in
+    "created": [],  # a status that clients know, and that no task of TaskFlow has
     **{name: [s for s, n in resource.STATUS.items() if n == name] for name in resource.STATUS.values()},
 }
 OUTCOMES: dict[str, list[Any]] = {name: [state] for state, name in resource.OUTCOME.items()}
@@ -298,7 +298,7 @@ def _done(params: Params) -> Failure:
 
 
 def _named(failure: Failure) -> Failure:
-    """With the names that a caller of ours knows."""
+    """The failure with the names of the executor protocol."""
     ours = _FIELDS.get(failure.field)
     if ours is None:
         return failure

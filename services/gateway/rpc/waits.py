@@ -23,12 +23,12 @@ from taskflow_server.runtime import logs
 log = logs.get("waits")
 
 AT_ONCE = 100  # waits of one poll
-PAUSE = 1.0  # seconds before the next poll, when nobody could be asked
+PAUSE = 1.0  # seconds before the next poll, when no service could be reached
 EXECUTOR = worker_pb2.Executor(name="wait")
 
 
 def spec_of(params: Params) -> jobs_pb2.JobSpec:
-    """The job of a wait: due when it is over."""
+    """The job of a wait: due at its end."""
     spec = jobs_pb2.JobSpec(task=WAIT, queue="default", retries=RETRIES)
     at = params.instant("executeAt")
     try:
@@ -59,7 +59,7 @@ class Waits:
         while not self._closing.is_set():
             try:
                 lanes = await self._cluster.poll(request, POLL)
-            except Failure:  # a service is away; clients hear so from their own calls
+            except Failure:  # a service is unreachable; clients learn that from their own calls
                 await self._sleep(PAUSE)
                 continue
             await asyncio.gather(*(self._end(task) for lane in lanes for task in lane.tasks))
@@ -70,5 +70,5 @@ class Waits:
         try:
             await self._cluster.start(worker_pb2.StartRequest(executor=EXECUTOR, **names))
             await self._cluster.report(worker_pb2.ReportRequest(outcomes=[told], executor=EXECUTOR))
-        except Failure as failure:  # it was cancelled; or it comes again, when its requested timeout is over
+        except Failure as failure:  # it was cancelled; or it comes again after its requested timeout
             log.info("a wait was not ended", reason=failure.reason or failure.message)

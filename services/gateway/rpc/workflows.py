@@ -61,7 +61,7 @@ def of_run(run: pb.Run, *, listed: bool = False) -> dict[str, Any]:
         reason = details.pop(REASON, run.error.type)
         found["error"] = {"type": run.error.type, "message": run.error.message} | details
         found["outcomeReason"] = _reason(reason, found["error"])
-    # A run is its own execution: nobody polls for a run, but for its decisions.
+    # A run is its own execution: executors poll for its decisions, not for the run.
     found |= {"execId": run.id, "retryCount": int(run.state in OUTCOME)}
     found["executeAt"] = resource.instant(run.create_time)
     if run.label:

@@ -104,7 +104,7 @@ def test_nothing_beside_the_queries_changes_a_job_or_an_attempt() -> None:
         ("-- update taskflow.jobs\nselect 'delete from taskflow.jobs'", False),
     ],
 )
-def test_the_guard_sees_what_it_is_to_see(text: str, changes: bool) -> None:
+def test_statements_that_change_a_fact_are_found(text: str, changes: bool) -> None:
     assert changes_facts(text) is changes
 
 

@@ -47,7 +47,7 @@ def show(cli: Cli, id: str) -> dict[str, Any]:
 
 
 @pytest.mark.feature("S3.1", "X.11")
-def test_a_job_is_handed_in_run_and_its_result_printed(cli: Cli, worker: Program) -> None:
+def test_a_job_is_submitted_and_run_and_its_result_printed(cli: Cli, worker: Program) -> None:
     person = cli("job", "new", "sums", '{"a": 2, "b": 3}', "--task", "add", "--wait")
     program = cli("--json", "job", "new", "sums", "-", "--task", "add", "--wait", stdin='{"a": 4, "b": 5}')
 

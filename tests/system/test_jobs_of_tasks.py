@@ -74,7 +74,7 @@ def made_as(cluster: ServiceCluster, handler: str) -> dict[str, tuple[Any, ...]]
         ("given", "not this one", {"n": 1}),
     ],
 )
-def test_a_job_has_all_that_its_task_says_whoever_makes_it(
+def test_a_job_has_the_options_of_its_task_from_each_source(
     cluster: ServiceCluster, tf: TaskFlow, name: str, own: Any, given: Any
 ) -> None:
     handler = f"handle-{name}"

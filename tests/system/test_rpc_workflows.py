@@ -157,7 +157,7 @@ def test_a_workflow_begins_another_and_hears_of_its_end(rpc: Rpc, name: str, kno
 
 @pytest.mark.feature("S2.7", "R10")
 @pytest.mark.parametrize("first", ["decision", "poll", "create"])
-def test_a_task_has_two_retries_whoever_names_its_definition_first(
+def test_a_task_has_two_retries_if_a_decision_a_poll_or_a_call_names_it_first(
     rpc: Rpc, tf: TaskFlow, name: str, first: str
 ) -> None:
     task = f"{name}-t"

@@ -101,7 +101,7 @@ def announced(*pairs: tuple[int, int]) -> list[ShardEpoch]:
     return [ShardEpoch(shard=s, epoch=e) for s, e in pairs]
 
 
-def test_outcomes_go_to_whoever_announced_the_highest_epoch() -> None:
+def test_outcomes_go_to_the_coordinator_with_the_highest_epoch() -> None:
     epochs = Epochs()
 
     assert epochs.announce("a", announced((1, 5), (2, 5))) == [1, 2]

@@ -77,7 +77,7 @@ def test_a_task_is_started_its_end_is_news_and_the_run_ends_when_the_executor_sa
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CANCELLED])
-def test_a_task_s_end_is_news_whatever_its_outcome(outcome: Outcome) -> None:
+def test_the_end_of_a_task_is_an_event_with_any_outcome(outcome: Outcome) -> None:
     world = started()
     decide(world, schedule("a"))
 
@@ -292,7 +292,7 @@ def test_a_run_that_is_given_up_cancels_what_is_under_way_and_can_be_retried() -
     assert asked(world)["event"] == "awf.workflow.event/signal"
 
 
-def test_a_signal_is_news_once_and_its_payload_with_it() -> None:
+def test_a_repeated_signal_is_one_event_with_its_payload() -> None:
     world = started()
     world.signal("answered", {"by": "ada"}, id="s1")
     world.signal("answered", {"by": "ada"}, id="s1")

@@ -158,7 +158,7 @@ class RunCancelled(RunUnsuccessful):
 
 
 class Signal(Exception):
-    """Base of what a handler raises to say what becomes of its attempt."""
+    """Base of the exceptions with which a handler decides the outcome of its attempt."""
 
     __reduce__ = _reduce
 

@@ -1,4 +1,4 @@
-"""`taskflow alert …`: rules that select what a person should hear of, and where it is sent."""
+"""`taskflow alert …`: rules that select facts for people, and where to send them."""
 
 from __future__ import annotations
 

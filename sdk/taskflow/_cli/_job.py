@@ -251,7 +251,7 @@ def logs(
 
 
 def warn(warnings: Iterable[JobWarning]) -> None:
-    """Says on standard error why nobody is there to run it."""
+    """Prints on standard error why no worker can run it."""
     for warning in warnings:
         _output.notice(f"warning: {_output.cell(warning.message)}")
 

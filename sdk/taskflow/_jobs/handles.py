@@ -18,7 +18,7 @@ class Handle:
         self.existing = existing
         """Whether its idempotency key named a job that was there already."""
         self.warnings = warnings
-        """That nobody was there to run it when it was made: a misspelt queue or task, or no worker yet."""
+        """Why no worker could run it when it was submitted: a misspelt queue or task, or no worker yet."""
 
     @property
     def id(self) -> str:

@@ -78,7 +78,7 @@ class JobInfo:
     timeout: float | None = None
     """Hard limit of one attempt, in seconds; None: without one."""
     warnings: tuple[JobWarning, ...] = ()
-    """That nobody is there to run it. Lists leave it out."""
+    """Warnings that no worker can run it. Lists leave them out."""
     sla: float | None = None
     """Seconds within which it should start, from when it is due; None: without one."""
     sla_missed: bool = False
@@ -87,7 +87,7 @@ class JobInfo:
 
 @dataclass(frozen=True, slots=True)
 class JobWarning:
-    """Why nobody is there to run what waits; a worker may still come. As text: the message.
+    """Why no worker can run waiting jobs; one may still register. As text: the message.
 
     `reason`: HANDLER_NOT_SEEN (no worker has ever had a handler for the task), NO_LIVE_WORKER (none has one now), or
     QUEUE_NOT_SERVED (those that have one take no jobs from the queue).
@@ -154,7 +154,7 @@ class QueueInfo:
     ready_estimated: bool = False
     """Over 10,000 are ready, so that `ready` is some seconds old and counts jobs that were just dispatched, too."""
     warnings: tuple[JobWarning, ...] = ()
-    """One for each task whose jobs wait and that nobody is there to run. Lists leave them out."""
+    """One for each task with waiting jobs that no worker can run. Lists leave them out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class ScheduleInfo:
     error: str = ""
     """Why it could not be fired when it was last due; empty when it could."""
     warnings: tuple[JobWarning, ...] = ()
-    """That nobody is there to run its jobs. Lists leave it out."""
+    """Warnings that no worker can run its jobs. Lists leave them out."""
 
 
 @dataclass(frozen=True, slots=True)

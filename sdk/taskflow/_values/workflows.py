@@ -12,7 +12,7 @@ from taskflow._values.jobs import ErrorInfo, JobWarning
 
 
 class RunState(StrEnum):
-    """Where a run stands. The last three are final."""
+    """The status of a run. The last three are final."""
 
     NEW = "new"
     RUNNING = "running"
@@ -29,7 +29,7 @@ class RunState(StrEnum):
 
 
 class StepState(StrEnum):
-    """Where a step of a run stands. The last four are final."""
+    """The status of a step of a run. The last four are final."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -56,7 +56,7 @@ class WorkflowInfo:
     next_run_at: datetime | None
     last_run_at: datetime | None
     warnings: tuple[JobWarning, ...] = ()
-    """Why nobody runs jobs of its steps; at most 20, none in lists."""
+    """Why no worker can run jobs of its steps; at most 20, none in lists."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any
 
 import typer
@@ -31,8 +32,9 @@ Exit codes:
 --address and --json may stand before or after a command. TASKFLOW_DEBUG=1 shows where an error came from."""
 
 
+@functools.cache
 def command() -> Any:
-    """The command with all that belongs to it."""
+    """The command with all that belongs to it, built once in a process. Plugins are looked up when it runs."""
     app = typer.Typer(
         name="taskflow",
         cls=PluginGroup,

@@ -2,7 +2,7 @@
 
 Imports are nine tenths of the CPU of a service's start. The child's program runs as `__main__`, with its own arguments,
 environment, folder and files, and ends as an interpreter ends. Only for commands of our Python with `-m module`, `-c
-code` or a file; others are spawned.
+code` or a file, and for the scripts that our Python's packages install; others are spawned.
 
 `python -m tests.support.forkserver SOCKET` is the parent: it dies with the process that started it, its children with
 it. Requests and exit statuses of children travel over the socket, one JSON document a line.
@@ -156,12 +156,22 @@ _servers: dict[tuple[str, ...], ForkServer] = {}
 _starting = threading.Lock()
 
 
+def _words(command: Sequence[str | Path]) -> list[str]:
+    """The command, with our Python before an installed script that names it in its first line."""
+    words = [str(word) for word in command]
+    if Path(words[0]).parent == Path(sys.executable).parent and Path(words[0]).is_file():
+        with open(words[0], "rb") as script:
+            if script.readline().strip() == f"#!{sys.executable}".encode():
+                return [sys.executable, *words]
+    return words
+
+
 def _forks(words: Sequence[str]) -> bool:
     """Whether the command is one that the child can become without another interpreter's options."""
     if words[0] != sys.executable or words[1:3] == ["-m", "pytest"]:  # which minds what was imported before it
         return False
     rest = words[2:] if words[1:2] == ["-P"] else words[1:]
-    return len(rest) > 1 if rest[:1] in (["-m"], ["-c"]) else bool(rest) and rest[0].endswith(".py")
+    return len(rest) > 1 if rest[:1] in (["-m"], ["-c"]) else bool(rest) and not rest[0].startswith("-")
 
 
 def _for(words: Sequence[str], env: Mapping[str, str]) -> ForkServer:
@@ -178,7 +188,7 @@ def spawn(
     command: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: Path | None
 ) -> subprocess.Popen[bytes] | Forked:
     """As taskflow_server.cluster.process.spawn; forked where the command is one of our Python's."""
-    words = [str(word) for word in command]
+    words = _words(command)
     if not _forks(words):
         return processes.spawn(command, env=env, cwd=cwd, log=log)
     output = log or Path(os.devnull)
@@ -195,7 +205,7 @@ def run(
     timeout: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """As subprocess.run with its output captured as text; forked where the command is one of our Python's."""
-    words = [str(word) for word in command]
+    words = _words(command)
     env = os.environ if env is None else env
     if not _forks(words):
         return subprocess.run(
@@ -323,6 +333,7 @@ def _main() -> NoReturn:
     for name in (*PRELOADED, *sys.argv[2:]):
         with contextlib.suppress(ImportError):  # an extra that is not installed here
             importlib.import_module(name)
+    sys.modules["taskflow._cli._app"].command()  # most of the CPU of a client's command is building it
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]  # the child's own to import
     gc.collect()

@@ -7,7 +7,6 @@ free ones; Postgres is the tests' own, with an empty database.
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from taskflow_server.cluster.ports import free_ports
 from taskflow_server.cluster.service import environment
 from taskflow_server.worker.settings import WorkerSettings
+from tests.support import forkserver
 from tests.support import postgres as pg
 from tests.support.cluster import ROOT, Program
 from tests.support.plainyaml import read
@@ -86,17 +86,19 @@ class Rehearsal:
                 assert wanted["condition"] == "service_healthy"
                 self.wait_healthy(other)
         env, log = self.environment(name), self._directory / f"{name}.log"
-        program, *arguments = (self.here(word) for word in OURS[name]["command"])
-        self.programs[name] = Program(
-            [shutil.which(program, path=env["PATH"]) or program, *arguments], log, env, self._directory
-        )
+        self.programs[name] = Program(self.command(OURS[name]["command"], env), log, env, self._directory)
+
+    def command(self, words: list[str], env: Mapping[str, str]) -> list[str]:
+        """As it is here, with the whole path of its program."""
+        program, *arguments = map(self.here, words)
+        return [shutil.which(program, path=env["PATH"]) or program, *arguments]
 
     def healthy(self, name: str) -> bool:
         """The engine's part: the health check's command, inside."""
         kind, *command = OURS[name]["healthcheck"]["test"]
         assert kind == "CMD"
-        done = subprocess.run([self.here(w) for w in command], env=self.environment(name), capture_output=True)
-        return done.returncode == 0
+        env = self.environment(name)
+        return forkserver.run(self.command(command, env), env=env).returncode == 0
 
     def wait_healthy(self, name: str) -> None:
         eventually(lambda: self.healthy(name), timeout=40)
@@ -132,7 +134,7 @@ def test_the_readme_s_example_runs_against_it(rehearsal: Rehearsal, tmp_path: Pa
     worker = Program(command, tmp_path / "worker.log", env)
     try:
         command, env = rehearsal.example("01_new_job.py")
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        done = forkserver.run(command, env=env)
 
         assert "{'delivered': 'ada@example.org'}" in done.stdout, done.stderr + worker.output
         assert worker.stop() == 0
@@ -274,7 +276,7 @@ def test_postgres_may_have_any_password(password: str, postgres: str) -> None:
         try:
             env = {**os.environ, "TASKFLOW_DATABASE_URL": url, "PGPASSWORD": password}
             words = [sys.executable, "-m", "taskflow_server.cli", "db", "doctor"]
-            done = subprocess.run(words, env=env, capture_output=True, text=True)
+            done = forkserver.run(words, env=env)
         finally:
             conn.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 

@@ -24,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from taskflow import TaskFlow
 from taskflow_server.cluster.ports import free_ports
 from taskflow_server.cluster.service import environment
+from tests.support import forkserver
 from tests.support import postgres as pg
 from tests.support.cluster import ROOT, Program
 from tests.support.waiting import eventually
@@ -141,7 +142,7 @@ def test_the_gateway_s_probe_is_answered(release: Rehearsal) -> None:
     address = f"http://127.0.0.1:{release.ports[8080]}/healthz"
     asked = [sys.executable, "-m", "taskflow_server.cli", "health", address]
 
-    eventually(lambda: subprocess.run(asked, capture_output=True, cwd=ROOT, timeout=60).returncode == 0, 60)
+    eventually(lambda: forkserver.run(asked).returncode == 0, 60)
 
 
 def test_they_need_no_capability_and_write_nothing_but_tmp(release: Rehearsal) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from taskflow._cli import main
+from tests.support import forkserver
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKFLOW = [sys.executable, "-m", "taskflow._cli"]
@@ -71,11 +72,14 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     return answer
 
 
-def _run(*words: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
-    return subprocess.run(
-        [*TASKFLOW, *words], capture_output=True, text=True, timeout=60, cwd=cwd, env={**environ, **(env or {})}
-    )
+def _run(
+    *words: str, env: dict[str, str] | None = None, cwd: Path = ROOT, fresh: bool = False
+) -> "subprocess.CompletedProcess[str]":
+    """In a process of its own. `fresh`: with an interpreter of its own, for what depends on how modules are found."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")} | (env or {})
+    if fresh:
+        return subprocess.run([*TASKFLOW, *words], capture_output=True, text=True, timeout=60, cwd=cwd, env=environ)
+    return forkserver.run([*TASKFLOW, *words], env=environ, cwd=cwd)
 
 
 def _plugins(folder: Path, **points: str) -> dict[str, str]:
@@ -93,7 +97,7 @@ def test_help_is_quick() -> None:
     times = []
     for _ in range(5):
         before = _cpu_of_children()
-        assert _run("--help").returncode == 0
+        assert _run("--help", fresh=True).returncode == 0
         times.append(_cpu_of_children() - before)
 
     assert min(times) <= 0.3, f"{times}"
@@ -241,7 +245,7 @@ def test_an_app_in_a_folder_named_like_our_package_says_so(tmp_path: Path, app: 
     (tmp_path / name).mkdir()
     (tmp_path / name / "shop.py").write_text("from taskflow import TaskFlow\n\napp = TaskFlow()\n")
 
-    answer = _run("worker", app, cwd=tmp_path)
+    answer = _run("worker", app, cwd=tmp_path, fresh=True)
 
     assert answer.returncode == 2
     assert answer.stderr.count("\n") == 1
@@ -288,8 +292,8 @@ def test_without_typer_there_is_worker_and_a_word_on_the_rest(tmp_path: Path) ->
     (tmp_path / "shop.py").write_text("from taskflow import TaskFlow\n\ntf = TaskFlow()\n")
     env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "sdk")])}
 
-    other = _run("job", "list", env=env)
-    worker = _run("worker", "shop:app", env=env)
+    other = _run("job", "list", env=env, fresh=True)
+    worker = _run("worker", "shop:app", env=env, fresh=True)
 
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "pip install './sdk[cli]'" in other.stderr

@@ -94,8 +94,8 @@ class Forked:
 class ForkServer:
     """The connection to the parent, which is started with it. From any thread."""
 
-    def __init__(self, *more: str) -> None:
-        """`more`: what the parent imports besides."""
+    def __init__(self, *more: str, within: ForkServer | None = None) -> None:
+        """`more`: what the parent imports besides. `within`: the server whose parent it is forked from."""
         self._folder = tempfile.TemporaryDirectory(prefix="forkserver-")
         path = f"{self._folder.name}/socket"
         listening = socket.socket(socket.AF_UNIX)
@@ -103,7 +103,12 @@ class ForkServer:
         listening.listen(1)
         env = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
         command = [sys.executable, "-m", "tests.support.forkserver", path, *more]
-        self.process = processes.spawn(command, env=env, cwd=ROOT, log=Path(self._folder.name) / "log")
+        log = Path(self._folder.name) / "log"
+        self.process: subprocess.Popen[bytes] | Forked
+        if within is None:
+            self.process = processes.spawn(command, env=env, cwd=ROOT, log=log)
+        else:
+            self.process = within.spawn(command[1:], env=env, cwd=ROOT, output=log, errors=log, input=Path(os.devnull))
         allow(self.process.pid)
         listening.settimeout(60)
         self._connection, _ = listening.accept()
@@ -179,8 +184,10 @@ def _for(words: Sequence[str], env: Mapping[str, str]) -> ForkServer:
     own."""
     more = PUSH if "TASKFLOW_PUSH_DESTINATIONS" in env or any(map(words.count, STAND_INS)) else ()
     with _starting:
+        if () not in _servers:
+            _servers[()] = ForkServer()
         if more not in _servers:
-            _servers[more] = ForkServer(*more)
+            _servers[more] = ForkServer(*more, within=_servers[()])
         return _servers[more]
 
 
@@ -224,7 +231,7 @@ def run(
 
 def stop() -> None:
     """At the end of the tests."""
-    for server in _servers.values():
+    for server in reversed(_servers.values()):  # a server's parent after its children
         server.close()
     _servers.clear()
 

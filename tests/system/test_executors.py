@@ -85,9 +85,9 @@ def test_ten_seconds_to_start_and_two_minutes_between_two_words(manual: ServiceC
 
         executor.start(task)
         for _ in range(3):
-            tf.advance_clock(100)
+            tf.advance_clock(100, step=20)
             assert executor.notify(task).refused == ""
-        tf.advance_clock(125)
+        tf.advance_clock(125, step=20)
 
         again = executor.take(seconds=20)
         assert (again.attempt, again.tries) == (2, 1)
@@ -108,7 +108,7 @@ def test_a_started_task_goes_on_through_a_restart_and_a_requested_one_is_handed_
     with RawExecutor(api, [task_name]) as executor:
         started, requested = executor.take(), executor.take()
         executor.start(started)
-        tf.advance_clock(100)  # most of its time is over when its owner goes
+        tf.advance_clock(100, step=20)  # most of its time is over when its owner goes
         assert executor.notify(started).refused == ""
 
         manual.kill(name) if how == "kill" else manual.stop(name)
@@ -119,7 +119,7 @@ def test_a_started_task_goes_on_through_a_restart_and_a_requested_one_is_handed_
         assert again.job_id == requested.job_id and again.exec_id != requested.exec_id
         assert start(executor, requested) == "STALE_EXEC_ID"
         assert start(executor, again) == ""
-        tf.advance_clock(100)
+        tf.advance_clock(100, step=20)
         assert executor.notify(started).refused == ""
         assert executor.report(started, DONE) == executor.report(again, DONE) == ""
     assert {len(tf.jobs.attempts(job)) for job in jobs} == {1}

@@ -84,7 +84,7 @@ def test_workers_of_sh_that_are_killed_lose_no_job(start: Callable[..., Program]
     for worker in workers[:2]:
         eventually(lambda: any(tf.jobs.get(id).state.final for id in ids), 30)
         worker.kill()
-    tf.advance_clock(150)
+    tf.advance_clock(150, step=30)
 
     eventually(lambda: all(tf.jobs.get(id).state.final for id in ids) or tf.advance_clock(5) is None, 90)
     assert {tf.jobs.get(id).state for id in ids} == {JobState.SUCCEEDED}
@@ -131,7 +131,7 @@ def test_a_workflow_goes_on_when_its_executor_is_killed_and_another_starts(
     eventually(lambda: rpc("awf.workflow/status", id=runs[0])["resource"]["status"] == "in-progress", 30)
     first.kill()
     start("node", str(EXAMPLES / "executor.mjs"))
-    tf.advance_clock(150)
+    tf.advance_clock(150, step=30)
     assert {done(rpc, run)["outcome"] for run in runs} == {"succeeded"}
 
 

@@ -371,14 +371,14 @@ def test_a_notification_prolongs_and_is_logged(rpc: Rpc, tf: TaskFlow, running: 
     task = rpc.take(name)
     rpc.of("start", task)
     before = rpc.of("notify", task, notification="heartbeat", message="still at it")["inProgressTimeoutAt"]
-    tf.advance_clock(100)
+    tf.advance_clock(100, step=20)
     progress = {"notification": "awf.task/progress", "progress-current": 12.5, "progress-total": 20}
     after = rpc.of("notify", task, **progress, **{"progress-unit": "rows"})["inProgressTimeoutAt"]
 
     ((now,),) = rows.found(running.dsn, "select extract(epoch from taskflow.now()) * 1000")
     assert 95_000 < after - before < 140_000
     assert 100_000 < after - float(now) <= 121_000
-    tf.advance_clock(100)
+    tf.advance_clock(100, step=20)
     rpc.of("success", task)
     eventually(lambda: len(log_of(rpc, task["id"])) == 5)
     log = log_of(rpc, task["id"])
@@ -428,15 +428,15 @@ def test_time_outs_bring_a_task_back_under_another_exec_id(rpc: Rpc, tf: TaskFlo
     assert refused(lambda: rpc.of("start", first)).reason == "STALE_EXEC_ID"
 
     rpc.of("start", second)
-    tf.advance_clock(125)
+    tf.advance_clock(125, step=20)
     third = rpc.take(name)
     assert third["retryCount"] == 1
     assert refused(lambda: rpc.of("success", second)).reason == "STALE_EXEC_ID"
 
     rpc.of("start", third)
-    tf.advance_clock(125)
+    tf.advance_clock(125, step=20)
     rpc.of("start", rpc.take(name))
-    tf.advance_clock(125)
+    tf.advance_clock(125, step=20)
     ended = eventually(lambda: (r := rpc("awf.task/status", id=first["id"])["resource"])["status"] == "done" and r)
     assert (ended["outcome"], ended["retryCount"]) == ("failed", 3)
     assert ended["outcomeReason"]["type"] == "awf.task/failed-due-to-in-progress-timeout"
@@ -738,7 +738,7 @@ def test_the_time_outs_are_settings_of_the_task_and_of_a_job(rpc: Rpc, tf: TaskF
     task = rpc.take(name)
     tf.advance_clock(50)
     rpc.of("start", task)
-    tf.advance_clock(500)
+    tf.advance_clock(500, step=50)
     rpc.of("success", task)
 
     job = tf.new_job("default", task=name, requested_timeout=2)

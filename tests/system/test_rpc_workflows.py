@@ -290,7 +290,7 @@ def test_a_decision_that_times_out_is_handed_out_again_and_its_actions_are_appli
 ) -> None:
     begin(rpc, name)
     first = decision(rpc, name)
-    tf.advance_clock(125)
+    tf.advance_clock(125, step=20)
     second = decision(rpc, name)
     assert (second["id"], second["execId"] == first["execId"]) == (first["id"], False)
 

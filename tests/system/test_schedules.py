@@ -16,7 +16,7 @@ from taskflow.errors import InvalidArgument, NotFound, Unavailable
 from taskflow_server.cluster.ports import free_ports
 from tests.support import rows
 from tests.support.cluster import Program, ServiceCluster
-from tests.support.cron_oracle import fires
+from tests.support.cron_oracle import changes, fires
 from tests.support.tier import size
 from tests.support.waiting import eventually
 
@@ -65,13 +65,13 @@ def test_a_schedule_fires_at_its_instants_and_each_is_in_the_ledger_with_its_job
     cluster: ServiceCluster, tf: TaskFlow
 ) -> None:
     schedule = tf.schedules.create(
-        "report", cron="*/15 * * * *", payload={"kind": "daily"}, metadata={"user": "u1"}, overlap="allow"
+        "report", cron="*/5 * * * *", payload={"kind": "daily"}, metadata={"user": "u1"}, overlap="allow"
     )
     before = now_of(cluster)
 
-    tf.advance_clock(timedelta(hours=2), step=60)
+    tf.advance_clock(timedelta(minutes=40), step=60)
 
-    wanted = oracle("*/15 * * * *", "UTC", before, now_of(cluster))
+    wanted = oracle("*/5 * * * *", "UTC", before, now_of(cluster))
     eventually(lambda: fired(cluster, schedule) == wanted)
     assert len(wanted) == 8
     ledger = list(tf.schedules.firings(schedule.id))
@@ -81,7 +81,7 @@ def test_a_schedule_fires_at_its_instants_and_each_is_in_the_ledger_with_its_job
     assert {f.state for f in ledger} == {FiringState.FIRED} and all(f.reason for f in ledger)
     assert all(job.payload == {"kind": "daily"} and job.metadata["user"] == "u1" for job in jobs.values())
     there = tf.schedules.get(schedule.id)
-    assert there.next_run_at == oracle("*/15 * * * *", "UTC", now_of(cluster), now_of(cluster) + timedelta(hours=1))[0]
+    assert there.next_run_at == oracle("*/5 * * * *", "UTC", now_of(cluster), now_of(cluster) + timedelta(hours=1))[0]
     assert there.last_run_at is not None
     tf.schedules.delete(schedule.id)
 
@@ -89,14 +89,19 @@ def test_a_schedule_fires_at_its_instants_and_each_is_in_the_ledger_with_its_job
 @pytest.mark.longer
 @pytest.mark.feature("S1.5", "R16")
 def test_months_of_schedules_go_by_with_their_change_of_hour(cluster: ServiceCluster, tf: TaskFlow) -> None:
-    """Against an oracle that imports neither croniter nor our module. Hours change at most 217 days apart."""
+    """Against an oracle that imports neither croniter nor our module: four weeks with both zones' change, or a year."""
     zones = {"Europe/Berlin": "30 2 * * *", "America/New_York": "0 9 * * mon"}
+    now = now_of(cluster)
+    moments = sorted(at for zone in zones for year in range(now.year, now.year + 3) for at, _ in changes(zone, year))
+    month = timedelta(days=30)
+    change = next(a for a, b in pairwise(moments) if a - now > timedelta(days=3) and b - a < month)
+    tf.advance_clock(change - timedelta(days=2, minutes=20) - now, step=366 * 86_400)
     made = {
         zone: tf.schedules.create("yearly", cron=cron, time_zone=zone, overlap="allow") for zone, cron in zones.items()
     }
     before = now_of(cluster)
 
-    tf.advance_clock(timedelta(days=size(230, 370)), step=75_600)
+    tf.advance_clock(timedelta(days=size(28, 370)), step=75_600)
 
     for zone, schedule in made.items():
         wanted = oracle(zones[zone], zone, before, now_of(cluster))
@@ -325,7 +330,7 @@ def test_a_backfill_holds_up_no_firing_and_reaches_what_passed_while_it_was_off(
     tf.schedules.resume(schedule.id)
     (many,) = [f for f in tf.schedules.firings(schedule.id) if f.state is FiringState.SKIPPED_OFF]
     assert many.count == len(oracle("*/10 * * * *", "UTC", off, off + timedelta(hours=1)))
-    tf.advance_clock(600, step=30)
+    tf.advance_clock(600, step=60)
     eventually(lambda: len(fired(cluster, schedule)) == len(backfilled.firings) + 1)
     tf.schedules.delete(schedule.id)
 

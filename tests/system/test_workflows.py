@@ -134,18 +134,18 @@ def test_a_run_waits_for_a_duration_a_time_of_its_data_and_a_signal(cluster: Ser
     in_state(tf, run, "pause", StepState.WAITING)
     assert tf.workflows.get_run(run.id).waiting
 
-    tf.advance_clock(timedelta(days=1, hours=23), step=3600)
+    tf.advance_clock(timedelta(days=1, hours=23), step=6 * 3600)
     assert tf.workflows.get_run(run.id).step("pause").state is StepState.WAITING
-    tf.advance_clock(timedelta(hours=2), step=600)
+    tf.advance_clock(timedelta(hours=2), step=1800)
     in_state(tf, run, "before", StepState.WAITING)
     due = tf.workflows.get_run(run.id).step("before").due_time
     assert due is not None and due.strftime("%Y-%m-%dT%H:%M:%SZ") < soon
-    tf.advance_clock(timedelta(days=2), step=3600)
+    tf.advance_clock(timedelta(days=2), step=6 * 3600)
     in_state(tf, run, "answer", StepState.WAITING)
     assert tf.workflows.get_run(run.id).signals == ("answered",)
     tf.workflows.signal(run.id, "answered", {"by": "mail"})
     in_state(tf, run, "late", StepState.WAITING)
-    tf.advance_clock(timedelta(hours=2), step=600)
+    tf.advance_clock(timedelta(hours=2), step=1800)
 
     done = tf.workflows.wait(run.id, TIMEOUT)
     assert done.output == {"said": {"by": "mail"}}
@@ -453,12 +453,12 @@ def test_a_workflow_s_schedule_fires_between_its_start_and_its_end_one_run_at_a_
     put = tf.workflows.put({"name": "seasonal", "steps": steps, "schedule": times})
     assert put.next_run_at is not None and start <= put.next_run_at < end
 
-    tf.advance_clock(timedelta(minutes=26), step=30)
+    tf.advance_clock(timedelta(minutes=26), step=60)
 
     (first,) = eventually(lambda: list(tf.workflows.runs("seasonal", states=["running"])), timeout=30)
     by_hand = tf.workflows.start("seasonal")
     (schedule,) = tf.schedules.list(workflow="seasonal")
-    tf.advance_clock(timedelta(minutes=40), step=30)
+    tf.advance_clock(timedelta(minutes=40), step=60)
     eventually(lambda: tf.schedules.get(schedule.id).next_run_at is None, timeout=30)
     ledger = list(tf.schedules.firings(schedule.id))
     assert all(start <= firing.instant <= end for firing in ledger) and len(ledger) == 3
@@ -477,7 +477,7 @@ def test_a_workflow_runs_by_its_own_schedule_and_by_schedules_that_name_it(tf: T
     assert (put.cron, put.next_run_at is not None) == ("*/10 * * * *", True)
     other = tf.schedules.create(workflow="regular", cron="*/10 * * * *", payload=[5], metadata={"user": "u7"})
 
-    tf.advance_clock(timedelta(minutes=11), step=30)
+    tf.advance_clock(timedelta(minutes=11), step=60)
 
     def done(**metadata: str) -> list[RunInfo]:
         return list(tf.workflows.runs("regular", states=["succeeded"], metadata=metadata))

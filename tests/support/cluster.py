@@ -63,7 +63,7 @@ class ServiceCluster:
     """The services against one database, on free ports that stay the same over restarts.
 
     `env` adds variables by service, as `{"coordinator": {"TASKFLOW_FAILPOINTS": "…"}}`. They are forked from a parent
-    that has imported third parties' packages, unless `forked` is off.
+    that has imported their modules, unless `forked` is off.
     """
 
     def __init__(

@@ -11,8 +11,6 @@ from taskflow_server.cluster.ports import free_ports
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.spread
-
 
 def _needs_ipv6() -> None:
     try:

@@ -2,13 +2,9 @@
 
 from collections.abc import Callable
 
-import pytest
-
 from taskflow import TaskFlow
 from tests.support.cluster import ServiceCluster
 from tests.support.pgbouncer import pgbouncer
-
-pytestmark = pytest.mark.spread
 
 
 def test_jobs_run_behind_a_pooler_of_sessions(database: str, make_cluster: Callable[..., ServiceCluster]) -> None:

@@ -42,8 +42,7 @@ def test_prefetched_jobs_of_a_queue_are_returned_when_the_queue_is_paused(scene:
         scene.tf.queues.pause(scene.queue)
         eventually(lambda: {job.get().state for job in scene.behind} == {JobState.READY})
         assert not scene.keeper.get().state.final, "the slot was kept all the time"
-        scene.tf.queues.resume(scene.queue)
-        scene.all_ran_once_elsewhere()
+        scene.all_ran_once_elsewhere(resume=True)
 
 
 @pytest.mark.feature("R7", "X.10")

@@ -80,9 +80,20 @@ class Api:
 
 def pending(queue_service: str, name: str) -> int:
     """Jobs of a queue, or of a task, that wait in the queue service at this address."""
+    return sum(lane.pending for lane in _stats(queue_service).lanes if name in (lane.queue, lane.task))
+
+
+def waiting_polls(queue_service: str) -> int:
+    """Polls that wait for jobs in the queue service at this address."""
+    return int(_stats(queue_service).waiting_polls)
+
+
+def _stats(queue_service: str) -> queue_pb2.StatsResponse:
     with grpc.insecure_channel(queue_service, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        stats = queue_pb2_grpc.QueueServiceStub(channel).Stats(queue_pb2.StatsRequest(), timeout=TIMEOUT)
-    return sum(lane.pending for lane in stats.lanes if name in (lane.queue, lane.task))
+        answer: queue_pb2.StatsResponse = queue_pb2_grpc.QueueServiceStub(channel).Stats(
+            queue_pb2.StatsRequest(), timeout=TIMEOUT
+        )
+    return answer
 
 
 def spec(queue: str = "q", **fields: Any) -> jobs_pb2.JobSpec:

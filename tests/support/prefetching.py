@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from taskflow import Job, JobHandle, JobState, NewJob, Outcome, TaskFlow
+from tests.support.api import waiting_polls
 from tests.support.cluster import ServiceCluster
 from tests.support.waiting import eventually
 from tests.support.workers import working
@@ -21,6 +22,7 @@ class Scene:
 
     def __init__(self, cluster: ServiceCluster, queue: str) -> None:
         self.queue = queue
+        self._polled = cluster.address("queue")
         self.tf = TaskFlow(cluster.scheduler_address)
         self.first = TaskFlow(cluster.scheduler_address)
         self.begun, self.go_on = threading.Semaphore(0), threading.Event()
@@ -48,9 +50,16 @@ class Scene:
         """Those jobs behind them that are prefetched, once there are any."""
         return eventually(lambda: [job for job in self.behind if job.get().state is JobState.REQUESTED])
 
-    def all_ran_once_elsewhere(self) -> None:
-        """While the slots of the first worker are kept."""
+    def all_ran_once_elsewhere(self, *, resume: bool = False) -> None:
+        """While the slots of the first worker are kept.
+
+        `resume`: the queue, once the second worker waits for its jobs. Before, a poll of the first that came late, as
+        on a machine that is short of time, could prefetch them again.
+        """
         with working(self.tf, self.queue, self.handle, name="second"):
+            if resume:
+                eventually(lambda: waiting_polls(self._polled), 20)
+                self.tf.queues.resume(self.queue)
             assert {job.wait(timeout=20).state for job in self.behind} == {JobState.SUCCEEDED}
         attempts = [self.tf.jobs.attempts(job.id) for job in self.behind]
         assert [[(a.number, a.outcome, a.worker) for a in found] for found in attempts] == [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from taskflow_server.core.errors import Unavailable
 from taskflow_server.store.database import Database
 from taskflow_server.store.migrate import MigrationError, migrate, migrations
 from taskflow_server.store.reasons import BadUrl, place
+from tests.support import forkserver
 from tests.support import postgres as pg
 from tests.support.pgbouncer import pgbouncer
 
@@ -268,7 +268,7 @@ def test_a_service_on_an_empty_database_says_so_in_one_line(service: str, empty:
     env = {**os.environ, "TASKFLOW_DATABASE_URL": empty, "TASKFLOW_PORT": "1", "TASKFLOW_METRICS_PORT": "0"}
     command = [sys.executable, "-m", "taskflow_server.cli", service]
 
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    done = forkserver.run(command, env=env)
 
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("TASKFLOW_DATABASE_URL: database 'reasons_")

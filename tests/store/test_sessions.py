@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,6 +18,7 @@ from taskflow_server.store import session
 from taskflow_server.store.database import Database, Writer
 from taskflow_server.store.migrate import MigrationError, migrate
 from taskflow_server.store.prune import prune
+from tests.support import forkserver
 from tests.support import postgres as pg
 from tests.support.hostile import make_hostile
 
@@ -148,9 +148,7 @@ def test_a_service_says_in_one_line_why_it_cannot_have_its_database(postgres: st
     env["TASKFLOW_METRICS_PORT"] = "0"
 
     for service in ("scheduler", "coordinator"):
-        done = subprocess.run(
-            [sys.executable, "-m", "taskflow_server.cli", service], env=env, capture_output=True, text=True
-        )
+        done = forkserver.run([sys.executable, "-m", "taskflow_server.cli", service], env=env)
 
         assert done.returncode == 2, done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -164,7 +162,7 @@ def test_a_service_says_in_one_line_why_it_cannot_have_its_database(postgres: st
 def test_no_command_shows_the_password_of_a_url_that_cannot_be_read(command: str, url: str, tmp_path: Path) -> None:
     words = [*command.split(), "--database-url", url, "--data-dir", str(tmp_path)]
 
-    done = subprocess.run([sys.executable, "-m", "taskflow_server.cli", *words], capture_output=True, text=True)
+    done = forkserver.run([sys.executable, "-m", "taskflow_server.cli", *words])
 
     assert done.returncode == 2
     assert "TASKFLOW_DATABASE_URL: not a valid URL of Postgres" in done.stderr
@@ -175,7 +173,7 @@ def test_no_command_shows_the_password_of_a_url_that_cannot_be_read(command: str
 
 def test_the_states_of_the_migrations_stand_below_each_other(database: str) -> None:
     words = [sys.executable, "-m", "taskflow_server.cli", "db", "status", "--database-url", database]
-    lines = subprocess.run(words, capture_output=True, text=True).stdout.splitlines()
+    lines = forkserver.run(words).stdout.splitlines()
 
     assert len({len(line) for line in lines}) == 1
     assert {line.split()[-1] for line in lines} == {"applied"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from taskflow import JobHandle, JobInfo, JobState, JobUnsuccessful, Outcome, TaskFlow
+from tests.support.cli import command_of
 from tests.support.cluster import ServiceCluster
 from tests.support.processes import descendants, parent, peak_memory, runs
 from tests.support.waiting import eventually
@@ -118,13 +118,7 @@ def test_a_command_s_output_is_in_its_log_and_the_end_of_it_in_its_result(
         "stdout_tail": "one\nthree without an end",
         "stderr_tail": "two\n",
     }
-    shown = subprocess.run(
-        [sys.executable, "-m", "taskflow._cli", "job", "logs", job.id],
-        env={**os.environ, "TASKFLOW_ADDRESS": running.scheduler_address},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout
+    shown = command_of(running)("job", "logs", job.id).stdout
     assert sorted(line.split()[-1] for line in shown.splitlines()) == ["end", "one", "two"]
     assert sorted(log(tf, job)) == [("info", "one"), ("info", "three without an end"), ("warning", "two")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from typing import Any
 from uuid import UUID
@@ -47,10 +48,32 @@ def lease(job_id: bytes, **values: Any) -> LeaseRow:
     return LeaseRow(job_id, new_exec(), None, 0, 5, 1, 0, 0, False, "q", "", None, None)._replace(**values)
 
 
+class _Kept(threading.local):
+    """A thread's connection to the database that it asked last: a new one costs 8 ms of CPU, a question 0.2."""
+
+    dsn = ""
+    conn: psycopg.Connection[Any] | None = None
+
+    def to(self, dsn: str) -> psycopg.Connection[Any]:
+        if self.conn is None or self.conn.closed or self.dsn != dsn:
+            if self.conn is not None:
+                self.conn.close()
+            self.dsn, self.conn = dsn, psycopg.connect(dsn, autocommit=True, prepare_threshold=None)
+        return self.conn
+
+
+_kept = _Kept()
+
+
 def found(dsn: str, statement: str, *parameters: Any, **named: Any) -> list[tuple[Any, ...]]:
-    """The rows of a question, asked on a connection of its own."""
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        return conn.execute(statement, parameters or named or None).fetchall()
+    """The rows of a question, which may be asked twice."""
+    try:
+        return _kept.to(dsn).execute(statement, parameters or named or None).fetchall()
+    except psycopg.OperationalError:
+        if _kept.conn is None or not _kept.conn.closed:
+            raise  # no connection, or an error of the question itself
+    # The server was restarted since the last question, or ended the session.
+    return _kept.to(dsn).execute(statement, parameters or named or None).fetchall()
 
 
 def run(dsn: str, statement: str, *parameters: Any) -> int:

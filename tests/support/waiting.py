@@ -3,20 +3,21 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar, overload
 
 T = TypeVar("T")
-EVERY = 0.02
+FIRST, LONGEST = 0.02, 0.1  # seconds between two looks: a look often costs milliseconds of CPU in several processes
 
 
 def eventually(fact: Callable[[], T], timeout: float = 10.0) -> T:
     """The value of `fact()` as soon as it is true; AssertionError with its last answer after `timeout` seconds."""
     deadline = time.monotonic() + timeout
+    pauses = _pauses()
     while not (answer := fact()):
         if time.monotonic() >= deadline:
             raise AssertionError(_complaint(fact, answer, timeout))
-        time.sleep(EVERY)
+        time.sleep(next(pauses))
     return answer
 
 
@@ -32,6 +33,7 @@ async def eventually_async(fact: Callable[[], T], timeout: float = ...) -> T: ..
 async def eventually_async(fact: Callable[[], object], timeout: float = 10.0) -> object:
     """The same inside a running loop; `fact` may be a coroutine function."""
     deadline = time.monotonic() + timeout
+    pauses = _pauses()
     while True:
         answer = fact()
         if inspect.isawaitable(answer):
@@ -40,7 +42,15 @@ async def eventually_async(fact: Callable[[], object], timeout: float = 10.0) ->
             return answer
         if time.monotonic() >= deadline:
             raise AssertionError(_complaint(fact, answer, timeout))
-        await asyncio.sleep(EVERY)
+        await asyncio.sleep(next(pauses))
+
+
+def _pauses() -> Iterator[float]:
+    """A fifth longer each time: a fact that came after a second is seen a tenth of a second later."""
+    pause = FIRST
+    while True:
+        yield pause
+        pause = min(pause * 1.2, LONGEST)
 
 
 def _complaint(fact: Callable[[], object], answer: object, timeout: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from taskflow._transport.topology import Topology
 from taskflow.v1 import (
     alerts_pb2_grpc,
     cluster_pb2,
@@ -41,8 +42,8 @@ class Upstream:
         self._settings = settings
         self._clock = clock
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._topology: cluster_pb2.Topology | None = None
-        self._topology_read = 0.0
+        self._answer: cluster_pb2.Topology | None = None
+        self._answered_at = 0.0
         found = self.channel(self.scheduler)
         self.jobs = jobs_pb2_grpc.JobServiceStub(found)
         self.queues = queues_pb2_grpc.QueueAdminServiceStub(found)
@@ -53,6 +54,9 @@ class Upstream:
         self.cluster = cluster_pb2_grpc.ClusterServiceStub(found)
         self.namespaces = cluster_pb2_grpc.NamespaceServiceStub(found)
         self._health = health_pb2_grpc.HealthStub(found)
+        request = cluster_pb2.GetTopologyRequest()
+        self.instances = Topology(lambda: self.call(self.cluster.GetTopology, request), self.channel)
+        """As `topology` has read them last."""
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """The channel to a service; for stubs of one's own."""
@@ -81,11 +85,11 @@ class Upstream:
     async def topology(self) -> cluster_pb2.Topology:
         """Where coordinators and queue services are, as of the last second. The clock follows it."""
         now = self._clock.real.monotonic()
-        if self._topology is None or now - self._topology_read > TOPOLOGY_AGE:
-            self._topology = await self.call(self.cluster.GetTopology, cluster_pb2.GetTopologyRequest())
-            self._topology_read = self._clock.real.monotonic()
-            self._clock.move(self._topology.clock_moved_us)
-        return self._topology
+        if self._answer is None or now - self._answered_at > TOPOLOGY_AGE:
+            self._answer = await self.instances.refresh()
+            self._answered_at = self._clock.real.monotonic()
+            self._clock.move(self._answer.clock_moved_us)
+        return self._answer
 
     async def ready(self) -> bool:
         """Whether the scheduler says that it serves."""

@@ -1,15 +1,18 @@
-"""An instance with several addresses: a worker finds the one at which that very process answers."""
+"""An instance with several addresses: whoever asks for it finds the one at which that very process answers."""
 
 from collections.abc import Callable
 
 import grpc
 import pytest
 
-from taskflow import TaskFlow
-from taskflow.v1 import cluster_pb2, cluster_pb2_grpc
+from taskflow import JobState, TaskFlow
+from taskflow.v1 import cluster_pb2, cluster_pb2_grpc, jobs_pb2, worker_pb2
 from taskflow_server.cluster.ports import free_ports
-from tests.support.cluster import ROOT, ServiceCluster
+from taskflow_server.worker.push.destination import TaskOptions
+from taskflow_server.worker.push.executor import Executor, Note
+from tests.support.cluster import ROOT, SPINE, ServiceCluster
 from tests.support.processes import connected
+from tests.support.rpc import Rpc
 from tests.support.waiting import eventually
 
 EXAMPLE = str(ROOT / "sdk" / "examples" / "02_worker.py")
@@ -18,7 +21,7 @@ EXAMPLE = str(ROOT / "sdk" / "examples" / "02_worker.py")
 @pytest.fixture(scope="module")
 def advertising(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
     """Ahead of where they answer, the coordinator names a dead port, and the queue service another living process."""
-    cluster = make_cluster()
+    cluster = make_cluster(services=(*SPINE, "gateway"))
     dead = free_ports(1)[0]
     cluster.start("queue")
     cluster.start("scheduler")
@@ -29,7 +32,8 @@ def advertising(make_cluster: Callable[..., ServiceCluster]) -> ServiceCluster:
             "TASKFLOW_QUEUE_ADVERTISE": f"{cluster.scheduler_address},{cluster.address('queue')}",
         },
     )
-    for name in ("queue", "scheduler", "coordinator"):
+    cluster.start("gateway")
+    for name in ("queue", "scheduler", "coordinator", "gateway"):
         cluster.wait_healthy(name)
     return cluster
 
@@ -59,6 +63,42 @@ def test_a_worker_passes_over_a_dead_address_and_over_another_instance(advertisi
     assert result == {"delivered": "ada@example.org"}
     for name in ("coordinator", "queue"):
         assert connected(worker.process.pid, int(advertising.address(name).rpartition(":")[2]))
+
+
+@pytest.mark.feature("S3.6", "S2.5")
+def test_the_gateway_passes_over_a_dead_address_and_over_another_instance(advertising: ServiceCluster) -> None:
+    rpc = Rpc(advertising.address("gateway"))
+    eventually(lambda: topology(advertising).queues)
+    with TaskFlow(advertising.scheduler_address) as tf:
+        job = tf.new_job("default", {"n": 1}, task="by-rpc")
+
+        (task,) = rpc("awf.task/long-poll", taskDefinitions=["by-rpc"], timeout=20_000)["resources"]
+        told = {"id": task["id"], "execId": task["execId"]}
+        rpc("awf.task/start", **told)
+        rpc("awf.task/success", **told, result={"n": 2})
+
+        assert job.wait(timeout=20).result == {"n": 2}
+
+
+@pytest.mark.feature("S3.6")
+async def test_a_pusher_passes_over_a_dead_address_and_over_another_instance(advertising: ServiceCluster) -> None:
+    eventually(lambda: topology(advertising).queues)
+    executor = Executor(advertising.scheduler_address, "pusher", 60)
+    try:
+        with TaskFlow(advertising.scheduler_address) as tf:
+            job = tf.new_job("pushed", {"n": 1}, task="by-push")
+            (order,) = await executor.poll({"by-push": TaskOptions()}, 1, 20)
+            assert await executor.start(order.ticket)
+            assert await executor.notify([Note(order.ticket, progress="half")]) == {order.ticket.exec_id: ""}
+            outcome = worker_pb2.AttemptOutcome(
+                exec_id=order.ticket.exec_id, job_id=order.ticket.job_id, outcome=jobs_pb2.OUTCOME_SUCCEEDED
+            )
+
+            assert await executor.report([outcome]) == {order.ticket.exec_id: ""}
+
+            assert job.get().state is JobState.SUCCEEDED
+    finally:
+        await executor.close()
 
 
 @pytest.mark.feature("S3.6")

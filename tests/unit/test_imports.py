@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRPC = {"grpc", "google", "grpc_health", "grpc_reflection", "grpc_status"}
 SETTINGS = {"pydantic"}  # a service's settings.py declares fields
 POLICY = "taskflow._policy"  # pure, and shared by all
+TOPOLOGY = "taskflow._transport.topology"  # one client for all that look for coordinators and queue services
 SERVICE = {
     "taskflow_server.core",
     "taskflow_server.rpc",
@@ -57,9 +58,9 @@ MAY_IMPORT = {
     },
     "taskflow_server.scheduler": {*SERVICE, "taskflow_server.store"},
     "taskflow_server.coordinator": {*SERVICE, "taskflow_server.store", "taskflow._process.identity"},
-    "taskflow_server.gateway": {*SERVICE, "starlette", "uvicorn"},
+    "taskflow_server.gateway": {*SERVICE, TOPOLOGY, "starlette", "uvicorn"},
     "taskflow_server.gateway.console": {*SERVICE, "taskflow_server.gateway", "starlette", "jinja2", "markupsafe"},
-    "taskflow_server.gateway.rpc": {*SERVICE, "taskflow_server.gateway", "starlette", "yaml"},
+    "taskflow_server.gateway.rpc": {*SERVICE, TOPOLOGY, "taskflow_server.gateway", "starlette", "yaml"},
     "taskflow_server.queue": SERVICE,
     "taskflow_server.worker": {
         "taskflow",
@@ -139,7 +140,9 @@ def test_nobody_imports_the_cluster_or_the_command_line() -> None:
 def test_the_worker_uses_the_public_sdk_only() -> None:
     for module, path in modules():
         if inside(module, "taskflow_server.worker"):
-            private = [name for name in imported(path) if name.startswith("taskflow._")]
+            private = [
+                name for name in imported(path) if name.startswith("taskflow._") and not inside(name, TOPOLOGY)
+            ]
             assert private == [], module
 
 

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
@@ -41,7 +41,6 @@ thousand, as CANCELLED."""
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """Nothing was done, or the same call may be made again. Our own cancelling never shows as a status."""
 _STATUS_KEY = "grpc-status-details-bin"
-_HEALTH_CHECK, _SERVING, _HEALTH_TIMEOUT = "/grpc.health.v1.Health/Check", b"\x08\x01", 1.0
 
 
 def channel_options(address: str, max_backoff_ms: int, keepalive_interval: float) -> list[tuple[str, int]]:
@@ -124,34 +123,6 @@ class Transport:
             found = grpc.aio.insecure_channel(address, options=options)
             self._channels[address] = found
         return found
-
-    async def first_of(self, known: Sequence[str], incarnation: str) -> str:
-        """The first whose health answer bears the instance's id; with one address, that one, unasked.
-
-        AioRpcError, UNAVAILABLE, when none does: what answers may be of another cluster, and is left alone.
-        """
-        if len(known) == 1:
-            return known[0]
-        for address in known:
-            if await self._is_instance(address, incarnation):
-                return address
-        raise grpc.aio.AioRpcError(
-            grpc.StatusCode.UNAVAILABLE,
-            grpc.aio.Metadata(),
-            grpc.aio.Metadata(),
-            details=f"none of {', '.join(known)} is instance {incarnation}",
-        )
-
-    async def _is_instance(self, address: str, incarnation: str) -> bool:
-        """Whether health at `address` answers SERVING for `instance/<incarnation>`, within a second."""
-        service = f"instance/{incarnation}".encode()
-        # HealthCheckRequest{service = 1}, HealthCheckResponse{status = 1}: two fields are not worth a dependency.
-        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel(address).unary_unary(_HEALTH_CHECK)
-        try:
-            answer = await ask(check, b"\n" + bytes([len(service)]) + service, _HEALTH_TIMEOUT)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer == _SERVING)
 
     async def call(
         self, method: Callable[..., Awaitable[R]], request: object, *, timeout: float | None = None

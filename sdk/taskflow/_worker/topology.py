@@ -1,18 +1,18 @@
-"""Where coordinators and queue services answer, as far as the scheduler has said. On the I/O loop."""
+"""Keeps a worker's topology up to date. On the I/O loop."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import grpc.aio
 
 from taskflow._jobs.core import Core
 from taskflow._transport.clock import SYSTEM
 from taskflow._transport.io_thread import complain
+from taskflow._transport.topology import Topology
 from taskflow._worker.timers import Timers, Wakeup
 from taskflow.errors import TaskFlowError
-from taskflow.v1 import cluster_pb2
 
 log = logging.getLogger("taskflow")
 
@@ -23,7 +23,7 @@ _AT_MOST_EVERY = 0.3
 
 
 class Cluster:
-    """Addresses are never forgotten: what the scheduler no longer names may still be needed for an outcome."""
+    """The topology, asked for in intervals and whenever something failed; a pinned queue service goes before it."""
 
     def __init__(
         self, core: Core, timers: Timers, changed: Callable[[], None], clock_moved: Callable[..., None]
@@ -33,9 +33,7 @@ class Cluster:
         self._changed = changed
         self._clock_moved = clock_moved
         self._wanted = Wakeup()
-        self._addresses: dict[str, tuple[str, ...]] = {}
-        self._incarnations: dict[str, str] = {}
-        self._resolved: dict[str, str] = {}
+        self._topology = Topology(core.transport.topology, core.transport.channel)
         self.coordinators: set[str] = set()
         self.queues: set[str] = set()
         self._said_away = False
@@ -59,7 +57,7 @@ class Cluster:
 
     async def _ask(self) -> bool:
         try:
-            topology = await self._core.transport.topology()
+            answer = await self._topology.refresh()
         except TaskFlowError as error:
             if not self._said_away:
                 log.warning("%s; retrying", error)
@@ -67,39 +65,15 @@ class Cluster:
             return False
         self._said_away = False
         if not self.coordinators:  # of those that we stand with, each says it itself, and what becomes of leases
-            self._clock_moved(topology.clock_moved_us, keep_leases=True)
-        self.coordinators = self._take("coordinator", topology.coordinators)
-        if self._core.pinned_queue:
-            self._addresses[f"queue/{_PINNED}"] = (self._core.pinned_queue,)
-            self.queues = {_PINNED}
-        else:
-            self.queues = self._take("queue", topology.queues)
+            self._clock_moved(answer.clock_moved_us, keep_leases=True)
+        self.coordinators = set(self._topology.coordinators)
+        self.queues = {_PINNED} if self._core.pinned_queue else set(self._topology.queues)
         self._changed()
         return bool(self.coordinators and self.queues)
 
-    def _take(self, kind: str, instances: Iterable[cluster_pb2.Instance]) -> set[str]:
-        names = set()
-        for instance in instances:
-            if not instance.addresses:
-                continue
-            key, addresses = f"{kind}/{instance.name}", tuple(instance.addresses)
-            if (self._addresses.get(key), self._incarnations.get(key)) != (addresses, instance.incarnation):
-                self._addresses[key] = addresses
-                self._incarnations[key] = instance.incarnation
-                self._resolved.pop(key, None)
-            names.add(instance.name)
-        return names
-
     async def coordinator(self, name: str) -> grpc.aio.Channel:
-        return await self._channel(f"coordinator/{name}")
+        return self._core.transport.channel(await self._topology.coordinator(name))
 
     async def queue(self, name: str) -> grpc.aio.Channel:
-        return await self._channel(f"queue/{name}")
-
-    async def _channel(self, key: str) -> grpc.aio.Channel:
-        transport = self._core.transport
-        address = self._resolved.get(key)
-        if address is None:
-            address = await transport.first_of(self._addresses[key], self._incarnations.get(key, ""))
-            self._resolved[key] = address
-        return transport.channel(address)
+        address = self._core.pinned_queue or await self._topology.queue(name)
+        return self._core.transport.channel(address)

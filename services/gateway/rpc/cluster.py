@@ -6,11 +6,14 @@ Every request here may be repeated, and is, within the time of a call: a takeove
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from taskflow.v1 import cluster_pb2, jobs_pb2, queue_pb2, queue_pb2_grpc, worker_pb2, worker_pb2_grpc
+import grpc
+
+from taskflow._transport.topology import Topology
+from taskflow.v1 import jobs_pb2, queue_pb2, queue_pb2_grpc, worker_pb2, worker_pb2_grpc
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
 
@@ -29,7 +32,6 @@ class Cluster:
         self._now = gateway.clock.real.monotonic
         self._patience = gateway.settings.call_timeout
         self._closing = gateway.closing
-        self._known: dict[str, list[str]] = {}  # addresses, by kind
 
     # -- coordinators ------------------------------------------------------------------------
     async def start(self, request: worker_pb2.StartRequest) -> worker_pb2.StartResponse:
@@ -64,11 +66,13 @@ class Cluster:
         deadline = self._now() + self._patience
         failure = Failure(AWAY, "UNAVAILABLE", "no coordinator can answer for it now", retry_after=1.0)
         while True:
-            for address in await self._addresses("coordinators"):
-                stub = worker_pb2_grpc.WorkerServiceStub(self._upstream.channel(address))
+            known = await self._instances()
+            for name in known.coordinators:
                 left = max(deadline - self._now(), AGAIN)
                 try:
-                    answer = await self._upstream.call(method(stub), request, timeout=left, address=address)
+                    answer: R = await self._call(
+                        known.coordinator(name), lambda c: method(worker_pb2_grpc.WorkerServiceStub(c)), request, left
+                    )
                 except Failure as error:
                     if error.status != AWAY:
                         raise
@@ -80,17 +84,31 @@ class Cluster:
                 raise failure
             await asyncio.sleep(AGAIN)
 
-    async def _addresses(self, kind: str) -> list[str]:
+    async def _instances(self) -> Topology:
         """As last known, while the scheduler is away."""
+        known = self._upstream.instances
         try:
-            topology: cluster_pb2.Topology = await self._upstream.topology()
+            await self._upstream.topology()
         except Failure:
-            if not self._known.get(kind):
+            if not known.coordinators and not known.queues:
                 raise
-        else:
-            instances: Sequence[cluster_pb2.Instance] = getattr(topology, kind)
-            self._known[kind] = [address for instance in instances for address in instance.addresses]
-        return self._known[kind]
+        return known
+
+    async def _call(
+        self, find: Awaitable[str], method: Callable[[grpc.aio.Channel], Any], request: Any, timeout: float
+    ) -> Any:
+        """The answer of one instance. Failure when it does not answer, or not at any of its addresses."""
+        try:
+            address = await find
+        except grpc.aio.AioRpcError as error:
+            raise Failure(AWAY, "UNAVAILABLE", error.details() or "", retry_after=1.0) from None
+        call = method(self._upstream.channel(address))
+        try:
+            return await self._upstream.call(call, request, timeout=timeout, address=address)
+        except Failure as error:
+            if error.status == AWAY:
+                self._upstream.instances.look_again()
+            raise
 
     # -- queue services ----------------------------------------------------------------------
     async def poll(self, request: queue_pb2.PollRequest, seconds: float) -> list[queue_pb2.LaneTasks]:
@@ -113,13 +131,12 @@ class Cluster:
         failure: Failure | None = Failure(AWAY, "UNAVAILABLE", "no queue service is there", retry_after=1.0)
         asked = queue_pb2.PollRequest()
         asked.CopyFrom(request)
-        addresses = await self._addresses("queues")
-        asked.timeout_ms = int(seconds * 1000 / max(len(addresses), 1))
-        for address in addresses:
-            stub = queue_pb2_grpc.QueueServiceStub(self._upstream.channel(address))
-            patience = asked.timeout_ms / 1000 + self._patience
+        known = await self._instances()
+        asked.timeout_ms = int(seconds * 1000 / max(len(known.queues), 1))
+        patience = asked.timeout_ms / 1000 + self._patience
+        for name in known.queues:
             try:
-                answer = await self._upstream.call(stub.Poll, asked, timeout=patience, address=address)
+                answer = await self._call(known.queue(name), _poll_of, asked, patience)
             except Failure as error:
                 if error.status != AWAY:
                     raise
@@ -129,3 +146,7 @@ class Cluster:
             if answer.lanes:
                 return list(answer.lanes), None
         return [], failure
+
+
+def _poll_of(channel: grpc.aio.Channel) -> Any:
+    return queue_pb2_grpc.QueueServiceStub(channel).Poll

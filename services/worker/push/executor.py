@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from taskflow._transport.topology import Topology
 from taskflow.v1 import (
     cluster_pb2,
     cluster_pb2_grpc,
@@ -32,8 +32,9 @@ from taskflow.v1 import (
 from taskflow_server.rpc.server import channel
 from taskflow_server.worker.push.destination import Order, TaskOptions, Ticket
 
+R = TypeVar("R")
+
 CALL_TIMEOUT = 10.0  # seconds of one call
-HEALTH_TIMEOUT = 2.0  # seconds in which an instance must answer at one of its addresses
 PAGE = 1000  # jobs of one page
 MOST = 1000  # notifications or outcomes in one call
 AGAIN = ("NOT_OWNER", "COMMIT_PENDING")  # not known there, or not recorded yet: to be sent again
@@ -53,43 +54,36 @@ class Note:
     progress: str = ""
 
 
-@dataclass(slots=True)
-class Topology:
-    """Channels to coordinators and queue services, by incarnation: gRPC opens a broken one again by itself."""
-
-    coordinators: dict[str, grpc.aio.Channel] = field(default_factory=dict)
-    queues: dict[str, grpc.aio.Channel] = field(default_factory=dict)
-    current: bool = False  # False: query it again before use
-
-    async def close(self) -> None:
-        for each in (*self.coordinators.values(), *self.queues.values()):
-            await each.close()
-
-
 class Executor:
     """`name` is what attempts are started under: the same after a restart."""
 
     def __init__(self, scheduler: str, name: str, in_progress: float) -> None:
         self.name = name
         self._who = worker_pb2.Executor(name=name, in_progress_timeout_ms=int(in_progress * 1000))
-        self._scheduler = channel(scheduler)
-        self._jobs = jobs_pb2_grpc.JobServiceStub(self._scheduler)
-        self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._scheduler)
-        self._topology = Topology()
+        self._address = scheduler
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._jobs = jobs_pb2_grpc.JobServiceStub(self._channel(scheduler))
+        self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._channel(scheduler))
+        request = cluster_pb2.GetTopologyRequest()
+        # Asked always: refusals of another cluster's coordinator, at an address of ours, would end jobs that go on.
+        self._topology = Topology(
+            lambda: self._cluster.GetTopology(request, timeout=CALL_TIMEOUT), self._channel, ask_always=True
+        )
+        self._current = False  # False: query the topology again before use
         self._finding = asyncio.Lock()
         self._turn = 0
 
     async def close(self) -> None:
-        await self._topology.close()
-        await self._scheduler.close()
+        for each in self._channels.values():
+            await each.close()
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
     async def poll(self, routes: Mapping[str, TaskOptions], most: int, seconds: float) -> list[Order]:
         """Jobs of these tasks, as soon as there is one. They are stale unless they are started at once."""
-        queues = list((await self._topo()).queues.values())
+        queues = (await self._topo()).queues
         self._turn += 1
-        where = queues[self._turn % len(queues)]
+        where = await self._at(self._topology.queue(queues[self._turn % len(queues)]))
         patience = seconds if len(queues) == 1 else min(seconds, 1.0)
         request = queue_pb2.PollRequest(
             tasks=list(routes), max=min(most, PAGE), timeout_ms=int(patience * 1000), executor=self._who
@@ -108,15 +102,16 @@ class Executor:
         """Whether this executor may run the attempt; False when it is stale. Unreachable when it is unknown."""
         request = worker_pb2.StartRequest(exec_id=ticket.exec_id, job_id=ticket.job_id, executor=self._who)
         why = "no coordinator answers"
-        for coordinator in list((await self._topo()).coordinators.values()):
+        for name in (await self._topo()).coordinators:
             try:
+                coordinator = self._channel(await self._topology.coordinator(name))
                 await worker_pb2_grpc.WorkerServiceStub(coordinator).Start(request, timeout=CALL_TIMEOUT)
                 return True
             except grpc.aio.AioRpcError as error:
                 if error.code() in _STALE:
                     return False
                 why = error.details() or error.code().name
-        self._topology.current = False
+        self._current = False
         raise Unreachable(why)
 
     # -- telling -----------------------------------------------------------------------------------------------------
@@ -148,17 +143,17 @@ class Executor:
     ) -> dict[bytes, str]:
         found: dict[bytes, str] = {}
         failed: Unreachable | None = None
-        for coordinator in list((await self._topo()).coordinators.values()):
-            stub = worker_pb2_grpc.WorkerServiceStub(coordinator)
+        for name in (await self._topo()).coordinators:
             left = [exec_id for exec_id in messages if exec_id not in found]
             try:
+                stub = worker_pb2_grpc.WorkerServiceStub(await self._at(self._topology.coordinator(name)))
                 for start in range(0, len(left), MOST):
                     answers = await ask(stub, left[start : start + MOST])
                     found.update({exec_id: why for exec_id, why in answers.items() if why not in AGAIN})
             except Unreachable as error:
                 failed = error
         if failed is not None or len(found) < len(messages):
-            self._topology.current = False
+            self._current = False
         if failed is not None and not found:
             raise failed
         return found
@@ -207,52 +202,38 @@ class Executor:
     # -- where they are ----------------------------------------------------------------------------------------------
 
     async def _heard(self, method: Any, request: Any, timeout: float) -> Any:
+        return await self._answered(method(request, timeout=timeout))
+
+    async def _at(self, address: Awaitable[str]) -> grpc.aio.Channel:
+        return self._channel(await self._answered(address))
+
+    async def _answered(self, call: Awaitable[R]) -> R:
+        """Its result. Unreachable when it fails; then the scheduler is asked again who is there."""
         try:
-            return await method(request, timeout=timeout)
+            return await call
         except grpc.aio.AioRpcError as error:
-            self._topology.current = False
+            self._current = False
             raise Unreachable(error.details() or error.code().name) from None
 
     async def _topo(self) -> Topology:
         async with self._finding:
-            known = self._topology
-            if not known.current:
-                answer = await self._heard(self._cluster.GetTopology, cluster_pb2.GetTopologyRequest(), CALL_TIMEOUT)
-                known.coordinators = await _follow(known.coordinators, answer.coordinators)
-                known.queues = await _follow(known.queues, answer.queues)
-                if not known.coordinators or not known.queues:
-                    raise Unreachable("the scheduler knows of no coordinator or queue service that answers")
-                known.current = True
-            return known
+            if not self._current:
+                self._topology.look_again()
+                await self._answered(self._topology.refresh())
+                known = self._topology.addresses() | {self._address}
+                for address in self._channels.keys() - known:
+                    await self._channels.pop(address).close()
+                if not self._topology.coordinators or not self._topology.queues:
+                    raise Unreachable("the scheduler knows of no coordinator or no queue service")
+                self._current = True
+            return self._topology
 
-
-async def _follow(
-    known: Mapping[str, grpc.aio.Channel], instances: Iterable[cluster_pb2.Instance]
-) -> dict[str, grpc.aio.Channel]:
-    """Channels to those that there are now: the ones that are open, and new ones."""
-    found = {}
-    for instance in instances:
-        opened = known.get(instance.incarnation) or await _reach(instance)
-        if opened is not None:
-            found[instance.incarnation] = opened
-    for incarnation in known.keys() - found.keys():
-        await known[incarnation].close()
-    return found
-
-
-async def _reach(instance: cluster_pb2.Instance) -> grpc.aio.Channel | None:
-    """To the first address at which this very process answers."""
-    request = health_pb2.HealthCheckRequest(service=f"instance/{instance.incarnation}")
-    for address in instance.addresses:
-        opened = channel(address)
-        try:
-            answer = await health_pb2_grpc.HealthStub(opened).Check(request, timeout=HEALTH_TIMEOUT)
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                return opened
-        except grpc.aio.AioRpcError:
-            pass
-        await opened.close()
-    return None
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        """gRPC opens a broken one again by itself."""
+        found = self._channels.get(address)
+        if found is None:
+            found = self._channels[address] = channel(address)
+        return found
 
 
 def _notification(note: Note) -> worker_pb2.Notification:

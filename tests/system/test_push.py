@@ -136,7 +136,7 @@ def test_of_two_external_jobs_of_one_attempt_the_later_is_ended_and_a_stranger_i
 
     statuses = {first["jobId"]: "RUNNING", later: "FAILED", stranger: "RUNNING"}
     eventually(lambda: {j["jobId"]: j["status"] for j in pushing.jobs()} == statuses, PATIENCE)
-    eventually(lambda: "that this TaskFlow does not know is left alone" in pusher.output, PATIENCE)
+    eventually(lambda: "that this TaskFlow does not know is not changed" in pusher.output, PATIENCE)
     gate.write_text("0")
     pushing.ends(id, JobState.SUCCEEDED)
     assert runs(process)

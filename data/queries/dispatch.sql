@@ -105,14 +105,30 @@ from unnest(%(queue)s::text[], %(task)s::text[], %(priority)s::smallint[], %(tx)
 where (l.queue, l.task, l.priority) = (m.queue, m.task, m.priority);
 
 -- name: newly_due
--- Of each shard what has become due beyond a place, in the order of its time. The row without a job brings the time.
+-- Of each shard what has become due beyond a place, in the order of its time. The row without a job brings the time, and
+-- whether there is anything for `late_starts`, and for `due_job_slas` with the same `seconds`.
 with wanted as (
     select * from unnest(%(shards)s::smallint[], %(sinces)s::timestamptz[], %(ids)s::uuid[]) as w (shard, since, id)
 )
 select null::uuid as job_id, taskflow.now() as due_at, 0::smallint as shard, 0::smallint as priority, 0 as attempt,
-    0 as tries, '' as queue, '' as task
+    0 as tries, '' as queue, '' as task,
+    exists (
+        select from wanted w
+        cross join lateral (
+            select from taskflow.start_bys b where b.shard = w.shard and b.start_by <= (select taskflow.now())
+            order by b.start_by limit 1
+        ) b
+    ) as starts_late,
+    exists (
+        select from wanted w
+        cross join lateral (
+            select from taskflow.job_slas s
+            where s.shard = w.shard and s.due_at <= (select taskflow.now()) - %(seconds)s * interval '1 second'
+            order by s.due_at limit 1
+        ) s
+    ) as slas_over
 union all
-select r.* from wanted w
+select r.*, false, false from wanted w
 cross join lateral (
     select d.job_id, d.due_at, d.shard, d.priority, d.attempt, d.tries, d.queue, d.task from taskflow.deferred d
     where d.shard = w.shard and d.blocked_by is null and d.due_at <= (select taskflow.now())

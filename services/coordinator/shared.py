@@ -51,6 +51,8 @@ class Shared:
         self.due_behind: dict[tuple[int, LaneKey], DuePlace] = {}  # lanes with due rows beyond a place
         self.page_wanted = asyncio.Event()
         self.due_wanted = asyncio.Event()
+        self.start_bys_wanted = asyncio.Event()  # a reading of due rows has seen that some have passed
+        self.slas_wanted = asyncio.Event()  # likewise, of slas
         self.cancels_wanted = asyncio.Event()
         self.settle_wanted = asyncio.Event()
         self.payloads_wanted = asyncio.Event()

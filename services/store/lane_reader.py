@@ -36,6 +36,15 @@ class DuePlace(NamedTuple):
     job_id: bytes
 
 
+class NewlyDue(NamedTuple):
+    """One look at what has become due."""
+
+    now: datetime
+    rows: list[Row]
+    starts_late: bool  # `late_starts` would find some
+    slas_over: bool  # `due_job_slas` would
+
+
 class DueLane(NamedTuple):
     """A request for due rows of a lane: after a place, up to a number."""
 
@@ -103,17 +112,18 @@ class LaneReader:
         """The rows of those of these lanes that exist."""
         return await self._rows("lanes_by_key", shards=list(shards), **_key_columns(keys))
 
-    async def newly_due(self, since: Mapping[int, DuePlace], limit: int) -> tuple[datetime, list[Row]]:
-        """The database's time, and the next due rows of each shard."""
+    async def newly_due(self, since: Mapping[int, DuePlace], limit: int, sla_after: float) -> NewlyDue:
+        """The database's time, and the next due rows of each shard. `sla_after`: seconds from the end of an sla to its
+        look."""
         places = list(since.values())
         first, *rows = sorted(
             await self._rows(
                 "newly_due", shards=list(since), sinces=[place.due_at for place in places],
-                ids=raw_ids.Ids(place.job_id for place in places), limit=limit,
+                ids=raw_ids.Ids(place.job_id for place in places), limit=limit, seconds=sla_after,
             ),
             key=lambda row: (row["job_id"] is not None, row["due_at"], row["job_id"]),
         )  # fmt: skip
-        return first["due_at"], rows
+        return NewlyDue(first["due_at"], rows, first["starts_late"], first["slas_over"])
 
     async def due_of_lanes(self, wanted: Sequence[DueLane]) -> list[list[Row]]:
         """The next due rows of each of these lanes."""

@@ -148,6 +148,18 @@ def test_a_job_that_is_not_started_by_its_time_is_cancelled_as_expired(api: Api,
     assert tf.jobs.get(later.id).state == JobState.SCHEDULED
 
 
+@pytest.mark.feature("R7")
+def test_each_start_by_is_noticed_soon_though_the_cluster_is_idle(tf: TaskFlow, queue: str) -> None:
+    """Nothing looks for them while there are none: the reading of due rows says when one has passed."""
+    for _ in range(3):  # the look that is the net under it comes every 5 s: two in a row are not its work
+        soon = datetime.now(UTC) + timedelta(seconds=0.3)
+        job = tf.new_job(queue, start_by=soon)
+        with pytest.raises(JobCancelled):
+            job.wait(timeout=20)
+        ended = tf.jobs.get(job.id).finish_time
+        assert ended is not None and ended - soon < timedelta(seconds=3)
+
+
 # -- after the start ---------------------------------------------------------------------------------------------------
 
 

@@ -49,13 +49,14 @@ from generate_series(0, 99) n
 """
 SHARDS = list(range(16))
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+DUE_LIMITS = {"limit": 500, "seconds": 1.0}
 KEYS = {"queues": [""] * 16, "tasks": [""] * 16, "priorities": [-1] * 16}
 
 # what is asked, with what, how many rows come, and how many pages may be touched for them
 LOOKS: list[tuple[str, dict[str, Any], int, int]] = [
-    ("newly_due", {"shards": SHARDS, "sinces": [BEGINNING] * 16, "ids": [NOBODY] * 16, "limit": 500}, 521, 2_000),
-    ("newly_due", {"shards": [3], "sinces": [DUE], "ids": [HALF], "limit": 500}, 501, 1_600),
-    ("newly_due", {"shards": [4], "sinces": [DUE], "ids": [UUID(int=(1 << 128) - 1)], "limit": 500}, 1, 60),
+    ("newly_due", {"shards": SHARDS, "sinces": [BEGINNING] * 16, "ids": [NOBODY] * 16, **DUE_LIMITS}, 521, 2_000),
+    ("newly_due", {"shards": [3], "sinces": [DUE], "ids": [HALF], **DUE_LIMITS}, 501, 1_600),
+    ("newly_due", {"shards": [4], "sinces": [DUE], "ids": [UUID(int=(1 << 128) - 1)], **DUE_LIMITS}, 1, 60),
     (
         "due_of_lanes",
         {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from taskflow_server.coordinator.entries import SPEC_BYTES, SPECS_A_QUERY, due_entry, lane_key
@@ -20,7 +20,7 @@ from taskflow_server.runtime import logs
 from taskflow_server.runtime.failpoints import reach
 from taskflow_server.store.database import Row
 from taskflow_server.store.errors import FAULTS
-from taskflow_server.store.lane_reader import DueLane, DuePlace, LaneReader, Spec
+from taskflow_server.store.lane_reader import DueLane, DuePlace, LaneReader, NewlyDue, Spec
 
 log = logs.get("due")
 
@@ -101,7 +101,7 @@ class Deferred:
         """Marks every lane with a due row as behind, for shards that are newly owned."""
         new = [number for number in self._epochs if number not in self._places]
         if new:
-            now, _ = await self._reader.newly_due({}, 0)
+            now = (await self._newly_due({}, 0)).now
             for lane in await self._walk(new):
                 self._behind[lane] = BEGINNING
             self._places.update(dict.fromkeys(new, DuePlace(now - OVERLAP, LOW_ID)))
@@ -120,10 +120,21 @@ class Deferred:
             after = {shard: keys[-1] for shard, keys in walked.items() if len(keys) == WALK}
         return found
 
+    async def _newly_due(self, since: Mapping[int, DuePlace], limit: int) -> NewlyDue:
+        """Also wakes the loops of `start_by` and `sla`, which need no queries of their own while no row has passed."""
+        shared = self._shared
+        found = await self._reader.newly_due(since, limit, shared.settings.sla_interval)
+        if found.starts_late:
+            shared.start_bys_wanted.set()
+        if found.slas_over:
+            shared.slas_wanted.set()
+        return found
+
     # -- newly due rows ----------------------------------------------------------------------
     async def _read_new(self) -> None:
         """Reads newly due rows. If they exceed one page, they are read lane by lane: no lane waits for another."""
-        now, rows = await self._reader.newly_due(self._places, ROWS_A_SHARD)
+        due = await self._newly_due(self._places, ROWS_A_SHARD)
+        now, rows = due.now, due.rows
         await reach("coordinator.after_due")
         counts = Counter(row["shard"] for row in rows)
         many = [shard for shard, count in counts.items() if count == ROWS_A_SHARD]

@@ -6,7 +6,9 @@ row is deleted once its job has started or ended. A job with a `run_at` beyond i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from taskflow._policy import Outcome
@@ -26,6 +28,7 @@ from taskflow_server.store.lane_reader import DuePlace, LaneReader
 log = logs.get("expiry")
 
 ROWS_A_SHARD = 200  # of one page; the rest is on the next one
+LOOK = 5.0  # seconds between looks that no reading of due rows has asked for
 
 
 class StartByExpiry:
@@ -39,12 +42,17 @@ class StartByExpiry:
     async def run(self) -> None:
         shared = self._shared
         while True:
-            await shared.clock.sleep(shared.settings.due_interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await shared.start_bys_wanted.wait()
+            shared.start_bys_wanted.clear()
             try:
                 await self._look()
                 self._outage.over()
+                await shared.clock.sleep(shared.settings.due_interval)  # rows of jobs in doubt stay, and ask again
             except FAULTS as error:
                 self._outage.failed(error)
+                shared.start_bys_wanted.set()  # the outage is over with the next look, whether or not a row has passed
                 await shared.clock.sleep(shared.settings.sweep_interval)
 
     async def _look(self) -> None:

@@ -7,7 +7,9 @@ has arrived. Recording is one fenced transaction: a former owner records nothing
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +31,7 @@ from taskflow_server.store.times import to_datetime
 log = logs.get("slas")
 
 ROWS_A_SHARD = 200  # of one page; the rest is on the next one
+LOOK = 5.0  # seconds between looks that no reading of due rows has asked for
 
 
 class StartSlas:
@@ -43,7 +46,10 @@ class StartSlas:
     async def run(self) -> None:
         shared = self._shared
         while True:
-            await shared.clock.sleep(shared.settings.sla_interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await shared.slas_wanted.wait()
+            shared.slas_wanted.clear()
             try:
                 if shared.healthy:
                     await self._look()
@@ -52,6 +58,8 @@ class StartSlas:
                 shared.lost.set()  # the next owner finds the rows
             except FAULTS as error:
                 self._outage.failed(error)
+                shared.slas_wanted.set()  # the outage is over with the next look, whether or not an sla has ended
+            await shared.clock.sleep(shared.settings.sla_interval)  # rows of jobs in doubt stay, and ask again
 
     async def _look(self) -> None:
         shared = self._shared

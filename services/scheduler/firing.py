@@ -76,11 +76,12 @@ class Firer:
         """Takes the lead when no other scheduler has it, and fires schedules while it leads."""
         while True:
             self._begun += 1
+            wait = LOOK
             try:
                 if self._lead.term is None and await self._lead.try_to_lead():
                     self._ahead_at = 0.0
-                while self._lead.term is not None and await self._step(self._lead.term):
-                    pass
+                if self._lead.term is not None:
+                    wait = await self._fire_due(self._lead.term)
                 self._outage.over()
             except NotOwner:
                 self._lead.lost()
@@ -89,7 +90,7 @@ class Firer:
             self._ended = self._begun
             self._passed.set()
             self._passed = asyncio.Event()
-            await self._pause()
+            await self._pause(wait)
 
     async def caught_up(self) -> None:
         """If this scheduler leads, returns when all schedules due by now are fired, or after CATCH_UP_PATIENCE."""
@@ -109,12 +110,21 @@ class Firer:
         await self._lead.leave()
         await self._writer.reset()
 
-    async def _pause(self) -> None:
-        wait = LOOK
-        if self._lead.term is not None:
-            with suppress(*FAULTS):
-                seconds = (await self._db.rows("next_wake"))[0]["seconds"]
-                wait = min(LOOK, seconds) if seconds is not None and seconds > 0 else LOOK
+    async def _fire_due(self, term: int) -> float:
+        """Fires all that is due; in how many seconds to look again. While nothing is due, a look is one query."""
+        await self._wake_ahead()
+        seconds = await self._next_wake()
+        if seconds <= 0:
+            while await self._step(term):
+                pass
+            seconds = await self._next_wake()
+        return min(LOOK, seconds) if seconds > 0 else LOOK  # one of a paused task stays due
+
+    async def _next_wake(self) -> float:
+        seconds: float | None = (await self._db.rows("next_wake"))[0]["seconds"]
+        return LOOK if seconds is None else seconds
+
+    async def _pause(self, wait: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self.poked.wait()
@@ -122,7 +132,6 @@ class Firer:
 
     async def _step(self, term: int) -> bool:
         """One transaction, or one for each schedule if one cannot be fired. True when there may be more."""
-        await self._wake_ahead()
         try:
             return await self._fire(term)
         except (Unavailable, NotOwner):

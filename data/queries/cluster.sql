@@ -42,6 +42,14 @@ on conflict (name) do update set
     beat = taskflow.members.beat + 1, started_at = now()
 where taskflow.members.incarnation = %(former)s::uuid and taskflow.members.beat = %(beat)s::bigint;
 
+-- name: cluster_facts
+-- What a scheduler reads with the topology: the clock as in database_time, draining_queues, and handlers_version.
+select (extract(epoch from taskflow.now() - moved_by) * 1000000)::bigint as now_us,
+    (extract(epoch from moved_by) * 1000000)::bigint as moved_us,
+    array(select name from taskflow.queues where draining) as draining,
+    (select coalesce(sum(version), 0)::bigint from taskflow.handlers) as handlers_version
+from taskflow.clock;
+
 -- name: beat
 -- Still here; no row comes back when another incarnation has taken the name.
 update taskflow.members set beat = beat + 1 where name = %(name)s and incarnation = %(incarnation)s returning beat;

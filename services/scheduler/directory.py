@@ -26,6 +26,7 @@ class Directory(KnownLanes):
         self._clock = clock
         self.cluster = Cluster()
         self.draining: frozenset[str] = frozenset()  # queues that accept no new jobs
+        self.handlers_version = -1  # of what workers have registered: taskflow_server.scheduler.handlers
 
     async def read_draining(self) -> None:
         """Reads which queues drain."""
@@ -34,10 +35,10 @@ class Directory(KnownLanes):
     async def refresh(self) -> float:
         """Reads shards, members and the database's clock. Returns the seconds by which that jumped: see SystemClock."""
         sent_at = self._clock.real.monotonic()
-        now = await self._db.rows("database_time")
-        jump = self._clock.set_now_us(now[0]["now_us"], sent_at)
-        self._clock.move(now[0]["moved_us"])
-        await self.read_draining()
+        (facts,) = await self._db.rows("cluster_facts")
+        jump = self._clock.set_now_us(facts["now_us"], sent_at)
+        self._clock.move(facts["moved_us"])
+        self.draining, self.handlers_version = frozenset(facts["draining"]), facts["handlers_version"]
         members = {m["name"]: m for m in await self._db.rows("list_members")}
         shards = await self._db.rows("list_shards")
         owned = [s for s in shards if s["owner"] in members]

@@ -45,9 +45,10 @@ class Handlers:
         """All handlers that a worker has ever registered."""
         return self._of.keys()
 
-    async def refresh(self) -> None:
-        """Reads them if they have changed."""
-        version = (await self._db.rows("handlers_version"))[0]["version"]
+    async def refresh(self, version: int | None = None) -> None:
+        """Reads them if they have changed. `version`: as just read; None: it is to be read."""
+        if version is None:
+            version = (await self._db.rows("handlers_version"))[0]["version"]
         if version != self._version:
             self._of = {row["name"]: _readable(row) for row in await self._db.rows("list_handlers")}
             self._version = version

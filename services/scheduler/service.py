@@ -273,7 +273,7 @@ async def follow_cluster(
                 metrics.clock_steps.labels(direction).inc()
                 firer.clock_stepped()
             coordinators.refresh(tasks)
-            await handlers.refresh()
+            await handlers.refresh(directory.handlers_version)
             await quotas.refresh()
             outage.over()
         except FAULTS as error:

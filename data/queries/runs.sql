@@ -137,16 +137,24 @@ join taskflow.runs r on r.id = j.run_id;
 
 -- name: runs_with_news
 -- Runs of these shards that have events, the first after a place in the order of their ids; those with a timer that is
--- due; and in how many seconds the next timer is. The row without a run is always there. Each run is found by one probe,
--- however many events it has: the comparison of both columns keeps the planner from the index that lacks the shard.
+-- due; in how many seconds the next timer is, and whether there is anything for `missed_slas`. The row without a run is
+-- always there. Each run is found by one probe, however many events it has: the comparison of both columns keeps the
+-- planner from the index that lacks the shard.
 select null::uuid as run_id, false as timed,
     (select extract(epoch from min(t.due_at) - (select taskflow.now()))::float8
         from unnest(%(shards)s::smallint[]) as w (shard)
         cross join lateral (
             select due_at from taskflow.run_timers t where t.shard = w.shard order by due_at limit 1
-        ) t) as next_due
+        ) t) as next_due,
+    exists (
+        select from unnest(%(shards)s::smallint[]) as w (shard)
+        cross join lateral (
+            select from taskflow.run_slas d where d.shard = w.shard and d.due_at <= (select taskflow.now())
+            order by d.due_at limit 1
+        ) d
+    ) as slas_over
 union all
-(select f.run_id, false, null from unnest(%(shards)s::smallint[]) as w (shard)
+(select f.run_id, false, null, false from unnest(%(shards)s::smallint[]) as w (shard)
     cross join lateral (
         with recursive found as (
             (select i.run_id, 1 as n from taskflow.run_inbox i
@@ -160,7 +168,7 @@ union all
     ) f
     order by f.run_id limit %(limit)s)
 union all
-(select t.run_id, true, null from unnest(%(shards)s::smallint[]) as w (shard)
+(select t.run_id, true, null, false from unnest(%(shards)s::smallint[]) as w (shard)
     cross join lateral (
         select run_id, due_at from taskflow.run_timers t
         where t.shard = w.shard and t.due_at <= (select taskflow.now()) and t.run_id <> all(%(left_out)s::uuid[])

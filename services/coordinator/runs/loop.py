@@ -85,19 +85,20 @@ class RunLoop:
         if not epochs or not self._shared.healthy:
             return False, LOOK
         await self._release_held(epochs)
-        await self._miss_slas(epochs)
         left_out = self._work.left_out() if self._work is not None else []
         rows = await self._shared.db.rows(
             "runs_with_news", shards=list(epochs), after=self._after, left_out=left_out, limit=AT_ONCE
         )
-        due = next((row["next_due"] for row in rows if row["run_id"] is None), None)
+        (facts,) = [row for row in rows if row["run_id"] is None]
+        if facts["slas_over"]:
+            await self._miss_slas(epochs)
         found = sorted(row["run_id"] for row in rows if row["run_id"] is not None and not row["timed"])
         timed = [row["run_id"] for row in rows if row["timed"]]
         ids = list(dict.fromkeys(one for one in chain(*zip_longest(found, timed)) if one is not None))[:AT_ONCE]
         wanted = [run_id for run_id in ids if run_id not in set(left_out)]
         done = await self._worker().go_on(wanted, epochs) if wanted else []
         more = self._follow(found, {*done, *left_out}, bool(done))
-        return more, LOOK if due is None else due
+        return more, LOOK if facts["next_due"] is None else facts["next_due"]
 
     def _follow(self, found: list[UUID], had: set[UUID], advanced: bool) -> bool:
         """Advances the round past the runs that had their turn. True when the next pass must follow at once."""

@@ -42,6 +42,14 @@ on conflict (name) do update set
     beat = taskflow.members.beat + 1, started_at = now()
 where taskflow.members.incarnation = %(former)s::uuid and taskflow.members.beat = %(beat)s::bigint;
 
+-- name: claim_facts
+-- What an owner reads after each beat: the clock as in database_time, and the epochs of all shards.
+select (extract(epoch from taskflow.now() - moved_by) * 1000000)::bigint as now_us,
+    (extract(epoch from moved_by) * 1000000)::bigint as moved_us,
+    array(select shard from taskflow.shards order by shard) as shards,
+    array(select epoch from taskflow.shards order by shard) as epochs
+from taskflow.clock;
+
 -- name: cluster_facts
 -- What a scheduler reads with the topology: the clock as in database_time, draining_queues, and handlers_version.
 select (extract(epoch from taskflow.now() - moved_by) * 1000000)::bigint as now_us,

@@ -25,7 +25,7 @@ from taskflow_server.core.errors import InternalFault, NotOwner, Unavailable
 from taskflow_server.runtime import logs, metrics
 from taskflow_server.runtime.lifecycle import Fatal
 from taskflow_server.store import dispatch as store
-from taskflow_server.store.database import CommitUnknown, Writer
+from taskflow_server.store.database import CommitUnknown, Row, Writer
 from taskflow_server.store.dispatch import Changes
 from taskflow_server.store.errors import FAULTS, DatabaseError
 from taskflow_server.store.times import to_datetime
@@ -90,27 +90,26 @@ class Leadership:
             try:
                 alive = await shared.db.rows("beat", name=shared.settings.name, incarnation=self.incarnation)
                 asked_at = shared.clock.real.monotonic()
-                now = await shared.db.rows("database_time")
-                shared.clock.set_now_us(now[0]["now_us"], asked_at)
-                shards = await shared.db.rows("list_shards")
+                (facts,) = await shared.db.rows("claim_facts")
+                shared.clock.set_now_us(facts["now_us"], asked_at)
             except (Unavailable, InternalFault, DatabaseError) as error:
                 self._outage.failed(error)
                 continue
             if not alive:
                 raise Fatal(f"another process runs under the name {shared.settings.name}; this one ends")
-            self._clock_moved(now[0]["moved_us"])
+            self._clock_moved(facts["moved_us"])
             self._outage.over()
-            if self._superseded(shards):  # paused for longer than the owner timeout: a beat proves nothing (B2)
+            if self._superseded(facts):  # paused for longer than the owner timeout: a beat proves nothing (B2)
                 shared.lost.set()
                 continue
             shared.valid_until = sent_at + shared.settings.owner_timeout
             if self.feed is not None:
                 self.feed.prolong()
 
-    def _superseded(self, rows: list[dict[str, Any]]) -> bool:
+    def _superseded(self, facts: Row) -> bool:
         """Whether a shard that this process believes to own has a higher epoch."""
-        table = self._shared.table
-        return any(row["epoch"] > table.shards[row["shard"]].epoch for row in rows if row["shard"] in table.shards)
+        owned, epochs = self._shared.table.shards, zip(facts["shards"], facts["epochs"], strict=True)
+        return any(epoch > owned[number].epoch for number, epoch in epochs if number in owned)
 
     async def run(self) -> None:
         """Owns the shards whenever possible; starts again when ownership ends."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from taskflow.v1.queue_pb2 import (
@@ -111,7 +111,7 @@ class Pending:
             lane.tasks.extendleft(reversed(group.tasks))
         else:
             lane.tasks.extend(group.tasks)
-        self._weigh(lane, sum(task.ByteSize() + _TASK_OVERHEAD for task in group.tasks))
+        self._weigh(lane, _bytes_of(group.tasks))
         self._touch((key,))
 
     def pause(self, link: CoordinatorLink, queues: Iterable[str]) -> None:
@@ -129,7 +129,7 @@ class Pending:
             if found:
                 removed += [t.exec_id for t in found]
                 lane.tasks = deque(t for t in lane.tasks if t.exec_id not in wanted)
-                self._weigh(lane, -sum(t.ByteSize() + _TASK_OVERHEAD for t in found))
+                self._weigh(lane, -_bytes_of(found))
             if not lane.tasks:
                 self._drop(lane.key)
         return removed
@@ -323,3 +323,8 @@ class Pending:
         self._forget_executors()
         answer.executors.extend(map(Taker.FromString, self._executors))
         return answer
+
+
+def _bytes_of(tasks: Sequence[Assignment]) -> int:
+    """The memory that these tasks take."""
+    return sum(map(Assignment.ByteSize, tasks)) + len(tasks) * _TASK_OVERHEAD

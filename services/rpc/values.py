@@ -238,7 +238,8 @@ def unfit(data: bytes, encoding: int) -> str:
             orjson.loads(data)
         except orjson.JSONDecodeError:
             return _unfit_json(data)  # orjson refuses integers beyond a double, which JSON allows
-        if data.count(b"[") + data.count(b"{") > MAX_DEPTH:  # it may be deeper: text counts too
+        # It may be deeper: text counts too. Shorter data cannot be.
+        if len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH:
             return _unfit_json(data)
     elif encoding == pb.ENCODING_TEXT:
         try:

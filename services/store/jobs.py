@@ -131,7 +131,8 @@ def _beside(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
     if tagged:
         columns = {"word": [word for word, _ in tagged], "job_id": [UUID(bytes=job_id) for _, job_id in tagged]}
         statements.append(("insert_tags", columns))
-    timed = [(job, start_by) for job in jobs if (start_by := _start_by(job)) is not None]
+    optional = [job for job in jobs if job.options is not None]
+    timed = [(job, start_by) for job in optional if (start_by := _start_by(job)) is not None]
     if timed:
         bounds = {
             "job_id": [UUID(bytes=job.id) for job, _ in timed],
@@ -139,7 +140,7 @@ def _beside(jobs: Sequence[NewJob]) -> list[tuple[str, dict[str, Any]]]:
             "start_by": [to_datetime(start_by) for _, start_by in timed],
         }
         statements.append(("insert_start_bys", bounds))
-    slas = [(job, sla) for job in jobs if (sla := _sla(job)) is not None]
+    slas = [(job, sla) for job in optional if (sla := _sla(job)) is not None]
     if slas:
         due = {
             "job_id": [UUID(bytes=job.id) for job, _ in slas],

@@ -132,7 +132,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             if entry.phase is Phase.ENDING:  # another report came first, while this one was looked up
                 joined.append((outcome, entry.commit))
                 continue
-            self._shared.table.reported(entry, worker)
+            if not entry.worker:
+                self._shared.table.reported(entry, worker)
             if outcome.outcome == jobs_pb2.OUTCOME_RETURNED and not outcome.started and not entry.cancelling:
                 # It never started: no attempt and no try are used (R4).
                 self._sessions.returned([entry], counted=not outcome.prefetched)

@@ -198,5 +198,4 @@ class QueueFeed:
                     tasks=tasks,
                     first=first,
                 )
-                for entry in entries:
-                    self._shared.table.fed(entry)
+                self._shared.table.fed(entries)

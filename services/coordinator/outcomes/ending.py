@@ -60,6 +60,8 @@ def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
     changes.attempts.append(row)
     if entry.spec is None or entry.spec.HasField("options"):
         _add_task_log(entry, row, changes)
+        if row.final and _of_a_run(entry):
+            changes.told.append((entry.job_id, entry.attempt))
     if change.then is not None:
         key = entry.key
         changes.defer.append(
@@ -76,9 +78,7 @@ def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
         changes.cancelled.append(entry.job_id)
     if entry.unread:
         changes.unread.append((entry.job_id, entry.shard))
-    if change.final and _of_a_run(entry):
-        changes.told.append((entry.job_id, entry.attempt))
-    if change.final and change.outcome in FAILURES:
+    if row.final and change.outcome in FAILURES:
         changes.failed.append((entry.job_id, entry.attempt))
 
 
@@ -100,4 +100,4 @@ def _add_task_log(entry: Entry, row: AttemptRow, changes: Changes) -> None:
 def _of_a_run(entry: Entry) -> bool:
     """Whether its end may be an event of a workflow run; the database decides whether a run has made it."""
     spec = entry.spec
-    return spec is None or (spec.HasField("options") and RUN_OF_JOB in spec.options.metadata)
+    return spec is None or RUN_OF_JOB in spec.options.metadata

@@ -111,11 +111,11 @@ class DispatchTable(JobTable):
         """Applies a heartbeat: the epochs that a worker confirms, its attempts, and voided ones that it never got."""
         record = self.workers[worker]
         record.confirmed = confirmed
-        have = {}
-        for claim in claims:
-            have[claim.exec_id] = claim
+        have = {claim.exec_id: claim for claim in claims}
+        unknown = [claim for claim in have.values() if claim.exec_id not in self.by_exec]  # mostly none
+        for claim in unknown:
             self._claim(record, claim, now)
-        stale = [exec_id for exec_id, claim in have.items() if self._is_stale(claim)]
+        stale = [claim.exec_id for claim in unknown if self._is_stale(claim)]
         for number, epoch in confirmed.items():
             shard = self.shards.get(number)
             if shard is not None and epoch == shard.epoch:

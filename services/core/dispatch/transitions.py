@@ -46,7 +46,7 @@ TRANSITIONS: Mapping[Event, Mapping[Phase, tuple[Phase, ...]]] = {
 }
 
 # A bit for each phase that may follow, by event and phase: a fast lookup at each step of each job.
-_ALLOWED = {
+ALLOWED = {
     event: tuple(sum(1 << to for to in phases.get(phase, ())) for phase in Phase)
     for event, phases in TRANSITIONS.items()
 }
@@ -58,5 +58,5 @@ class ImpossibleTransition(Exception):
 
 def check(event: Event, before: Phase, after: Phase) -> None:
     """Raises ImpossibleTransition when the event does not lead from one phase to the other."""
-    if not _ALLOWED[event][before] >> after & 1:
+    if not ALLOWED[event][before] >> after & 1:
         raise ImpossibleTransition(f"{event} does not lead from {before.name} to {after.name}")

@@ -168,7 +168,7 @@ class _Lane:
     async def _send(self, batch: list[Attempt]) -> None:
         now = self._worker.clock.monotonic()
         request = worker_pb2.ReportRequest(
-            worker_id=self._worker.registration.worker_id, outcomes=[_reportable(a, now) for a in batch]
+            worker_id=self._worker.registration.worker_id, outcomes=_messages(batch, now)
         )
         try:
             channel = await self._worker.channel_of(self._coordinator)
@@ -233,6 +233,13 @@ def _named(attempt: Attempt) -> dict[str, object]:
     """The same as fields of a log record."""
     named = {"job": ids.show(attempt.job_id), "attempt": attempt.number, "queue": attempt.queue}
     return named | {"task": attempt.task} if attempt.task else named
+
+
+def _messages(batch: list[Attempt], now: float) -> list[worker_pb2.AttemptOutcome]:
+    try:
+        return [outcome_message(attempt, now) for attempt in batch]
+    except Exception:  # of one of them: each by itself, then
+        return [_reportable(attempt, now) for attempt in batch]
 
 
 def _reportable(attempt: Attempt, now: float) -> worker_pb2.AttemptOutcome:

@@ -289,19 +289,26 @@ class Worker:
     def _finished(self, ended: deque[tuple[Attempt, Verdict | None, float]]) -> None:
         """From executors: handlers that have ended, and starts that were refused (no verdict)."""
         runs: dict[Pool, list[float]] = {}
-        while ended:
-            attempt, verdict, at = ended.popleft()
-            if attempt.started:
-                runs.setdefault(attempt.pool, []).append(at - attempt.started)
-            self.release(attempt)
-            if attempt.verdict is not None:
-                continue
-            if verdict is None:
-                self.drop(attempt)
-            else:
-                self.settle(attempt, merged(attempt.forced, verdict), at)
+        try:
+            while ended:
+                attempt, verdict, at = ended.popleft()
+                seconds = runs.setdefault(attempt.pool, [])
+                if attempt.started:
+                    seconds.append(at - attempt.started)
+                if not attempt.released:
+                    self._free_slot(attempt)
+                if attempt.verdict is not None:
+                    continue
+                if verdict is None:
+                    self.drop(attempt)
+                else:
+                    self.settle(attempt, merged(attempt.forced, verdict), at)
+        finally:  # the slots that have come free together are filled together
+            for pool in runs:
+                self._start(pool)
         for pool, seconds in runs.items():
-            pool.prefetch.ended(seconds, SYSTEM.monotonic())
+            if seconds:
+                pool.prefetch.ended(seconds, SYSTEM.monotonic())
 
     def settle(self, attempt: Attempt, verdict: Verdict, at: float) -> None:
         """Its outcome is known, and is kept until it is acknowledged."""
@@ -322,11 +329,15 @@ class Worker:
     def release(self, attempt: Attempt) -> None:
         """Its slot is free for the next prefetched attempt."""
         if not attempt.released:
-            attempt.released = True
-            self.overdue.discard(attempt)
-            attempt.pool.release(attempt)
+            self._free_slot(attempt)
             self._start(attempt.pool)
-            self.quiet.wake()
+
+    def _free_slot(self, attempt: Attempt) -> None:
+        attempt.released = True
+        if attempt.verdict is not None:  # only a settled one can be overdue
+            self.overdue.discard(attempt)
+        attempt.pool.release(attempt)
+        self.quiet.wake()
 
     def drop(self, attempt: Attempt) -> None:
         """It never started here and is no longer this worker's."""

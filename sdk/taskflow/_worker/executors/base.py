@@ -67,7 +67,8 @@ class LoopExecutor:
             forks.end_if_fork(depth, error)
             verdict = outcomes.of_exception(error)
         else:
-            forks.end_if_fork(depth, None)
+            if forks.depth != depth:  # asked here, for it is asked once per job
+                forks.end_if_fork(depth, None)
             verdict = outcomes.of_value(value)
         # The attempt has its task, whose context has the attempt: only a full collection would free the two.
         calling_handler.waits.reset(token)

@@ -106,7 +106,7 @@ class LaneReader:
 
     async def lanes_with_news(self, shards: Sequence[int], after: LaneKey, limit: int) -> list[Row]:
         """Those of the next `limit` lanes that have jobs beyond their marks, and in any case the last of all."""
-        return await self._rows("lanes_with_news", shards=list(shards), limit=limit, **after._asdict())
+        return await self._rows("lanes_with_news", shards=raw_ids.Shards(shards), limit=limit, **after._asdict())
 
     async def lanes_by_key(self, shards: Sequence[int], keys: Sequence[LaneKey]) -> list[Row]:
         """The rows of those of these lanes that exist."""
@@ -118,8 +118,9 @@ class LaneReader:
         places = list(since.values())
         first, *rows = sorted(
             await self._rows(
-                "newly_due", shards=list(since), sinces=[place.due_at for place in places],
-                ids=raw_ids.Ids(place.job_id for place in places), limit=limit, seconds=sla_after,
+                "newly_due", shards=raw_ids.Shards(since), limit=limit, seconds=sla_after,
+                sinces=raw_ids.Instants(place.due_at for place in places),
+                ids=raw_ids.Ids(place.job_id for place in places),
             ),
             key=lambda row: (row["job_id"] is not None, row["due_at"], row["job_id"]),
         )  # fmt: skip

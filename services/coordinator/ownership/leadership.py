@@ -28,6 +28,7 @@ from taskflow_server.store import dispatch as store
 from taskflow_server.store.database import CommitUnknown, Row, Writer
 from taskflow_server.store.dispatch import Changes
 from taskflow_server.store.errors import FAULTS, DatabaseError
+from taskflow_server.store.raw_ids import Shards
 from taskflow_server.store.times import to_datetime
 
 log = logs.get("owner")
@@ -220,7 +221,7 @@ class Leadership:
         )
 
     async def _read_paused(self, shards: list[int]) -> frozenset[str]:
-        return frozenset(row["name"] for row in await self._shared.db.rows("paused_queues", shards=shards))
+        return frozenset(row["name"] for row in await self._shared.db.rows("paused_queues", shards=Shards(shards)))
 
     async def _read_limits(self) -> None:
         """Reads the limits, one read at a time: an older read must not undo a newer one."""

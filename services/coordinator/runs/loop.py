@@ -19,6 +19,7 @@ from taskflow_server.coordinator.shared import Shared
 from taskflow_server.runtime import logs
 from taskflow_server.store.database import Writer
 from taskflow_server.store.errors import FAULTS
+from taskflow_server.store.raw_ids import Shards
 
 if TYPE_CHECKING:
     from taskflow_server.coordinator.runs.batch import RunWork
@@ -87,7 +88,7 @@ class RunLoop:
         await self._release_held(epochs)
         left_out = self._work.left_out() if self._work is not None else []
         rows = await self._shared.db.rows(
-            "runs_with_news", shards=list(epochs), after=self._after, left_out=left_out, limit=AT_ONCE
+            "runs_with_news", shards=Shards(epochs), after=self._after, left_out=left_out, limit=AT_ONCE
         )
         (facts,) = [row for row in rows if row["run_id"] is None]
         if facts["slas_over"]:

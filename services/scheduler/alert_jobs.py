@@ -11,8 +11,8 @@ from taskflow.v1 import jobs_pb2 as pb
 from taskflow_server.core import alerts
 from taskflow_server.core.alerts import Group
 from taskflow_server.runtime.clock import SystemClock
-from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.validation import Validation
 from taskflow_server.store.database import Row
 from taskflow_server.store.jobs import NewJob
 
@@ -21,17 +21,17 @@ TEST = "test"  # the event of a test message
 
 
 class AlertJobs:
-    def __init__(self, settings: SchedulerSettings, clock: SystemClock, admission: Admission) -> None:
+    def __init__(self, settings: SchedulerSettings, clock: SystemClock, validation: Validation) -> None:
         self._settings = settings
         self._clock = clock
-        self._admission = admission
+        self._validation = validation
 
     def make(self, rule: Row, group: Group) -> tuple[NewJob, pb.JobSpec]:
         """The job of a message, whose id is the message's."""
         job_id = self._clock.new_id()
         spec = self._spec(rule, alerts.message(rule["name"], str(UUID(bytes=job_id)), group))
         spec.id = job_id
-        return self._admission.check(spec, "alert", 0), spec
+        return self._validation.check(spec, "alert", 0), spec
 
     def test(self, rule: Row) -> pb.JobSpec:
         """The job of a message of one made-up fact."""

@@ -12,7 +12,7 @@ from taskflow.v1 import jobs_pb2 as pb
 from taskflow_server.core import alerts
 from taskflow_server.core.alerts import Event
 from taskflow_server.runtime import logs
-from taskflow_server.scheduler.depths import WaitingTask
+from taskflow_server.scheduler.queue_depth_metrics import WaitingTask
 from taskflow_server.scheduler.serving import Lane
 from taskflow_server.store import alerts as store
 from taskflow_server.store.alerts import ConditionRow

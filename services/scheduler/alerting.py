@@ -20,9 +20,9 @@ from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.readiness import Readiness
 from taskflow_server.scheduler.alert_jobs import AlertJobs
 from taskflow_server.scheduler.alert_lanes import AlertLanes
-from taskflow_server.scheduler.directory import Directory
-from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.job_writer import JobWriter
 from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.store import alerts as store
 from taskflow_server.store.database import Database, Row, Writer
 from taskflow_server.store.errors import FAULTS
@@ -41,8 +41,8 @@ class Alerter:
         settings: SchedulerSettings,
         db: Database,
         clock: SystemClock,
-        directory: Directory,
-        intake: Intake,
+        topology: TopologyCache,
+        job_writer: JobWriter,
         readiness: Readiness,
         jobs: AlertJobs,
         lanes: AlertLanes,
@@ -51,8 +51,8 @@ class Alerter:
         self._settings = settings
         self._db = db
         self._clock = clock
-        self._directory = directory
-        self._intake = intake
+        self._topology = topology
+        self._job_writer = job_writer
         self._jobs = jobs
         self._lanes = lanes
         self._term = term
@@ -100,11 +100,11 @@ class Alerter:
             taken = await store.begin(conn, most)
             groups = [self._group(rule, taken.facts.get(rule["id"], []), made) for rule in taken.rules]
             if made:
-                await self._directory.learn({LaneKey(job.queue, job.task, job.priority) for job, _ in made})
+                await self._topology.learn({LaneKey(job.queue, job.task, job.priority) for job, _ in made})
             await reach("scheduler.before_alerts")
             tx = await store.write(conn, groups, [job for job, _ in made], term)
             await reach("scheduler.after_alerts")
-        await self._intake.offer(made, [Stored(job.id, tx) for job, _ in made])
+        await self._job_writer.offer(made, [Stored(job.id, tx) for job, _ in made])
         return taken.count == most
 
     def _group(self, rule: Row, facts: list[dict[str, Any]], made: list[Job]) -> store.GroupRow:

@@ -11,18 +11,18 @@ from taskflow_server.core import alerts
 from taskflow_server.core.errors import AlreadyExists, NotFound, ResourceExhausted
 from taskflow_server.scheduler.alert_jobs import AlertJobs
 from taskflow_server.scheduler.alert_rules import COLUMNS, changed, message, name_of, row_of
-from taskflow_server.scheduler.intake import Intake
-from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.job_lists import page_size
+from taskflow_server.scheduler.job_writer import JobWriter
 from taskflow_server.scheduler.serving import Serving
 from taskflow_server.store import alerts as store
 from taskflow_server.store.database import Database, Row
 
 
 class AlertServicer(alerts_pb2_grpc.AlertServiceServicer):
-    def __init__(self, db: Database, jobs: AlertJobs, intake: Intake, serving: Serving, most_rules: int) -> None:
+    def __init__(self, db: Database, jobs: AlertJobs, job_writer: JobWriter, serving: Serving, most_rules: int) -> None:
         self._db = db
         self._jobs = jobs
-        self._intake = intake
+        self._job_writer = job_writer
         self._serving = serving
         self._most = most_rules
 
@@ -62,7 +62,7 @@ class AlertServicer(alerts_pb2_grpc.AlertServiceServicer):
         if not rows:
             raise _not_found(request.name)
         spec = self._jobs.test(rows[0])
-        await self._intake.create([spec], "rule", partial=False)
+        await self._job_writer.create([spec], "rule", partial=False)
         return pb.TestAlertRuleResponse(job_id=str(UUID(bytes=spec.id)))
 
     async def _rows(self, name: str) -> list[Row]:

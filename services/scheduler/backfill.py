@@ -17,9 +17,9 @@ from taskflow_server.core.errors import FailedPrecondition, InvalidArgument
 from taskflow_server.core.lanes import LaneKey
 from taskflow_server.core.schedules import Backfill, Firing, FiringState, backfill
 from taskflow_server.core.timing import Timing
-from taskflow_server.scheduler.directory import Directory
 from taskflow_server.scheduler.firing_rows import FiringRows
-from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.job_writer import JobWriter
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.store import schedules as store
 from taskflow_server.store.database import Writer
 from taskflow_server.store.jobs import Stored
@@ -32,11 +32,11 @@ Row = dict[str, Any]
 
 
 class Backfiller:
-    def __init__(self, writer: Writer, directory: Directory, rows: FiringRows, intake: Intake) -> None:
+    def __init__(self, writer: Writer, topology: TopologyCache, rows: FiringRows, job_writer: JobWriter) -> None:
         self._writer = writer
-        self._directory = directory
+        self._topology = topology
         self._rows = rows
-        self._intake = intake
+        self._job_writer = job_writer
         self._one_at_a_time = asyncio.Lock()
 
     async def run(
@@ -60,11 +60,11 @@ class Backfiller:
             ledger = await store.ledger_between(conn, schedule_id, start, end)
             found = backfill(timing_of(row), start, end, map(_firing, ledger))
             decided, specs = await self._make(row, found)
-            await self._directory.learn({LaneKey(job.queue, job.task, job.priority) for job in decided.jobs})
+            await self._topology.learn({LaneKey(job.queue, job.task, job.priority) for job in decided.jobs})
             tx = await store.write_backfilled(conn, decided, [_row(schedule_id, firing) for firing in found.kept])
         if decided.runs:
-            self._intake.runs_news()
-        await self._intake.offer(
+            self._job_writer.runs_news()
+        await self._job_writer.offer(
             list(zip(decided.jobs, specs, strict=True)), [Stored(job.id, tx) for job in decided.jobs]
         )
         return decided.firings, found.existing

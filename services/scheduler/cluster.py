@@ -13,9 +13,9 @@ from taskflow_server.core.errors import FailedPrecondition, InvalidArgument
 from taskflow_server.rpc.values import seconds, stamp
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.directory import Directory
-from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.job_lists import page_size
 from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.store.database import Database
 
 CLOCK_STEP_US = 5_000_000  # a third of the default lease: workers renew theirs within each step
@@ -30,19 +30,19 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
         settings: SchedulerSettings,
         db: Database,
         clock: SystemClock,
-        directory: Directory,
+        topology: TopologyCache,
         coordinators: Coordinators,
         moved: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._db = db
         self._clock = clock
-        self._directory = directory
+        self._topology = topology
         self._coordinators = coordinators
         self._moved = moved  # awaited after each step of the clock
 
     async def GetTopology(self, request: cluster_pb2.GetTopologyRequest, context: Any) -> cluster_pb2.Topology:
-        cluster = self._directory.cluster
+        cluster = self._topology.cluster
         answer = cluster_pb2.Topology(clock_moved_us=int(self._clock.moved * 1e6))
         for kind in ("coordinators", "queues", "schedulers"):
             for m in getattr(cluster, kind):

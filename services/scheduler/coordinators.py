@@ -16,7 +16,7 @@ from taskflow_server.rpc.server import channel
 from taskflow_server.runtime import logs
 from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.lifecycle import Background
-from taskflow_server.scheduler.directory import Directory
+from taskflow_server.scheduler.topology_cache import TopologyCache
 
 log = logs.get("coordinators")
 
@@ -30,7 +30,7 @@ MOST_UNHEARD = 1000  # wake-ups kept until an owner is known; the owner's sweep 
 MOVE_TIMEOUT = 5.0  # seconds, for one step of the clock
 
 
-class Link:
+class OwnerStream:
     """The connection to one coordinator. Reopens its streams until it is closed."""
 
     def __init__(self, address: str, backlog: int, told: Callable[[Sequence[bytes]], None]) -> None:
@@ -131,10 +131,10 @@ class Link:
 
 
 class Coordinators:
-    def __init__(self, directory: Directory, backlog: int) -> None:
-        self._directory = directory
+    def __init__(self, topology: TopologyCache, backlog: int) -> None:
+        self._topology = topology
         self._backlog = backlog
-        self._links: dict[str, Link] = {}
+        self._links: dict[str, OwnerStream] = {}
         self._waiters: defaultdict[bytes, set[asyncio.Future[None]]] = defaultdict(set)
         self._unheard: deque[bytes] = deque(maxlen=MOST_UNHEARD)
         self._stopping = False
@@ -143,9 +143,9 @@ class Coordinators:
 
     def refresh(self, tasks: Background) -> None:
         """Connects to the present owners of shards, and disconnects from all others."""
-        owners = set(self._directory.cluster.owners.values())
+        owners = set(self._topology.cluster.owners.values())
         for address in owners - self._links.keys():
-            link = self._links[address] = Link(address, self._backlog, self._told)
+            link = self._links[address] = OwnerStream(address, self._backlog, self._told)
             for job_id in self._waiters:
                 link.watch(job_id)
         if self._links and self._unheard:
@@ -157,8 +157,8 @@ class Coordinators:
     async def close(self) -> None:
         await asyncio.gather(*(link.close() for link in self._links.values()))
 
-    def _owner(self, shard: int) -> Link | None:
-        return self._links.get(self._directory.cluster.owners.get(shard, ""))
+    def _owner(self, shard: int) -> OwnerStream | None:
+        return self._links.get(self._topology.cluster.owners.get(shard, ""))
 
     def offer(self, groups: Sequence[pb.LaneJobs]) -> None:
         for group in groups:

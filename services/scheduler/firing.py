@@ -20,11 +20,11 @@ from taskflow_server.runtime import logs, metrics
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.readiness import Readiness
-from taskflow_server.scheduler.directory import Directory
 from taskflow_server.scheduler.firing_rows import FiringRows
-from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.job_writer import JobWriter
 from taskflow_server.scheduler.leading import Lead
 from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.store import schedules as store
 from taskflow_server.store.database import Database, Writer
 from taskflow_server.store.errors import FAULTS
@@ -48,8 +48,8 @@ class Firer:
         db: Database,
         clock: SystemClock,
         rows: FiringRows,
-        directory: Directory,
-        intake: Intake,
+        topology: TopologyCache,
+        job_writer: JobWriter,
         readiness: Readiness,
         incarnation: UUID,
     ) -> None:
@@ -57,8 +57,8 @@ class Firer:
         self._db = db
         self._clock = clock
         self._rows = rows
-        self._directory = directory
-        self._intake = intake
+        self._topology = topology
+        self._job_writer = job_writer
         self._lead = Lead(settings, db, clock, incarnation)
         self._writer = Writer(settings.database_url, timeout=settings.database_timeout)
         self._outage = readiness.outage(log, "schedules cannot be fired")
@@ -174,7 +174,7 @@ class Firer:
             await self._rows.prepare()
             more = await self._decide(rows, decided, specs)
             lanes = {LaneKey(job.queue, job.task, job.priority) for job in decided.jobs}
-            await self._directory.learn(lanes)
+            await self._topology.learn(lanes)
             await reach("scheduler.before_firing")
             if not rows:
                 await conn.execute("rollback")
@@ -182,9 +182,9 @@ class Firer:
             tx = await store.write(conn, decided, term)
             await reach("scheduler.after_firing")
         if decided.runs or decided.replaced_runs:
-            self._intake.runs_news()
+            self._job_writer.runs_news()
         jobs = decided.jobs
-        await self._intake.offer(list(zip(jobs, specs, strict=True)), [Stored(job.id, tx) for job in jobs])
+        await self._job_writer.offer(list(zip(jobs, specs, strict=True)), [Stored(job.id, tx) for job in jobs])
         return more or len(rows) == self._settings.fire_schedules
 
     async def _decide(self, rows: list[Row], decided: store.Decided, specs: list[pb.JobSpec]) -> bool:

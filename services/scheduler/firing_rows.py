@@ -16,10 +16,10 @@ from taskflow_server.core.timing import Timing, parse_timing
 from taskflow_server.rpc.defaults import defaults_of
 from taskflow_server.rpc.task_jobs import job_of
 from taskflow_server.runtime.clock import SystemClock
-from taskflow_server.scheduler.admission import Admission
-from taskflow_server.scheduler.directory import Directory
 from taskflow_server.scheduler.quotas import JobQuotas
 from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.topology_cache import TopologyCache
+from taskflow_server.scheduler.validation import Validation
 from taskflow_server.store import schedules as store
 from taskflow_server.store.jobs import NewJob
 from taskflow_server.store.runs import NewRun, new_run
@@ -32,14 +32,14 @@ class FiringRows:
         self,
         settings: SchedulerSettings,
         clock: SystemClock,
-        admission: Admission,
-        directory: Directory,
+        validation: Validation,
+        topology: TopologyCache,
         quotas: JobQuotas,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._admission = admission
-        self._directory = directory
+        self._validation = validation
+        self._topology = topology
         self._quotas = quotas
 
     async def prepare(self) -> None:
@@ -95,7 +95,7 @@ class FiringRows:
 
     def drains(self, job: NewJob) -> str:
         """The error if the queue of a schedule's job drains; else empty. Runs, and their steps, are not refused."""
-        return f"its queue {job.queue} drains" if job.queue in self._directory.draining else ""
+        return f"its queue {job.queue} drains" if job.queue in self._topology.draining else ""
 
     def exceeded(self, job: NewJob) -> ResourceExhausted | None:
         """The quota that a schedule's job exceeds now. None: the job is now counted as waiting."""
@@ -123,7 +123,7 @@ class FiringRows:
         spec.options.metadata.update(metadata)
         spec.options.metadata["taskflow.schedule"] = str(row["id"])
         spec.options.metadata["taskflow.instant"] = firing.instant.isoformat()
-        return self._admission.check(spec, "schedule", 0, defaults_of(row)), spec
+        return self._validation.check(spec, "schedule", 0, defaults_of(row)), spec
 
 
 def _timing(row: Row) -> Timing:

@@ -18,9 +18,9 @@ from taskflow_server.rpc.streams import until_closing
 from taskflow_server.rpc.values import patience, stamp
 from taskflow_server.runtime import metrics
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.intake import Intake
-from taskflow_server.scheduler.lists import Lists, page_size
-from taskflow_server.scheduler.reading import Reading
+from taskflow_server.scheduler.job_lists import JobLists, page_size
+from taskflow_server.scheduler.job_reader import JobReader
+from taskflow_server.scheduler.job_writer import JobWriter
 from taskflow_server.scheduler.serving import Serving
 from taskflow_server.scheduler.settings import SchedulerSettings
 from taskflow_server.scheduler.unserved import add_warnings
@@ -36,17 +36,17 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self,
         settings: SchedulerSettings,
         db: Database,
-        intake: Intake,
-        reading: Reading,
-        lists: Lists,
+        job_writer: JobWriter,
+        reading: JobReader,
+        lists: JobLists,
         coordinators: Coordinators,
         serving: Serving,
         closing: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._db = db
-        self._intake = intake
-        self._reading = reading
+        self._job_writer = job_writer
+        self._reader = reading
         self._lists = lists
         self._coordinators = coordinators
         self._serving = serving
@@ -54,9 +54,9 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self._streamed = metrics.rpc_seconds.labels("/taskflow.v1.JobService/StreamCreateJobs")
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Any) -> pb.Job:
-        (result,), _ = await self._intake.create([request.job], "job", partial=False)
+        (result,), _ = await self._job_writer.create([request.job], "job", partial=False)
         assert not isinstance(result, TaskFlowFault)
-        return await self._reading.job(result.id)
+        return await self._reader.job(result.id)
 
     async def CreateJobs(self, request: pb.CreateJobsRequest, context: Any) -> pb.CreateJobsResponse:
         if not 1 <= len(request.jobs) <= self._settings.max_batch:
@@ -65,7 +65,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
                 " (TASKFLOW_MAX_BATCH); send more calls",
                 "jobs",
             )
-        results, stored_in = await self._intake.create(request.jobs, "jobs[{}]", partial=request.allow_partial)
+        results, stored_in = await self._job_writer.create(request.jobs, "jobs[{}]", partial=request.allow_partial)
         answer = pb.CreateJobsResponse()
         answer.ids.extend([
             spec.id if isinstance(result, TaskFlowFault) else result.id
@@ -91,8 +91,8 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Any) -> pb.Job:
         if request.key:
-            return await self._reading.job(await self._reading.keyed(request.key))
-        return await self._reading.job(ids.parse(request.id, field="id"))
+            return await self._reader.job(await self._reader.keyed(request.key))
+        return await self._reader.job(ids.parse(request.id, field="id"))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Any) -> pb.ListJobsResponse:
         return await self._lists.page(request)
@@ -102,7 +102,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         timeout = DEFAULT_WAIT
         if request.HasField("timeout"):
             timeout = patience(request.timeout, "timeout", self._settings.max_wait)
-        return await self._reading.await_final(job_id, timeout)
+        return await self._reader.await_final(job_id, timeout)
 
     async def StreamAwaitJobs(
         self, requests: AsyncIterator[pb.StreamAwaitJobsRequest], context: Any
@@ -114,18 +114,18 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
         job_id = ids.parse(request.id, field="id")
-        await self._reading.row(job_id)
+        await self._reader.row(job_id)
         reason = request.reason.replace("\0", "")[:1000]
         actor = actor_of(request.actor, context)
-        async with self._reading.watching(job_id) as final:
+        async with self._reader.watching(job_id) as final:
             if not await self._db.rows("request_cancel", id=UUID(bytes=job_id), reason=reason, actor=actor):
                 raise FailedPrecondition(f"job {request.id} is finished and cannot be cancelled", "JOB_FINISHED")
             await self._coordinators.wake(job_id)
-            return pb.CancelJobResponse(job=await self._reading.cancelled(job_id, final))
+            return pb.CancelJobResponse(job=await self._reader.cancelled(job_id, final))
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Any) -> pb.Job:
         job_id = ids.parse(request.id, field="id")
-        await self._reading.row(job_id)
+        await self._reader.row(job_id)
         for row in await self._db.rows("run_of_job", id=UUID(bytes=job_id)):
             raise FailedPrecondition(
                 f"job {request.id} is of the run {row['run_id']}, which this would not resume; retry the run instead: "
@@ -138,16 +138,16 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
                 "JOB_NOT_FINISHED",
             )
         await self._coordinators.wake(job_id)
-        return await self._reading.job(job_id)
+        return await self._reader.job(job_id)
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Any) -> pb.ListAttemptsResponse:
         job_id = ids.parse(request.job_id, field="job_id")
-        return pb.ListAttemptsResponse(attempts=await self._reading.attempts(job_id))
+        return pb.ListAttemptsResponse(attempts=await self._reader.attempts(job_id))
 
     async def ListJobLogs(self, request: pb.ListJobLogsRequest, context: Any) -> pb.ListJobLogsResponse:
         job_id = ids.parse(request.job_id, field="job_id")
         size, after = page_size(request.page_size), _sequence(request.page_token)
-        await self._reading.row(job_id)
+        await self._reader.row(job_id)
         rows = await self._db.rows("list_logs", job_id=UUID(bytes=job_id), after=after, limit=size + 1)
         logs = [
             pb.JobLog(attempt=r["attempt"], time=stamp(r["logged_at"]), level=r["level"], message=r["message"])

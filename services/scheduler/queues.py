@@ -14,10 +14,10 @@ from taskflow_server.rpc.values import duration, stamp
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.backlogs import MOST, Backlogs
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.depths import WaitingTask
-from taskflow_server.scheduler.directory import Directory
-from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.job_lists import page_size
+from taskflow_server.scheduler.queue_depth_metrics import WaitingTask
 from taskflow_server.scheduler.serving import Serving
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.store.database import Database
 from taskflow_server.store.times import to_us
 
@@ -31,14 +31,14 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
     def __init__(
         self,
         db: Database,
-        directory: Directory,
+        topology: TopologyCache,
         coordinators: Coordinators,
         backlogs: Backlogs,
         clock: SystemClock,
         serving: Serving,
     ) -> None:
         self._db = db
-        self._directory = directory
+        self._topology = topology
         self._serving = serving
         self._coordinators = coordinators
         self._backlogs = backlogs
@@ -103,7 +103,7 @@ class QueueAdminServicer(queues_pb2_grpc.QueueAdminServiceServicer):
         stored = qualify(name, field="name")
         if not await self._db.run(query, name=stored):
             raise _not_found(name)
-        await self._directory.read_draining()  # other schedulers read this with the topology
+        await self._topology.read_draining()  # other schedulers read this with the topology
         await self._coordinators.wake_queues()
         return (await self._read(after="", names=[stored], limit=1))[0]
 

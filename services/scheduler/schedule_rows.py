@@ -18,8 +18,8 @@ from taskflow_server.core.schedules import Misfire, Overlap, Policy, ScheduleSta
 from taskflow_server.core.timing import Timing, parse_timing
 from taskflow_server.rpc.values import stamp, timestamp_us
 from taskflow_server.runtime.clock import SystemClock
-from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.validation import Validation
 from taskflow_server.store.times import to_datetime
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ Row = dict[str, Any]
 class ScheduleRows:
     """Makes the rows to write. A given row is a locked row of `schedules`, with the database's time as `now`."""
 
-    def __init__(self, settings: SchedulerSettings, clock: SystemClock, admission: Admission) -> None:
+    def __init__(self, settings: SchedulerSettings, clock: SystemClock, validation: Validation) -> None:
         self._settings = settings
         self._clock = clock
-        self._admission = admission
+        self._validation = validation
 
     def now(self) -> datetime:
         now = to_datetime(self._clock.now_us())
@@ -80,7 +80,7 @@ class ScheduleRows:
         spec.options.metadata.update(schedule.metadata)
         if bool(schedule.task) == bool(schedule.workflow):
             raise InvalidArgument(f"{field}.task: name the task or the workflow to run", f"{field}.task")
-        job = self._admission.check(spec, field, 0)
+        job = self._validation.check(spec, field, 0)
         workflow = qualify(schedule.workflow, field=f"{field}.workflow") if schedule.workflow else None
         if workflow and job.encoding != jobs_pb2.ENCODING_JSON:
             raise InvalidArgument(f"{field}.payload: a workflow's input must be JSON", f"{field}.payload")

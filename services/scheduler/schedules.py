@@ -20,9 +20,8 @@ from taskflow_server.core.timing import check_instant
 from taskflow_server.rpc.callers import actor_of
 from taskflow_server.rpc.values import timestamp_us
 from taskflow_server.runtime.clock import SystemClock
-from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.backfill import Backfiller
-from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.job_lists import page_size
 from taskflow_server.scheduler.schedule_rows import (
     CHANGEABLE,
     ScheduleRows,
@@ -35,6 +34,7 @@ from taskflow_server.scheduler.schedule_rows import (
 )
 from taskflow_server.scheduler.settings import SchedulerSettings
 from taskflow_server.scheduler.unserved import Makers
+from taskflow_server.scheduler.validation import Validation
 from taskflow_server.store import schedules as store
 from taskflow_server.store.database import Database
 from taskflow_server.store.times import to_datetime
@@ -51,14 +51,14 @@ class ScheduleServicer(schedules_pb2_grpc.ScheduleServiceServicer):
         settings: SchedulerSettings,
         db: Database,
         clock: SystemClock,
-        admission: Admission,
+        validation: Validation,
         backfiller: Backfiller,
         poked: asyncio.Event,
         runs_news: asyncio.Event,
         makers: Makers,
     ) -> None:
         self._makers = makers
-        self.rows = ScheduleRows(settings, clock, admission)
+        self.rows = ScheduleRows(settings, clock, validation)
         self._db = db
         self._clock = clock
         self._backfiller = backfiller

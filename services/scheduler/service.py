@@ -33,7 +33,6 @@ from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.lifecycle import Background
 from taskflow_server.runtime.readiness import Readiness
 from taskflow_server.runtime.settings import refuse
-from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.alert_jobs import AlertJobs
 from taskflow_server.scheduler.alert_lanes import AlertLanes
 from taskflow_server.scheduler.alerting import Alerter
@@ -42,23 +41,24 @@ from taskflow_server.scheduler.backfill import Backfiller
 from taskflow_server.scheduler.backlogs import Backlogs
 from taskflow_server.scheduler.cluster import ClusterServicer
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.depths import Depths
-from taskflow_server.scheduler.directory import Directory
 from taskflow_server.scheduler.firing import Firer
 from taskflow_server.scheduler.firing_rows import FiringRows
 from taskflow_server.scheduler.handlers import Handlers
-from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.job_lists import JobLists
+from taskflow_server.scheduler.job_reader import JobReader
+from taskflow_server.scheduler.job_writer import JobWriter
 from taskflow_server.scheduler.jobs import JobServicer
-from taskflow_server.scheduler.lists import Lists
 from taskflow_server.scheduler.namespaces import NamespaceServicer
+from taskflow_server.scheduler.queue_depth_metrics import QueueDepthMetrics
 from taskflow_server.scheduler.queues import QueueAdminServicer
 from taskflow_server.scheduler.quotas import JobQuotas
-from taskflow_server.scheduler.reading import Reading
 from taskflow_server.scheduler.schedules import ScheduleServicer
 from taskflow_server.scheduler.serving import Serving
 from taskflow_server.scheduler.settings import SchedulerSettings
 from taskflow_server.scheduler.tasks import TaskServicer
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.scheduler.unserved import Makers
+from taskflow_server.scheduler.validation import Validation
 from taskflow_server.scheduler.workflows import WorkflowServicer
 from taskflow_server.store.database import Database, Writer
 from taskflow_server.store.errors import FAULTS
@@ -81,52 +81,52 @@ async def start(
         refuse(f"TASKFLOW_DATABASE_URL: {error}")
     stack.push_async_callback(db.close)
     readiness = Readiness(clock.real.monotonic)
-    directory = Directory(db, clock)
-    coordinators = Coordinators(directory, settings.offer_backlog)
+    topology = TopologyCache(db, clock)
+    coordinators = Coordinators(topology, settings.offer_backlog)
     stack.push_async_callback(coordinators.close)
-    admission = Admission(settings, clock)
+    validation = Validation(settings, clock)
     handlers = Handlers(db, clock, settings.handlers_interval)
-    serving = Serving(db, clock, directory, handlers, settings.handlers_interval)
+    serving = Serving(db, clock, topology, handlers, settings.handlers_interval)
     stack.push_async_callback(serving.close)
-    queues = QueueAdminServicer(db, directory, coordinators, Backlogs(db, clock.real.monotonic), clock, serving)
+    queues = QueueAdminServicer(db, topology, coordinators, Backlogs(db, clock.real.monotonic), clock, serving)
     quotas = JobQuotas(db, clock.real, queues.waiting_jobs, settings.quota_interval)
-    intake = Intake(settings, clock, admission, directory, coordinators, readiness, handlers, quotas)
-    stack.push_async_callback(intake.close)
-    reading = Reading(db, coordinators, serving)
-    firing_rows = FiringRows(settings, clock, admission, directory, quotas)
-    firer = Firer(settings, db, clock, firing_rows, directory, intake, readiness, server.incarnation)
+    job_writer = JobWriter(settings, clock, validation, topology, coordinators, readiness, handlers, quotas)
+    stack.push_async_callback(job_writer.close)
+    job_reader = JobReader(db, coordinators, serving)
+    firing_rows = FiringRows(settings, clock, validation, topology, quotas)
+    firer = Firer(settings, db, clock, firing_rows, topology, job_writer, readiness, server.incarnation)
     stack.push_async_callback(firer.close)
     backfill_writer = Writer(settings.database_url, timeout=settings.database_timeout)
     stack.push_async_callback(backfill_writer.reset)
-    backfiller = Backfiller(backfill_writer, directory, firing_rows, intake)
+    backfiller = Backfiller(backfill_writer, topology, firing_rows, job_writer)
     schedules = ScheduleServicer(
-        settings, db, clock, admission, backfiller, firer.poked, coordinators.runs_news, Makers(db, serving)
+        settings, db, clock, validation, backfiller, firer.poked, coordinators.runs_news, Makers(db, serving)
     )
-    alert_jobs = AlertJobs(settings, clock, admission)
+    alert_jobs = AlertJobs(settings, clock, validation)
     watch = AlertLanes(db, queues.waiting_tasks, serving.unserved, settings.alert_lanes)
-    alerter = Alerter(settings, db, clock, directory, intake, readiness, alert_jobs, watch, lambda: firer.term)
+    alerter = Alerter(settings, db, clock, topology, job_writer, readiness, alert_jobs, watch, lambda: firer.term)
     stack.push_async_callback(alerter.close)
     register(
-        server, settings, db, clock, directory, coordinators, intake, reading, admission, firer, schedules, queues,
-        serving, quotas,
+        server, settings, db, clock, topology, coordinators, job_writer, job_reader, validation, firer, schedules,
+        queues, serving, quotas,
     )  # fmt: skip
-    register_alerts(server, AlertServicer(db, alert_jobs, intake, serving, settings.alert_rules))
+    register_alerts(server, AlertServicer(db, alert_jobs, job_writer, serving, settings.alert_rules))
     stack.push_async_callback(tasks.stop)  # the loops end before the connections that they use
     await server.start(stack)
     incarnation = server.incarnation
     try:
         await join(settings, db, incarnation, stack)
-        await directory.refresh()
+        await topology.refresh()
         await handlers.refresh()
         await quotas.refresh()
     except FAULTS as error:
         refuse(f"TASKFLOW_DATABASE_URL: {error}")
     coordinators.refresh(tasks)
     cluster = follow_cluster(
-        settings, db, clock, directory, coordinators, readiness, tasks, incarnation, firer, handlers, quotas
+        settings, db, clock, topology, coordinators, readiness, tasks, incarnation, firer, handlers, quotas
     )
     stack.callback(tasks.start(cluster, "cluster").cancel)  # before the row in `members` goes: no beat may follow
-    awaited = keep(clock, settings.await_interval, reading.sweep_awaited, "awaited jobs", coordinators.look)
+    awaited = keep(clock, settings.await_interval, job_reader.sweep_awaited, "awaited jobs", coordinators.look)
     tasks.start(awaited, "awaited")
 
     tasks.start(firer.run(), "schedules")
@@ -162,8 +162,10 @@ async def start(
         }
     )
     if settings.metrics_port:  # it costs a query over waiting jobs
-        depths = Depths(queues.page, queues.waiting_tasks, settings.metrics_queues, settings.depth_interval)
-        tasks.start(keep(clock, settings.depth_interval, depths.sample, "depths of queues"), "depths")
+        depth_metrics = QueueDepthMetrics(
+            queues.page, queues.waiting_tasks, settings.metrics_queues, settings.depth_interval
+        )
+        tasks.start(keep(clock, settings.depth_interval, depth_metrics.sample, "depths of queues"), "depths")
     await server.serving(True)
     tasks.start(readiness.follow(server.serving), "readiness")
 
@@ -173,23 +175,23 @@ def register(
     settings: SchedulerSettings,
     db: Database,
     clock: SystemClock,
-    directory: Directory,
+    topology: TopologyCache,
     coordinators: Coordinators,
-    intake: Intake,
-    reading: Reading,
-    admission: Admission,
+    job_writer: JobWriter,
+    job_reader: JobReader,
+    validation: Validation,
     firer: Firer,
     schedules: ScheduleServicer,
     queues: QueueAdminServicer,
     serving: Serving,
     quotas: JobQuotas,
 ) -> None:
-    lists = Lists(db, clock, coordinators)
-    jobs = JobServicer(settings, db, intake, reading, lists, coordinators, serving, server.closing)
-    cluster = ClusterServicer(settings, db, clock, directory, coordinators, firer.caught_up)
+    job_lists = JobLists(db, clock, coordinators)
+    jobs = JobServicer(settings, db, job_writer, job_reader, job_lists, coordinators, serving, server.closing)
+    cluster = ClusterServicer(settings, db, clock, topology, coordinators, firer.caught_up)
     workflows = WorkflowServicer(settings, db, clock, coordinators, schedules, Makers(db, serving))
     named = TaskServicer(
-        db, clock, admission, intake, reading, schedules, quotas, coordinators, settings.max_wait
+        db, clock, validation, job_writer, job_reader, schedules, quotas, coordinators, settings.max_wait
     )
     name = tasks_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name
     server.add(name, lambda s: tasks_pb2_grpc.add_TaskServiceServicer_to_server(named, s))
@@ -247,7 +249,7 @@ async def follow_cluster(
     settings: SchedulerSettings,
     db: Database,
     clock: SystemClock,
-    directory: Directory,
+    topology: TopologyCache,
     coordinators: Coordinators,
     readiness: Readiness,
     tasks: Background,
@@ -260,20 +262,20 @@ async def follow_cluster(
     outage = readiness.outage(log, "the cluster cannot be read")
     namesake = logs.Outage(log, "another scheduler runs under this name")
     while True:
-        soon = settings.topology_interval if directory.cluster.owners else min(settings.topology_interval, 0.2)
+        soon = settings.topology_interval if topology.cluster.owners else min(settings.topology_interval, 0.2)
         await clock.sleep(soon)
         await reach("scheduler.follow")
         try:
             if not await db.run("beat", name=settings.name, incarnation=incarnation):
                 namesake.failed(RuntimeError(settings.name))
-            jump = await directory.refresh()
+            jump = await topology.refresh()
             if abs(jump) >= settings.clock_step:
                 direction = "forward" if jump > 0 else "back"
                 log.warning("the database's clock was stepped", seconds=round(jump, 1), direction=direction)
                 metrics.clock_steps.labels(direction).inc()
                 firer.clock_stepped()
             coordinators.refresh(tasks)
-            await handlers.refresh(directory.handlers_version)
+            await handlers.refresh(topology.handlers_version)
             await quotas.refresh()
             outage.over()
         except FAULTS as error:

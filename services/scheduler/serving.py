@@ -18,8 +18,8 @@ from taskflow_server.core.serving import Taker, unserved
 from taskflow_server.rpc.server import channel
 from taskflow_server.runtime.batcher import Batcher
 from taskflow_server.runtime.clock import SystemClock
-from taskflow_server.scheduler.directory import Directory
 from taskflow_server.scheduler.handlers import Handlers
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.store.database import Database
 from taskflow_server.store.errors import FAULTS
 
@@ -34,11 +34,11 @@ class Serving:
     """`interval`: minimum seconds between two reads, which all callers share."""
 
     def __init__(
-        self, db: Database, clock: SystemClock, directory: Directory, handlers: Handlers, interval: float
+        self, db: Database, clock: SystemClock, topology: TopologyCache, handlers: Handlers, interval: float
     ) -> None:
         self._db = db
         self._clock = clock
-        self._directory = directory
+        self._topology = topology
         self._handlers = handlers
         self._interval = interval
         self._takers: list[Taker] = []
@@ -107,7 +107,7 @@ class Serving:
 
     async def _executors(self) -> list[Taker]:
         """The executors that poll any queue service. Unavailable if one does not answer: its executors are unknown."""
-        answers = await asyncio.gather(*(self._asked(q["addresses"]) for q in self._directory.cluster.queues))
+        answers = await asyncio.gather(*(self._asked(q["addresses"]) for q in self._topology.cluster.queues))
         return [_taker(e.tasks, e.queue_handlers, e.queues) for answer in answers for e in answer.executors]
 
     async def _asked(self, addresses: Sequence[str]) -> queue_pb2.StatsResponse:

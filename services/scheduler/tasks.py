@@ -16,15 +16,15 @@ from taskflow_server.rpc.first_seen import first_seen
 from taskflow_server.rpc.task_jobs import job_of
 from taskflow_server.rpc.values import error_from_json, options_to_json, patience, stamp
 from taskflow_server.runtime.clock import SystemClock
-from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.intake import Intake
+from taskflow_server.scheduler.job_lists import page_size
+from taskflow_server.scheduler.job_reader import JobReader
+from taskflow_server.scheduler.job_writer import JobWriter
 from taskflow_server.scheduler.jobs import DEFAULT_WAIT
-from taskflow_server.scheduler.lists import page_size
 from taskflow_server.scheduler.quotas import JobQuotas
-from taskflow_server.scheduler.reading import Reading
 from taskflow_server.scheduler.resources import shown_options
 from taskflow_server.scheduler.schedules import ScheduleServicer
+from taskflow_server.scheduler.validation import Validation
 from taskflow_server.store import tasks as store
 from taskflow_server.store.database import Database
 
@@ -49,9 +49,9 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         self,
         db: Database,
         clock: SystemClock,
-        admission: Admission,
-        intake: Intake,
-        reading: Reading,
+        validation: Validation,
+        job_writer: JobWriter,
+        reading: JobReader,
         schedules: ScheduleServicer,
         quotas: JobQuotas,
         coordinators: Coordinators,
@@ -61,9 +61,9 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         self._most_wait = most_wait
         self._db = db
         self._clock = clock
-        self._admission = admission
-        self._intake = intake
-        self._reading = reading
+        self._validation = validation
+        self._job_writer = job_writer
+        self._reader = reading
         self._schedules = schedules
         self._quotas = quotas
         self._coordinators = coordinators
@@ -149,13 +149,13 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         return pb.DeleteTaskResponse()
 
     async def RunTask(self, request: pb.RunTaskRequest, context: Any) -> jobs_pb2.Job:
-        return await self._reading.job(await self._run(request))
+        return await self._reader.job(await self._run(request))
 
     async def RunTaskWithResult(self, request: pb.RunTaskWithResultRequest, context: Any) -> jobs_pb2.Job:
         timeout = DEFAULT_WAIT  # R21
         if request.HasField("timeout"):
             timeout = patience(request.timeout, "timeout", self._most_wait)
-        return await self._reading.await_final(await self._run(request), timeout)
+        return await self._reader.await_final(await self._run(request), timeout)
 
     async def _run(self, request: pb.RunTaskRequest | pb.RunTaskWithResultRequest) -> bytes:
         """Creates a job of the task. An inactive task is run as well: only its schedule is stopped (R18)."""
@@ -170,7 +170,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         spec.options.metadata[_TRIGGER] = "manual"
         if isinstance(request, pb.RunTaskRequest):
             _for_this_job(spec, request)
-        (result,), _ = await self._intake.create([spec], "job", partial=False)
+        (result,), _ = await self._job_writer.create([spec], "job", partial=False)
         assert not isinstance(result, TaskFlowFault)
         return result.id
 
@@ -235,7 +235,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
             queue=row["queue"] or DEFAULT_QUEUE, task=target, priority=row["priority"], retries=row["retries"],
             options=task.options, payload=task.payload, encoding=task.encoding,
         )  # fmt: skip
-        self._admission.check(spec, "task", 0)
+        self._validation.check(spec, "task", 0)
         return row
 
 

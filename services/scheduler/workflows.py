@@ -30,7 +30,7 @@ from taskflow_server.rpc.values import clean, options_to_json, patience, stamp
 from taskflow_server.rpc.values import unfit as unfit_json
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.lists import page_size
+from taskflow_server.scheduler.job_lists import page_size
 from taskflow_server.scheduler.schedules import ScheduleServicer
 from taskflow_server.scheduler.settings import SchedulerSettings
 from taskflow_server.scheduler.unserved import Makers

@@ -18,8 +18,8 @@ from taskflow.v1 import jobs_pb2 as pb
 from taskflow_server.core.ids import uuid7
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.directory import Directory
-from taskflow_server.scheduler.lists import Lists
+from taskflow_server.scheduler.job_lists import JobLists
+from taskflow_server.scheduler.topology_cache import TopologyCache
 from taskflow_server.store.database import Database
 from taskflow_server.store.tags import words
 
@@ -183,7 +183,7 @@ def wish(rng: random.Random) -> pb.ListJobsRequest:
     return asked
 
 
-async def read(lists: Lists, asked: pb.ListJobsRequest) -> list[str]:
+async def read(lists: JobLists, asked: pb.ListJobsRequest) -> list[str]:
     """All pages of it."""
     found: list[str] = []
     request = pb.ListJobsRequest()
@@ -210,7 +210,7 @@ async def test_every_list_is_what_the_derived_view_says(database: str, conn: psy
     history.fill(300)
     db, clock = Database(database, timeout=10), SystemClock()
     await db.open()
-    lists = Lists(db, clock, Coordinators(Directory(db, clock), 0))
+    lists = JobLists(db, clock, Coordinators(TopologyCache(db, clock), 0))
     try:
         some = 0
         for _ in range(150):

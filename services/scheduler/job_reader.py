@@ -25,7 +25,7 @@ CANCEL_PATIENCE = 2.0  # seconds that the cancel of a waiting job waits for the 
 _WAITING = {JobState.SCHEDULED, JobState.READY, JobState.RETRYING}
 
 
-class Reading:
+class JobReader:
     def __init__(self, db: Database, coordinators: Coordinators, serving: Serving) -> None:
         self._db = db
         self._serving = serving

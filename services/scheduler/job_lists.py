@@ -42,7 +42,7 @@ Source = Callable[[bytes, int], Awaitable[list[bytes]]]  # (below, count) -> ids
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class JobFilter:
     queue: str
     task: str
     states: frozenset[JobState]
@@ -60,7 +60,7 @@ class Wish:
         return bool(self.worker) or self.running_us >= 0
 
 
-class Lists:
+class JobLists:
     def __init__(self, db: Database, clock: SystemClock, coordinators: Coordinators) -> None:
         self._db = db
         self._clock = clock
@@ -68,21 +68,21 @@ class Lists:
 
     async def page(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         size = page_size(request.page_size)
-        wish = self._wish(request)
-        source = await self._source(wish)
+        wanted = self._wish(request)
+        source = await self._source(wanted)
         found: list[pb.Job] = []
-        before, looked, look, more = wish.before, 0, max(FIRST_LOOK, 2 * size), True
+        before, looked, look, more = wanted.before, 0, max(FIRST_LOOK, 2 * size), True
         while more and len(found) <= size and looked < MOST_CANDIDATES:
             candidates = await source(before, look)
             more = len(candidates) == look
             before = candidates[-1] if candidates else before
             looked, look = looked + len(candidates), min(4 * look, LONGEST_LOOK)
-            found += await self._matching(wish, candidates, size + 1 - len(found))
+            found += await self._matching(wanted, candidates, size + 1 - len(found))
         if len(found) > size:
             return pb.ListJobsResponse(jobs=found[:size], next_page_token=found[size - 1].id)
         return pb.ListJobsResponse(jobs=found, next_page_token=ids.show(before) if more else "")
 
-    def _wish(self, request: pb.ListJobsRequest) -> Wish:
+    def _wish(self, request: pb.ListJobsRequest) -> JobFilter:
         states = frozenset(_state(s) for s in request.states) or _implied(request)
         if (request.worker or request.HasField("running_longer_than")) and not states <= _LIVE:
             field = "worker" if request.worker else "running_longer_than"
@@ -94,7 +94,7 @@ class Lists:
         before = _page_token(request.page_token)
         if request.HasField("create_before"):
             before = min(before, _first_id(timestamp_us(request.create_before, "create_before")))
-        return Wish(
+        return JobFilter(
             queue=qualify(request.queue, field="queue") if request.queue else "",
             task=qualify(request.task, field="task") if request.task else "",
             states=states,
@@ -110,31 +110,31 @@ class Lists:
         )
 
     # -- candidates --------------------------------------------------------------------------
-    async def _source(self, wish: Wish) -> Source:
-        if wish.states and wish.states <= _LIVE:
-            return _of(await self._handed_out(wish), wish.after)
-        if wish.tags or wish.metadata:
-            return self._query("tagged_jobs", wish, word=await self._rarest(wish))
-        if wish.states and wish.states <= _DEFERRED:
-            if wish.queue:
-                return self._query("deferred_jobs_of_queue", wish, queue=wish.queue)
-            return self._query("deferred_jobs", wish)
-        if wish.states and wish.states <= _UNSUCCESSFUL:
-            return self._query("unsuccessful_jobs", wish)
-        if wish.states == {JobState.READY}:
-            beyond = await self._rows("jobs_beyond_marks", queue=wish.queue, task=wish.task, limit=MOST_READY)
+    async def _source(self, wanted: JobFilter) -> Source:
+        if wanted.states and wanted.states <= _LIVE:
+            return _of(await self._handed_out(wanted), wanted.after)
+        if wanted.tags or wanted.metadata:
+            return self._query("tagged_jobs", wanted, word=await self._rarest(wanted))
+        if wanted.states and wanted.states <= _DEFERRED:
+            if wanted.queue:
+                return self._query("deferred_jobs_of_queue", wanted, queue=wanted.queue)
+            return self._query("deferred_jobs", wanted)
+        if wanted.states and wanted.states <= _UNSUCCESSFUL:
+            return self._query("unsuccessful_jobs", wanted)
+        if wanted.states == {JobState.READY}:
+            beyond = await self._rows("jobs_beyond_marks", queue=wanted.queue, task=wanted.task, limit=MOST_READY)
             if len(beyond) < MOST_READY:
-                return _of(beyond, wish.after)
-        return self._recent(wish)
+                return _of(beyond, wanted.after)
+        return self._recent(wanted)
 
-    def _recent(self, wish: Wish) -> Source:
-        if wish.queue or wish.task:
-            return self._query("jobs_of_lanes", wish, queue=wish.queue, task=wish.task)
-        return self._query("all_jobs", wish)
+    def _recent(self, wanted: JobFilter) -> Source:
+        if wanted.queue or wanted.task:
+            return self._query("jobs_of_lanes", wanted, queue=wanted.queue, task=wanted.task)
+        return self._query("all_jobs", wanted)
 
-    def _query(self, name: str, wish: Wish, **parameters: Any) -> Source:
+    def _query(self, name: str, wanted: JobFilter, **parameters: Any) -> Source:
         async def read(before: bytes, limit: int) -> list[bytes]:
-            after = UUID(bytes=wish.after)
+            after = UUID(bytes=wanted.after)
             return await self._rows(name, after=after, before=UUID(bytes=before), limit=limit, **parameters)
 
         return read
@@ -142,29 +142,29 @@ class Lists:
     async def _rows(self, name: str, **parameters: Any) -> list[bytes]:
         return [row["id"].bytes for row in await self._db.rows(name, **parameters)]
 
-    async def _rarest(self, wish: Wish) -> str:
-        asked = words(wish.tags, wish.metadata)
+    async def _rarest(self, wanted: JobFilter) -> str:
+        asked = words(wanted.tags, wanted.metadata)
         if len(asked) == 1:
             return asked[0]
-        after, before = UUID(bytes=wish.after), UUID(bytes=wish.before)
+        after, before = UUID(bytes=wanted.after), UUID(bytes=wanted.before)
         return str((await self._db.rows("rarest_word", words=asked, after=after, before=before))[0]["word"])
 
-    async def _handed_out(self, wish: Wish) -> list[bytes]:
+    async def _handed_out(self, wanted: JobFilter) -> list[bytes]:
         """Only the owners know the jobs that are handed out."""
-        live = await self._coordinators.describe(queue=wish.queue)
-        return [i for i, job in live.items() if STATES[job.state] in wish.states and _fits(wish, job)]
+        live = await self._coordinators.describe(queue=wanted.queue)
+        return [i for i, job in live.items() if STATES[job.state] in wanted.states and _fits(wanted, job)]
 
     # -- the decision ------------------------------------------------------------------------
-    async def _matching(self, wish: Wish, candidates: list[bytes], most: int) -> list[pb.Job]:
+    async def _matching(self, wanted: JobFilter, candidates: list[bytes], most: int) -> list[pb.Job]:
         """The candidates that match, in their order, at most `most`."""
         if not candidates:
             return []
         # The facts on disk still say `ready` for jobs that are handed out, so memory decides for these.
-        states = wish.states | {JobState.READY} | _LIVE if wish.states & _LIVE else wish.states
+        states = wanted.states | {JobState.READY} | _LIVE if wanted.states & _LIVE else wanted.states
         rows = await self._db.rows(
-            "matching_jobs", ids=[UUID(bytes=i) for i in candidates], queue=wish.queue, task=wish.task,
-            states=[state.number for state in states], error=wish.error, tags=list(wish.tags),
-            metadata=json.dumps(wish.metadata),
+            "matching_jobs", ids=[UUID(bytes=i) for i in candidates], queue=wanted.queue, task=wanted.task,
+            states=[state.number for state in states], error=wanted.error, tags=list(wanted.tags),
+            metadata=json.dumps(wanted.metadata),
         )  # fmt: skip
         matching = {row["id"].bytes for row in rows}
         kept = [i for i in candidates if i in matching]
@@ -172,10 +172,10 @@ class Lists:
         for start in range(0, len(kept), most):
             part = kept[start : start + most]
             live = await self._coordinators.describe(part)
-            if wish.live:
-                part = [i for i in part if i in live and _fits(wish, live[i])]
+            if wanted.live:
+                part = [i for i in part if i in live and _fits(wanted, live[i])]
             jobs = await self._overlaid(part, live)
-            found += [job for job in jobs if not wish.states or STATES[job.state] in wish.states]
+            found += [job for job in jobs if not wanted.states or STATES[job.state] in wanted.states]
             if len(found) >= most:
                 break
         return found[:most]
@@ -214,10 +214,10 @@ def _implied(request: pb.ListJobsRequest) -> frozenset[JobState]:
     return _UNSUCCESSFUL if request.error else frozenset()
 
 
-def _fits(wish: Wish, job: LiveJob) -> bool:
-    if wish.worker not in ("", job.worker):
+def _fits(wanted: JobFilter, job: LiveJob) -> bool:
+    if wanted.worker not in ("", job.worker):
         return False
-    return wish.running_us < 0 or (STATES[job.state] is JobState.RUNNING and job.running_us > wish.running_us)
+    return wanted.running_us < 0 or (STATES[job.state] is JobState.RUNNING and job.running_us > wanted.running_us)
 
 
 def _state(number: int) -> JobState:

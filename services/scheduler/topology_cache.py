@@ -11,7 +11,7 @@ from taskflow_server.store.lanes import KnownLanes
 
 
 @dataclass(slots=True)
-class Cluster:
+class ClusterView:
     """The owners of shards, as last read."""
 
     owners: dict[int, str] = field(default_factory=dict)  # shard -> coordinator's address
@@ -20,11 +20,11 @@ class Cluster:
     queues: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Directory(KnownLanes):
+class TopologyCache(KnownLanes):
     def __init__(self, db: Database, clock: SystemClock) -> None:
         super().__init__(db)
         self._clock = clock
-        self.cluster = Cluster()
+        self.cluster = ClusterView()
         self.draining: frozenset[str] = frozenset()  # queues that accept no new jobs
         self.handlers_version = -1  # of what workers have registered: taskflow_server.scheduler.handlers
 
@@ -43,7 +43,7 @@ class Directory(KnownLanes):
         shards = await self._db.rows("list_shards")
         owned = [s for s in shards if s["owner"] in members]
         fed = {s["queue_name"] for s in owned}
-        self.cluster = Cluster(
+        self.cluster = ClusterView(
             owners={s["shard"]: s["address"] for s in owned},
             coordinators=[members[name] for name in sorted({s["owner"] for s in owned})],
             schedulers=[m for m in members.values() if m["kind"] == "scheduler"],

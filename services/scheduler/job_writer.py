@@ -24,16 +24,16 @@ from taskflow_server.runtime.batcher import Batcher
 from taskflow_server.runtime.clock import SystemClock
 from taskflow_server.runtime.failpoints import reach
 from taskflow_server.runtime.readiness import Readiness
-from taskflow_server.scheduler.admission import Admission
 from taskflow_server.scheduler.coordinators import Coordinators
-from taskflow_server.scheduler.directory import Directory
 from taskflow_server.scheduler.handlers import Handlers
 from taskflow_server.scheduler.quotas import JobQuotas, Reserved
 from taskflow_server.scheduler.settings import SchedulerSettings
+from taskflow_server.scheduler.topology_cache import TopologyCache
+from taskflow_server.scheduler.validation import Validation
 from taskflow_server.store.database import Writer
 from taskflow_server.store.jobs import NewJob, Result, Stored, store_jobs, store_keyed
 
-log = logs.get("intake")
+log = logs.get("job_writer")
 
 OFFER_BYTES = 1 << 20  # a group of offered jobs with one job more stays well below the message limit
 
@@ -41,13 +41,13 @@ Item = tuple[NewJob, pb.JobSpec]
 Store = Callable[[Writer, Sequence[NewJob]], Awaitable[Sequence[Result]]]
 
 
-class Intake:
+class JobWriter:
     def __init__(
         self,
         settings: SchedulerSettings,
         clock: SystemClock,
-        admission: Admission,
-        directory: Directory,
+        validation: Validation,
+        topology: TopologyCache,
         coordinators: Coordinators,
         readiness: Readiness,
         handlers: Handlers,
@@ -58,8 +58,8 @@ class Intake:
         self._handlers = handlers
         # Only callers retry, and they may avoid a scheduler that is not ready: the failure expires by itself.
         self._outage = readiness.outage(log, "jobs cannot be stored", lasts=settings.unready_for)
-        self._admission = admission
-        self._directory = directory
+        self._validation = validation
+        self._topology = topology
         self._coordinators = coordinators
         self._plain = Writer(settings.database_url, timeout=settings.database_timeout)
         self._keyed = Writer(settings.database_url, timeout=settings.database_timeout)
@@ -94,8 +94,8 @@ class Intake:
         results: list[Result] | None = None
         try:
             lanes = {LaneKey(*key) for key in {(j.queue, j.task, j.priority) for j in checked if isinstance(j, NewJob)}}
-            if not all(map(self._directory.known, lanes)):
-                await self._directory.learn(lanes)
+            if not all(map(self._topology.known, lanes)):
+                await self._topology.learn(lanes)
             results = await self._store(checked, specs, whole=call > 0)
         finally:
             if reserved is not None:
@@ -114,12 +114,12 @@ class Intake:
         same = own[next(iter(own))] if len(own) == 1 else None  # of thousands, all of one task or none
         before, _, after = field.partition("{}")
         numbered = field != before
-        draining = self._directory.draining
+        draining = self._topology.draining
         checked: list[NewJob | TaskFlowFault] = []
         for number, spec in enumerate(specs):
             place = f"{before}{number}{after}" if numbered else field
             try:
-                job = self._admission.check(spec, place, call, same or own[spec.task])
+                job = self._validation.check(spec, place, call, same or own[spec.task])
                 if job.queue in draining:
                     raise _draining(job, place)
                 checked.append(job)
@@ -158,7 +158,7 @@ class Intake:
         items: dict[bool, list[Item]] = {False: [], True: []}  # True: with a key, or in a call with one
         for job, spec in zip(checked, specs, strict=True):
             if isinstance(job, NewJob):
-                item = (job._replace(shard=self._directory.shard(job.queue)) if job.deferred else job, spec)
+                item = (job._replace(shard=self._topology.shard(job.queue)) if job.deferred else job, spec)
                 items[together or job.key is not None].append(item)
         plain, keyed = self._submit(self._plain_batches, items[False]), self._submit(self._keyed_batches, items[True])
         stored = await asyncio.gather(plain, keyed) if items[True] else (await plain, ())  # a turn of the loop less
@@ -201,7 +201,7 @@ class Intake:
         for queue, count in made.items():
             metrics.jobs_created.labels(self._label(queue)).inc(count)
         groups = [
-            LaneJobs(queue=q, task=t, priority=p, tx=tx, shard=self._directory.shard(q), jobs=part)
+            LaneJobs(queue=q, task=t, priority=p, tx=tx, shard=self._topology.shard(q), jobs=part)
             for (q, t, p, tx), specs in lanes.items()
             for part in chunks(specs, OFFER_BYTES)
         ]

@@ -19,7 +19,7 @@ _NONE: frozenset[str] = frozenset()
 _ENCODINGS = {pb.ENCODING_JSON, pb.ENCODING_TEXT, pb.ENCODING_BYTES}
 
 
-class Admission:
+class Validation:
     def __init__(self, settings: SchedulerSettings, clock: SystemClock) -> None:
         self._settings = settings
         self._clock = clock

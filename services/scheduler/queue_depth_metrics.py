@@ -29,7 +29,7 @@ Page = Callable[[str, int], Awaitable[Sequence[Queue]]]
 Tasks = Callable[[Sequence[str], int], Awaitable[Sequence[WaitingTask]]]
 
 
-class Depths:
+class QueueDepthMetrics:
     """`page(after, limit)` returns queues by name, and `tasks(queues, limit)` the tasks that have waited longest in
     them. A queue or task that is no longer returned is removed from the metrics."""
 

@@ -9,16 +9,12 @@ Each name is imported when it is first used: the command line answers `--help`, 
 without having loaded gRPC.
 """
 
-import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# gRPC reads these once, when it is imported, so they are set before any module of the SDK can import it.
-_GRPC_CAME_FIRST = "grpc" in sys.modules and "GRPC_ENABLE_FORK_SUPPORT" not in os.environ
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else users' terminals are told of every connection that ends
-# gRPC's way to live on in a fork crashes every second fork of a client. Our clients refuse to be used in one.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+from taskflow._process.grpc_environment import prepare as _prepare_grpc
+
+_prepare_grpc()
 
 if TYPE_CHECKING:
     from taskflow._client import AsyncTaskFlow, TaskFlow

@@ -43,8 +43,8 @@ from taskflow._resources._sync.schedules import Schedules
 from taskflow._resources._sync.tasks import Tasks
 from taskflow._resources._sync.workflows import Workflows
 from taskflow._values.backoff import Backoff
+from taskflow._worker import importing
 from taskflow._worker.declared_tasks import DeclaredOptions, declaration
-from taskflow._worker.executors.child import forbid_while_importing
 from taskflow._worker.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
@@ -72,7 +72,7 @@ class _Client:
 
     def __init__(self, scheduler: str | None = None, queue: str | None = None, *, timeout: float | None = None) -> None:
         self._core = Core(scheduler, queue, timeout)
-        self._registry = self._core.registry = Registry()
+        self._registry = Registry()
         self._running: list[Running] = []
 
     def stop(self) -> None:
@@ -139,7 +139,7 @@ class TaskFlow(_Client):
         InvalidArgument names the field at fault; Unavailable when the cluster cannot be reached: the job was
         then not made, or may be, so that a repeat by the app wants a `key`.
         """
-        forbid_while_importing("new_job")
+        importing.forbid("new_job")
         waiter = SyncWaiter(build_spec(queue, payload, options_of(more, options) if more else options))
         self._core.creator.put(waiter)
         return JobHandle(self._core, *waiter.wait())
@@ -150,7 +150,7 @@ class TaskFlow(_Client):
         They go in calls of up to 5,000 jobs, each all or nothing. InvalidArgument names the place, as in
         `jobs[3].retries`; jobs of earlier calls are then made already.
         """
-        forbid_while_importing("new_jobs")
+        importing.forbid("new_jobs")
         handles: list[JobHandle] = []
         under_way: deque[Future[list[Created]]] = deque()
         core = self._core
@@ -298,14 +298,14 @@ class AsyncTaskFlow(_Client):
         **more: Unpack[JobKeywords],
     ) -> AsyncJobHandle:
         """As TaskFlow.new_job."""
-        forbid_while_importing("new_job")
+        importing.forbid("new_job")
         waiter = AsyncWaiter(build_spec(queue, payload, options_of(more, options) if more else options))
         self._core.creator.put(waiter)
         return AsyncJobHandle(self._core, *await waiter.future)
 
     async def new_jobs(self, jobs: Iterable[JobLike]) -> list[AsyncJobHandle]:
         """As TaskFlow.new_jobs."""
-        forbid_while_importing("new_jobs")
+        importing.forbid("new_jobs")
         handles: list[AsyncJobHandle] = []
         under_way: deque[asyncio.Future[list[Created]]] = deque()
         core = self._core

@@ -10,10 +10,11 @@ import traceback
 from typing import TYPE_CHECKING
 
 from taskflow._messages.texts import a
+from taskflow._worker import importing
 from taskflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from taskflow import AsyncTaskFlow, TaskFlow
+    from taskflow._client import AsyncTaskFlow, TaskFlow
 
 _OURS = ("taskflow", "taskflow_server")
 
@@ -51,13 +52,8 @@ def load(path: str, *, scheduler: str | None = None) -> TaskFlow | AsyncTaskFlow
     raise InvalidArgument(f"app: {module_name} {what} called {attribute}{hint}", field="app")
 
 
-importing = False
-"""Whether `load` imports an app's module."""
-
-
 def _import(name: str) -> object:
-    global importing
-    importing = True
+    importing.by_load = True
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -72,7 +68,7 @@ def _import(name: str) -> object:
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
     finally:
-        importing = False
+        importing.by_load = False
 
 
 def _refuse_our_name(name: str) -> None:

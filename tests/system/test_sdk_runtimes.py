@@ -193,7 +193,7 @@ from taskflow import AlreadyExists, TaskFlow
 tf = TaskFlow()
 for cell in ("return 1", "return 2"):
     exec(f"@tf.task(queue='q')\\ndef add() -> int:\\n    {cell}\\n")
-print(tf._core.registry.tasks["add"].function())
+print(tf._registry.tasks["add"].function())
 try:
     exec("@tf.task(queue='q', name='add')\\ndef other() -> int:\\n    return 3\\n")
 except AlreadyExists:

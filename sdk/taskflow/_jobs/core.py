@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import grpc.aio
 
@@ -23,9 +22,6 @@ from taskflow._transport.clock import Clock, ClusterClock
 from taskflow._transport.io_thread import IoThread, was_closed
 from taskflow._values.jobs import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
 from taskflow.v1 import cluster_pb2, jobs_pb2, queues_pb2
-
-if TYPE_CHECKING:
-    from taskflow._handlers.task import Registry
 
 DEFAULT_ADDRESS = "localhost:9003"
 DEFAULT_TIMEOUT = 10.0
@@ -48,7 +44,6 @@ class Core:
         self.keepalive_interval = _from_environment("TASKFLOW_KEEPALIVE_INTERVAL", INTERVAL)
         self.clock: Clock = clock or ClusterClock()
         self.io = IoThread()
-        self.registry: Registry | None = None
         self._transport: Transport | None = None
         self._creator: Creator | None = None
         self._waits: Waits | None = None

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from taskflow import _GRPC_CAME_FIRST
+from taskflow._process import grpc_environment
 from taskflow.errors import FailedPrecondition
 
 HAS_FORK = hasattr(os, "register_at_fork")
@@ -95,7 +95,7 @@ def restore_in_forks(before: Mapping[int, Any]) -> Callable[[], None]:
 def _before() -> None:
     """A signal that came right after the fork would be lost: Python forgets those that are pending."""
     global _warned
-    if _GRPC_CAME_FIRST and grpc_in_use and not _warned:
+    if grpc_environment.came_first and grpc_in_use and not _warned:
         _warned = True
         with contextlib.suppress(BaseException):  # a filter that makes it an error; a fork has nobody to raise to
             warnings.warn(

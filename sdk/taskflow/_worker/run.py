@@ -13,28 +13,17 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from taskflow import apps
 from taskflow._jobs.core import Core
 from taskflow._process import forks
 from taskflow._transport.io_thread import new_event_loop
+from taskflow._worker import importing
 from taskflow._worker.declared_tasks import declare
-from taskflow._worker.executors.child import stop_if_importing
 from taskflow._worker.options import RunOptions
 from taskflow._worker.overdue import EXIT_STATUS
 from taskflow._worker.worker import Worker
 from taskflow.errors import FailedPrecondition
 
 log = logging.getLogger("taskflow")
-
-
-def _refuse_while_loading() -> None:
-    """It would run inside of the import, and another beside it afterwards."""
-    if apps.importing:
-        raise FailedPrecondition(
-            "run was called while another program imports the module to run its app; put the call under"
-            " `if __name__ == '__main__':`",
-            reason="IN_IMPORT",
-        )
 
 
 class Running:
@@ -83,8 +72,7 @@ def _failed(done: asyncio.Future[None]) -> bool:
 
 def run_blocking(core: Core, options: RunOptions, running: list[Running]) -> None:
     """For TaskFlow.run: an event loop of its own for async handlers, in this thread."""
-    stop_if_importing()
-    _refuse_while_loading()
+    importing.stop_at_run()
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -123,8 +111,7 @@ def _go_on(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
 
 async def run_here(core: Core, options: RunOptions, running: list[Running]) -> None:
     """For AsyncTaskFlow.run: async handlers on the present loop. Its cancellation drains, too."""
-    stop_if_importing()
-    _refuse_while_loading()
+    importing.stop_at_run()
     control = Running(core)
     handler_loop = asyncio.get_running_loop()
     running.append(control)

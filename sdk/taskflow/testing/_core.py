@@ -91,7 +91,6 @@ class MemoryCore(Core):
 
     def __init__(self, cluster: MemoryCluster, instead_of: Core) -> None:
         super().__init__(instead_of.scheduler, None, instead_of.timeout, cluster.clock)
-        self.registry = instead_of.registry
         self.io = InlineIo()
         self._cluster = cluster
         self._maker = MemoryCreator(cluster)

@@ -30,33 +30,11 @@ from taskflow._handlers.binding import Binding
 from taskflow._handlers.job import Job
 from taskflow._process import forks
 from taskflow._transport.clock import SYSTEM
+from taskflow._worker import importing
 from taskflow._worker.executors.process_state import ProcessState
-from taskflow.errors import FailedPrecondition
 
 LENGTH = struct.Struct("!I")
 _PROGRESS_EVERY = 0.05
-
-_importing = False
-
-
-class StopImport(BaseException):
-    """Ends the import of a main module at its `run`: what follows is the parent's business."""
-
-
-def forbid_while_importing(verb: str) -> None:
-    """A handler process imports the application's module; that must not make jobs a second time."""
-    if _importing:
-        raise FailedPrecondition(
-            f"{verb} was called while a handler process imports this module; put the call under"
-            " `if __name__ == '__main__':`",
-            reason="IN_HANDLER_PROCESS",
-        )
-
-
-def stop_if_importing() -> None:
-    """For `run`."""
-    if _importing:
-        raise StopImport
 
 
 class Link:
@@ -212,8 +190,7 @@ def find(module: str, qualname: str, main: tuple[str, str] | None) -> Callable[.
     """The handler's function, by name. `main`: ("file", path) or ("module", name) where it lives in the main module."""
     from taskflow._handlers.task import BaseTask
 
-    global _importing
-    _importing = True
+    importing.by_handler_process = True
     try:
         if main is None:
             found: Any = importlib.import_module(module)
@@ -222,7 +199,7 @@ def find(module: str, qualname: str, main: tuple[str, str] | None) -> Callable[.
         else:
             found = _import_main(main[1])
     finally:
-        _importing = False
+        importing.by_handler_process = False
     for part in qualname.split("."):
         found = getattr(found, part)
     function: Callable[..., Any] = found.handler.function if isinstance(found, BaseTask) else found
@@ -235,7 +212,7 @@ def _import_main(path: str) -> types.ModuleType:
     sys.modules["__mp_main__"] = sys.modules["__main__"] = module
     with open(path, "rb") as file:
         code = compile(file.read(), path, "exec")
-    with contextlib.suppress(StopImport):
+    with contextlib.suppress(importing.StopImport):
         exec(code, module.__dict__)
     return module
 

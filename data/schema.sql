@@ -77,6 +77,26 @@ CREATE FUNCTION taskflow.alert_wanted(in_event text) RETURNS boolean
     LANGUAGE sql STABLE
     AS $$ select exists (select from taskflow.alert_rules r where r.active and in_event = any (r.events)) $$;
 
+CREATE FUNCTION taskflow.assert_current(job_id uuid, exec_id uuid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+    present integer;
+begin
+    select l.attempt into present from taskflow.leases l
+    where l.job_id = assert_current.job_id and l.exec_id = assert_current.exec_id and l.started and l.fenced
+    for key share;
+    if present is null or exists (
+        select from taskflow.attempts a where a.job_id = assert_current.job_id and a.attempt >= present
+    ) then
+        raise exception 'exec_id % is not the present attempt of job %', coalesce(exec_id::text, 'null'), coalesce(job_id::text, 'null')
+            using errcode = 'TF003',
+            detail = 'The attempt has ended, its end is due, or its start is not on disk.',
+            hint = 'Roll the transaction back and let the handler end: its outcome does not count.';
+    end if;
+end $$;
+
 CREATE FUNCTION taskflow.create_partitions(first date, days integer) RETURNS integer
     LANGUAGE plpgsql
     AS $$
@@ -111,6 +131,22 @@ begin
     return made;
 end $$;
 
+CREATE FUNCTION taskflow.end_leases(ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare
+    held uuid[];
+begin
+    with free as materialized (
+        select l.job_id from taskflow.leases l where l.job_id = any (end_leases.ids) for update skip locked
+    )
+    delete from taskflow.leases l using free where l.job_id = free.job_id;
+    held := array(select l.job_id from taskflow.leases l where l.job_id = any (end_leases.ids));
+    if cardinality(held) > 0 then
+        raise exception 'fenced transactions are open' using errcode = 'TF004', detail = array_to_string(held, ',');
+    end if;
+end $$;
+
 CREATE FUNCTION taskflow.fence(shards smallint[], epochs bigint[]) RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -126,6 +162,27 @@ begin
     if held is distinct from cardinality(fence.shards) then
         raise exception 'a shard has another owner' using errcode = 'TF001';
     end if;
+end $$;
+
+CREATE FUNCTION taskflow.grant_app() RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if to_regrole('taskflow_app') is null then
+        begin
+            create role taskflow_app nologin;
+        exception
+            when duplicate_object or unique_violation then null;  -- another database's migrate was first
+            when insufficient_privilege then return 'create role taskflow_app nologin';
+        end;
+    end if;
+    if not has_schema_privilege('taskflow_app', 'taskflow', 'usage') then
+        grant usage on schema taskflow to taskflow_app;
+    end if;
+    if not has_function_privilege('taskflow_app', 'taskflow.assert_current(uuid, uuid)', 'execute') then
+        grant execute on function taskflow.assert_current(uuid, uuid) to taskflow_app;
+    end if;
+    return '';
 end $$;
 
 CREATE FUNCTION taskflow.grant_reader() RETURNS text
@@ -475,7 +532,8 @@ CREATE TABLE taskflow.leases (
     task text NOT NULL,
     worker text,
     progress jsonb,
-    in_progress_ms bigint
+    in_progress_ms bigint,
+    fenced boolean
 )
 WITH (fillfactor='50');
 
@@ -1493,6 +1551,10 @@ ALTER TABLE ONLY taskflow.run_timers
     ADD CONSTRAINT run_timers_run_id_fkey FOREIGN KEY (run_id) REFERENCES taskflow.runs(id) ON DELETE CASCADE;
 
 GRANT USAGE ON SCHEMA taskflow TO taskflow_reader;
+GRANT USAGE ON SCHEMA taskflow TO taskflow_app;
+
+REVOKE ALL ON FUNCTION taskflow.assert_current(job_id uuid, exec_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION taskflow.assert_current(job_id uuid, exec_id uuid) TO taskflow_app;
 
 GRANT SELECT ON TABLE taskflow.events TO taskflow_reader;
 

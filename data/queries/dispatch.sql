@@ -185,23 +185,41 @@ order by w.shard, walked.n;
 select pg_snapshot_xmax(pg_current_snapshot())::text::bigint + taskflow.tx_offset() as xmax, (select taskflow.now()) as now;
 
 -- name: list_leases
-select job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task, worker, in_progress_ms,
+select job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task, worker, in_progress_ms, fenced,
     (extract(epoch from started_at) * 1000000)::bigint as started_us
 from taskflow.leases where shard = any(%(shards)s::smallint[]);
 
 -- name: put_leases
-insert into taskflow.leases (job_id, exec_id, started_at, shard, priority, attempt, tries, handouts, started, queue, task, worker, progress, in_progress_ms)
+-- What `fenced` says of the same attempt stays, unless it says nothing.
+insert into taskflow.leases (job_id, exec_id, started_at, shard, priority, attempt, tries, handouts, started, queue, task, worker, progress, in_progress_ms, fenced)
 select * from unnest(
     %(job_id)s::uuid[], %(exec_id)s::uuid[], %(started_at)s::timestamptz[], %(shard)s::smallint[], %(priority)s::smallint[],
     %(attempt)s::integer[], %(tries)s::integer[], %(handouts)s::integer[], %(started)s::boolean[], %(queue)s::text[],
-    %(task)s::text[], %(worker)s::text[], %(progress)s::jsonb[], %(in_progress_ms)s::bigint[])
+    %(task)s::text[], %(worker)s::text[], %(progress)s::jsonb[], %(in_progress_ms)s::bigint[], %(fenced)s::boolean[])
 on conflict (job_id) do update set
+    fenced = case when leases.exec_id = excluded.exec_id then coalesce(leases.fenced, excluded.fenced) else excluded.fenced end,
     exec_id = excluded.exec_id, started_at = excluded.started_at, attempt = excluded.attempt, tries = excluded.tries,
     handouts = excluded.handouts, started = excluded.started, worker = excluded.worker, progress = excluded.progress,
     in_progress_ms = excluded.in_progress_ms;
 
--- name: delete_leases
-delete from taskflow.leases where job_id = any(%(ids)s::uuid[]);
+-- name: end_leases
+-- Waits for no handler's transaction (A17): see the function.
+select taskflow.end_leases(%(ids)s::uuid[]);
+
+-- name: close_fences
+-- The ends of these attempts are due: none of their handlers' transactions is let in any more.
+update taskflow.leases set fenced = false where job_id = any(%(ids)s::uuid[]) and fenced;
+
+-- name: held_leases
+-- Those of these jobs whose handlers' transactions are still open.
+with free as materialized (
+    select l.job_id from taskflow.leases l where l.job_id = any(%(ids)s::uuid[]) for update skip locked
+)
+select l.job_id from taskflow.leases l
+where l.job_id = any(%(ids)s::uuid[]) and not exists (select from free f where f.job_id = l.job_id);
+
+-- name: lock_lease
+select from taskflow.leases where job_id = %(id)s for update;
 
 -- name: delete_deferred
 delete from taskflow.deferred where job_id = any(%(ids)s::uuid[]);

@@ -97,7 +97,7 @@ from (
 -- be handed out.
 select j.id, j.queue, j.task, j.priority, case when %(payloads)s then j.payload end as payload, j.encoding, j.retries, j.options, j.run_at, j.deferred, q.shard,
     d.attempt as due_attempt, d.tries as due_tries, d.due_at,
-    l.attempt as lease_attempt, l.tries as lease_tries, l.exec_id as lease_exec,
+    l.attempt as lease_attempt, l.tries as lease_tries, l.exec_id as lease_exec, l.fenced as lease_fenced,
     a.attempt as last_attempt, a.tries as last_tries, a.final as last_final, a.exec_id as last_exec
 from taskflow.jobs j
 join taskflow.queues q on q.name = j.queue

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
@@ -19,7 +20,17 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from taskflow_server.core.errors import NotOwner, Unavailable
-from taskflow_server.store.errors import FENCED, Fault, bad_query, count, fault_of, short, unavailable
+from taskflow_server.store.errors import (
+    FENCED,
+    FENCED_OPEN,
+    Fault,
+    FencedOpen,
+    bad_query,
+    count,
+    fault_of,
+    short,
+    unavailable,
+)
 from taskflow_server.store.migrate import check_schema
 from taskflow_server.store.queries import sql
 from taskflow_server.store.reasons import BadUrl, Unusable, place, why
@@ -93,13 +104,17 @@ async def _connect(
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translates errors of Postgres: NotOwner for a fence, Unavailable for an outage, InternalFault for a query that
-    cannot be sent. An error that is the fault of a row passes unchanged."""
+    """Translates errors of Postgres: NotOwner for a fence, FencedOpen for attempts that transactions hold, Unavailable
+    for an outage, InternalFault for a query that cannot be sent. An error that is the fault of a row passes
+    unchanged."""
     try:
         yield
     except (psycopg.Error, TimeoutError) as error:
         if getattr(error, "sqlstate", None) == FENCED:
             raise NotOwner(str(error)) from error
+        if isinstance(error, psycopg.Error) and error.sqlstate == FENCED_OPEN:
+            jobs = (error.diag.message_detail or "").split(",")
+            raise FencedOpen(frozenset(UUID(job).bytes for job in jobs if job)) from error
         fault = fault_of(error)
         if fault is Fault.ROW:
             raise

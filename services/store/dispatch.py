@@ -92,6 +92,7 @@ class LeaseRow(NamedTuple):
     worker: str | None
     progress: str | None
     in_progress_ms: int | None = None  # an executor's in-progress timeout
+    fenced: bool | None = None  # its handler's transactions can be fenced (A17)
 
 
 class TaskLogRow(NamedTuple):
@@ -140,7 +141,7 @@ class Changes:
             leases["started_at"] = [to_datetime(t) for t in leases["started_at"]]
             found.append(("put_leases", leases))
         if self.unlease:
-            found.append(("delete_leases", {"ids": _uuids(self.unlease)}))
+            found.append(("end_leases", {"ids": _uuids(self.unlease)}))
         if self.cancelled:
             found.append(("finish_cancels", {"ids": _uuids(self.cancelled)}))
         if self.unread:
@@ -195,9 +196,9 @@ async def write(writer: Writer, changes: Changes, epochs: Mapping[int, int], *, 
     """Writes `changes` if this coordinator still owns every shard of `epochs`. Returns the jobs for which nothing was
     written because another outcome of the same attempt is recorded: only `slow` finds any.
 
-    NotOwner when a shard has another owner. CommitUnknown when the changes may have been written: call again with
-    `slow`, which finds the rows of a commit in doubt by their keys (A8). DatabaseError: a row is at fault, nothing is
-    written.
+    NotOwner when a shard has another owner, FencedOpen when handlers' transactions hold some of the attempts: nothing
+    is written. CommitUnknown when the changes may have been written: call again with `slow`, which finds the rows of a
+    commit in doubt by their keys (A8). DatabaseError: a row is at fault, nothing is written.
     """
     beaten: frozenset[bytes] = frozenset()
     async with writer.transaction() as conn:

@@ -22,10 +22,20 @@ from taskflow_server.store.reasons import BAD_URL, missing_right
 from taskflow_server.store.session import is_bad_url
 
 FENCED = "TF001"  # raised by TaskFlow's fences: see taskflow.fence
+FENCED_OPEN = "TF004"  # raised by taskflow.end_leases
 NO_PARTITION = "NO_PARTITION"  # reason of an Unavailable: the row's day has no partition
 CONNECTION = "connection"  # label of an error without SQLSTATE: the connection broke, or was never made
 OTHER = "other"  # label of a class that is not in the table
 QUERY = "query"  # label of a query that the driver cannot send
+
+
+class FencedOpen(Exception):
+    """Handlers' transactions hold the attempts of these jobs, so that nothing was written."""
+
+    def __init__(self, jobs: frozenset[bytes]) -> None:
+        super().__init__(f"{len(jobs)} attempts are held by transactions of their handlers")
+        self.jobs = jobs
+
 
 # Every exception that a call of the store raises. A loop that catches them retries later.
 FAULTS = (Unavailable, NotOwner, InternalFault, DatabaseError)
@@ -149,6 +159,6 @@ for _label in (CONNECTION, OTHER, QUERY):  # a rate needs a first value of zero
 
 
 __all__ = [
-    "CLASSES", "CONNECTION", "FAULTS", "FENCED", "NO_PARTITION", "OTHER", "QUERY", "DatabaseError", "Fault",
-    "UniqueViolation", "bad_query", "count", "fault_of", "short", "unavailable",
+    "CLASSES", "CONNECTION", "FAULTS", "FENCED", "FENCED_OPEN", "NO_PARTITION", "OTHER", "QUERY", "DatabaseError",
+    "Fault", "FencedOpen", "UniqueViolation", "bad_query", "count", "fault_of", "short", "unavailable",
 ]  # fmt: skip

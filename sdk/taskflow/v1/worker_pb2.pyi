@@ -584,11 +584,16 @@ class StartRequest(_message.Message):
     EXEC_ID_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
+    FENCED_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.bytes
     """empty for an executor"""
     exec_id: _builtins.bytes
     job_id: _builtins.bytes
     """if given, exec_id must be its"""
+    fenced: _builtins.bool
+    """Of a worker with a session: the answer is given once the start is on disk, for its handler's transactions to call
+    taskflow.assert_current. An executor's start always is. UNAVAILABLE: send it again.
+    """
     @_builtins.property
     def executor(self) -> Global___Executor:
         """as in the poll that handed it out"""
@@ -600,10 +605,11 @@ class StartRequest(_message.Message):
         exec_id: _builtins.bytes = ...,
         job_id: _builtins.bytes = ...,
         executor: Global___Executor | None = ...,
+        fenced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "executor", b"executor", "job_id", b"job_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "executor", b"executor", "fenced", b"fenced", "job_id", b"job_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,7 +89,7 @@ def facts_of(facts: Row) -> Facts:
     tries = facts["lease_tries"] if facts["lease_tries"] is not None else facts["due_tries"]
     leased = facts["lease_attempt"] is not None
     return Facts(lane_key(facts), spec, tries if tries is not None else facts["last_tries"] or 0, leased=leased,
-                 **_due(facts), **_limit(spec))  # fmt: skip
+                 fenced=facts["lease_fenced"] is not None, **_due(facts), **_limit(spec))  # fmt: skip
 
 
 def leased_entry(lease: Row, facts: Row) -> Entry:
@@ -98,7 +98,8 @@ def leased_entry(lease: Row, facts: Row) -> Entry:
     return Entry(
         lease["job_id"].bytes, lane_key(lease), lease["shard"], lease["attempt"], lease["tries"], spec,
         exec_id=lease["exec_id"].bytes, started=lease["started"], counted=lease["started"],
-        handouts=lease["handouts"], leased_to=lease["worker"] or "", **_due(facts), **_limit(spec),
+        handouts=lease["handouts"], leased_to=lease["worker"] or "", fenced=lease["fenced"] is not None, **_due(facts),
+        **_limit(spec),
     )  # fmt: skip
 
 

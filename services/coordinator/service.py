@@ -9,6 +9,7 @@ from taskflow.v1 import dispatch_pb2, dispatch_pb2_grpc, worker_pb2, worker_pb2_
 from taskflow_server.coordinator.api.cancellations import Cancellations
 from taskflow_server.coordinator.api.dispatch_servicer import DispatchServicer
 from taskflow_server.coordinator.api.external_executors import ExternalExecutors
+from taskflow_server.coordinator.api.fenced_starts import FencedStarts
 from taskflow_server.coordinator.api.late_outcomes import LateOutcomes
 from taskflow_server.coordinator.api.manual_clock import ManualClock
 from taskflow_server.coordinator.api.worker_servicer import WorkerServicer
@@ -18,6 +19,7 @@ from taskflow_server.coordinator.lanes.deferred import Deferred
 from taskflow_server.coordinator.lanes.pager import LanePager
 from taskflow_server.coordinator.lanes.start_by import StartByExpiry
 from taskflow_server.coordinator.lanes.start_slas import StartSlas
+from taskflow_server.coordinator.outcomes.held_ends import HeldEnds
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter
 from taskflow_server.coordinator.ownership.leadership import Leadership
 from taskflow_server.coordinator.ownership.takeover import Takeover
@@ -66,6 +68,8 @@ async def start(
     blocked_reader = LaneReader(settings.database_url, settings.database_timeout)
     stack.push_async_callback(blocked_reader.close)
     blocked = BlockedJobs(shared, outcomes, deferred, blocked_reader)
+    held_ends = HeldEnds(shared, outcomes)
+    stack.push_async_callback(held_ends.close)
     lease_rows = LeaseRows(shared, outcomes)
     takeover = Takeover(shared, outcomes, performer, lease_rows)
     sessions = WorkerSessions(shared, outcomes, performer, server.closing)
@@ -93,7 +97,8 @@ async def start(
     leadership.incarnation = server.incarnation
     executors = ExternalExecutors(shared, outcomes, performer, job_logs)
     late = LateOutcomes(shared, outcomes, performer, lambda: leadership.feed)
-    workers = WorkerServicer(shared, outcomes, sessions, takeover, job_logs, executors, late)
+    starts = FencedStarts(shared, outcomes, takeover, lease_rows)
+    workers = WorkerServicer(shared, outcomes, sessions, takeover, job_logs, executors, late, starts)
     dispatch = DispatchServicer(shared, leadership, pager, deferred, sessions, manual_clock, server.closing)
     name = worker_pb2.DESCRIPTOR.services_by_name["WorkerService"].full_name
     server.add(name, lambda s: worker_pb2_grpc.add_WorkerServiceServicer_to_server(workers, s))
@@ -132,6 +137,7 @@ async def start(
         (blocked.run(), "blocked"),
         (takeover.run(), "recovery"),
         (lease_rows.run(), "leases"),
+        (held_ends.run(), "held ends"),
         (lease_expiry.run(), "workers"),
         (executors.watch(), "executors"),
         (cancellations.run(), "cancels"),

@@ -71,6 +71,12 @@ class CoordinatorSettings(DatabaseSettings):
         description="seconds between looks for jobs and runs that have not started within their sla; a job is looked at"
         " that long after the end of its sla",
     )
+    fenced_wait: float = Field(
+        10.0,
+        gt=0,
+        description="time for which the end of an attempt waits for a transaction that its handler has fenced; then"
+        " that session is terminated",
+    )
     report_wait: float = Field(8.0, gt=0, description="time for which a report waits for its commit")
 
     @field_validator("queue_name")

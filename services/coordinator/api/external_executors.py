@@ -74,10 +74,11 @@ class ExternalExecutors:
                 if not entry.started:
                     shared.executor_leases.start(entry, now)
                 began = now_us - int((now - entry.taken_at) * 1e6)
-                rows.append(lease_row(entry, started_at=began, worker=table.workers[entry.worker].name))
+                rows.append(lease_row(entry, started_at=began, worker=table.workers[entry.worker].name, fenced=True))
             try:
                 if rows:
                     table.writing_lease(good.values())
+                    table.fence(good.values())
                     await self._outcomes.write(Changes(leases=rows), {e.shard for e in good.values()})
                     await reach("coordinator.started")
             except FAULTS:

@@ -10,6 +10,7 @@ from typing import Any
 from taskflow.v1 import jobs_pb2, worker_pb2_grpc
 from taskflow.v1 import worker_pb2 as pb
 from taskflow_server.coordinator.api.external_executors import PENDING, ExternalExecutors
+from taskflow_server.coordinator.api.fenced_starts import FencedStarts
 from taskflow_server.coordinator.api.late_outcomes import LateOutcomes, may_be_late
 from taskflow_server.coordinator.outcomes.writer import OutcomeWriter, Written
 from taskflow_server.coordinator.ownership.takeover import Takeover
@@ -43,9 +44,11 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         job_logs: JobLogs,
         executors: ExternalExecutors,
         late: LateOutcomes,
+        starts: FencedStarts,
     ) -> None:
         self._shared = shared
         self._late = late
+        self._starts = starts
         self._executors = executors
         self._outcomes = outcomes
         self._sessions = sessions
@@ -59,6 +62,9 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     async def Start(self, request: pb.StartRequest, context: Any) -> pb.StartResponse:
         if request.HasField("executor"):
             return await self._executors.start(request)
+        if request.fenced:
+            await self._starts.start(request)
+            return pb.StartResponse()
         if not self._shared.table.start(request.exec_id, request.worker_id):
             raise FailedPrecondition("exec_id: not the present attempt of its job", "STALE_EXEC_ID")
         return pb.StartResponse()

@@ -27,6 +27,7 @@ class Ending:
     reduced: str = ""  # the reason for which the row is written without the worker's result
     refused: Unavailable | None = None  # the database refuses the reduced row too: it is written again later
     refusal: str = ""  # the reason of the last refusal
+    held: bool = False  # a transaction of its handler is open (A17): it is written again once that is over
     beaten: bool = False  # another outcome of this attempt is recorded
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskflow._policy import Change, Outcome, decide
@@ -29,7 +29,7 @@ from taskflow_server.runtime.failpoints import reach
 from taskflow_server.store import dispatch as store
 from taskflow_server.store.database import Writer
 from taskflow_server.store.dispatch import AttemptRow, Changes
-from taskflow_server.store.errors import NO_PARTITION, DatabaseError, UniqueViolation, short
+from taskflow_server.store.errors import NO_PARTITION, DatabaseError, FencedOpen, UniqueViolation, short
 
 log = logs.get("ledger")
 
@@ -50,6 +50,7 @@ class OutcomeWriter:
         self._telling = AttemptLog(shared)
         self._outage = shared.readiness.outage(log, "outcomes cannot be written")
         self._doubtful = False  # the last commit is in doubt
+        self.held: Callable[[Ending], None] = lambda ending: None  # set by HeldEnds
 
     async def close(self) -> None:
         await self._writer.reset()
@@ -180,7 +181,11 @@ class OutcomeWriter:
             raise
         metrics.commit_rows.labels("attempts").observe(len(endings))
         await self._close([ending for ending in endings if ending.refused is None])
-        return [ending.refused for ending in endings]
+        answers = [ending.refused for ending in endings]
+        for ending in endings:
+            if ending.held:  # not before the answers are taken: it may be written again at once
+                self.held(ending)
+        return answers
 
     async def _commit(self, endings: Sequence[Ending]) -> None:
         """Commits until each is written or set aside, or the shards have another owner. Callers may stop waiting."""
@@ -191,6 +196,11 @@ class OutcomeWriter:
                 return
             except NotOwner:
                 raise
+            except FencedOpen as error:
+                # Handlers' transactions hold some attempts: the others do not wait for them (A17).
+                if not (endings := self._put_off(endings, error.jobs)):
+                    return
+                continue
             except Unavailable as error:
                 if error.reason != NO_PARTITION:
                     # An outage is not the fault of an outcome: wait, however long. The commit may have happened, so
@@ -247,6 +257,15 @@ class OutcomeWriter:
         self._set_aside(ending, fault)
         return True
 
+    def _put_off(self, endings: Sequence[Ending], held: frozenset[bytes]) -> list[Ending]:
+        """Those that remain to be written. A worker keeps an outcome that is put off, and sends it again."""
+        self._outage.over()  # Postgres answers
+        for ending in endings:
+            if ending.entry.job_id in held:
+                said = f"a transaction of the handler holds the end of job {show(ending.entry.job_id)}"
+                ending.held, ending.refused = True, Unavailable(said, "FENCED_TRANSACTION_OPEN")
+        return [ending for ending in endings if ending.entry.job_id not in held]
+
     def _set_aside(self, ending: Ending, fault: Exception) -> None:
         """Keeps an outcome to write it later. Its worker keeps it too, and is answered that it is not recorded yet."""
         seconds = self._shared.settings.refused_retry
@@ -256,14 +275,18 @@ class OutcomeWriter:
         ending.reduced, ending.refusal = "", short(fault)
         said = f"the database refuses the outcome of job {job} ({ending.refusal}); it will be written again"
         ending.refused = Unavailable(said, "OUTCOME_SET_ASIDE", retry_after=seconds)
-        asyncio.get_running_loop().call_later(seconds, self._write_again, ending)
+        asyncio.get_running_loop().call_later(seconds, self.write_again, ending)
 
-    def _write_again(self, ending: Ending) -> None:
-        """Writes an outcome again that was set aside; after a takeover its worker reports it again instead."""
+    def is_open(self, ending: Ending) -> bool:
+        """Whether it is to be written by us: not after a takeover."""
         table, entry = self._shared.table, ending.entry
         shard = table.shards.get(entry.shard)
-        if shard is not None and shard.epoch == ending.epoch and table.by_job.get(entry.job_id) is entry:
-            ending.refused = None
+        return shard is not None and shard.epoch == ending.epoch and table.by_job.get(entry.job_id) is entry
+
+    def write_again(self, ending: Ending) -> None:
+        """Submits an outcome that was set aside; after a takeover, its worker reports it again instead."""
+        if self.is_open(ending):
+            ending.refused, ending.held = None, False
             self._submit([ending])
 
     async def _close(self, endings: Sequence[Ending]) -> None:
@@ -365,6 +388,7 @@ _SENTENCES = {
     "timeout": "it ran for longer than its timeout",
     "unreadable": "its row cannot be read",
     "never_started": "handed out too often without being started",
+    "returned": "its worker {worker} does not have it any more",
 }
 
 

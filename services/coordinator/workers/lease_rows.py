@@ -76,7 +76,9 @@ class LeaseRows:
         return found
 
 
-def lease_row(entry: Entry, *, started_at: int | None, worker: str | None) -> LeaseRow:
+def lease_row(
+    entry: Entry, *, started_at: int | None, worker: str | None, fenced: bool | None = None
+) -> LeaseRow:
     key = entry.key
     progress = entry.progress
     told = None
@@ -86,5 +88,5 @@ def lease_row(entry: Entry, *, started_at: int | None, worker: str | None) -> Le
     return LeaseRow(
         entry.job_id, entry.exec_id or bytes(16), started_at, entry.shard, key.priority,
         entry.attempt, entry.tries, entry.handouts, entry.started, key.queue, key.task, worker, told,
-        round(entry.executor_lease.silence * 1000) if entry.executor_lease is not None else None,
+        round(entry.executor_lease.silence * 1000) if entry.executor_lease is not None else None, fenced,
     )  # fmt: skip

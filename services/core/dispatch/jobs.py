@@ -143,6 +143,7 @@ class JobTable:
         """Adds the facts of an adopted attempt."""
         entry.key, entry.spec, entry.tries = facts.key, facts.spec, facts.tries
         entry.due, entry.due_us, entry.run_at_us, entry.leased = facts.due, facts.due_us, facts.run_at_us, facts.leased
+        entry.fenced = facts.fenced
         entry.limit_key, entry.limited = facts.limit_key, facts.limited
 
     def read_once_more(self, lane: Lane, entry: Entry) -> None:

@@ -47,6 +47,7 @@ class Entry:
     due_tried: bool = False  # may have a row in `deferred` from a commit in doubt: its outcome deletes it
     leased: bool = False  # has a row in `leases`: set after its commit
     lease_tried: bool = False  # may have one from a commit in doubt: its outcome deletes it
+    fenced: bool = False  # its row may say that transactions can be fenced: only an outcome ends it (A17)
     lease_written: Any = None  # the progress in its lease row
     leased_to: str = ""  # the name of the worker in its lease row, read by a takeover
     lease_first: bool = False  # a former owner may have handed it out: write its lease row before a hand-out (A12)
@@ -80,6 +81,7 @@ class Facts(NamedTuple):
     due_us: int
     run_at_us: int
     leased: bool
+    fenced: bool
     limit_key: str
     limited: bool
 

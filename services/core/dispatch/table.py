@@ -61,6 +61,10 @@ class DispatchTable(JobTable):
         """
         effects = Effects()
         for entry in entries:
+            if entry.fenced:
+                # Its start may be on disk, where transactions rely on it: only a row of `attempts` ends it (A17).
+                effects.ends.append(End(entry, Outcome.RETURNED, "returned"))
+                continue
             entry.handouts += counted
             entry.first = not counted
             entry.started = False  # it counts as started when its worker has had it for long
@@ -86,6 +90,11 @@ class DispatchTable(JobTable):
     def running(self, entry: Entry) -> None:
         """Marks an attempt as started: its worker has reported on it, or has had it for longer than a heartbeat."""
         entry.started = True
+
+    def fence(self, entries: Iterable[Entry]) -> None:
+        """Their starts are about to be put on disk, for transactions of their handlers to rely on (A17)."""
+        for entry in entries:
+            entry.fenced = True
 
     def progressed(self, entry: Entry, progress: Any) -> None:
         entry.progress = progress

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         RunFailed,
         RunUnsuccessful,
         Snooze,
+        StaleAttempt,
         TaskFlowError,
         Unavailable,
     )
@@ -124,6 +125,7 @@ __all__ = [
     "ScheduleInfo",
     "Server",
     "Snooze",
+    "StaleAttempt",
     "StepInfo",
     "StepState",
     "Task",
@@ -158,7 +160,7 @@ _MODULES = {
     "taskflow.errors": (
         "AlreadyExists Cancelled DeadlineExceeded Fail FailedPrecondition InternalError InvalidArgument "
         "JobCancelled JobFailed JobUnsuccessful NotFound PermissionDenied QuotaExceeded ResourceExhausted Retry "
-        "RunCancelled RunFailed RunUnsuccessful Snooze "
+        "RunCancelled RunFailed RunUnsuccessful Snooze StaleAttempt "
         "TaskFlowError Unavailable"
     ),
 }

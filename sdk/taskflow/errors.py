@@ -5,6 +5,7 @@
     ├── NotFound             there is no job or queue of that name
     ├── AlreadyExists        the id belongs to another job
     ├── FailedPrecondition   not possible in the present state, e.g. cancelling a finished job
+    │   └── StaleAttempt     what `job.fenced` raises in an attempt that is not its job's present one
     ├── PermissionDenied     the caller may not do this
     ├── Unavailable          the cluster cannot be reached now; the same call may be made again
     ├── DeadlineExceeded     no answer in time (also a TimeoutError)
@@ -79,6 +80,14 @@ class AlreadyExists(TaskFlowError):
 
 class FailedPrecondition(TaskFlowError):
     """Not possible in the present state; `reason` says why, e.g. JOB_FINISHED."""
+
+
+class StaleAttempt(FailedPrecondition):
+    """The attempt is not its job's present one: it was declared lost, has timed out, or was replaced. Its outcome does
+    not count, and its transaction is not committed. `reason` is STALE_EXEC_ID."""
+
+    def __init__(self, message: str, *, reason: str = "STALE_EXEC_ID") -> None:
+        super().__init__(message, reason=reason)
 
 
 class PermissionDenied(TaskFlowError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -46,12 +47,14 @@ class Desk:
         finished: Mailbox[tuple[Attempt, Verdict | None, float]],
         noted: Mailbox[Attempt],
         limited: Mailbox[Attempt],
+        record: Callable[[Attempt], Future[bool]],
     ) -> None:
         self.clock = clock
         self.may_start = may_start
         self.finished = finished
         self.noted = noted
         self.limited = limited  # started, and has a timeout
+        self.record = record  # puts its start on disk
         self.forks = forks.depth
         self.waiting: set[str] = set()  # handlers that were warned of
 
@@ -85,6 +88,7 @@ class Attempt:
         "logs",
         "logs_dropped",
         "number",
+        "on_disk",
         "pool",
         "prefetched",
         "progress_note",
@@ -135,6 +139,7 @@ class Attempt:
         self.ended = 0.0
         self.beat_at = 0.0
         self.cancelled = False
+        self.on_disk = False  # its start is, for its transactions to be fenced
         self.released = False  # its slot is free again
         self.prefetched = False  # it was released before it had a slot
         self.forced: Verdict | None = None  # what it ends as, once stopped from outside
@@ -220,6 +225,10 @@ class Attempt:
             return
         self.logs.append((self.desk.clock.monotonic(), level, message))
         self._note()
+
+    def fence(self) -> Future[bool]:
+        forks.is_fork(self.desk.forks, "job.fenced")
+        return self.desk.record(self)
 
     def _note(self) -> None:
         if not self._note_queued:

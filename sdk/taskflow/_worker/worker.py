@@ -24,6 +24,7 @@ from taskflow._worker.attempt import Attempt, Desk
 from taskflow._worker.drain import drain
 from taskflow._worker.epochs import Epochs
 from taskflow._worker.executors.base import Executor
+from taskflow._worker.fenced_starts import FencedStarts
 from taskflow._worker.leases import Leases
 from taskflow._worker.loop_watch import LoopWatch
 from taskflow._worker.options import RunOptions
@@ -68,12 +69,14 @@ class Worker:
         self.notifier = Notifier(self)
         self.stops = Stops(self)
         self.overdue = Overdue(self)
+        starts = FencedStarts(self.io, self.epochs.owner.get, self.channel_of, self.refresh_topology)
         self.desk = Desk(
             core.clock,
             self.leases.may_start,
             Mailbox(loop, self._finished),
             Mailbox(loop, self.notifier.noted),
             Mailbox(loop, self.stops.arm),
+            starts.record,
         )
         self.places = Places(options, handler_loop, self.io, self.timers, self.later)
         self._pollers: dict[str, list[Poller]] = {}

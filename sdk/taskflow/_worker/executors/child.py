@@ -1,8 +1,9 @@
 """Inside a handler process: imports the handler, runs one attempt at a time, speaks with its parent over a socket.
 
-Messages are marshalled tuples after their length (4 bytes). Down: ("job", …), ("cancel", exec_id). Up: ("ready",),
-("broken", text), and with the exec_id of their attempt ("progress", exec_id, …), ("beat", exec_id),
-("log", exec_id, level, message), ("done", exec_id, …). A fork of the process says nothing: it has no socket.
+Messages are marshalled tuples after their length (4 bytes). Down: ("job", …), ("cancel", exec_id), and the answer to a
+"fence", ("fenced", exec_id, error). Up: ("ready",), ("broken", text), and with the exec_id of their attempt
+("progress", exec_id, …), ("beat", exec_id), ("log", exec_id, level, message), ("fence", exec_id), ("done", exec_id, …).
+A fork of the process says nothing: it has no socket.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ import sys
 import threading
 import traceback
 import types
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any
 
+from taskflow import errors
 from taskflow._handlers import outcomes
 from taskflow._handlers.binding import Binding
 from taskflow._handlers.job import Job
@@ -47,6 +51,7 @@ class Link:
         self._sent_at = 0.0
         self._latest: tuple[Any, ...] | None = None
         self._flush_due = flush_due
+        self._fences: deque[Future[bool]] = deque()  # not answered yet
 
     def progress(self, current: float, total: float, unit: str, message: str) -> None:
         forks.is_fork(0, "job.progress")
@@ -72,6 +77,24 @@ class Link:
     def log(self, level: str, message: str) -> None:
         forks.is_fork(0, "job.log")
         self._send(("log", self.exec_id, level, message))
+
+    def fence(self) -> Future[bool]:
+        forks.is_fork(0, "job.fenced")
+        answer: Future[bool] = Future()
+        self._fences.append(answer)
+        self._send(("fence", self.exec_id))
+        return answer
+
+    def fenced(self, error: tuple[str, str] | None) -> None:
+        """The parent's answer, to the call that has waited for the longest."""
+        answer = self._fences.popleft()
+        if not answer.set_running_or_notify_cancel():
+            return
+        if error is None:
+            answer.set_result(True)
+        else:
+            kind, message = error
+            answer.set_exception(getattr(errors, kind, errors.Unavailable)(message))
 
 
 class Child:
@@ -99,6 +122,8 @@ class Child:
                         self._jobs.put(message)
                     elif message[0] == "cancel":
                         self._cancel(message[1])
+                    elif message[0] == "fenced" and (link := self._link) is not None and link.exec_id == message[1]:
+                        link.fenced(message[2])
         finally:
             os._exit(0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from taskflow._handlers import outcomes
@@ -250,12 +251,20 @@ class _Child:
             attempt.heartbeat()
         elif kind == "log":
             attempt.log(*said)
+        elif kind == "fence":
+            attempt.fence().add_done_callback(lambda answer: self._fenced(attempt, answer))
         elif kind == "done":
             outcome, result, encoding, error, delay_ms = said
             verdict = Verdict(outcome, result, encoding, None if error is None else Failure(*error), delay_ms)
             self.attempt = None
             attempt.finish(verdict)
             self.give_next()
+
+    def _fenced(self, attempt: Attempt, answer: Future[bool]) -> None:
+        """On the I/O loop, or when that has ended, and the process with it."""
+        error = None if answer.cancelled() else answer.exception()
+        if self.attempt is attempt:
+            self.send(("fenced", attempt.exec_id, None if error is None else (type(error).__name__, str(error))))
 
     def give_next(self) -> None:
         """Starts the next attempt, if it is free and there is one."""

@@ -28,7 +28,7 @@ _KINDS = "psycopg, asyncpg, SQLAlchemy, Django, or another driver's by DB-API 2"
 
 
 class Fenced(Generic[C]):
-    """What `job.fenced` returns. Used once, by `with` or `async with`, which give the connection."""
+    """Returned by `job.fenced`. Used once, by `with` or `async with`, which give the connection."""
 
     def __init__(self, fence: Callable[[], Future[bool]], job_id: str, exec_id: str, conn: C) -> None:
         """`fence` puts the start of the attempt on disk (`JobLink.fence`)."""
@@ -143,7 +143,7 @@ def _translated() -> Iterator[None]:
 
 
 def _sqlstate(error: BaseException) -> str:
-    """Of a driver's error, or of the one that SQLAlchemy or Django has wrapped."""
+    """The code of a driver's error, or of the one that SQLAlchemy or Django has wrapped; else empty."""
     for each in (error, getattr(error, "orig", None), error.__cause__, getattr(error.__cause__, "__cause__", None)):
         state = getattr(each, "sqlstate", None) or getattr(each, "pgcode", None)
         if isinstance(state, str):

@@ -127,7 +127,7 @@ class Job:
     @property
     def fence(self) -> int:
         """A number that rises with each attempt at the job: the token to compare where an effect is outside the
-        database. A bigint of Postgres holds it. Of different jobs it says nothing."""
+        database. A bigint of Postgres holds it. It says nothing about other jobs."""
         epoch, number = int.from_bytes(self._exec_id[2:6], "big"), int.from_bytes(self._exec_id[6:12], "big")
         return (epoch << _NUMBER_BITS) + number
 

@@ -44,7 +44,7 @@ def migrate(database_url: DatabaseUrl = "", data_dir: DataDir = Path(".taskflow"
         print("\n".join(lines) or "nothing to do")
         if done.to_do:
             print(
-                "taskflow db migrate: this user may not make roles: history has no reader yet. To have one, let an"
+                "taskflow db migrate: this user may not make roles, and some are missing. To have them, let an"
                 f" administrator run `{done.to_do};`, then run `taskflow db migrate` again",
                 file=sys.stderr,
             )

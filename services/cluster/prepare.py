@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psycopg
 
 from taskflow_server.cluster.process import Interrupted
-from taskflow_server.store.migrate import MigrationError, let_read, migrate
+from taskflow_server.store.migrate import MigrationError, grant_roles, migrate
 from taskflow_server.store.reasons import BadUrl, place, why, words
 from taskflow_server.store.restored import Mended, mend
 
@@ -29,8 +29,8 @@ class DatabaseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The migrations that were applied, what was mended after a restore, if anything, and the statement that an
-    administrator must run before a role can read history, if one must."""
+    """The migrations that were applied, what was mended after a restore, if anything, and the statements that
+    an administrator must run before the roles of readers and apps are complete, if any."""
 
     applied: list[str]
     mended: Mended | None
@@ -61,7 +61,7 @@ async def _prepare(dsn: str, patience: float) -> Prepared:
         raise DatabaseError(f"{URL}: {fault}", absent=False, usage=True) from None
     while True:
         try:
-            return Prepared(await migrate(dsn), await mend(dsn), await let_read(dsn))
+            return Prepared(await migrate(dsn), await mend(dsn), await grant_roles(dsn))
         except MigrationError as error:
             raise DatabaseError(f"the database cannot be migrated: {error}", absent=False) from error
         except psycopg.errors.LockNotAvailable as error:

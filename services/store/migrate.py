@@ -110,14 +110,15 @@ async def migrate(dsn: str, folder: Path | None = None) -> list[str]:
         return [file.name for file in pending]
 
 
-async def let_read(dsn: str) -> str:
-    """Creates the role taskflow_reader if it is missing and this user may, and lets it read the views of history.
+async def grant_roles(dsn: str) -> str:
+    """Creates the roles taskflow_reader and taskflow_app if they are missing and this user may, with their grants.
 
-    Returns the statement that an administrator must run first; empty when all is granted. psycopg.Error as `migrate`.
+    Returns the statements that an administrator must run first; empty when all is granted. psycopg.Error as `migrate`.
     """
     async with session(dsn) as conn:
         await limit_waits(conn)
-        return str(await _one(conn, "select taskflow.grant_reader()"))
+        missing = [str(await _one(conn, f"select taskflow.{grant}()")) for grant in ("grant_reader", "grant_app")]
+        return "; ".join(statement for statement in missing if statement)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from taskflow.v1 import jobs_pb2
 from taskflow_server.core.dispatch.records import Entry
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.rpc.values import error_to_json
-from taskflow_server.store.dispatch import AttemptRow, Changes, DeferredRow, TaskLogRow
+from taskflow_server.store.dispatch import AttemptRow, Changes, DeferredRow, LeaseRow, TaskLogRow
 
 FAILURES = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST})  # make a job `failed` when final
 
@@ -74,6 +74,10 @@ def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
     elif entry.due or entry.due_tried:
         changes.undefer.append(entry.job_id)
     if entry.leased or entry.lease_tried:
+        if not entry.leased:
+            # The commit of its lease row is in doubt, and may come after this one: the same row waits until Postgres
+            # has decided. A row that was left behind would hide the next attempt from a takeover.
+            changes.leases.append(_lease_in_doubt(entry))
         changes.unlease.append(entry.job_id)
     if entry.cancelling:
         changes.cancelled.append(entry.job_id)
@@ -81,6 +85,13 @@ def _add(ending: Ending, row: AttemptRow, changes: Changes) -> None:
         changes.unread.append((entry.job_id, entry.shard))
     if row.final and change.outcome in FAILURES:
         changes.failed.append((entry.job_id, entry.attempt))
+
+
+def _lease_in_doubt(entry: Entry) -> LeaseRow:
+    return LeaseRow(
+        entry.job_id, entry.exec_id or bytes(16), None, entry.shard, entry.key.priority, entry.attempt, entry.tries,
+        entry.handouts, False, entry.key.queue, entry.key.task, None, None,
+    )  # fmt: skip
 
 
 def _add_task_log(entry: Entry, row: AttemptRow, changes: Changes) -> None:

@@ -10,7 +10,11 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from taskflow._policy import Outcome
+from taskflow._policy import Outcome, decide
+from taskflow.v1.queue_pb2 import Assignment
+from taskflow_server.coordinator.outcomes.ending import Ending, changes_of
+from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.lanes import LaneKey
 from taskflow_server.store.database import Database, Writer
 from taskflow_server.store.dispatch import AttemptRow, Changes, TaskLogRow, recorded, take_shards, write
 from taskflow_server.store.jobs import store_jobs
@@ -218,3 +222,27 @@ async def test_an_attempt_at_a_run_of_a_named_task_is_in_its_log_once(
     told = "select job_id, attempt, outcome, final from taskflow.task_logs where task_id = %s"
     logged = rows.found(database, told, task)
     assert sorted(logged) == sorted((UUID(bytes=job_id), 1, Outcome.SUCCEEDED, True) for job_id in (known, unknown))
+
+
+@pytest.mark.feature("A17")
+async def test_a_lease_row_whose_commit_is_in_doubt_is_not_left_behind(
+    database: str, make_writer: Callable[[], Writer], epochs: dict[int, int]
+) -> None:
+    """It would hide the next attempt of its job from a takeover."""
+    row = rows.attempt(rows.new_id())
+    entry = Entry(row.job_id, LaneKey("q", "", 5), 0, 1, 0, Assignment(), lease_tried=True)
+    change = decide(Outcome.SUCCEEDED, tries=0, retries=0, rng=float)
+    changes = changes_of([Ending(entry, change, row, epochs[0])], rows.now_us())
+
+    async with await psycopg.AsyncConnection.connect(database) as in_doubt:
+        await in_doubt.execute(
+            "insert into taskflow.leases (job_id, exec_id, shard, priority, attempt, tries, started, queue, task)"
+            " values (%s, %s, 0, 5, 1, 0, true, 'q', '')",
+            (UUID(bytes=row.job_id), UUID(bytes=rows.new_exec())),
+        )
+        writing = asyncio.create_task(write(make_writer(), changes, epochs))
+        waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        await eventually_async(lambda: rows.found(database, waiting))
+        await in_doubt.commit()
+        await writing
+    assert rows.found(database, "select from taskflow.leases where job_id = %s", UUID(bytes=row.job_id)) == []

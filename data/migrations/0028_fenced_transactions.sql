@@ -8,7 +8,7 @@ alter table taskflow.leases add column fenced boolean;
 --
 -- FOR KEY SHARE: what the coordinator updates meanwhile, as progress, does not wait for the caller; only the end of the
 -- attempt does, which deletes the row. In a transaction with one snapshot, a row that has changed since raises 40001.
--- A row of `attempts` beside the lease row is what a commit of unknown fate can leave: the attempt is over (A8).
+-- Should `attempts` have a row beside the lease row, the attempt is over.
 create function taskflow.assert_current(job_id uuid, exec_id uuid) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -662,3 +663,28 @@ def test_a_missed_sla_is_told_in_memory_too() -> None:
         c.advance(100)
         assert [job.get().sla_missed for job in (prompt, later, waits)] == [False, False, True]
         assert prompt.get().sla == 30
+
+
+@pytest.mark.feature("M.8")
+def test_a_fenced_transaction_needs_no_cluster_and_is_committed_or_rolled_back(
+    tf: TaskFlow, c: testing.MemoryCluster
+) -> None:
+    books = sqlite3.connect(":memory:")
+    books.execute("create table effect (attempt integer, fence integer)")
+    books.commit()
+
+    @tf.task(retries=1)
+    def write(job: Job) -> None:
+        with job.fenced(books):
+            books.execute("insert into effect values (?, ?)", (job.attempt, job.fence))
+        with job.fenced(books):
+            books.execute("insert into effect values (0, 0)")
+            if job.attempt == 1:
+                raise ValueError("rolled back")
+            books.execute("delete from effect where attempt = 0")
+
+    write.new_job()
+    c.run_until_idle()
+    c.advance(3600)
+    (first, low), (second, high) = books.execute("select attempt, fence from effect order by attempt").fetchall()
+    assert (first, second) == (1, 2) and 0 < low < high

@@ -15,6 +15,7 @@ from taskflow.v1 import worker_pb2
 from tests.support import rows
 from tests.support.api import TIMEOUT, Api
 from tests.support.cluster import ServiceCluster
+from tests.support.rawexecutor import RawExecutor
 from tests.support.rawworker import Handed, RawWorker
 from tests.support.waiting import eventually
 
@@ -56,10 +57,9 @@ def start(worker: RawWorker, handed: Handed) -> None:
     worker.coordinator.Start(request, timeout=TIMEOUT)
 
 
-def assert_current(conn: Connection, handed: Handed) -> None:
-    conn.execute(
-        "select taskflow.assert_current(%s, %s)", (rows.shown(handed.task.job_id), rows.shown(handed.task.exec_id))
-    )
+def assert_current(conn: Connection, handed: Handed, *, exec_id: bytes | None = None) -> None:
+    ids = (rows.shown(handed.task.job_id), rows.shown(exec_id or handed.task.exec_id))
+    conn.execute("select taskflow.assert_current(%s, %s)", ids)
 
 
 @contextmanager
@@ -102,14 +102,11 @@ def test_nobody_else_s_exec_id_is_current(api: Api, conn: Connection) -> None:
         one, other = worker.take(), worker.take()
         start(worker, one)
         start(worker, other)
-        swapped = Handed(one.task, one.lane)
-        swapped.task.exec_id, exec_id = other.task.exec_id, one.task.exec_id
         with stale():
-            assert_current(conn, swapped)
+            assert_current(conn, one, exec_id=other.task.exec_id)
         conn.rollback()
         with stale():
             conn.execute("select taskflow.assert_current(null, null)")
-        one.task.exec_id = exec_id
         worker.report(one.outcome(), other.outcome())
 
 
@@ -236,6 +233,25 @@ def test_an_attempt_that_was_fenced_ends_by_a_row_even_if_its_worker_says_that_i
         assert (second.task.attempt, second.task.tries) == (2, 0)
         worker.report(second.outcome())
     assert outcomes(cluster, handed) == [(1, "returned"), (2, "succeeded")]
+
+
+def test_an_executor_s_attempt_is_current_from_the_answer_to_its_start(
+    api: Api, cluster: ServiceCluster, conn: Connection
+) -> None:
+    job = api.new("executed", task="executed")
+    with RawExecutor(api, ["executed"]) as executor:
+        task = executor.take()
+        ids = (job.id, rows.shown(task.exec_id))
+        with stale():
+            conn.execute("select taskflow.assert_current(%s, %s)", ids)
+        conn.rollback()
+        executor.start(task)
+        conn.execute("select taskflow.assert_current(%s, %s)", ids)
+        assert executor.report(task, pb.OUTCOME_SUCCEEDED) == "COMMIT_PENDING"
+        conn.commit()
+        eventually(lambda: executor.report(task, pb.OUTCOME_SUCCEEDED) == "")
+    with stale():
+        conn.execute("select taskflow.assert_current(%s, %s)", ids)
 
 
 def test_many_transactions_of_one_attempt_hold_its_end_together(api: Api, cluster: ServiceCluster) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -18,6 +20,16 @@ def statement(job: Job) -> str:
 def by_psycopg(job: Job) -> None:
     with psycopg.connect(job.payload) as conn, job.fenced(conn) as same:
         assert same is conn
+        conn.execute(statement(job))
+
+
+def when_told(job: Job) -> None:
+    """The payload: the dsn, and a folder in which this notes that it has started, and in which `go` appears."""
+    dsn, folder = job.payload
+    (Path(folder) / "started").touch()
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.01)
+    with psycopg.connect(dsn) as conn, job.fenced(conn):
         conn.execute(statement(job))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,6 +13,7 @@ from taskflow import FailedPrecondition, InvalidArgument, Job, JobFailed, Retry,
 from tests.support import fenced_handlers as handlers
 from tests.support import rows
 from tests.support.cluster import ServiceCluster
+from tests.support.waiting import eventually
 from tests.support.workers import working
 
 pytestmark = pytest.mark.feature("M.8")
@@ -107,6 +109,21 @@ def test_the_fence_of_a_job_rises_with_each_attempt_and_over_owners(
         tf.new_job("again", retries=5).wait(timeout=60)
     assert len(fences) == 4 and fences == sorted(set(fences))
     assert rows.found(dsn, "select %s::bigint", fences[-1]) == [(fences[-1],)]
+
+
+@pytest.mark.parametrize("processes", [0, 1], ids=["thread", "process"])
+def test_a_transaction_waits_for_the_next_owner_of_its_queue(
+    cluster: ServiceCluster, tf: TaskFlow, dsn: str, tmp_path: Path, processes: int
+) -> None:
+    queue = f"next-owner-{processes}"
+    with working(tf, queue, handlers.when_told, processes=processes or None):
+        job = tf.new_job(queue, [dsn, str(tmp_path)])
+        eventually(lambda: (tmp_path / "started").exists(), 30)
+        cluster.kill("coordinator")
+        (tmp_path / "go").touch()
+        cluster.start("coordinator")
+        job.wait(timeout=60)
+    assert effects(dsn, job.id) == [(1,)]
 
 
 def test_what_cannot_be_fenced_is_an_error_that_says_why(tf: TaskFlow, postgres: str, dsn: str) -> None:

@@ -47,6 +47,27 @@ def test_a_fenced_transaction_of_the_present_attempt_is_committed(tf: TaskFlow, 
     assert effects(dsn, job.id) == [(1,)]
 
 
+@pytest.mark.parametrize(
+    ("driver", "handler"),
+    [
+        ("asyncpg", handlers.by_asyncpg),
+        ("asyncpg", handlers.by_a_pool_of_asyncpg),
+        ("sqlalchemy", handlers.by_sqlalchemy),
+        ("sqlalchemy", handlers.by_a_session_of_sqlalchemy),
+        ("sqlalchemy", handlers.by_async_sqlalchemy),
+        ("django", handlers.by_django),
+        ("psycopg2", handlers.by_psycopg2),
+    ],
+)
+def test_other_drivers_fence_too_where_they_are_installed(tf: TaskFlow, dsn: str, driver: str, handler: Any) -> None:
+    """They are no dependencies of the tests: `pip install asyncpg 'sqlalchemy[asyncio]' django psycopg2-binary`."""
+    pytest.importorskip(driver)
+    with working(tf, handler.__name__, handler):
+        job = tf.new_job(handler.__name__, dsn)
+        job.wait(timeout=30)
+    assert effects(dsn, job.id) == [(1,)]
+
+
 @pytest.mark.parametrize("handler", [handlers.by_psycopg, handlers.by_async_psycopg], ids=["plain", "async"])
 def test_a_handler_in_a_process_of_its_own_has_fenced_transactions_too(
     tf: TaskFlow, dsn: str, handler: Any

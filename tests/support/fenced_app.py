@@ -9,7 +9,10 @@ The database notes each row that is committed although its attempt has ended (`S
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import psycopg
@@ -34,7 +37,7 @@ create constraint trigger note_stale after insert on app.effects deferrable init
 CONNECTIONS = 8  # of a worker at once
 GATE_SECONDS = 0.02  # between two looks at the folder
 
-_room = threading.Semaphore(CONNECTIONS)
+_connections: SimpleQueue[psycopg.Connection[Any] | None] = SimpleQueue()  # None: to be opened
 _gates: dict[str, threading.Event] = {}
 
 
@@ -42,11 +45,21 @@ def write(job: Job) -> None:
     note("started", job)
     _gates.setdefault(job.payload["gate"], threading.Event()).wait()
     try:
-        with _room, psycopg.connect(DATABASE) as conn, transaction(conn, job):
+        with connection() as conn, transaction(conn, job):
             conn.execute("insert into app.effects values (%s, %s, %s)", (job.id, job.attempt, job.fence))
     except StaleAttempt:
         note("stale", job)
         raise
+
+
+@contextmanager
+def connection() -> Iterator[psycopg.Connection[Any]]:
+    """One of a few; a session that was terminated makes room for another."""
+    conn = _connections.get() or psycopg.connect(DATABASE, autocommit=True)
+    try:
+        yield conn
+    finally:
+        _connections.put(None if conn.closed else conn)
 
 
 def transaction(conn: psycopg.Connection[Any], job: Job) -> Any:
@@ -71,5 +84,7 @@ _lock = threading.Lock()
 if __name__ == "__main__":
     scheduler, DATABASE, folder, NAME, concurrency, *plain = sys.argv[1:]
     FOLDER, PLAIN = Path(folder), bool(plain)
+    for _ in range(CONNECTIONS):
+        _connections.put(None)
     threading.Thread(target=open_gates, daemon=True).start()
     TaskFlow(scheduler).run("fenced", write, concurrency=int(concurrency), name=NAME, prefetch=0)

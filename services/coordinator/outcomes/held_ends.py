@@ -1,6 +1,6 @@
 """Ends of attempts that wait for a transaction of their handler (protocol A17).
 
-What holds: the outcome writer never waits for a user's transaction. An end that meets one is put off here: first the
+Invariant: the outcome writer never waits for a user's transaction. An end that meets one is put off here: first the
 fence of its attempt is closed, so that no further transaction is let in; then the end is written as soon as those that
 were open are over. After TASKFLOW_FENCED_WAIT their sessions are terminated, so that a handler that hangs does not hang
 its job.

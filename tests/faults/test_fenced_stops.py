@@ -16,7 +16,7 @@ from tests.support.fenced_app import SCHEMA
 from tests.support.tier import size
 from tests.support.waiting import eventually, until_by_chance
 
-pytestmark = [pytest.mark.feature("A17", "M.8"), pytest.mark.spread]
+pytestmark = pytest.mark.feature("A17", "M.8")
 
 JOBS = size(60, 800)  # of a round, about half of them in the worker that is stopped
 LOST = size(50, 10_000)  # attempts of stopped workers

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from taskflow.v1.queue_pb2 import Assignment, LaneTasks, PollRequest, ShardValidity
-from taskflow_server.queue.coordinator_link import Link
+from taskflow_server.queue.coordinator_link import CoordinatorLink
 from taskflow_server.queue.pending import Aging, Pending
 
 QUEUE = "q"
@@ -29,7 +29,7 @@ class MovedClock:
 
 
 def opened(pending: Pending, epoch: int, valid_ms: int = 1000) -> bool:
-    return pending.open(ShardValidity(shard=1, epoch=epoch, valid_ms=valid_ms), Link())
+    return pending.open(ShardValidity(shard=1, epoch=epoch, valid_ms=valid_ms), CoordinatorLink())
 
 
 def fed(pending: Pending, epoch: int, *names: bytes) -> None:

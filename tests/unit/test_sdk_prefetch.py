@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from taskflow._worker.attempt import Attempt
-from taskflow._worker.poller import Pool
+from taskflow._worker.pool import Pool
 from taskflow._worker.prefetch import MOST, MOST_PER_SLOT, Prefetch
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from taskflow._handlers.job import Job
 from taskflow._handlers.outcomes import RETURNED, Failure, Verdict
@@ -21,13 +21,9 @@ from taskflow._handlers.task import Handler
 from taskflow._process import forks
 from taskflow._transport.clock import Clock
 from taskflow._transport.io_thread import Mailbox
+from taskflow._worker.pool import Pool
 from taskflow._worker.timers import Timer
 from taskflow.v1 import queue_pb2
-
-if TYPE_CHECKING:
-    from taskflow._worker.executors.base import Executor
-    from taskflow._worker.poller import Pool
-    from taskflow._worker.session import Registration
 
 log = logging.getLogger("taskflow")
 
@@ -37,7 +33,7 @@ Progress = tuple[float, float, str, str]
 Notes = tuple[Progress | None, list[tuple[float, str, str]]]
 
 
-class Desk:
+class AttemptPorts:
     """The interface that attempts need of their worker, from any thread."""
 
     def __init__(
@@ -60,12 +56,27 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HandlerSlot:
     """Where jobs of one handler run."""
 
     handler: Handler
-    executor: Executor
-    pool: Pool
+    executor: HandlerExecutor
+    pool: Pool[Attempt]
+
+
+class HandlerExecutor(Protocol):
+    """Called on the I/O thread. Every attempt submitted is answered once, by `Attempt.finish` or a failed start."""
+
+    stoppable: bool
+    """Whether `stop` ends the handler; a thread can only be asked, by `job.cancelled`."""
+
+    def submit(self, attempts: list[Attempt]) -> None: ...
+
+    def stop(self, attempt: Attempt, gently: bool) -> None:
+        """Ends a started attempt; `gently`: it is asked first, and may go on."""
+        ...
+
+    async def close(self) -> None: ...
 
 
 class Attempt:
@@ -76,7 +87,6 @@ class Attempt:
         "_note_queued",
         "beat_at",
         "cancelled",
-        "desk",
         "ended",
         "epoch",
         "exec_id",
@@ -90,10 +100,10 @@ class Attempt:
         "number",
         "on_disk",
         "pool",
+        "ports",
         "prefetched",
         "progress_note",
         "queue",
-        "registration",
         "released",
         "runner",
         "shard",
@@ -103,21 +113,22 @@ class Attempt:
         "timers",
         "verdict",
         "wire",
+        "worker_id",
     )
 
     def __init__(
         self,
-        desk: Desk,
-        place: Place,
-        registration: Registration,
+        ports: AttemptPorts,
+        slot: HandlerSlot,
+        worker_id: bytes,
         lane: queue_pb2.LaneTasks,
         wire: queue_pb2.Assignment,
     ) -> None:
-        self.desk = desk
-        self.registration = registration  # under which it was received
-        self.handler = handler = place.handler
-        self.executor = place.executor
-        self.pool = place.pool
+        self.ports = ports
+        self.worker_id = worker_id  # under which it was received
+        self.handler = handler = slot.handler
+        self.executor = slot.executor
+        self.pool = slot.pool
         self.wire: queue_pb2.Assignment | None = wire
         self.exec_id = wire.exec_id
         self.job_id = wire.job_id
@@ -163,18 +174,18 @@ class Attempt:
         """For executors, right before the handler's first line. False: somebody took it back, or the lease is over."""
         if not self.claim():
             return False
-        now = self.desk.clock.monotonic()
-        if not self.desk.may_start(self.shard, self.epoch, now):
-            self.desk.finished.put((self, None, now))
+        now = self.ports.clock.monotonic()
+        if not self.ports.may_start(self.shard, self.epoch, now):
+            self.ports.finished.put((self, None, now))
             return False
         self.started = self.beat_at = now
         if self.timeout is not None or self.heartbeat_timeout is not None:
-            self.desk.limited.put(self)
+            self.ports.limited.put(self)
         return True
 
     def finish(self, verdict: Verdict) -> None:
         """For executors: the handler has ended."""
-        self.desk.finished.put((self, verdict, self.desk.clock.monotonic()))
+        self.ports.finished.put((self, verdict, self.ports.clock.monotonic()))
 
     def give_back(self, failure: Failure) -> bool:
         """For executors that cannot start it: uses no try. False: it is in other hands."""
@@ -204,42 +215,42 @@ class Attempt:
 
     def deadline(self) -> datetime | None:
         """The instant at which it times out, were it to start now."""
-        return None if self.timeout is None else self.desk.clock.now() + timedelta(seconds=self.timeout)
+        return None if self.timeout is None else self.ports.clock.now() + timedelta(seconds=self.timeout)
 
     # -- what a handler says, checked by its Job: any thread -------------------------------------------------------
 
     def progress(self, current: float, total: float, unit: str, message: str) -> None:
-        forks.is_fork(self.desk.forks, "job.progress")
-        self.beat_at = self.desk.clock.monotonic()
+        forks.is_fork(self.ports.forks, "job.progress")
+        self.beat_at = self.ports.clock.monotonic()
         self.progress_note = (current, total, unit, message)
         self._note()
 
     def heartbeat(self) -> None:
-        forks.is_fork(self.desk.forks, "job.heartbeat")
-        self.beat_at = self.desk.clock.monotonic()
+        forks.is_fork(self.ports.forks, "job.heartbeat")
+        self.beat_at = self.ports.clock.monotonic()
 
     def log(self, level: str, message: str) -> None:
-        forks.is_fork(self.desk.forks, "job.log")
+        forks.is_fork(self.ports.forks, "job.log")
         if len(self.logs) >= MAX_LOG_LINES:
             self.logs_dropped += 1
             return
-        self.logs.append((self.desk.clock.monotonic(), level, message))
+        self.logs.append((self.ports.clock.monotonic(), level, message))
         self._note()
 
     def fence(self) -> Future[bool]:
-        forks.is_fork(self.desk.forks, "job.fenced")
-        return self.desk.record(self)
+        forks.is_fork(self.ports.forks, "job.fenced")
+        return self.ports.record(self)
 
     def _note(self) -> None:
         if not self._note_queued:
             self._note_queued = True
-            self.desk.noted.put(self)
+            self.ports.noted.put(self)
 
     def waits(self) -> None:
         """It waits for another job, which may need the very slot that it has."""
         pool, name = self.pool, self.handler.binding.name
-        if pool.used >= pool.capacity and name not in self.desk.waiting:
-            self.desk.waiting.add(name)
+        if pool.used >= pool.capacity and name not in self.ports.waiting:
+            self.ports.waiting.add(name)
             log.warning(
                 "handler %s waits for another job while it has the last of this worker's %d slots: unless another"
                 " worker runs that job, both wait for ever. Raise `concurrency`, or make it a step of a workflow",
@@ -261,7 +272,7 @@ class Attempt:
             lines.append(self.logs.popleft())
         if self.logs_dropped:
             said = f"{self.logs_dropped} lines before this one were dropped"
-            lines.append((self.desk.clock.monotonic(), "warning", said))
+            lines.append((self.ports.clock.monotonic(), "warning", said))
             self.logs_dropped = 0
         return progress, lines
 

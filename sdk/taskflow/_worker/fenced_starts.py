@@ -14,7 +14,7 @@ from taskflow._transport.channels import ask, to_error
 from taskflow._transport.clock import SYSTEM
 from taskflow._transport.io_thread import IoThread
 from taskflow._worker.attempt import Attempt
-from taskflow._worker.session import is_cancelled
+from taskflow._worker.calls import is_cancelled
 from taskflow.errors import StaleAttempt, Unavailable
 from taskflow.v1 import worker_pb2, worker_pb2_grpc
 

@@ -10,14 +10,12 @@ import asyncio
 import logging
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from taskflow._messages import ids
 from taskflow._transport.clock import SYSTEM
 from taskflow._worker.attempt import Attempt
-
-if TYPE_CHECKING:
-    from taskflow._worker.worker import Worker
+from taskflow._worker.options import RunOptions
 
 log = logging.getLogger("taskflow")
 
@@ -28,10 +26,21 @@ _MAX_FRAMES = 12
 
 
 class Overdue:
-    """On the I/O loop. Times are of the real clock."""
+    """On the I/O loop. Times are of the real clock. `tell_soon` sends a heartbeat in a moment, `stop` drains."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(
+        self,
+        options: RunOptions,
+        later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+        tell_soon: Callable[[], None],
+        is_draining: Callable[[], bool],
+        stop: Callable[[], None],
+    ) -> None:
+        self._options = options
+        self._later = later
+        self._tell_soon = tell_soon
+        self._is_draining = is_draining
+        self._stop = stop
         self._since: dict[Attempt, float] = {}  # the oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._warned_at = float("-inf")
@@ -53,31 +62,30 @@ class Overdue:
         self._since[attempt] = SYSTEM.monotonic()
         attempt.pool.overdue_handlers += 1
         if self._timer is None:
-            self._timer = self._worker.later(_PATIENCE, self._look)
+            self._timer = self._later(_PATIENCE, self._look)
 
     def discard(self, attempt: Attempt) -> None:
         """Its handler has ended, perhaps."""
         if self._since.pop(attempt, None) is not None:
             attempt.pool.overdue_handlers -= 1
-            self._worker.tell_soon()
+            self._tell_soon()
 
     def _look(self) -> None:
         self._timer = None
-        if not self._since or self._worker.draining:
+        if not self._since or self._is_draining():
             return
         attempt, since = next(iter(self._since.items()))
         now = SYSTEM.monotonic()
         age = now - since
         if age >= _PATIENCE:
-            self._worker.tell_soon()
+            self._tell_soon()
             count, many = len(self._since), len(self._since) >= 2 * self._warned_of or self._is_full(attempt)
             if now - self._warned_at >= _AGAIN or (many and count != self._warned_of):
                 self._warn(attempt, age, now)
-            options = self._worker.options
-            if options.strict and (age >= options.strict_after or self._is_full(attempt)):
+            if self._options.strict and (age >= self._options.strict_after or self._is_full(attempt)):
                 self._replace(age)
                 return
-        self._timer = self._worker.later(_PATIENCE, self._look)
+        self._timer = self._later(_PATIENCE, self._look)
 
     def _is_full(self, attempt: Attempt) -> bool:
         """Whether nothing else can run beside handlers like it."""
@@ -107,7 +115,7 @@ class Overdue:
             EXIT_STATUS,
         )
         self.replacing = True
-        self._worker.stop()
+        self._stop()
 
 
 def _stack(attempt: Attempt) -> str:

@@ -11,65 +11,66 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc.aio
 
 from taskflow._messages import ids
-from taskflow._transport.channels import ask
-from taskflow._transport.clock import SYSTEM
+from taskflow._transport.clock import SYSTEM, Clock
 from taskflow._transport.io_thread import complain
 from taskflow._worker.attempt import Attempt, Notes
-from taskflow._worker.reporter import NOT_TAKEN
-from taskflow._worker.session import is_cancelled
-from taskflow.v1 import jobs_pb2, worker_pb2, worker_pb2_grpc
-
-if TYPE_CHECKING:
-    from taskflow._worker.worker import Worker
+from taskflow._worker.calls import REFUSED, CoordinatorCalls, is_cancelled
+from taskflow._worker.epochs import Epochs
+from taskflow.v1 import jobs_pb2, worker_pb2
 
 log = logging.getLogger("taskflow")
 
 NOTE_SECONDS = 0.5
 PATIENCE = 5.0  # an outcome waits so long for the notes that go before it
 _SOON = 0.02
-_CALL_SECONDS = 2.0
 _AGAIN = 0.2
 _MOST = 500  # attempts in one call
 
 Then = Callable[[Attempt], None]
+Later = Callable[[float, Callable[[], None]], object]
 
 
-class Notifier:
-    """Lives on the I/O loop."""
+class ProgressSender:
+    """Lives on the I/O loop. `later` calls back after so many seconds of the real clock."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._lanes: dict[str, _Lane] = {}
+    def __init__(self, calls: CoordinatorCalls, clock: Clock, epochs: Epochs, later: Later) -> None:
+        self._calls = calls
+        self._clock = clock
+        self._epochs = epochs
+        self._later = later
+        self._outboxes: dict[str, _Outbox] = {}
 
     def noted(self, arrived: deque[Attempt]) -> None:
         """Attempts that have something to say."""
         while arrived:
             attempt = arrived.popleft()
             if attempt.verdict is None:
-                self._lane(attempt).add(attempt)
+                self._outbox(attempt).add(attempt)
 
     def flush_ended(self, attempt: Attempt, then: Then) -> None:
         """Sends the last notes of an attempt at once, then calls `then`, whether they arrived or not."""
-        self._lane(attempt).add_ended(attempt, then)
+        self._outbox(attempt).add_ended(attempt, then)
 
-    def _lane(self, attempt: Attempt) -> _Lane:
-        owner = self._worker.epochs.owner.get(attempt.shard, "")
-        lane = self._lanes.get(owner)
-        if lane is None:
-            lane = self._lanes[owner] = _Lane(self._worker, owner)
-        return lane
+    def _outbox(self, attempt: Attempt) -> _Outbox:
+        owner = self._epochs.owner.get(attempt.shard, "")
+        outbox = self._outboxes.get(owner)
+        if outbox is None:
+            outbox = self._outboxes[owner] = _Outbox(self._calls, self._clock, self._later, owner)
+        return outbox
 
 
-class _Lane:
+class _Outbox:
     """One coordinator's notes."""
 
-    def __init__(self, worker: Worker, coordinator: str) -> None:
-        self._worker = worker
+    def __init__(self, calls: CoordinatorCalls, clock: Clock, later: Later, coordinator: str) -> None:
+        self._calls = calls
+        self._clock = clock
+        self._later = later
         self._coordinator = coordinator
         self._dirty: dict[bytes, Attempt] = {}
         self._ended: list[tuple[Attempt, Then]] = []
@@ -89,7 +90,7 @@ class _Lane:
     def _schedule(self) -> None:
         if not self._scheduled and not self._busy and self._dirty:
             self._scheduled = True
-            self._worker.later(max(_SOON, self._last + NOTE_SECONDS - SYSTEM.monotonic()), self._due)
+            self._later(max(_SOON, self._last + NOTE_SECONDS - SYSTEM.monotonic()), self._due)
 
     def _due(self) -> None:
         self._scheduled = False
@@ -98,7 +99,7 @@ class _Lane:
     def _start(self) -> None:
         if not self._busy:
             self._busy = True
-            self._worker.io.spawn(self._run())
+            self._calls.spawn(self._run())
 
     async def _run(self) -> None:
         try:
@@ -146,16 +147,13 @@ class _Lane:
         """False: they have their notes back, to be sent again."""
         if not self._coordinator:
             return False
-        now = self._worker.clock.monotonic()
+        now = self._clock.monotonic()
         taken = [(attempt, attempt.take_notes()) for attempt in attempts]
-        request = worker_pb2.NotifyRequest(
-            worker_id=self._worker.registration.worker_id, notifications=list(_messages(taken, now))
-        )
+        messages = list(_messages(taken, now))
         try:
-            stub: Any = worker_pb2_grpc.WorkerServiceStub(await self._worker.channel_of(self._coordinator))
-            await ask(stub.Notify, request, _CALL_SECONDS)
+            await self._calls.notify(self._coordinator, messages)
         except grpc.aio.AioRpcError as error:
-            if error.code() in NOT_TAKEN:
+            if error.code() in REFUSED:
                 log.warning("progress and log lines of %d jobs were refused: %s", len(attempts), error.details())
                 return True
             _give_back(taken)

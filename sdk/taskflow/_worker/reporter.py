@@ -9,46 +9,49 @@ import asyncio
 import logging
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Container
 
-import grpc
 import grpc.aio
 
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure, Verdict
 from taskflow._messages import ids
 from taskflow._messages.texts import named
-from taskflow._transport.channels import ask
-from taskflow._transport.clock import SYSTEM
+from taskflow._transport.clock import SYSTEM, Clock
 from taskflow._transport.io_thread import complain
 from taskflow._worker.attempt import Attempt
-from taskflow._worker.session import is_cancelled
-from taskflow.v1 import jobs_pb2, worker_pb2, worker_pb2_grpc
-
-if TYPE_CHECKING:
-    from taskflow._worker.worker import Worker
+from taskflow._worker.calls import REFUSED, CoordinatorCalls, is_cancelled
+from taskflow._worker.epochs import Epochs
+from taskflow.v1 import jobs_pb2, worker_pb2
 
 log = logging.getLogger("taskflow")
 
 MAX_OUTCOMES = 1_000
 MAX_BYTES = 3 << 20
-_CALL_SECONDS = 10.0
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 2.0
 _LINES_A_SECOND = 20  # about attempts that failed
 _LINE_CHARACTERS = 500  # of an error, in such a line; the attempt has it whole
 _AGAIN = frozenset({"NOT_OWNER", "COMMIT_PENDING"})  # not recorded, and not refused for good: to be sent again
 _BROKEN = frozenset({outcomes.FAILED, outcomes.TIMED_OUT, outcomes.LOST})
-NOT_TAKEN = frozenset(
-    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE}
-)
 
 
 class Reporter:
-    """Outcomes, by coordinator. Lives on the I/O loop."""
+    """Outcomes, by coordinator. Lives on the I/O loop. `forget`: an outcome of this attempt was acknowledged."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._lanes: dict[str, _Lane] = {}
+    def __init__(
+        self,
+        calls: CoordinatorCalls,
+        clock: Clock,
+        epochs: Epochs,
+        held: Container[bytes],
+        forget: Callable[[Attempt], None],
+    ) -> None:
+        self.calls = calls
+        self.clock = clock
+        self.held = held
+        self._epochs = epochs
+        self._forget = forget
+        self._outboxes: dict[str, _Outbox] = {}
         self._homeless: list[Attempt] = []  # nobody has announced their shard
         self.unacknowledged = 0
         self._lines_since, self._lines, self._lines_left_out = 0.0, 0, 0
@@ -62,7 +65,7 @@ class Reporter:
 
     def _tell(self, attempt: Attempt, failure: Failure) -> None:
         """A line for each failed attempt, up to a number a second; its trace is for those who debug."""
-        now = self._worker.clock.monotonic()
+        now = self.clock.monotonic()
         if now - self._lines_since >= 1.0:
             if self._lines_left_out:
                 log.warning("%d more attempts failed", self._lines_left_out)
@@ -81,20 +84,20 @@ class Reporter:
             log.debug("%s", failure.traceback, extra=_named(attempt))
 
     def _route(self, attempt: Attempt) -> None:
-        owner = self._worker.epochs.owner.get(attempt.shard)
+        owner = self._epochs.owner.get(attempt.shard)
         if owner is None:
             self._homeless.append(attempt)
             return
-        lane = self._lanes.get(owner)
-        if lane is None:
-            lane = self._lanes[owner] = _Lane(self, self._worker, owner)
-        lane.put(attempt)
+        outbox = self._outboxes.get(owner)
+        if outbox is None:
+            outbox = self._outboxes[owner] = _Outbox(self, owner)
+        outbox.put(attempt)
 
     def owners_changed(self) -> None:
         """Sends waiting outcomes to the present owner of their shard."""
         waiting, self._homeless = self._homeless, []
-        for lane in self._lanes.values():
-            waiting.extend(lane.take_misplaced(self._worker.epochs.owner))
+        for outbox in self._outboxes.values():
+            waiting.extend(outbox.take_misplaced(self._epochs.owner))
         for attempt in waiting:
             self._route(attempt)
 
@@ -104,15 +107,15 @@ class Reporter:
 
     def acknowledged(self, attempt: Attempt) -> None:
         self.unacknowledged -= 1
-        self._worker.forget(attempt)
+        self._forget(attempt)
 
 
-class _Lane:
+class _Outbox:
     """One coordinator's outcomes."""
 
-    def __init__(self, reporter: Reporter, worker: Worker, coordinator: str) -> None:
+    def __init__(self, reporter: Reporter, coordinator: str) -> None:
         self._reporter = reporter
-        self._worker = worker
+        self._calls = reporter.calls
         self._coordinator = coordinator
         self._waiting: deque[Attempt] = deque()
         self._busy = False
@@ -123,7 +126,7 @@ class _Lane:
         self._waiting.append(attempt)
         if not self._busy:
             self._busy = True
-            self._worker.io.spawn(self._send_all())
+            self._calls.spawn(self._send_all())
 
     def take_misplaced(self, owner: dict[int, str]) -> list[Attempt]:
         misplaced = [a for a in self._waiting if owner.get(a.shard) != self._coordinator]
@@ -159,21 +162,16 @@ class _Lane:
             await self._send(batch)
         except (Exception, asyncio.CancelledError) as error:
             # A channel closed under a call ends it as cancelled, or otherwise.
-            self._keep([attempt for attempt in batch if attempt.exec_id in self._worker.held])
+            self._keep([attempt for attempt in batch if attempt.exec_id in self._reporter.held])
             if is_cancelled():
                 raise
             if isinstance(error, Exception):
                 complain(f"outcomes of {len(batch)} jobs could not be reported; retrying", error)
 
     async def _send(self, batch: list[Attempt]) -> None:
-        now = self._worker.clock.monotonic()
-        request = worker_pb2.ReportRequest(
-            worker_id=self._worker.registration.worker_id, outcomes=_messages(batch, now)
-        )
+        messages = _messages(batch, self._reporter.clock.monotonic())
         try:
-            channel = await self._worker.channel_of(self._coordinator)
-            stub: Any = worker_pb2_grpc.WorkerServiceStub(channel)
-            answer = await ask(stub.Report, request, _CALL_SECONDS)
+            answer = await self._calls.report(self._coordinator, messages)
         except grpc.aio.AioRpcError as error:
             self._failed(batch, error)
             return
@@ -192,11 +190,11 @@ class _Lane:
             self._reporter.acknowledged(attempt)
         if again:
             self._back_off()
-            self._worker.refresh_topology()
+            self._calls.look_for_owners()
             self._reporter.again(again)
 
     def _failed(self, batch: list[Attempt], error: grpc.aio.AioRpcError) -> None:
-        if error.code() in NOT_TAKEN:
+        if error.code() in REFUSED:
             self._not_taken(batch, error)
             return
         self._keep(batch)
@@ -204,7 +202,7 @@ class _Lane:
     def _keep(self, batch: list[Attempt]) -> None:
         """To be sent again, to the owner of their shards by then."""
         self._back_off()
-        self._worker.refresh_topology()
+        self._calls.look_for_owners()
         self._waiting.extendleft(reversed(batch))
         self._reporter.owners_changed()
 

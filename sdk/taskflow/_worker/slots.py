@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 
 from taskflow._handlers.task import Handler
 from taskflow._transport.io_thread import IoThread
-from taskflow._worker.attempt import Attempt, Place
-from taskflow._worker.executors.base import Executor, LoopExecutor
+from taskflow._worker.attempt import Attempt, HandlerExecutor, HandlerSlot
+from taskflow._worker.executors.loop import LoopExecutor
 from taskflow._worker.executors.processes import ProcessExecutor
 from taskflow._worker.executors.threads import ThreadExecutor
 from taskflow._worker.options import RunOptions
-from taskflow._worker.poller import Pool
+from taskflow._worker.pool import Pool
 from taskflow._worker.timers import Timers
 
 
-class Places:
+class HandlerSlots:
     """Async and thread handlers share one pool of slots; a handler with processes has one of its own."""
 
     def __init__(
@@ -30,33 +30,33 @@ class Places:
         self._loop = LoopExecutor(handler_loop)
         self._threads = ThreadExecutor(options.concurrency, later)
         self._processes: list[ProcessExecutor] = []
-        self._by_task: dict[str, Place] = {}
-        self._by_queue: dict[str, Place] = {}
-        shared = Pool(options.concurrency, [], [], options.prefetch)
+        self._by_task: dict[str, HandlerSlot] = {}
+        self._by_queue: dict[str, HandlerSlot] = {}
+        shared: Pool[Attempt] = Pool(options.concurrency, [], [], options.prefetch)
         self.pools = [shared]
         self.has_async = False
 
-        def place(handler: Handler, tasks: list[str], queues: list[str]) -> Place:
+        def slot(handler: Handler, tasks: list[str], queues: list[str]) -> HandlerSlot:
             if handler.processes:
-                own = Pool(handler.processes, tasks, queues, options.prefetch)
+                own: Pool[Attempt] = Pool(handler.processes, tasks, queues, options.prefetch)
                 processes = ProcessExecutor(handler, io, timers, own, options)
                 self._processes.append(processes)
                 self.pools.append(own)
-                return Place(handler, processes, own)
+                return HandlerSlot(handler, processes, own)
             shared.tasks.extend(tasks)
             shared.queue_handlers.extend(queues)
             self.has_async = self.has_async or handler.is_async
-            executor: Executor = self._loop if handler.is_async else self._threads
-            return Place(handler, executor, shared)
+            executor: HandlerExecutor = self._loop if handler.is_async else self._threads
+            return HandlerSlot(handler, executor, shared)
 
         for name, handler in options.tasks.items():
-            self._by_task[name] = place(handler, [name], [])
+            self._by_task[name] = slot(handler, [name], [])
         for name, handler in options.queue_handlers.items():
-            self._by_queue[name] = place(handler, [], [name])
+            self._by_queue[name] = slot(handler, [], [name])
         if not shared.tasks and not shared.queue_handlers:
             self.pools.remove(shared)
 
-    def find(self, queue: str, task: str) -> Place | None:
+    def find(self, queue: str, task: str) -> HandlerSlot | None:
         return self._by_task.get(task) if task else self._by_queue.get(queue)
 
     def busy_loop(self, held: Mapping[bytes, Attempt]) -> Callable[[], bool]:
@@ -71,5 +71,5 @@ class Places:
             executor.kill()
 
     async def close(self) -> None:
-        executors: list[Executor] = [self._loop, self._threads, *self._processes]
+        executors: list[HandlerExecutor] = [self._loop, self._threads, *self._processes]
         await asyncio.gather(*(e.close() for e in executors))

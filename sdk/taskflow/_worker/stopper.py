@@ -18,26 +18,38 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure, Verdict
 from taskflow._messages import ids
 from taskflow._worker.attempt import Attempt
-
-if TYPE_CHECKING:
-    from taskflow._worker.worker import Worker
+from taskflow._worker.timers import Timers
 
 log = logging.getLogger("taskflow")
 
 _PATIENCE = 1.0  # from a handler's cancellation to its end
 
 
-class Stops:
-    """On the I/O loop."""
+class Stopper:
+    """On the I/O loop. `settle`: its outcome is known, since a moment; `release`: its slot is free; `drop`: it never
+    started."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(
+        self,
+        timers: Timers,
+        cancel_grace: float,
+        *,
+        settle: Callable[[Attempt, Verdict, float], None],
+        release: Callable[[Attempt], None],
+        drop: Callable[[Attempt], None],
+    ) -> None:
+        self._timers = timers
+        self._clock = timers.clock
+        self._cancel_grace = cancel_grace
+        self._settle = settle
+        self._release = release
+        self._drop = drop
 
     def arm(self, started: deque[Attempt]) -> None:
         """Sets the alarms of attempts that have just started."""
@@ -50,10 +62,8 @@ class Stops:
             if attempt.heartbeat_timeout is not None:
                 self._after(attempt, attempt.started + attempt.heartbeat_timeout, self._listen)
 
-    def _after(self, attempt: Attempt, when: float, then: object) -> None:
-        timers = self._worker.timers
-        assert callable(then)
-        attempt.timers.append(timers.after(max(0.0, when - timers.clock.monotonic()), lambda: then(attempt)))
+    def _after(self, attempt: Attempt, when: float, then: Callable[[Attempt], None]) -> None:
+        attempt.timers.append(self._timers.after(max(0.0, when - self._clock.monotonic()), lambda: then(attempt)))
 
     def time_out(self, attempt: Attempt) -> None:
         message = f"still running {attempt.timeout:g} s after its start"
@@ -63,7 +73,7 @@ class Stops:
         limit = attempt.heartbeat_timeout
         assert limit is not None
         due = attempt.beat_at + limit
-        if due > self._worker.clock.monotonic():
+        if due > self._clock.monotonic():
             attempt.timers.clear()
             self._after(attempt, due, self._listen)
             if attempt.timeout is not None:
@@ -95,27 +105,26 @@ class Stops:
         """Ends it with `verdict`, at once or as soon as its handler has ended."""
         if attempt.verdict is not None or (attempt.forced is not None and gently):
             return
-        worker = self._worker
         attempt.cancelled = True
         if attempt.claim():
             if verdict.outcome == outcomes.LOST:
-                worker.drop(attempt)  # never started: its owner knows what to do
+                self._drop(attempt)  # never started: its owner knows what to do
             else:
-                worker.release(attempt)
-                worker.settle(attempt, verdict, worker.clock.monotonic())
+                self._release(attempt)
+                self._settle(attempt, verdict, self._clock.monotonic())
             return
         attempt.forced = verdict
         attempt.executor.stop(attempt, gently)
         if attempt.executor.stoppable:
-            patience = worker.options.cancel_grace + _PATIENCE if gently else _PATIENCE
-            worker.timers.after(patience, lambda: self._no_longer(attempt, verdict))
+            patience = self._cancel_grace + _PATIENCE if gently else _PATIENCE
+            self._timers.after(patience, lambda: self._no_longer(attempt, verdict))
         elif verdict.outcome in (outcomes.TIMED_OUT, outcomes.RETURNED):
-            worker.settle(attempt, verdict, worker.clock.monotonic())
+            self._settle(attempt, verdict, self._clock.monotonic())
 
     def _no_longer(self, attempt: Attempt, verdict: Verdict) -> None:
         """Its handler ignores its end, or its loop is blocked: the outcome need not wait."""
         if attempt.verdict is None and attempt.forced is verdict:
-            self._worker.settle(attempt, verdict, self._worker.clock.monotonic())
+            self._settle(attempt, verdict, self._clock.monotonic())
 
 
 def merged(forced: Verdict | None, own: Verdict) -> Verdict:

@@ -22,7 +22,7 @@ _WHEN_INCOMPLETE = 0.5
 _AT_MOST_EVERY = 0.3
 
 
-class Cluster:
+class TopologyWatch:
     """The topology, asked for in intervals and whenever something failed; a pinned queue service goes before it."""
 
     def __init__(

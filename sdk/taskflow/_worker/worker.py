@@ -13,30 +13,29 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-import grpc.aio
-
 from taskflow._handlers.outcomes import Verdict
 from taskflow._jobs.core import Core
 from taskflow._messages import ids
 from taskflow._transport.clock import SYSTEM, ClusterClock
 from taskflow._transport.io_thread import Mailbox
-from taskflow._worker.attempt import Attempt, Desk
-from taskflow._worker.drain import drain
+from taskflow._worker.attempt import Attempt, AttemptPorts, HandlerExecutor
+from taskflow._worker.calls import CoordinatorCalls
+from taskflow._worker.drain import Drain
 from taskflow._worker.epochs import Epochs
-from taskflow._worker.executors.base import Executor
 from taskflow._worker.fenced_starts import FencedStarts
 from taskflow._worker.leases import Leases
-from taskflow._worker.loop_watch import LoopWatch
+from taskflow._worker.loop_watchdog import LoopWatchdog
 from taskflow._worker.options import RunOptions
 from taskflow._worker.overdue import Overdue
-from taskflow._worker.poller import Poller, Pool
-from taskflow._worker.progress import Notifier
+from taskflow._worker.poller import Poller, PollPorts
+from taskflow._worker.pool import Pool
+from taskflow._worker.progress import ProgressSender
 from taskflow._worker.reporter import Reporter
-from taskflow._worker.session import Registration, Session
-from taskflow._worker.slots import Places
-from taskflow._worker.stopper import Stops, merged
+from taskflow._worker.session import Session
+from taskflow._worker.slots import HandlerSlots
+from taskflow._worker.stopper import Stopper, merged
 from taskflow._worker.timers import Timers, Wakeup
-from taskflow._worker.topology import Cluster
+from taskflow._worker.topology import TopologyWatch
 from taskflow.v1 import queue_pb2, worker_pb2
 
 log = logging.getLogger("taskflow")
@@ -50,63 +49,72 @@ class Worker:
     """One `run`. To be made on the I/O loop; `handler_loop` is where async handlers run."""
 
     def __init__(self, core: Core, options: RunOptions, handler_loop: asyncio.AbstractEventLoop) -> None:
-        loop = asyncio.get_running_loop()
-        self.core, self.io, self.clock, self.options = core, core.io, core.clock, options
-        self._loop = loop
-        self._telling = False
-        self.timers = Timers(core.clock)
-        self.epochs = Epochs()
+        self._loop = loop = asyncio.get_running_loop()
+        clock, io = core.clock, core.io
+        self.clock, self._options = clock, options
+        self.spawn = io.spawn
         self.held: dict[bytes, Attempt] = {}
         self.draining = False
-        self.standing = Wakeup()  # may poll, perhaps
-        self.quiet = Wakeup()  # something was settled or acknowledged
+        self.can_poll = Wakeup()  # perhaps
+        self.idle = Wakeup()  # something was settled or acknowledged, or a poll has ended
+        self._telling = False
         self._given_up: OrderedDict[bytes, None] = OrderedDict()
         self._stopping = asyncio.Event()
         self._most_unacknowledged = max(_MIN_UNACKNOWLEDGED, 4 * options.concurrency)
-        self.cluster = Cluster(core, self.timers, self.topology_changed, self.clock_moved)
-        self.leases = Leases(self)
-        self.reporter = Reporter(self)
-        self.notifier = Notifier(self)
-        self.stops = Stops(self)
-        self.overdue = Overdue(self)
-        starts = FencedStarts(self.io, self.epochs.owner.get, self.channel_of, self.refresh_topology)
-        self.desk = Desk(
-            core.clock,
-            self.leases.may_start,
+        self.timers = timers = Timers(clock)
+        self.epochs = epochs = Epochs()
+        self.topology = topology = TopologyWatch(core, timers, self.topology_changed, self.clock_moved)
+        self.stopper = stopper = Stopper(
+            timers, options.cancel_grace, settle=self.settle, release=self.release, drop=self.drop
+        )
+        self.overdue = Overdue(options, self.later, self.tell_soon, lambda: self.draining, self.stop)
+        self.leases = leases = Leases(self, options, self.held, epochs, topology, timers, stopper)
+        calls = CoordinatorCalls(io, topology, leases.worker_id)
+        self.reporter = Reporter(calls, clock, epochs, self.held, self.forget)
+        self.progress = ProgressSender(calls, clock, epochs, self.later)
+        starts = FencedStarts(io, epochs.owner.get, topology.coordinator, topology.refresh)
+        self._attempt_ports = AttemptPorts(
+            clock,
+            leases.may_start,
             Mailbox(loop, self._finished),
-            Mailbox(loop, self.notifier.noted),
-            Mailbox(loop, self.stops.arm),
+            Mailbox(loop, self.progress.noted),
+            Mailbox(loop, stopper.arm),
             starts.record,
         )
-        self.places = Places(options, handler_loop, self.io, self.timers, self.later)
+        self._poll_ports = PollPorts(
+            io, topology, options.queues, self.may_poll, self.can_poll, leases.worker_id, self.receive
+        )
+        self.slots = HandlerSlots(options, handler_loop, io, timers, self.later)
         self._pollers: dict[str, list[Poller]] = {}
-        self._watch = LoopWatch(handler_loop, self.timers, self.places.busy_loop(self.held))
+        self._watchdog = LoopWatchdog(handler_loop, timers, self.slots.busy_loop(self.held))
 
     async def run(self) -> None:
         """Until `stop`; then drains. FailedPrecondition when a handler's processes cannot import it."""
         watching: asyncio.Task[None] | None = None
         try:
-            if not await self._start_places():
+            if not await self._start_slots():
                 return
-            watching = self.io.spawn(self.cluster.watch())
-            if self.places.has_async:
-                self._watch.tick()
+            watching = self.spawn(self.topology.watch())
+            if self.slots.has_async:
+                self._watchdog.tick()
             await self._stopping.wait()
-            await drain(self)
+            self.draining = True
+            drain = Drain(self.held, self.sessions, self.stopper.give_back, self.timers, self.idle)
+            await drain.run(self.pollers(), self._options.grace)
         finally:
             if watching is not None:
                 watching.cancel()
-            self._watch.closed = True
+            self._watchdog.closed = True
             for session in self.sessions():
                 session.close(goodbye=False)
             for poller in self.pollers():
                 poller.stop()
-            await self.places.close()
+            await self.slots.close()
             self.timers.close()
 
-    async def _start_places(self) -> bool:
+    async def _start_slots(self) -> bool:
         """False when it was stopped first: a handler's process may take long to import the handler."""
-        starting, stopping = asyncio.ensure_future(self.places.start()), asyncio.ensure_future(self._stopping.wait())
+        starting, stopping = asyncio.ensure_future(self.slots.start()), asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             return starting.done() and starting.result() is None
@@ -120,35 +128,21 @@ class Worker:
 
     def kill(self) -> None:
         """Ends handler processes at once, from any thread: this process is about to end."""
-        self.places.kill()
+        self.slots.kill()
 
     # -- the cluster -----------------------------------------------------------------------------------------------
 
-    def refresh_topology(self) -> None:
-        self.cluster.refresh()
-
     def topology_changed(self) -> None:
-        for name in self.cluster.coordinators:
-            self.registration.meet(name)
-        for name in self.cluster.queues - self._pollers.keys():
-            self._pollers[name] = [Poller(self, pool, name) for pool in self.places.pools]
+        self.leases.meet_all()
+        for name in self.topology.queues - self._pollers.keys():
+            self._pollers[name] = [Poller(self._poll_ports, pool, name) for pool in self.slots.pools]
             for poller in self._pollers[name]:
                 if self.draining:
                     poller.stop()
-                self.io.spawn(poller.run())
-        for name in self._pollers.keys() - self.cluster.queues:
+                self.spawn(poller.run())
+        for name in self._pollers.keys() - self.topology.queues:
             for poller in self._pollers.pop(name):
                 poller.stop()
-
-    @property
-    def queue_services(self) -> int:
-        return len(self._pollers)
-
-    async def channel_of(self, coordinator: str) -> grpc.aio.Channel:
-        return await self.cluster.coordinator(coordinator)
-
-    async def queue_channel(self, name: str) -> grpc.aio.Channel:
-        return await self.cluster.queue(name)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
         """In so many seconds of the real clock: for pacing, not for what the protocol measures."""
@@ -163,11 +157,11 @@ class Worker:
         return self.leases.sessions()
 
     @property
-    def registration(self) -> Registration:
-        return self.leases.registration
+    def overdue_handlers(self) -> int:
+        return len(self.overdue)
 
     def sessions_changed(self) -> None:
-        self.standing.wake()
+        self.can_poll.wake()
 
     def session_broke(self) -> None:
         """Polls under way could still draw jobs that this worker may not start: they are given up."""
@@ -217,28 +211,29 @@ class Worker:
             return False
         return self.leases.may_poll(self.clock.monotonic())
 
-    def receive(self, lanes: Iterable[queue_pb2.LaneTasks], registration: Registration) -> None:
-        """A poll's answer."""
+    def receive(self, lanes: Iterable[queue_pb2.LaneTasks], worker_id: bytes) -> None:
+        """A poll's answer, and the worker_id that it was asked for under."""
         now, arrived = self.clock.monotonic(), SYSTEM.monotonic()
         received = []
         for lane in lanes:
             self.epochs.see(lane.shard, lane.epoch)
-            place = self.places.find(lane.queue, lane.task)
-            if registration is not self.registration or not self.leases.may_start(lane.shard, lane.epoch, now):
+            slot = self.slots.find(lane.queue, lane.task)
+            if worker_id != self.leases.worker_id() or not self.leases.may_start(lane.shard, lane.epoch, now):
                 continue  # dropped: the coordinator asks for it back, or counts it as lost with the lease
-            if place is None:
+            if slot is None:
                 log.error("queue %s, task %r: handed out to this worker, without a handler", lane.queue, lane.task)
                 continue
             for task in lane.tasks:
                 if task.exec_id in self._given_up or task.exec_id in self.held:
                     continue
-                attempt = Attempt(self.desk, place, registration, lane, task)
+                attempt = Attempt(self._attempt_ports, slot, worker_id, lane, task)
                 self.held[attempt.exec_id] = attempt
-                place.pool.receive(attempt, arrived)
+                slot.pool.receive(attempt, arrived)
                 received.append(attempt)
+        self.idle.wake()
         if self.draining:
             for attempt in received:
-                self.stops.give_back(attempt)
+                self.stopper.give_back(attempt)
             return
         for pool in {attempt.pool for attempt in received}:
             self._start(pool)
@@ -248,24 +243,24 @@ class Worker:
         if received:
             self.tell_soon()
 
-    def _start(self, pool: Pool) -> None:
+    def _start(self, pool: Pool[Attempt]) -> None:
         """Starts prefetched attempts in the free slots, unless the worker drains."""
         if self.draining:
             return
-        by_executor: dict[Executor, list[Attempt]] = {}
+        by_executor: dict[HandlerExecutor, list[Attempt]] = {}
         for attempt in pool.startable():
             by_executor.setdefault(attempt.executor, []).append(attempt)
         for executor, attempts in by_executor.items():
             executor.submit(attempts)
 
-    def _return_overdue(self, pool: Pool) -> None:
+    def _return_overdue(self, pool: Pool[Attempt]) -> None:
         """The present handlers run for longer than the recent ones did: another worker may be free."""
         now = SYSTEM.monotonic()
         overdue = pool.overdue(now)
         if overdue:
             pool.prefetch.stalled()
         for attempt in overdue:
-            self.stops.give_back(attempt)
+            self.stopper.give_back(attempt)
         pool.watched = pool.prefetched > 0
         if pool.watched:
             self.later(pool.patience_left(now), partial(self._return_overdue, pool))
@@ -275,7 +270,7 @@ class Worker:
         paused = set(queues)
         waiting = [a for a in self.held.values() if a.queue in paused and a.verdict is None and not a.started]
         for attempt in reversed(waiting):  # a slot that is freed first would start one of the later ones
-            self.stops.give_back(attempt)
+            self.stopper.give_back(attempt)
 
     def tell_soon(self) -> None:
         """A heartbeat in a moment: jobs that are still here then show as running."""
@@ -291,7 +286,7 @@ class Worker:
 
     def _finished(self, ended: deque[tuple[Attempt, Verdict | None, float]]) -> None:
         """From executors: handlers that have ended, and starts that were refused (no verdict)."""
-        runs: dict[Pool, list[float]] = {}
+        runs: dict[Pool[Attempt], list[float]] = {}
         try:
             while ended:
                 attempt, verdict, at = ended.popleft()
@@ -324,10 +319,10 @@ class Worker:
         if attempt.started and not attempt.released:
             self.overdue.add(attempt)
         if attempt.has_notes:
-            self.notifier.flush_ended(attempt, self.reporter.add)
+            self.progress.flush_ended(attempt, self.reporter.add)
         else:
             self.reporter.add(attempt)
-        self.quiet.wake()
+        self.idle.wake()
 
     def release(self, attempt: Attempt) -> None:
         """Its slot is free for the next prefetched attempt."""
@@ -340,7 +335,7 @@ class Worker:
         if attempt.verdict is not None:  # only a settled one can be overdue
             self.overdue.discard(attempt)
         attempt.pool.release(attempt)
-        self.quiet.wake()
+        self.idle.wake()
 
     def drop(self, attempt: Attempt) -> None:
         """It never started here and is no longer this worker's."""
@@ -350,17 +345,16 @@ class Worker:
     def forget(self, attempt: Attempt) -> None:
         """Acknowledged, or dropped: no heartbeat lists it any more."""
         self.held.pop(attempt.exec_id, None)
-        if attempt.registration.retired:
-            self.leases.leave_if_done(attempt.registration)
+        self.leases.forgotten(attempt)
         if self.reporter.unacknowledged == self._most_unacknowledged:
-            self.standing.wake()
-        self.quiet.wake()
+            self.can_poll.wake()
+        self.idle.wake()
 
     def cancel(self, exec_id: bytes, reason: str) -> None:
         """The coordinator asks for an attempt's end."""
         attempt = self.held.get(exec_id)
         if attempt is not None and attempt.verdict is None and attempt.forced is None:
             log.info("job %s is cancelled: %s", ids.show(attempt.job_id), reason)
-            self.stops.cancel(attempt, reason)
+            self.stopper.cancel(attempt, reason)
 
 

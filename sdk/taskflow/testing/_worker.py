@@ -14,27 +14,22 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, cast
 
 from taskflow._handlers.outcomes import Failure, Verdict
 from taskflow._handlers.task import Handler
 from taskflow._policy import Event, JobState
 from taskflow._transport.io_thread import Mailbox
-from taskflow._worker.attempt import Attempt, Desk, Place
-from taskflow._worker.executors.base import Executor, LoopExecutor
+from taskflow._worker.attempt import Attempt, AttemptPorts, HandlerExecutor, HandlerSlot
+from taskflow._worker.executors.loop import LoopExecutor
 from taskflow._worker.executors.threads import run_plain
 from taskflow._worker.options import RunOptions
-from taskflow._worker.poller import Pool
-from taskflow._worker.stopper import Stops, merged
+from taskflow._worker.pool import Pool
+from taskflow._worker.stopper import Stopper, merged
 from taskflow._worker.timers import Timers
 from taskflow.errors import FailedPrecondition
 from taskflow.testing._clock import MovedClock, MovedLoop
 from taskflow.testing._jobs import MemoryJob
 from taskflow.v1 import queue_pb2
-
-if TYPE_CHECKING:
-    from taskflow._worker.session import Registration
-    from taskflow._worker.worker import Worker
 
 EXPIRED = Failure("expired", "it had not started by its start_by")
 _CANCELLED = "cancelled before its start"
@@ -53,10 +48,10 @@ class InlineExecutor:
 
     stoppable = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: MovedClock, stops: Stops) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: MovedClock, stopper: Stopper) -> None:
         self._loop = loop
         self._clock = clock
-        self._stops = stops
+        self._stopper = stopper
 
     def submit(self, attempts: list[Attempt]) -> None:
         for attempt in attempts:
@@ -68,7 +63,7 @@ class InlineExecutor:
         verdict = run_plain(attempt)
         limit = attempt.timeout
         if limit is not None and self._clock.monotonic() >= attempt.started + limit:
-            self._stops.time_out(attempt)  # the handler itself has moved the clock so far
+            self._stopper.time_out(attempt)  # the handler itself has moved the clock so far
         attempt.finish(verdict)
 
     def stop(self, attempt: Attempt, gently: bool) -> None:
@@ -79,7 +74,7 @@ class InlineExecutor:
 
 
 class MemoryWorker:
-    """For `Stops` it stands where a `Worker` does, with the parts of one that `Stops` uses."""
+    """Its jobs, from the moment they are ready until they are final."""
 
     def __init__(
         self,
@@ -92,10 +87,11 @@ class MemoryWorker:
         limit: int,
     ) -> None:
         self.clock = clock
-        self.options = RunOptions(concurrency=concurrency)
         self.loop = MovedLoop(clock, lambda: bool(self._held), patience)
         self.timers = Timers(clock)
-        self.stops = Stops(cast("Worker", self))
+        self.stopper = Stopper(
+            self.timers, RunOptions().cancel_grace, settle=self.settle, release=self.release, drop=self.drop
+        )
         self.ended = 0  # attempts, ever
         self.trouble: BaseException | None = None  # for the test to hear of
         self.on_final: Callable[[MemoryJob], None] = lambda job: None
@@ -104,20 +100,20 @@ class MemoryWorker:
         self._arrived = 0  # since the last run ended
         self._handler_of = handler_of
         self._rng = rng
-        self._pool = Pool(concurrency, [], [])
+        self._pool: Pool[Attempt] = Pool(concurrency, [], [])
         self._async = LoopExecutor(self.loop)
-        self._inline = InlineExecutor(self.loop, clock, self.stops)
+        self._inline = InlineExecutor(self.loop, clock, self.stopper)
         self._held: dict[bytes, MemoryJob] = {}  # by exec_id
         self._ready: list[tuple[int, int, int, MemoryJob]] = []
         self._order = itertools.count()
         self._handouts = itertools.count(1)
         self._pumping = self._closed = False
-        self._desk = Desk(
+        self._ports = AttemptPorts(
             clock,
             lambda shard, epoch, now: True,
             Mailbox(self.loop, self._finished),
             Mailbox(self.loop, self._noted),
-            Mailbox(self.loop, self.stops.arm),
+            Mailbox(self.loop, self.stopper.arm),
             _record,
         )
 
@@ -143,7 +139,7 @@ class MemoryWorker:
         attempt = job.under_way
         if attempt is not None:
             job.wish_cancel()
-            self.loop.call_soon_threadsafe(self.stops.cancel, attempt, reason)
+            self.loop.call_soon_threadsafe(self.stopper.cancel, attempt, reason)
             return
         job.end_waiting(Failure("cancelled", f"{_CANCELLED}: {reason}" if reason else _CANCELLED))
         self.on_final(job)
@@ -222,7 +218,7 @@ class MemoryWorker:
             heapq.heappush(self._ready, entry)
 
     def _start(self, job: MemoryJob, handler: Handler) -> None:
-        executor: Executor = self._async if handler.is_async else self._inline
+        executor: HandlerExecutor = self._async if handler.is_async else self._inline
         exec_id = _EXEC.pack(0, 1, next(self._handouts), secrets.randbits(32))
         number, tries = job.hand_out(exec_id)
         spec = job.spec
@@ -238,8 +234,8 @@ class MemoryWorker:
         if spec.HasField("options"):
             wire.options.CopyFrom(spec.options)
         lane = queue_pb2.LaneTasks(queue=spec.queue, task=spec.task, priority=job.priority)
-        place = Place(handler, executor, self._pool)
-        attempt = Attempt(self._desk, place, cast("Registration", None), lane, wire)
+        slot = HandlerSlot(handler, executor, self._pool)
+        attempt = Attempt(self._ports, slot, b"", lane, wire)
         job.holds(attempt)
         self._held[exec_id] = job
         self._pool.used += 1

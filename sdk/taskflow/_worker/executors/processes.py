@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taskflow._handlers import outcomes
 from taskflow._handlers.outcomes import Failure, Verdict
@@ -20,11 +20,9 @@ from taskflow._transport.io_thread import IoThread, complain
 from taskflow._worker.attempt import Attempt
 from taskflow._worker.executors.handler_process import HandlerProcess
 from taskflow._worker.options import RunOptions
+from taskflow._worker.pool import Pool
 from taskflow._worker.timers import Timers
 from taskflow.errors import FailedPrecondition
-
-if TYPE_CHECKING:
-    from taskflow._worker.poller import Pool
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0  # seconds between starts that fail, doubling
 _FIRST_STARTS = 4  # of the first process of `run`, where the system refuses it
@@ -54,7 +52,9 @@ class ProcessExecutor:
 
     stoppable = True
 
-    def __init__(self, handler: Handler, io: IoThread, timers: Timers, pool: Pool, options: RunOptions) -> None:
+    def __init__(
+        self, handler: Handler, io: IoThread, timers: Timers, pool: Pool[Attempt], options: RunOptions
+    ) -> None:
         self.handler = handler
         self.pool = pool
         self.start_timeout = options.start_timeout

@@ -18,7 +18,7 @@ _EVERY = 1.0
 _BLOCKED_AFTER = 3.0
 
 
-class LoopWatch:
+class LoopWatchdog:
     """Sends a ping each second while `busy()`; warns once for every time that none comes back for 3 s."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timers: Timers, busy: Callable[[], bool]) -> None:

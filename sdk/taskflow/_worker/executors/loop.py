@@ -1,31 +1,16 @@
-"""Executors of attempts. Three kinds: the handlers' event loop, threads, processes."""
+"""`async def` handlers, on the handlers' event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Protocol
+from typing import Any
 
 from taskflow._handlers import outcomes
 from taskflow._jobs import calling_handler
 from taskflow._process import forks
 from taskflow._transport.io_thread import Mailbox
 from taskflow._worker.attempt import Attempt
-
-
-class Executor(Protocol):
-    """Called on the I/O thread. Every attempt submitted is answered once, by `Attempt.finish` or a failed start."""
-
-    stoppable: bool
-    """Whether `stop` ends the handler; a thread can only be asked, by `job.cancelled`."""
-
-    def submit(self, attempts: list[Attempt]) -> None: ...
-
-    def stop(self, attempt: Attempt, gently: bool) -> None:
-        """Ends a started attempt; `gently`: it is asked first, and may go on."""
-        ...
-
-    async def close(self) -> None: ...
 
 
 class LoopExecutor:

@@ -25,7 +25,6 @@ SECTIONS: dict[str, list[str]] = {
     "Errors": [],
     "In the words of the Go SDK": ["NewServer", "Server", "CreateJobRequest", "RunConfigurations"],
 }
-NOT_FOR_USERS = {"admit", "await_final"}  # of MemoryCluster: they are called by its client
 _UNPACKED = re.compile(r"Unpack\[(\w+)\]")
 
 
@@ -95,7 +94,7 @@ def _methods(thing: type) -> Iterator[tuple[str, Any]]:
         return
     for kind in reversed([k for k in thing.__mro__ if k.__module__.startswith("taskflow")]):
         for name, value in vars(kind).items():
-            public = not name.startswith("_") and name not in NOT_FOR_USERS and value.__doc__
+            public = not name.startswith("_") and value.__doc__
             if public and (isinstance(value, property) or inspect.isfunction(value)):
                 yield name, value
 

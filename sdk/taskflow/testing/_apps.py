@@ -13,9 +13,6 @@ from taskflow._client import AsyncTaskFlow, TaskFlow
 from taskflow._resources._async.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers
 from taskflow._resources._sync.jobs_queues_workers import Jobs, Queues, Workers
 from taskflow.testing._core import MemoryCore
-from taskflow.v1 import jobs_pb2, worker_pb2
-
-_MAX_RETRIES = 1_000
 
 REPLACED = ("_core", "jobs", "queues", "workers", "run")
 
@@ -40,27 +37,6 @@ def _run(*args: object, **options: object) -> None:
         " queue its handler",
         reason="IN_MEMORY",
     )
-
-
-def check(spec: jobs_pb2.JobSpec, field: str) -> None:
-    """Limits that a scheduler applies by its default settings, and the SDK does not check."""
-    if spec.retries > _MAX_RETRIES:
-        raise errors.InvalidArgument(
-            f"{field}.retries: {spec.retries} is not between 0 and {_MAX_RETRIES}", field=f"{field}.retries"
-        )
-
-
-def fill(spec: jobs_pb2.JobSpec, said: worker_pb2.TaskDefaults | None) -> None:
-    """Adds what a job leaves to its task, as a scheduler does."""
-    if said is not None:
-        spec.queue = spec.queue or said.queue
-        for name in ("retries", "priority"):
-            if said.HasField(name) and not spec.HasField(name):
-                setattr(spec, name, getattr(said, name))
-        for name in ("timeout", "heartbeat_timeout", "backoff", "sla"):
-            if said.options.HasField(name) and not spec.options.HasField(name):  # type: ignore[arg-type]
-                getattr(spec.options, name).CopyFrom(getattr(said.options, name))
-    spec.queue = spec.queue or "default"
 
 
 def off_loop(work: Callable[[], None]) -> None:

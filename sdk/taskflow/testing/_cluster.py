@@ -11,19 +11,19 @@ from typing import Any, Self
 
 from taskflow import errors
 from taskflow._client import AsyncTaskFlow, TaskFlow
-from taskflow._handlers.task import Handler, make_handler
-from taskflow._jobs.batching import Created
+from taskflow._handlers.task import make_handler
 from taskflow._jobs.handles import Handle
 from taskflow._messages import ids
 from taskflow._messages.options import check_name, seconds
-from taskflow._values.jobs import JobInfo
 from taskflow._worker.options import DEFAULT_CONCURRENCY
-from taskflow.testing._apps import REPLACED, check, fill, install, off_loop
+from taskflow.testing._apps import REPLACED, install, off_loop
 from taskflow.testing._clock import MovedClock
-from taskflow.testing._core import MemoryCore, qualified
+from taskflow.testing._core import MemoryCore
+from taskflow.testing._handlers import AppHandlers
 from taskflow.testing._jobs import MemoryJob
+from taskflow.testing._specs import qualified
+from taskflow.testing._store import MemoryJobs
 from taskflow.testing._worker import MemoryWorker
-from taskflow.v1 import jobs_pb2, worker_pb2
 
 _ROUNDING = 1e-6  # seconds: sums of times differ in their last bits
 
@@ -42,21 +42,20 @@ class MemoryCluster:
     ) -> None:
         if start is not None and start.tzinfo is None:
             raise errors.InvalidArgument(f"start: {start!r} has no time zone", field="start")
-        self.clock = MovedClock(start)
-        self.concurrency = concurrency
-        self.queue_handlers: dict[str, Handler] = {}
+        self.clock = clock = MovedClock(start)
         self._apps = apps
-        self._jobs: dict[str, MemoryJob] = {}
-        self._keys: dict[tuple[str, str], MemoryJob] = {}
-        self._lock = threading.Lock()
+        self._handlers = handlers = AppHandlers(apps)
         self._awaited: dict[str, list[asyncio.Future[None]]] = {}
         self._running: threading.Thread | None = None
         self._closed = False
-        self._worker = MemoryWorker(
-            self._handler_of, clock=self.clock, concurrency=concurrency, rng=rng, patience=patience, limit=limit
+        self._worker = worker = MemoryWorker(
+            handlers.of, clock=clock, concurrency=concurrency, rng=rng, patience=patience, limit=limit
         )
-        self._worker.on_final = self._tell_final
-        self._before = [install(app, MemoryCore(self, app._core)) for app in apps]
+        worker.on_final = self._tell_final
+        self._jobs = jobs = MemoryJobs(handlers, worker, clock)
+        self._before = [
+            install(app, MemoryCore(app._core, jobs, handlers, concurrency, self._await_final)) for app in apps
+        ]
 
     # -- what a test does ----------------------------------------------------------------------------------------------
 
@@ -93,16 +92,16 @@ class MemoryCluster:
         name = qualified(check_name(queue, "queue"))
         made = make_handler(name, handler, None)
         made.binding.check_queue_handler()
-        self.queue_handlers[name] = made
+        self._handlers.of_queue[name] = made
 
     @property
     def jobs(self) -> list[MemoryJob]:
         """Every job, in the order in which they were made."""
-        return list(self._jobs.values())
+        return self._jobs.all()
 
     def job(self, job: Handle | str) -> MemoryJob:
         """The job of a handle, or of an id. NotFound when it was not made here."""
-        return self.find(ids.parse(job) if isinstance(job, str) else job.id)
+        return self._jobs.find(ids.parse(job) if isinstance(job, str) else job.id)
 
     def close(self) -> None:
         """Cancels what runs, and gives the apps back. Safe to repeat; `jobs` can still be looked at."""
@@ -112,7 +111,7 @@ class MemoryCluster:
             for name in REPLACED:
                 vars(app).pop(name, None)
             vars(app).update(kept)
-        self._closed = True
+        self._closed = self._jobs.closed = True
         off_loop(self._worker.close)
 
     def __enter__(self) -> Self:
@@ -129,63 +128,9 @@ class MemoryCluster:
     ) -> None:
         self.close()
 
-    # -- what the apps' calls come to: see MemoryCore ------------------------------------------------------------------
+    # -- running: a handler and a test wait in different ways ---------------------------------------------------------
 
-    def admit(self, specs: list[jobs_pb2.JobSpec], first: int = 0) -> list[Created]:
-        """Makes all of these jobs or none, as a scheduler does. InvalidArgument names the place, from `first` on."""
-        if self._closed:
-            raise errors.FailedPrecondition("this cluster of taskflow.testing is closed", reason="CLOSED")
-        for index, spec in enumerate(specs, first):
-            fill(spec, self._defaults_of(qualified(spec.task)))
-            check(spec, f"jobs[{index}]")
-        with self._lock:
-            return [self._admit(spec) for spec in specs]
-
-    def _defaults_of(self, task: str) -> worker_pb2.TaskDefaults | None:
-        return next((said for app in self._apps if (said := app._registry.defaults.get(task)) is not None), None)
-
-    def _admit(self, spec: jobs_pb2.JobSpec) -> Created:
-        spec.queue, spec.task = qualified(spec.queue), qualified(spec.task)
-        if spec.key:
-            key = (spec.queue.rpartition("/")[0], spec.key)
-            if key in self._keys:
-                return self._keys[key].spec.id, True, ()
-        job = MemoryJob(spec, self.clock)
-        if spec.HasField("run_at"):
-            job.schedule(spec.run_at.ToDatetime(UTC))
-        elif spec.HasField("delay") and spec.delay.ToMicroseconds():
-            job.schedule(self.now() + spec.delay.ToTimedelta())
-        if spec.key:
-            self._keys[key] = job
-        self._jobs[job.id] = job
-        self._worker.arrived(job)
-        return spec.id, False, ()
-
-    def find(self, job_id: str) -> MemoryJob:
-        try:
-            return self._jobs[job_id]
-        except KeyError:
-            raise errors.NotFound(f"there is no job {job_id}", reason="JOB_NOT_FOUND") from None
-
-    def cancel(self, job: MemoryJob, reason: str) -> JobInfo:
-        if job.final:
-            raise errors.FailedPrecondition(
-                f"job {job.id} is finished and cannot be cancelled", reason="JOB_FINISHED"
-            )
-        self._worker.cancel(job, reason.replace("\0", "")[:1000])
-        return job.info
-
-    def retry(self, job: MemoryJob) -> JobInfo:
-        if not job.final:
-            raise errors.FailedPrecondition(
-                f"job {job.id} is not finished; only a succeeded, failed or cancelled job is retried by hand",
-                reason="JOB_NOT_FINISHED",
-            )
-        job.retry_by_hand()
-        self._worker.arrived(job)
-        return job.info
-
-    async def await_final(self, job: MemoryJob, timeout: float | None) -> None:
+    async def _await_final(self, job: MemoryJob, timeout: float | None) -> None:
         """A test runs what is ready; a handler waits, by the moved clock."""
         if not self._is_inside():
             self._drive()
@@ -203,22 +148,6 @@ class MemoryCluster:
                 await final
         except TimeoutError:
             pass
-
-    def queue_names(self) -> set[str]:
-        return {"default", *self.queue_handlers, *(job.queue for job in self._jobs.values())}
-
-    def tasks(self) -> dict[str, Handler]:
-        return {name: handler for app in self._apps for name, handler in app._registry.tasks.items()}
-
-    # -- running ---------------------------------------------------------------------------------------------------
-
-    def _handler_of(self, job: MemoryJob) -> Handler | None:
-        if not job.task:
-            return self.queue_handlers.get(job.queue)
-        for app in self._apps:
-            if (handler := app._registry.tasks.get(job.task)) is not None:
-                return handler
-        return None
 
     def _tell_final(self, job: MemoryJob) -> None:
         for future in self._awaited.pop(job.id, ()):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from datetime import UTC, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from taskflow import errors
 from taskflow._jobs.batching import Created, Creator, _settle_futures, _Waiter
@@ -19,11 +19,11 @@ from taskflow._messages.options import check_name
 from taskflow._policy import JobState
 from taskflow._transport.io_thread import IoThread
 from taskflow._values.jobs import AttemptInfo, JobInfo, LogInfo, QueueInfo, WorkerInfo
+from taskflow.testing._handlers import AppHandlers
 from taskflow.testing._jobs import LIST_BYTES, WORKER, MemoryJob
+from taskflow.testing._specs import qualified
+from taskflow.testing._store import MemoryJobs
 from taskflow.v1 import jobs_pb2, queues_pb2
-
-if TYPE_CHECKING:
-    from taskflow.testing import MemoryCluster
 
 T = TypeVar("T")
 
@@ -67,13 +67,13 @@ class InlineIo(IoThread):
 class MemoryCreator(Creator):
     """Makes each job at once."""
 
-    def __init__(self, cluster: MemoryCluster) -> None:
-        self._cluster = cluster
+    def __init__(self, jobs: MemoryJobs) -> None:
+        self._jobs = jobs
 
     def put(self, waiter: _Waiter) -> None:
         answer: Created | Exception
         try:
-            answer = self._cluster.admit([waiter.spec])[0]
+            answer = self._jobs.admit([waiter.spec])[0]
         except errors.InvalidArgument as error:
             bare = error.field.partition("].")[2]
             message = error.message.replace(error.field, bare, 1)
@@ -87,13 +87,23 @@ class MemoryCreator(Creator):
 
 
 class MemoryCore(Core):
-    """Stands where the `Core` of an app was."""
+    """Takes the place of the `Core` of an app. `await_final` waits for a job, by the moved clock."""
 
-    def __init__(self, cluster: MemoryCluster, instead_of: Core) -> None:
-        super().__init__(instead_of.scheduler, None, instead_of.timeout, cluster.clock)
+    def __init__(
+        self,
+        instead_of: Core,
+        jobs: MemoryJobs,
+        handlers: AppHandlers,
+        concurrency: int,
+        await_final: Callable[[MemoryJob, float | None], Awaitable[None]],
+    ) -> None:
+        super().__init__(instead_of.scheduler, None, instead_of.timeout, jobs.clock)
         self.io = InlineIo()
-        self._cluster = cluster
-        self._maker = MemoryCreator(cluster)
+        self._jobs = jobs
+        self._handlers = handlers
+        self._concurrency = concurrency
+        self._await_final = await_final
+        self._maker = MemoryCreator(jobs)
 
     @property
     def creator(self) -> Creator:
@@ -103,10 +113,10 @@ class MemoryCore(Core):
         """The cluster goes on: it belongs to the test."""
 
     def _find(self, job_id: str) -> MemoryJob:
-        return self._cluster.find(ids.parse(job_id))
+        return self._jobs.find(ids.parse(job_id))
 
     async def create_chunk(self, specs: list[jobs_pb2.JobSpec], first: int) -> list[Created]:
-        return self._cluster.admit(specs, first)
+        return self._jobs.admit(specs, first)
 
     async def get_job(self, job_id: str) -> JobInfo:
         return self._find(job_id).info
@@ -115,9 +125,9 @@ class MemoryCore(Core):
         """Runs what is ready. The clock stands still: DeadlineExceeded at once for a job that waits for it."""
         job = self._find(job_id)
         if not job.final:
-            await self._cluster.await_final(job, timeout)
+            await self._await_final(job, timeout)
         if not job.final:
-            when = f", due in {(job.due - self._cluster.now()).total_seconds():g} s" if job.due else ""
+            when = f", due in {(job.due - self.clock.now()).total_seconds():g} s" if job.due else ""
             raise errors.DeadlineExceeded(
                 f"job {job.id} is {job.state}{when}, and the clock is stopped; move it with advance(seconds),"
                 " then wait again",
@@ -126,13 +136,13 @@ class MemoryCore(Core):
         return job.info
 
     async def cancel_job(self, job_id: str, reason: str) -> JobInfo:
-        return self._cluster.cancel(self._find(job_id), reason)
+        return self._jobs.cancel(self._find(job_id), reason)
 
     async def retry_job(self, job_id: str) -> JobInfo:
-        return self._cluster.retry(self._find(job_id))
+        return self._jobs.retry(self._find(job_id))
 
     async def list_jobs(self, wanted: JobFilter, token: str) -> tuple[list[JobInfo], str]:
-        newest_first = sorted(self._cluster.jobs, key=lambda job: job.id, reverse=True)
+        newest_first = sorted(self._jobs.all(), key=lambda job: job.id, reverse=True)
         found = [job_info(job.message(LIST_BYTES)) for job in newest_first]
         return [job for job in found if wanted.matches(job)], ""
 
@@ -146,15 +156,15 @@ class MemoryCore(Core):
 
     async def get_queue(self, name: str) -> QueueInfo:
         name = qualified(check_name(name, "name"))
-        if name not in self._cluster.queue_names():
+        if name not in self._jobs.queue_names():
             raise errors.NotFound(f"there is no queue {name!r}", reason="QUEUE_NOT_FOUND")
         return self._queue(name)
 
     async def list_queues(self, page_size: int, token: str) -> tuple[list[QueueInfo], str]:
-        return [self._queue(name) for name in sorted(self._cluster.queue_names())], ""
+        return [self._queue(name) for name in sorted(self._jobs.queue_names())], ""
 
     def _queue(self, name: str) -> QueueInfo:
-        states = [job.present_state for job in self._cluster.jobs if job.queue == name]
+        states = [job.present_state for job in self._jobs.all() if job.queue == name]
         space, _, bare = name.rpartition("/")
         return queue_info(
             queues_pb2.Queue(
@@ -169,22 +179,22 @@ class MemoryCore(Core):
         )
 
     def _finished(self, name: str) -> list[queues_pb2.OutcomeCount]:
-        hour_ago = self._cluster.now() - timedelta(hours=1)
-        over = (job.message() for job in self._cluster.jobs if job.queue == name and job.final)
+        hour_ago = self.clock.now() - timedelta(hours=1)
+        over = (job.message() for job in self._jobs.all() if job.queue == name and job.final)
         counts = Counter(m.last_outcome for m in over if m.finish_time.ToDatetime(tzinfo=UTC) >= hour_ago)
         return [queues_pb2.OutcomeCount(outcome=outcome, count=n) for outcome, n in sorted(counts.items())]
 
     async def list_workers(self, page_size: int, token: str) -> tuple[list[WorkerInfo], str]:
-        jobs = self._cluster.jobs
+        jobs = self._jobs.all()
         return [
             WorkerInfo(
                 id=WORKER,
                 name=WORKER,
                 host="",
                 pid=0,
-                queues=tuple(sorted(self._cluster.queue_handlers)),
-                tasks=tuple(sorted(self._cluster.tasks())),
-                concurrency=self._cluster.concurrency,
+                queues=tuple(sorted(self._handlers.of_queue)),
+                tasks=tuple(self._handlers.tasks()),
+                concurrency=self._concurrency,
                 running=sum(job.under_way is not None for job in jobs),
                 requested=0,
                 start_time=None,
@@ -193,8 +203,3 @@ class MemoryCore(Core):
                 draining=False,
             )
         ], ""
-
-
-def qualified(name: str) -> str:
-    """As names are stored: bare in the namespace `default`."""
-    return name.removeprefix("default/")

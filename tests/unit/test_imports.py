@@ -2,8 +2,11 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRPC = {"grpc", "google", "grpc_health", "grpc_reflection", "grpc_status"}
@@ -84,6 +87,28 @@ MAY_IMPORT = {
     "taskflow_server.cluster": ANY,
     "taskflow_server.cli": ANY,
 }
+# The SDK from the bottom: a module imports from its own package and from those before it. The longest name holds.
+SDK_LAYERS = (
+    "taskflow.v1",
+    "taskflow._policy",
+    "taskflow._values",
+    "taskflow.errors",
+    "taskflow._process",
+    "taskflow._transport",
+    "taskflow._messages",
+    "taskflow._jobs",
+    "taskflow._handlers",
+    "taskflow._resources",
+    "taskflow._worker",
+    "taskflow._client",
+    "taskflow._go_aliases",
+    "taskflow.testing",
+    "taskflow",
+    "taskflow.apps",
+    "taskflow._cli",
+)
+# Modules that import each other, for type checkers only.
+KNOWN_CIRCLES = {("taskflow_server.core.workflow.jobs", "taskflow_server.core.workflow.turn")}
 NOBODY_IMPORTS = ("taskflow_server.cluster", "taskflow_server.cli")
 
 
@@ -96,9 +121,9 @@ def modules() -> Iterator[tuple[str, Path]]:
                 yield name, path
 
 
-def imported(path: Path) -> Iterator[str]:
+def imported(path: Path, *, in_functions: bool = True) -> Iterator[str]:
     """Full names, `taskflow_server.core.states` for `from taskflow_server.core import states` too."""
-    for node in ast.walk(ast.parse(path.read_text(), path.name)):
+    for node in nodes(ast.parse(path.read_text(), path.name), in_functions):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -106,12 +131,19 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def nodes(node: ast.AST, in_functions: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if in_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from nodes(child, in_functions)
+
+
 def inside(name: str, package: str) -> bool:
     return not package or name == package or name.startswith(package + ".")
 
 
-def home_of(module: str) -> str:
-    return max((package for package in MAY_IMPORT if inside(module, package)), key=len, default="")
+def home_of(module: str, packages: Iterable[str] = MAY_IMPORT) -> str:
+    return max((package for package in packages if inside(module, package)), key=len, default="")
 
 
 def test_a_module_imports_only_what_its_package_may() -> None:
@@ -129,6 +161,36 @@ def test_a_module_imports_only_what_its_package_may() -> None:
         if home and found:
             wrong[module] = found
     assert wrong == {}
+
+
+def test_a_module_of_the_sdk_imports_nothing_above_it() -> None:
+    upward = [
+        (module, name)
+        for module, path in modules()
+        if inside(module, "taskflow")
+        for name in imported(path)
+        if inside(name, "taskflow")
+        and SDK_LAYERS.index(home_of(name, SDK_LAYERS)) > SDK_LAYERS.index(home_of(module, SDK_LAYERS))
+    ]
+
+    assert upward == []
+
+
+def test_no_modules_import_each_other() -> None:
+    """By the imports of whole modules, those for type checkers included; one inside a function loads later."""
+    names = {"taskflow.v1", *(module for module, _ in modules())}
+    graph = {
+        module: {home_of(name, names) for name in imported(path, in_functions=False)} - {module, ""}
+        for module, path in modules()
+    }
+    for one, other in KNOWN_CIRCLES:
+        assert other in graph[one], "no longer a circle"
+        graph[one].remove(other)
+
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_nobody_imports_the_cluster_or_the_command_line() -> None:

@@ -21,7 +21,7 @@ RATE = 200  # looks a second
 _SHOWN = 10
 _OUTERMOST = (  # what everything else is called by, which says nothing
     "threading.py", "runpy", "asyncio/runners", "/lifecycle.py", "uvloop/__init__", "__main__", "/_worker/run.py",
-    "benchmarks/worker.py", "run (taskflow/_client.py)",
+    "benchmarks/worker.py", "run (taskflow/_client/client.py)",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import taskflow
 from taskflow import apps, testing
+from taskflow._client.base import BaseClient
 
 # The names under each heading; the rest of `taskflow.__all__` comes under the last.
 SECTIONS: dict[str, list[str]] = {
@@ -67,9 +68,8 @@ def _described(name: str, thing: Any) -> str:
     if _made_by_users(name, thing):
         parts.append(f"```text\n{name}{_signature(thing.__init__, bound=True, result=False)}\n```")
     parts.append(_text(thing))
-    for base in thing.__mro__[1:-1]:  # what clients share is said of a class that is not public
-        if base.__module__ == thing.__module__ and base.__name__.startswith("_") and base.__doc__:
-            parts.append(_text(base))
+    if issubclass(thing, BaseClient):
+        parts.append(_text(BaseClient))
     if issubclass(thing, enum.Enum):
         parts.append(", ".join(f"`{member.name}`" for member in thing))
     elif fields := _fields(thing):

@@ -17,7 +17,8 @@ from taskflow._process.grpc_environment import prepare as _prepare_grpc
 _prepare_grpc()
 
 if TYPE_CHECKING:
-    from taskflow._client import AsyncTaskFlow, TaskFlow
+    from taskflow._client.async_client import AsyncTaskFlow
+    from taskflow._client.client import TaskFlow
     from taskflow._go_aliases import CreateJobRequest, NewServer, RunConfigurations, Server
     from taskflow._handlers.job import Caller, Job
     from taskflow._handlers.task import AsyncTask, Task
@@ -140,7 +141,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "taskflow._client": "AsyncTaskFlow TaskFlow",
+    "taskflow._client.async_client": "AsyncTaskFlow",
+    "taskflow._client.client": "TaskFlow",
     "taskflow._go_aliases": "CreateJobRequest NewServer RunConfigurations Server",
     "taskflow._handlers.job": "Caller Job",
     "taskflow._handlers.task": "AsyncTask Task",

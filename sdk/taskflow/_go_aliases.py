@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taskflow._client import TaskFlow
+from taskflow._client.client import TaskFlow
 from taskflow._worker.options import DEFAULT_CONCURRENCY, DEFAULT_GRACE
 
 

@@ -14,7 +14,8 @@ from taskflow._worker import importing
 from taskflow.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from taskflow._client import AsyncTaskFlow, TaskFlow
+    from taskflow._client.async_client import AsyncTaskFlow
+    from taskflow._client.client import TaskFlow
 
 _OURS = ("taskflow", "taskflow_server")
 

@@ -49,7 +49,7 @@ PRELOADED = (
     ),
     "taskflow_server.scheduler.service", "taskflow_server.coordinator.service", "taskflow_server.queue.servicer",
     "taskflow_server.gateway.service", "taskflow_server.worker.running", "taskflow_server.cli.services",
-    "taskflow._client", "taskflow._worker.worker", "taskflow._cli._app",
+    "taskflow._client.client", "taskflow._client.async_client", "taskflow._worker.worker", "taskflow._cli._app",
 )  # fmt: skip
 PUSH = ("boto3", "moto.server", "kubernetes_validate", "aiohttp.web", "taskflow_server.worker.push.running",
         "taskflow_server.worker.push.destination_types", "tests.support.kube_models")  # fmt: skip

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from taskflow import errors
-from taskflow._client import AsyncTaskFlow, TaskFlow
+from taskflow._client.async_client import AsyncTaskFlow
+from taskflow._client.client import TaskFlow
 from taskflow._resources._async.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers
 from taskflow._resources._sync.jobs_queues_workers import Jobs, Queues, Workers
 from taskflow.testing._core import MemoryCore

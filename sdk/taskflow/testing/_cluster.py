@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from taskflow import errors
-from taskflow._client import AsyncTaskFlow, TaskFlow
+from taskflow._client.async_client import AsyncTaskFlow
+from taskflow._client.client import TaskFlow
 from taskflow._handlers.task import make_handler
 from taskflow._jobs.handles import Handle
 from taskflow._messages import ids

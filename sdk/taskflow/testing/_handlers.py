@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskflow._client import AsyncTaskFlow, TaskFlow
+from taskflow._client.async_client import AsyncTaskFlow
+from taskflow._client.client import TaskFlow
 from taskflow._handlers.task import Handler
 from taskflow.testing._jobs import MemoryJob
 from taskflow.v1 import worker_pb2

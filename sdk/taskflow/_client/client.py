@@ -1,11 +1,7 @@
-"""`TaskFlow` and `AsyncTaskFlow`: one core, two faces.
-
-Neither holds a stub. The async face awaits what the I/O thread does, the sync face blocks for it.
-"""
+"""`TaskFlow`: the face for threads."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -14,28 +10,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
-from taskflow._handlers.loop_tasks import kept_apart
-from taskflow._handlers.task import AsyncTask, Registry, Task, make_handler
-from taskflow._jobs._async.handles import AsyncJobHandle
+from taskflow._client.base import BaseClient
+from taskflow._handlers.task import Task
 from taskflow._jobs._sync.handles import JobHandle
-from taskflow._jobs.batching import AsyncWaiter, Created, SyncWaiter
-from taskflow._jobs.core import Core
+from taskflow._jobs.batching import Created, SyncWaiter
 from taskflow._jobs.specs import JobLike, numbered_chunks
-from taskflow._messages.options import (
-    JobKeywords,
-    JobOptions,
-    Seconds,
-    build_spec,
-    check_name,
-    options_of,
-    task_defaults,
-)
-from taskflow._resources._async.alerts import AsyncAlerts
-from taskflow._resources._async.jobs_queues_workers import AsyncJobs, AsyncQueues, AsyncWorkers
-from taskflow._resources._async.namespaces import AsyncNamespaces
-from taskflow._resources._async.schedules import AsyncSchedules
-from taskflow._resources._async.tasks import AsyncTasks
-from taskflow._resources._async.workflows import AsyncWorkflows
+from taskflow._messages.options import JobKeywords, JobOptions, Seconds, build_spec, options_of
 from taskflow._resources._sync.alerts import Alerts
 from taskflow._resources._sync.jobs_queues_workers import Jobs, Queues, Workers
 from taskflow._resources._sync.namespaces import Namespaces
@@ -44,7 +24,7 @@ from taskflow._resources._sync.tasks import Tasks
 from taskflow._resources._sync.workflows import Workflows
 from taskflow._values.backoff import Backoff
 from taskflow._worker import importing
-from taskflow._worker.declared_tasks import DeclaredOptions, declaration
+from taskflow._worker.declared_tasks import DeclaredOptions
 from taskflow._worker.options import (
     DEFAULT_CONCURRENCY,
     DEFAULT_GRACE,
@@ -53,56 +33,13 @@ from taskflow._worker.options import (
     DEFAULT_STRICT_AFTER,
     RunOptions,
 )
-from taskflow._worker.run import Running, run_blocking, run_here
-from taskflow.errors import InvalidArgument
+from taskflow._worker.run import run_blocking
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Client:
-    """The arguments of both clients.
-
-    `scheduler`: host:port, by default TASKFLOW_ADDRESS or localhost:9003; the rest is discovered from it. `queue`:
-    pins the queue service that workers poll. `timeout`: seconds for one call, by default TASKFLOW_TIMEOUT or 10;
-    while the scheduler is away a call is repeated until then. Nothing is connected before the first use.
-    TASKFLOW_KEEPALIVE_INTERVAL: seconds between pings on a connection, 10 by default; services refuse pings that come
-    twice as often as theirs.
-    """
-
-    def __init__(self, scheduler: str | None = None, queue: str | None = None, *, timeout: float | None = None) -> None:
-        self._core = Core(scheduler, queue, timeout)
-        self._registry = Registry()
-        self._running: list[Running] = []
-
-    def stop(self) -> None:
-        """Makes `run` drain and return, as SIGTERM does. From any thread; does nothing when nothing runs."""
-        for running in list(self._running):
-            running.stop()
-
-    def _run_options(
-        self,
-        queue: str | None,
-        handler: object,
-        processes: int | None,
-        queues: Iterable[str],
-        options: RunOptions,
-    ) -> RunOptions:
-        if isinstance(queues, str):
-            queues = [queues]
-        if (queue is None) != (handler is None):
-            missing = "handler" if handler is None else "queue"
-            raise InvalidArgument(
-                f"{missing}: give both, as in run('EmailQueue', handler=deliver), or neither, to run registered tasks",
-                field=missing,
-            )
-        return options.bind(queue, handler, processes, tuple(queues), self._registry)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._core.scheduler}>"
-
-
-class TaskFlow(_Client):
+class TaskFlow(BaseClient):
     """A cluster, for threads. Safe to share between them; one per process is enough.
 
     >>> tf = TaskFlow("localhost:9003")
@@ -209,7 +146,7 @@ class TaskFlow(_Client):
         )  # fmt: skip
 
         def register(target: Callable[..., Any]) -> Task[..., Any]:
-            task: Task[..., Any] = _register(Task, self, target, name, queue, processes, options, declared)
+            task: Task[..., Any] = self._register(Task, target, name, queue, processes, options, declared)
             return task
 
         return register if function is None else register(function)
@@ -270,152 +207,3 @@ class TaskFlow(_Client):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-class AsyncTaskFlow(_Client):
-    """A cluster, for coroutines: the verbs of TaskFlow, to be awaited on any event loop.
-
-    Calls of `new_job` made at the same time travel together.
-    """
-
-    def __init__(self, scheduler: str | None = None, queue: str | None = None, *, timeout: float | None = None) -> None:
-        super().__init__(scheduler, queue, timeout=timeout)
-        self.jobs = AsyncJobs(self._core)
-        self.queues = AsyncQueues(self._core)
-        self.workers = AsyncWorkers(self._core)
-        self.schedules = AsyncSchedules(self._core)
-        self.tasks = AsyncTasks(self._core)
-        self.workflows = AsyncWorkflows(self._core)
-        self.namespaces = AsyncNamespaces(self._core)
-        self.alerts = AsyncAlerts(self._core)
-
-    async def new_job(
-        self,
-        queue: str | None = None,
-        payload: Any = None,
-        *,
-        options: JobOptions | None = None,
-        **more: Unpack[JobKeywords],
-    ) -> AsyncJobHandle:
-        """As TaskFlow.new_job."""
-        importing.forbid("new_job")
-        waiter = AsyncWaiter(build_spec(queue, payload, options_of(more, options) if more else options))
-        self._core.creator.put(waiter)
-        return AsyncJobHandle(self._core, *await waiter.future)
-
-    async def new_jobs(self, jobs: Iterable[JobLike]) -> list[AsyncJobHandle]:
-        """As TaskFlow.new_jobs."""
-        importing.forbid("new_jobs")
-        handles: list[AsyncJobHandle] = []
-        under_way: deque[asyncio.Future[list[Created]]] = deque()
-        core = self._core
-        for first, specs in numbered_chunks(jobs):
-            under_way.append(asyncio.wrap_future(core.io.submit(partial(core.create_chunk, specs, first))))
-            if len(under_way) > 1:
-                handles.extend(AsyncJobHandle(core, *made) for made in await under_way.popleft())
-        for future in under_way:
-            handles.extend(AsyncJobHandle(core, *made) for made in await future)
-        return handles
-
-    @overload
-    def task(self, function: Callable[P, R], /) -> AsyncTask[P, R]: ...
-    @overload
-    def task(
-        self,
-        *,
-        queue: str = ...,
-        name: str | None = ...,
-        retries: int | None = ...,
-        timeout: Seconds | None = ...,
-        backoff: Backoff | None = ...,
-        priority: int | str | None = ...,
-        heartbeat_timeout: Seconds | None = ...,
-        processes: int | None = ...,
-        sla: Seconds | None = ...,
-        **declared: Unpack[DeclaredOptions],
-    ) -> Callable[[Callable[P, R]], AsyncTask[P, R]]: ...
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        *,
-        queue: str = "default",
-        name: str | None = None,
-        retries: int | None = None,
-        timeout: Seconds | None = None,
-        backoff: Backoff | None = None,
-        priority: int | str | None = None,
-        heartbeat_timeout: Seconds | None = None,
-        processes: int | None = None,
-        sla: Seconds | None = None,
-        **declared: Unpack[DeclaredOptions],
-    ) -> Any:
-        """As TaskFlow.task; the task's `new_job` is a coroutine."""
-        options = JobOptions(
-            retries=retries, timeout=timeout, backoff=backoff, priority=priority, heartbeat_timeout=heartbeat_timeout,
-            sla=sla,
-        )  # fmt: skip
-
-        def register(target: Callable[..., Any]) -> AsyncTask[..., Any]:
-            task: AsyncTask[..., Any] = _register(AsyncTask, self, target, name, queue, processes, options, declared)
-            return task
-
-        return register if function is None else register(function)
-
-    async def run(
-        self,
-        queue: str | None = None,
-        handler: Callable[..., Any] | None = None,
-        *,
-        concurrency: int = DEFAULT_CONCURRENCY,
-        queues: Iterable[str] = (),
-        processes: int | None = None,
-        grace: float = DEFAULT_GRACE,
-        cancel_grace: float = 10.0,
-        start_timeout: float = DEFAULT_START_TIMEOUT,
-        prefetch: float = DEFAULT_PREFETCH,
-        name: str | None = None,
-        strict: bool = False,
-        strict_after: float = DEFAULT_STRICT_AFTER,
-        signals: bool = True,
-    ) -> None:
-        """As TaskFlow.run, with async handlers on the caller's event loop."""
-        options = RunOptions(
-            concurrency=concurrency, grace=grace, cancel_grace=cancel_grace, start_timeout=start_timeout,
-            prefetch=prefetch, name=name, strict=strict, strict_after=strict_after, signals=signals,
-        )
-        with kept_apart(asyncio.get_running_loop()):
-            await run_here(self._core, self._run_options(queue, handler, processes, queues, options), self._running)
-
-    async def advance_clock(self, seconds: Seconds, *, step: Seconds = 5.0) -> datetime:
-        """As TaskFlow.advance_clock."""
-        return await self._core.io.acall(lambda: self._core.advance_clock(seconds, step))
-
-    async def close(self) -> None:
-        """Closes the connections. Also done by `async with`, and at the interpreter's exit."""
-        self.stop()
-        await asyncio.to_thread(self._core.close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-def _register(
-    kind: type[Any],
-    client: _Client,
-    target: Callable[..., Any],
-    name: str | None,
-    queue: str,
-    processes: int | None,
-    options: JobOptions,
-    declared: DeclaredOptions,
-) -> Any:
-    title = check_name(name if name is not None else getattr(target, "__name__", ""), "name")
-    defaults = task_defaults(title, queue, options)  # says at the decorator what would be wrong in every job
-    handler = make_handler(title, target, processes, options)
-    client._registry.add(handler, defaults, declaration(handler, queue, options, declared))
-    return kind(client, handler, queue, options)

@@ -1,0 +1,1 @@
+"""`TaskFlow` and `AsyncTaskFlow`: one core, two faces."""

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
 from taskflow_server.gateway.rpc import formats, search
-from taskflow_server.gateway.rpc.cluster import Cluster
+from taskflow_server.gateway.rpc.cluster import ClusterCalls
 from taskflow_server.gateway.rpc.definitions import Definitions
 from taskflow_server.gateway.rpc.executor_methods import Executing
 from taskflow_server.gateway.rpc.params import Params, shown
@@ -43,7 +43,7 @@ class Rpc:
         definitions = Definitions(gateway)
         tasks = self.tasks = Tasks(gateway, definitions)
         workflows = self.workflows = Workflows(gateway, tasks)
-        executing = Executing(gateway, Cluster(gateway), tasks, workflows, definitions)
+        executing = Executing(gateway, ClusterCalls(gateway), tasks, workflows, definitions)
         self.methods: Mapping[str, Method] = {
             "task/poll": executing.poll,
             WAITING: executing.long_poll,

@@ -26,7 +26,7 @@ AWAY = 503
 _AGAIN = ("NOT_OWNER", "COMMIT_PENDING")  # an outcome is not recorded, and not refused for good
 
 
-class Cluster:
+class ClusterCalls:
     def __init__(self, gateway: Gateway) -> None:
         self._upstream = gateway.upstream
         self._now = gateway.clock.real.monotonic

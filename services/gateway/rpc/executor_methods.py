@@ -13,7 +13,7 @@ from taskflow_server.core.workflow.builtin import WAIT, is_wait, why_not
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
 from taskflow_server.gateway.rpc import resource
-from taskflow_server.gateway.rpc.cluster import Cluster
+from taskflow_server.gateway.rpc.cluster import ClusterCalls
 from taskflow_server.gateway.rpc.definitions import Definitions
 from taskflow_server.gateway.rpc.formats import to_json
 from taskflow_server.gateway.rpc.params import Params, bad
@@ -30,7 +30,7 @@ PREFIXES = ("awf.task/", "taskflow.task/")
 
 class Executing:
     def __init__(
-        self, gateway: Gateway, cluster: Cluster, tasks: Tasks, workflows: Workflows, definitions: Definitions
+        self, gateway: Gateway, cluster: ClusterCalls, tasks: Tasks, workflows: Workflows, definitions: Definitions
     ) -> None:
         self._cluster = cluster
         self._workflows = workflows

@@ -15,7 +15,7 @@ from taskflow_server.core.workflow.builtin import WAIT, wait_of
 from taskflow_server.core.workflow.values import BadValue
 from taskflow_server.gateway.errors import Failure
 from taskflow_server.gateway.gateway import Gateway
-from taskflow_server.gateway.rpc.cluster import POLL, Cluster
+from taskflow_server.gateway.rpc.cluster import POLL, ClusterCalls
 from taskflow_server.gateway.rpc.params import Params
 from taskflow_server.rpc.first_seen import RETRIES
 from taskflow_server.runtime import logs
@@ -50,7 +50,7 @@ class Waits:
     """The executor of the waits that are due."""
 
     def __init__(self, gateway: Gateway) -> None:
-        self._cluster = Cluster(gateway)
+        self._cluster = ClusterCalls(gateway)
         self._closing = gateway.closing
         self._sleep = gateway.clock.real.sleep
 

@@ -41,7 +41,7 @@ LENGTH = struct.Struct("!I")
 _PROGRESS_EVERY = 0.05
 
 
-class Link:
+class AttemptLink:
     """The connection of one attempt to the worker, through the parent."""
 
     def __init__(self, exec_id: bytes, send: Callable[[tuple[Any, ...]], None], flush_due: threading.Event) -> None:
@@ -105,7 +105,7 @@ class Child:
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._flush_due = threading.Event()
-        self._link: Link | None = None
+        self._link: AttemptLink | None = None
         self._task: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
 
     def send(self, message: tuple[Any, ...]) -> None:
@@ -151,7 +151,7 @@ class Child:
         self.send(("ready",))
         while True:
             _, job_id, exec_id, queue, task, attempt, retries, data, encoding, deadline, *options = self._jobs.get()
-            link = self._link = Link(exec_id, self.send, self._flush_due)
+            link = self._link = AttemptLink(exec_id, self.send, self._flush_due)
             until = None if deadline is None else datetime.fromtimestamp(deadline, UTC)
             job = Job(link, job_id, exec_id, queue, task, attempt, retries, data, encoding, until, *options)
             verdict = self._run(binding, function, job, is_async)

@@ -137,14 +137,7 @@ class Attempt:
         self.epoch = lane.epoch
         self.queue = lane.queue
         self.task = lane.task
-        self.timeout = handler.timeout
-        self.heartbeat_timeout = handler.heartbeat_timeout
-        if wire.HasField("options"):
-            options = wire.options
-            if options.HasField("timeout"):
-                self.timeout = options.timeout.ToMicroseconds() / 1e6
-            if options.HasField("heartbeat_timeout"):
-                self.heartbeat_timeout = options.heartbeat_timeout.ToMicroseconds() / 1e6
+        self.timeout, self.heartbeat_timeout = _limits(handler, wire)
         self._claim = [None]
         self.started = 0.0  # by the monotonic clock; 0: not yet
         self.ended = 0.0
@@ -285,3 +278,15 @@ class Attempt:
         kept = lines[len(lines) - room :] if room else []
         self.logs_dropped += len(lines) - len(kept)
         self.logs.extendleft(reversed(kept))
+
+
+def _limits(handler: Handler, wire: queue_pb2.Assignment) -> tuple[float | None, float | None]:
+    """Timeout and heartbeat timeout: the job's own, or those of the handler."""
+    timeout, heartbeat_timeout = handler.timeout, handler.heartbeat_timeout
+    if wire.HasField("options"):
+        options = wire.options
+        if options.HasField("timeout"):
+            timeout = options.timeout.ToMicroseconds() / 1e6
+        if options.HasField("heartbeat_timeout"):
+            heartbeat_timeout = options.heartbeat_timeout.ToMicroseconds() / 1e6
+    return timeout, heartbeat_timeout

@@ -20,7 +20,7 @@ _GOODBYE = 1.0
 
 
 class Drain:
-    """Of a worker that receives nothing more. `idle` wakes whenever an attempt or a poll has ended."""
+    """For a worker that receives nothing more. `idle` wakes whenever an attempt or a poll has ended."""
 
     def __init__(
         self,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from taskflow._worker.attempt import Attempt
 from taskflow._worker.pool import Pool
 from taskflow._worker.prefetch import MOST, MOST_PER_SLOT, Prefetch
 
@@ -99,7 +98,7 @@ def test_never_more_are_prefetched_than_the_bounds_say(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_attempts_start_in_order_and_never_more_than_there_are_slots(seed: int) -> None:
     rng = random.Random(seed)
-    pool = Pool(rng.choice((1, 3, 20)), [], [], 0.01)
+    pool: Pool[Any] = Pool(rng.choice((1, 3, 20)), [], [], 0.01)
     received: list[Any] = []
     running: list[Any] = []
     started: list[Any] = []
@@ -108,7 +107,7 @@ def test_attempts_start_in_order_and_never_more_than_there_are_slots(seed: int) 
         if act < 0.5:
             attempt = SimpleNamespace(exec_id=number.to_bytes(16, "big"), prefetched=False)
             received.append(attempt)
-            pool.receive(cast(Attempt, attempt), float(number))
+            pool.receive(attempt, float(number))
         elif act < 0.9 and running:
             pool.release(running.pop(rng.randrange(len(running))))
         elif standing := [a for a in received if a not in started]:  # cancelled, or given back
@@ -126,8 +125,8 @@ def test_attempts_start_in_order_and_never_more_than_there_are_slots(seed: int) 
 
 
 def test_a_prefetched_attempt_that_has_waited_for_too_long_is_overdue() -> None:
-    pool = Pool(1, [], [], 0.01)
-    attempts = [cast(Attempt, SimpleNamespace(exec_id=bytes([n]) * 16, prefetched=False)) for n in range(4)]
+    pool: Pool[Any] = Pool(1, [], [], 0.01)
+    attempts = [SimpleNamespace(exec_id=bytes([n]) * 16, prefetched=False) for n in range(4)]
     for when, attempt in zip((10.0, 10.0, 10.03, 10.04), attempts, strict=True):
         pool.receive(attempt, when)
     pool.startable()

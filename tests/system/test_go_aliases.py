@@ -1,4 +1,4 @@
-"""The card's words on a real cluster: NewServer, NewJob, Run."""
+"""The words of the Go SDK on a real cluster: NewServer, NewJob, Run."""
 
 from __future__ import annotations
 

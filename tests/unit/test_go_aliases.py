@@ -59,6 +59,6 @@ def test_what_run_leaves_open_is_what_taskflow_run_does() -> None:
 
 
 @pytest.mark.feature("S3.1")
-def test_positions_are_the_order_of_the_card() -> None:
+def test_positions_are_the_order_of_the_fields() -> None:
     assert CreateJobRequest("q", "p", 5) == CreateJobRequest(queue_name="q", payload="p", retries=5)
     assert RunConfigurations("q", print).handler is print

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -66,8 +67,9 @@ class Ends:
 
 def attempt_for(executor: Executor) -> Attempt:
     loop = asyncio.get_running_loop()
+    finished, noted, limited = (Mailbox(loop, lambda arrived: None) for _ in range(3))
     ports = AttemptPorts(
-        SYSTEM, lambda shard, epoch, now: True, *(Mailbox(loop, lambda arrived: None) for _ in range(3))
+        SYSTEM, lambda shard, epoch, now: True, finished, noted, limited, lambda attempt: concurrent.futures.Future()
     )
     slot = HandlerSlot(make_handler("add", lambda: None, None), executor, Pool(1, ["add"], []))
     wire = queue_pb2.Assignment(exec_id=b"e" * 16, job_id=b"j" * 16, attempt=1)

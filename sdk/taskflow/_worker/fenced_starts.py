@@ -67,7 +67,7 @@ class FencedStarts:
         if owner is None:
             return Unavailable("no coordinator owns the job's queue at the moment", reason="NOT_OWNER")
         request = worker_pb2.StartRequest(
-            worker_id=attempt.registration.worker_id, exec_id=attempt.exec_id, job_id=attempt.job_id, fenced=True
+            worker_id=attempt.worker_id, exec_id=attempt.exec_id, job_id=attempt.job_id, fenced=True
         )
         try:
             stub: Any = worker_pb2_grpc.WorkerServiceStub(await self._channel_of(owner))

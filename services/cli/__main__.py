@@ -4,6 +4,7 @@ import typer
 
 from taskflow_server.cli import db, services, up
 from taskflow_server.cli.health import health
+from taskflow_server.cli.verify import verify
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
     for service in (services.scheduler, services.coordinator, services.queue, services.gateway, services.worker):
         app.command()(service)
     app.command(name="health")(health)
+    app.command(name="verify")(verify)
     app.add_typer(db, name="db")
     app()
 

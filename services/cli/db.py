@@ -9,7 +9,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-FAILED, USAGE, UNAVAILABLE = 1, 2, 3
+from taskflow_server.cli._database import (
+    FAILED,
+    UNAVAILABLE,
+    USAGE,
+    DatabaseUrl,
+    DataDir,
+    Json,
+    fail,
+    find_database,
+)
 
 db = typer.Typer(
     help="Prepare and inspect the database.",
@@ -18,13 +27,6 @@ db = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-DatabaseUrl = Annotated[
-    str,
-    typer.Option(envvar="TASKFLOW_DATABASE_URL", help="By default the Postgres that `taskflow up` runs here."),
-]
-DataDir = Annotated[Path, typer.Option(help="The data folder of that `taskflow up`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @db.command()
@@ -160,28 +162,7 @@ def url(database_url: DatabaseUrl = "", data_dir: DataDir = Path(".taskflow")) -
 
 
 def _dsn(database_url: str, data_dir: Path) -> str:
-    if database_url:
-        from taskflow_server.store.reasons import BadUrl, place
-
-        try:
-            place(database_url)
-        except BadUrl as fault:
-            _fail(USAGE, "", f"TASKFLOW_DATABASE_URL: {fault}")
-        return database_url
-    from taskflow_server.cluster.embedded_postgres import attach
-    from taskflow_server.cluster.home import HomeError
-
-    try:
-        found = attach(data_dir)
-    except (HomeError, OSError) as error:
-        _fail(USAGE, "", str(error))
-    if found is None:
-        _fail(
-            USAGE,
-            "",
-            f"none runs with {data_dir}: start `taskflow up`, give --database-url, or set TASKFLOW_DATABASE_URL",
-        )
-    return found
+    return find_database(database_url, data_dir, "db")
 
 
 def _unreachable(command: str, error: BaseException, dsn: str) -> NoReturn:
@@ -191,5 +172,4 @@ def _unreachable(command: str, error: BaseException, dsn: str) -> NoReturn:
 
 
 def _fail(code: int, command: str, text: str) -> NoReturn:
-    print(f"taskflow db{' ' + command if command else ''}: {text}", file=sys.stderr)
-    raise typer.Exit(code)
+    fail(code, f"db {command}", text)

@@ -15,7 +15,7 @@ from taskflow_server.store.paths import data_dir
 from taskflow_server.store.queries import all_queries, sql
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICES = ("core", "store", "rpc", "runtime", "scheduler", "coordinator", "queue", "worker")
+SERVICES = ("core", "store", "rpc", "runtime", "scheduler", "coordinator", "queue", "worker", "verify")
 FACTS = r"(?:jobs|attempts)(?:_p\d+)?"
 TABLE = rf"(?:only\s+)?(?:\"?taskflow\"?\s*\.\s*)?\"?{FACTS}\"?(?![\w\"])"
 CHANGES = re.compile(

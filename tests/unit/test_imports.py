@@ -48,6 +48,7 @@ MAY_IMPORT = {
         "psycopg",
         "psycopg_pool",
     },
+    "taskflow_server.verify": {"taskflow_server.core", "taskflow_server.store"},
     "taskflow_server.rpc": {"taskflow_server.core", "taskflow_server.runtime", POLICY, "taskflow.v1", "orjson", *GRPC},
     "taskflow_server.runtime": {
         "taskflow_server.core",

@@ -18,6 +18,7 @@ GROUP = "taskflow.cli"
 _SERVER = {
     "up": "Start the whole cluster on this machine.",
     "db": "Prepare and inspect the database.",
+    "verify": "Check the promises of TaskFlow over the history in a database.",
 }  # fmt: skip
 
 

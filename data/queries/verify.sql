@@ -3,7 +3,7 @@
 -- to the same time as all else, so the oldest of them shows how far it went; a young database was never pruned.
 select taskflow.uuid_at(greatest(%(since)s::timestamptz, 'epoch')) as low,
     taskflow.uuid_at(coalesce(%(until)s::timestamptz, (select taskflow.now()) + interval '1 minute')) as high,
-    taskflow.uuid_at((select taskflow.now()) + interval '2 hours') as beyond,
+    taskflow.uuid_at((select taskflow.now()) + interval '2 hours') as beyond, c.oldest as oldest_count,
     case
         when c.oldest is null then greatest(b.born, (select taskflow.now()) - interval '1 hour')
         when c.oldest - b.born < interval '10 minutes' then b.born
@@ -30,7 +30,7 @@ select count(*) as n, max(id::text)::uuid as last
 from (select id from taskflow.runs where id > %(low)s::uuid and id <= %(high)s::uuid order by id limit %(limit)s) page;
 
 -- name: verify_schedules_page
--- Schedules have ids of any age, so that all of them are walked; their firings are bounded by their instants.
+-- Schedules are of any age, so that all of them are walked; their firings are bounded by their instants.
 select count(*) as n, max(id::text)::uuid as last
 from (select id from taskflow.schedules where id > %(low)s::uuid order by id limit %(limit)s) page;
 
@@ -460,6 +460,16 @@ where r.id > %(low)s::uuid and r.id <= %(high)s::uuid and r.trigger in ('schedul
     and not exists (select from taskflow.firings f where f.schedule_id = s.id and f.run_id = r.id)
 order by r.id;
 
+-- name: verify_firings_page
+-- The next rows of ledgers: how many, and the last of them.
+select count(*) as n, (array_agg(schedule_id order by schedule_id desc, instant desc))[1] as schedule_id,
+    (array_agg(instant order by schedule_id desc, instant desc))[1] as instant
+from (
+    select schedule_id, instant from taskflow.firings
+    where (schedule_id, instant) > (%(schedule_id)s::uuid, %(instant)s::timestamptz)
+    order by schedule_id, instant limit %(limit)s
+) page;
+
 -- name: verify_firing_made
 -- A firing has its job or run, which names the firing's schedule and instant; an instant that did not fire has none.
 select f.schedule_id || ' ' || to_char(f.instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as subject,
@@ -474,7 +484,8 @@ cross join lateral (
     select coalesce(j.options #>> '{metadata,taskflow.instant}', r.metadata ->> 'taskflow.instant') as instant,
         coalesce(j.options #>> '{metadata,taskflow.schedule}', r.schedule_id::text) as schedule
 ) m
-where f.schedule_id > %(low)s::uuid and f.schedule_id <= %(high)s::uuid
+where (f.schedule_id, f.instant) > (%(schedule_id)s::uuid, %(instant)s::timestamptz)
+    and (f.schedule_id, f.instant) <= (%(last_schedule_id)s::uuid, %(last_instant)s::timestamptz)
     and f.instant >= coalesce(%(since)s::timestamptz, '-infinity')
     and f.instant < coalesce(%(until)s::timestamptz, 'infinity')
     and (
@@ -489,7 +500,8 @@ order by f.schedule_id, f.instant;
 -- The schedules of a page, and from when on their ledger has every instant: since their times were last changed, as far
 -- as no prune has deleted rows. A row is deleted by the time of its decision, which is never before its instant. The first
 -- cursor is of the scheduler's clock, which is the database's but for a moment.
-select s.id, s.cron, s.at, s.time_zone, s.start_at, s.end_at, s.cursor, greatest(
+select s.id, s.cron, s.at, s.time_zone, s.start_at, s.end_at,
+    least(s.cursor, %(until)s::timestamptz) as cursor, greatest(
         %(kept_from)s::timestamptz, %(since)s::timestamptz,
         interval '5 seconds' + case when s.updated_at = s.created_at then s.created_at + c.moved_by else s.updated_at end
     ) as counted_from
@@ -524,6 +536,7 @@ where (k.namespace, k.key) > (%(namespace)s::text, %(key)s::text)
 order by k.namespace, k.key;
 
 -- name: verify_keys_page
+-- The next keys: how many, and the last of them.
 select count(*) as n, (array_agg(namespace order by namespace desc, key desc))[1] as namespace,
     (array_agg(key order by namespace desc, key desc))[1] as key
 from (

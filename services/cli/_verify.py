@@ -47,7 +47,7 @@ async def run(dsn: str, wanted: Options, *, as_json: bool) -> bool:
     else:
         skipped = sum(bool(result.skipped) for result in results)
         also = f", {skipped} skipped" if skipped else ""
-        print(f"{found:,} findings in {len(results)} checks{also}")
+        print(f"{found:,} {'finding' if found == 1 else 'findings'} in {len(results)} checks{also}")
     return found == 0
 
 

@@ -13,6 +13,7 @@ class Rows(StrEnum):
     RUNS = "runs"
     SCHEDULES = "schedules"
     KEYS = "keys"
+    FIRINGS = "firings"
     LANES = "lanes"  # few: one page
     LEDGER = "instants"
     COUNTS = "counts"
@@ -63,7 +64,7 @@ CHECKS = (
     Check("counts-true", "no count exceeds the jobs that have ended", Rows.COUNTS, pruned=True),
     Check("lanes-real", "a lane has its queue's shard, and a mark of this cluster", Rows.LANES, "verify_lanes_real"),
     Check("instants-decided", "each instant of a schedule has one row in the ledger", Rows.LEDGER),
-    Check("firing-made", "a firing has its job or run", Rows.SCHEDULES, "verify_firing_made", pruned=True),
+    Check("firing-made", "a firing has its job or run", Rows.FIRINGS, "verify_firing_made", pruned=True),
     Check("job-fired", "a schedule's job has its firing", Rows.JOBS, "verify_job_fired", pruned=True),
     Check("run-fired", "a schedule's run has its firing", Rows.RUNS, "verify_run_fired", pruned=True),
     Check("run-goes-on", "an unfinished run has something that moves it on", Rows.RUNS, "verify_run_goes_on"),

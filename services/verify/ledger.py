@@ -41,8 +41,8 @@ class Reading:
         self._cursor = cursor
         self._decided = counted_from  # every instant up to here has its row
         self._last: datetime | None = None  # instant of the last row that the schedule made
-        # Beyond `_decided`. A row for many goes on telling of instants in its midst that a backfill has fired, and comes
-        # after them: so these rows alone show no gap.
+        # Beyond `_decided`. A row for many goes on telling of instants in its midst that a backfill has fired, and
+        # comes after them: so these rows alone show no gap.
         self._backfilled: list[datetime] = []
 
     def read(self, rows: Iterable[LedgerRow]) -> Iterator[Fault]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,6 +11,10 @@ from taskflow_server.store.verify import History
 from taskflow_server.verify.checks import Rows
 
 FIRST, LAST = UUID(int=0), UUID(int=(1 << 128) - 1)
+BY_TWO: Mapping[Rows, tuple[str, Mapping[str, Any]]] = {
+    Rows.KEYS: ("verify_keys_page", {"namespace": "", "key": ""}),
+    Rows.FIRINGS: ("verify_firings_page", {"schedule_id": FIRST, "instant": datetime(1, 1, 1, tzinfo=UTC)}),
+}
 _QUERIES = {
     Rows.JOBS: "verify_jobs_page",
     Rows.RUNS: "verify_runs_page",
@@ -45,13 +50,12 @@ async def pages(history: History, rows: Rows, low: UUID, high: UUID, beyond: UUI
     return found
 
 
-async def key_pages(history: History, limit: int) -> AsyncIterator[tuple[dict[str, Any], int]]:
-    """The bounds of each page of idempotency keys, and how many it has."""
-    namespace = key = ""
-    while True:
-        page = await history.row("verify_keys_page", namespace=namespace, key=key, limit=limit)
-        if not page["n"]:
-            return
-        bounds = {"namespace": namespace, "key": key, "last_namespace": page["namespace"], "last_key": page["key"]}
-        yield bounds, page["n"]
-        namespace, key = page["namespace"], page["key"]
+async def pages_by_two(
+    history: History, query: str, first: Mapping[str, Any], limit: int
+) -> AsyncIterator[tuple[dict[str, Any], int]]:
+    """Pages of rows that two columns tell apart: the bounds of each, and how many rows it has. `first`: below all."""
+    after = dict(first)
+    while (page := await history.row(query, **after, limit=limit))["n"]:
+        last = {name: page[name] for name in first}
+        yield {**after, **{f"last_{name}": value for name, value in last.items()}}, page["n"]
+        after = last

@@ -11,7 +11,7 @@ from typing import Any
 from taskflow_server.store.verify import History
 from taskflow_server.verify import special
 from taskflow_server.verify.checks import CHECKS, Check, Rows
-from taskflow_server.verify.pages import Page, key_pages, pages
+from taskflow_server.verify.pages import BY_TWO, Page, pages, pages_by_two
 
 Row = dict[str, Any]
 LOOKS = 12  # at what may be on its way, `pause` apart: an owner takes an event in well under a second
@@ -31,7 +31,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What contradicts a promise: a job, a run, a schedule's instant, and the facts that show it."""
+    """A job, a run or an instant that contradicts a promise, and the facts that show it."""
 
     subject: str
     proof: Row
@@ -91,8 +91,10 @@ class Verification:
 
     async def _is_pruned(self) -> bool:
         """Whether a prune runs, or has run since we began: what it deletes is no finding."""
-        runs = (await self._history.row("verify_prune_runs"))["runs"]
-        return bool(runs or (await self._read_bounds())["kept_from"] != self._bounds["kept_from"])
+        if (await self._history.row("verify_prune_runs"))["runs"]:
+            return True
+        oldest = self._bounds["oldest_count"]
+        return oldest is not None and (await self._read_bounds())["oldest_count"] != oldest
 
     async def _run(self, check: Check) -> Result:
         result = Result(check)
@@ -100,13 +102,13 @@ class Verification:
             case Rows.LANES:
                 self._add(result, await self._history.rows(check.query), 0)
                 result.looked = (await self._history.row("verify_lanes_page"))["n"]
-            case Rows.KEYS:
-                async for bounds, n in key_pages(self._history, self._options.page):
-                    self._add(result, await self._history.rows(check.query, **bounds), n)
+            case Rows.KEYS | Rows.FIRINGS:
+                query, first = BY_TWO[check.rows]
+                async for bounds, n in pages_by_two(self._history, query, first, self._options.page):
+                    self._add(result, await self._history.rows(check.query, **bounds, **self._common()), n)
             case Rows.LEDGER:
                 for page in await self._pages_of(Rows.SCHEDULES):
-                    found = special.ledgers(self._history, page, self._options.since, self._bounds["kept_from"])
-                    async for looked, rows in found:
+                    async for looked, rows in special.ledgers(self._history, page, self._common()):
                         self._add(result, rows, looked)
             case Rows.TASKS:
                 async for looked, rows in special.limits(self._history, self._options.since, self._options.until):
@@ -124,8 +126,7 @@ class Verification:
         ends = special.Ends()
         for page in await self._pages_of(Rows.JOBS):
             ends.add(await self._history.rows("verify_ends", low=page.low, high=page.high))
-            result.looked += page.n
-        self._add(result, ends.exceeded(self._counts), 0)
+        self._add(result, ends.exceeded(self._counts), len(self._counts))
 
     async def _walk(self, result: Result) -> None:
         check, all_pages = result.check, await self._pages_of(result.check.rows)
@@ -137,11 +138,16 @@ class Verification:
             self._add(result, rows, page.n)
             self._progress(check, result.looked, total)
 
+    def _common(self) -> Row:
+        """The parameters of every page."""
+        return {
+            "since": self._options.since,
+            "until": self._options.until,
+            "kept_from": self._bounds["kept_from"],
+        }
+
     async def _page(self, check: Check, page: Page) -> list[Row]:
-        return await self._history.rows(
-            check.query, low=page.low, high=page.high, kept_from=self._bounds["kept_from"],
-            since=self._options.since, until=self._options.until,
-        )  # fmt: skip
+        return await self._history.rows(check.query, low=page.low, high=page.high, **self._common())
 
     async def _settled(self, check: Check, page: Page, rows: list[Row]) -> list[Row]:
         """Those that stay, whose owner lives: its pulse has moved at every look. Without an owner nothing is late."""

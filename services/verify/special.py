@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from taskflow_server.core.errors import InvalidArgument
 from taskflow_server.core.timing import Timing, parse_timing
@@ -22,24 +23,19 @@ _SHOWN = 20  # names in a proof
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-async def ledgers(
-    history: History, page: Page, since: datetime | None, kept_from: datetime
-) -> AsyncIterator[tuple[int, list[Row]]]:
-    """Of each schedule of a page, the rows of its ledger, and those of them that contradict its times.
+async def ledgers(history: History, page: Page, common: Mapping[str, Any]) -> AsyncIterator[tuple[int, list[Row]]]:
+    """Reads the ledger of each schedule of a page: how many rows, and where they contradict its times.
 
     A finding is looked at once more: the schedule may have been changed or deleted while its ledger was read.
     """
-    for schedule in await _schedules(history, page, since, kept_from):
+    for schedule in await history.rows("verify_schedules", low=page.low, high=page.high, **common):
         looked, faults = await _ledger(history, schedule)
         if faults:
-            again = [row for row in await _schedules(history, page, since, kept_from) if row["id"] == schedule["id"]]
+            before = UUID(int=schedule["id"].int - 1)
+            again = await history.rows("verify_schedules", low=before, high=schedule["id"], **common)
             kept = set((await _ledger(history, again[0]))[1]) if again else set()
             faults = [fault for fault in faults if fault in kept]
         yield looked, [_told(schedule, fault) for fault in faults]
-
-
-async def _schedules(history: History, page: Page, since: datetime | None, kept_from: datetime) -> list[Row]:
-    return await history.rows("verify_schedules", low=page.low, high=page.high, since=since, kept_from=kept_from)
 
 
 async def _ledger(history: History, schedule: Row) -> tuple[int, list[Fault]]:

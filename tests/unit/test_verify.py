@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,19 +14,20 @@ from taskflow_server.verify.checks import CHECKS
 from taskflow_server.verify.ledger import BACKFILL, LedgerRow, Reading
 from taskflow_server.verify.limits import BLUR, Running
 
+ROOT = Path(__file__).resolve().parents[2]
 START = datetime(2026, 5, 4, 8, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 HOURLY = timedelta(hours=1)
 
 
 def row(instant: int, first: int | None = None, count: int = 1, trigger: str = "schedule") -> LedgerRow:
-    """Of hours after the start."""
+    """A row from one hour after the start to another."""
     first = instant if first is None else first
     return LedgerRow(START + instant * HOURLY, START + first * HOURLY, count, "fired", trigger)
 
 
 def faults(rows: Sequence[LedgerRow], cursor: int, pages: int = 1) -> list[tuple[str, int, int]]:
-    """What is wrong, from which hour on, and with how many instants."""
+    """Each fault, with its first hour and how many instants."""
     reading = Reading(parse_timing(cron="0 * * * *", at=None, time_zone="UTC"), START, START + cursor * HOURLY)
     size = -(-len(rows) // pages)
     found = [fault for n in range(pages) for fault in reading.read(rows[n * size : (n + 1) * size])]
@@ -82,5 +85,10 @@ def test_attempts_at_once_are_those_that_have_not_ended() -> None:
 
 
 @pytest.mark.feature("M.14")
-def test_each_promise_has_an_id_and_a_sentence_of_its_own() -> None:
-    assert len({check.id for check in CHECKS}) == len({check.promise for check in CHECKS}) == len(CHECKS)
+def test_each_promise_has_an_id_and_a_place_in_the_docs() -> None:
+    ids = [check.id for check in CHECKS]
+    page, guarantees = (ROOT / name for name in ("docs/operations/verify.md", "docs/concepts/guarantees.md"))
+
+    assert len(set(ids)) == len({check.promise for check in CHECKS}) == len(ids)
+    assert re.findall(r'<a id="([a-z-]+)"></a>`\1`', page.read_text()) == ids
+    assert sorted(re.findall(r"verify\.md#([a-z-]+)\)", guarantees.read_text())) == sorted(ids)

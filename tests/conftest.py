@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,19 @@ def database(postgres: str, template: str, request: pytest.FixtureRequest) -> It
     pg.drop_database(postgres, name)
 
 
+@pytest.fixture(scope="session")
+def check_history() -> Callable[[str], None]:
+    """Called with the dsn of a cluster's database when the cluster has stopped."""
+    return lambda dsn: None
+
+
 @pytest.fixture(scope="module")
 def make_cluster(
-    database: str, postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
+    database: str,
+    postgres: str,
+    template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    check_history: Callable[[str], None],
 ) -> Iterator[Callable[..., ServiceCluster]]:
     """Makes clusters, not started yet; takes ServiceCluster's options, and `dsn`.
 
@@ -77,15 +88,16 @@ def make_cluster(
         if dsn is None and made:
             own.append(f"cluster_{os.getpid()}_{next(_numbers)}")
             dsn = pg.create_database(postgres, own[-1], template)
-        cluster = ServiceCluster(dsn or database, tmp_path_factory.mktemp("cluster"), **options)
+        cluster = ServiceCluster(dsn or database, tmp_path_factory.mktemp("cluster"), after=check_history, **options)
         made.append(cluster)
         return cluster
 
     yield make
-    for cluster in made:
-        cluster.close()
-    for name in own:
-        pg.drop_database(postgres, name)
+    with ExitStack() as stack:  # all are stopped, although the history of one has a fault
+        for name in own:
+            stack.callback(pg.drop_database, postgres, name)
+        for cluster in made:
+            stack.callback(cluster.close)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from taskflow_server.cluster import process as processes
@@ -63,7 +63,7 @@ class ServiceCluster:
     """The services against one database, on free ports that stay the same over restarts.
 
     `env` adds variables by service, as `{"coordinator": {"TASKFLOW_FAILPOINTS": "…"}}`. They are forked from a parent
-    that has imported their modules, unless `forked` is off.
+    that has imported their modules, unless `forked` is off. `after` is called with `dsn` at the end.
     """
 
     def __init__(
@@ -76,8 +76,10 @@ class ServiceCluster:
         env: Mapping[str, Mapping[str, str]] | None = None,
         metrics: bool = False,
         forked: bool = True,
+        after: Callable[[str], None] = lambda dsn: None,
     ) -> None:
         self.dsn = dsn
+        self._after = after
         self.directory = directory
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("TASKFLOW_")}
         self._cluster = Cluster(
@@ -161,12 +163,13 @@ class ServiceCluster:
         return self._programs[name]
 
     def close(self) -> None:
-        """Stop everything, programs first."""
+        """Stop everything, programs first; then `after` looks at what they have left in the database."""
         for program in self._programs.values():
             program.stop(grace=5.0)
         self._cluster.stop()
         if self in living:
             living.remove(self)
+            self._after(self.dsn)
 
     def logs(self, lines: int = 40) -> str:
         """The ends of all logs, for the report of a failed test."""

@@ -13,12 +13,16 @@ from psycopg.rows import dict_row
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.store.database import Row, Writer, translated
 from taskflow_server.store.errors import count
+from taskflow_server.store.lane_reader import NO_SCANS
 from taskflow_server.store.migrate import check_schema
 from taskflow_server.store.queries import sql
 from taskflow_server.store.reasons import Unusable, why
 
-# A page takes tens of milliseconds. Workers of a parallel plan would take processor time from the services.
-_SETTINGS = {
+# A page takes tens of milliseconds. It looks up what belongs to its rows: the plan that looks best to a planner without
+# statistics may scan or hash all that there is, for each page. Workers of a parallel plan would take processor time
+# from the services.
+SETTINGS = {
+    **NO_SCANS,
     "default_transaction_read_only": "on",
     "statement_timeout": "10min",
     "max_parallel_workers_per_gather": "0",
@@ -45,7 +49,7 @@ class History:
 @asynccontextmanager
 async def history(url: str, *, timeout: float = 5.0) -> AsyncIterator[History]:
     """Unavailable when the database cannot be had, or its schema is not the one of this code."""
-    writer = Writer(url, timeout=timeout, settings=_SETTINGS)
+    writer = Writer(url, timeout=timeout, settings=SETTINGS)
     try:
         try:
             conn = await writer.connection(dict_row)

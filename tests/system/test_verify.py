@@ -41,6 +41,7 @@ def copy(postgres: str, past: str) -> Iterator[Copy]:
     made = []
 
     def make(*seeds: Seed) -> str:
+        rows.found(postgres, "select")  # the connection that `rows` keeps must not be to the history
         made.append(f"verify_copy_{os.getpid()}_{next(_numbers)}")
         dsn = pg.create_database(postgres, made[-1], urlsplit(past).path[1:])
         with psycopg.connect(dsn) as conn:

@@ -58,12 +58,14 @@ def register_a_dead_worker(database: str) -> None:
 
 
 def put_lease(database: str, job_id: str, queue: str) -> None:
-    """The row of a job that was handed out in doubt, and has not started."""
+    """The row of a job that was handed out in doubt, under its shard's first epoch, and has not started."""
     with psycopg.connect(database, autocommit=True) as conn:
         conn.execute(
             "insert into taskflow.leases"
             " (job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task)"
-            " select %s, gen_random_uuid(), shard, 5, 1, 0, 0, false, name, '' from taskflow.queues where name like %s",
+            " select %s,"
+            " (lpad(to_hex(shard::integer), 4, '0') || '0000-0001-' || substr(gen_random_uuid()::text, 15))::uuid,"
+            " shard, 5, 1, 0, 0, false, name, '' from taskflow.queues where name like %s",
             (job_id, f"%{queue}"),
         )
 

@@ -40,7 +40,7 @@ def contradictions(found: Sequence[Result]) -> dict[str, list[str]]:
 def assert_promises_kept(dsn: str) -> None:
     """No check finds anything in this database, whatever its cluster has gone through or is doing."""
     found = contradictions(results(dsn))
-    assert found == {}
+    assert found == {}, found
 
 
 def seeded(dsn: str, seed: Seed) -> tuple[str, dict[str, list[str]]]:

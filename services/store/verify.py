@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 
 from taskflow_server.core.errors import Unavailable
 from taskflow_server.store.database import Row, Writer, translated
-from taskflow_server.store.errors import count
+from taskflow_server.store.errors import count, short
 from taskflow_server.store.lane_reader import NO_SCANS
 from taskflow_server.store.migrate import check_schema
 from taskflow_server.store.queries import sql
@@ -37,8 +37,11 @@ class History:
 
     async def rows(self, query: str, /, **parameters: Any) -> list[Row]:
         """The rows of a query, in a snapshot of its own. Unavailable, also where a right is missing."""
-        with translated():
-            return await (await self._conn.execute(sql(query), parameters)).fetchall()
+        try:
+            with translated():
+                return await (await self._conn.execute(sql(query), parameters)).fetchall()
+        except psycopg.Error as error:  # a stored value on which the query fails: no answer, and no finding either
+            raise Unavailable(f"{query} cannot read a row ({short(error)}); please report it") from error
 
     async def row(self, query: str, /, **parameters: Any) -> Row:
         """Its only row."""

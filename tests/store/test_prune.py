@@ -26,6 +26,7 @@ from taskflow_server.store.jobs import retry_by_hand, store_jobs
 from taskflow_server.store.lane_reader import LaneReader
 from taskflow_server.store.prune import PruneBusy, prune
 from tests.support import days, forkserver, rows
+from tests.support.verifying import contradictions, results
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.feature("X.18", "A10")
@@ -444,6 +445,7 @@ def test_a_retry_waits_for_a_batch_and_makes_no_job_wait_that_is_gone(database: 
 
 # -- killed ----------------------------------------------------------------------------------
 
+PRUNED = ("history-whole", "keys-lead", "key-once")  # checks that find what a prune leaves behind
 POINTS = ("closed", "keys_deleted", "jobs_detached", "jobs_dropped", "attempts_detached", "attempts_dropped")
 
 
@@ -464,6 +466,7 @@ def test_killed_between_two_steps_it_shows_no_half_job_and_is_completed_later(
     assert left["attempts"] >= left["jobs"], "no job without its attempts"
     assert left["cancels"] >= left["jobs"], "no page reads a job that was cancelled before it was read"
     assert left["job_keys"] <= left["jobs"], "no key leads to a job that is gone"
+    assert contradictions(results(database, *PRUNED)) == {}
     with pytest.raises(NotFound, match="is past its retention and is being deleted"):
         retry(database, ids[0])
     with pytest.raises(psycopg.errors.CheckViolation):
@@ -484,6 +487,7 @@ def test_killed_in_a_batch_it_has_deleted_whole_jobs_only(database: str, day: da
 
     assert killed.returncode == -9, killed.stderr
     assert days.of(database, *ids) == days.whole(1500)
+    assert contradictions(results(database, *PRUNED)) == {}
     assert unfinished(database, queue) == 1
     assert pruned(database)[day].deleted == 1499
     assert days.of(database, *ids) == days.whole(1)

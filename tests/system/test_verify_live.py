@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from taskflow import NewJob, TaskFlow
+from taskflow import Constant, NewJob, TaskFlow
 from tests.support import history
 from tests.support.cluster import ServiceCluster
 from tests.support.tier import size
@@ -35,7 +35,7 @@ def busy(cluster: ServiceCluster) -> Iterator[TaskFlow]:
 
 def submit(tf: TaskFlow) -> None:
     for task in ("echo", "flaky", "snooze", "refuse"):
-        tf.new_jobs(NewJob("work", task=task) for _ in range(50))
+        tf.new_jobs(NewJob("work", task=task, retries=3, backoff=Constant(0.05)) for _ in range(50))
     for _ in range(10):
         tf.tasks.run("limited")
         tf.workflows.start("release")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from taskflow_server.core.workflow import decisions, jobs, readiness, signals, values
+from taskflow_server.core.workflow import decisions, readiness, signals, values
 from taskflow_server.core.workflow.changes import CancelJob, CancelTimer, Change, Note, RunFinished, StepChanged
 from taskflow_server.core.workflow.definition import Definition
 from taskflow_server.core.workflow.events import (
@@ -68,7 +68,7 @@ def advance(
                 turn.become(RunStatus.RUNNING)
                 turn.look_at(name for name, node in definition.steps.items() if not (node.depends_on or node.edges))
         case JobFinished():
-            jobs.ended(turn, event)
+            turn.job_ended(event)
         case TimerDue():
             _timer_due(turn, event)
         case Signal():

@@ -9,22 +9,29 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from taskflow_server.core.workflow import jobs, readiness, values
+from taskflow._policy import Backoff, Outcome
+from taskflow_server.core.workflow import readiness, values
 from taskflow_server.core.workflow.changes import (
+    CancelJob,
     CancelTimer,
     Change,
+    CreateJob,
     RunChanged,
     RunFinished,
     SetTimer,
     StepChanged,
 )
 from taskflow_server.core.workflow.definition import Definition, GroupNode, Node
+from taskflow_server.core.workflow.events import JobFinished
 from taskflow_server.core.workflow.kinds import Jobs, Wait
+from taskflow_server.core.workflow.models import JobStep
 from taskflow_server.core.workflow.planning import Limits, Planner
 from taskflow_server.core.workflow.readiness import Readiness
 from taskflow_server.core.workflow.state import (
     FINAL_STEPS,
+    OPEN,
     GroupState,
+    JobState,
     Run,
     RunState,
     RunStatus,
@@ -109,7 +116,7 @@ class Turn:
                 state = replace(state, total=len(plan.jobs))
                 self._set(node.name, state, after)
                 for _ in plan.jobs if plan.parallel else plan.jobs[:1]:
-                    jobs.create(self, node, plan, after)
+                    self.create_jobs(node, plan, after)
         except BadValue as error:
             self.fail(node.name, error.error(), state.iteration)
 
@@ -158,7 +165,7 @@ class Turn:
             try:
                 size = values.size_of(result, self.room(name))
             except BadValue as error:
-                self.fail(name, jobs.unkept(error), iteration)
+                self.fail(name, unkept(error), iteration)
                 return
             self.results[name] = result
         self._set(name, StepState(_S.SUCCEEDED, iteration, size=size))
@@ -249,7 +256,7 @@ class Turn:
             state = self.step(name)
             match state.status:
                 case _S.RUNNING:
-                    jobs.cancel(self, name)
+                    self.cancel_jobs(name)
                 case _S.WAITING | _S.PENDING:
                     if state.due is not None:
                         self.changes.append(CancelTimer(name, state.iteration))
@@ -280,3 +287,85 @@ class Turn:
         if self.status is not RunStatus.CANCELLED:
             self.status = RunStatus.FAILED if error else RunStatus.SUCCEEDED
         self.changes.append(RunFinished(self.status, output if error is None else None, error))
+
+    # -- jobs of a step ----------------------------------------------------------------------
+    def create_jobs(self, node: Node, plan: Jobs, after: tuple[str, ...] = ()) -> None:
+        """Creates the next jobs of the plan."""
+        state, step = self.step(node.name), node.step
+        assert isinstance(step, JobStep), "the steps of a kind that plans jobs are JobSteps"
+        index = len(state.jobs)
+        spec = plan.jobs[index]
+        self.steps[node.name] = replace(state, jobs=(*state.jobs, JobState()))
+        backoff = Backoff(**step.backoff.model_dump()) if step.backoff else None
+        self.changes.append(
+            CreateJob(
+                node.name, state.iteration, index, spec.task, step.queue, spec.payload, step.retries, backoff,
+                step.timeout, step.priority_number, spec.label, after,
+            )
+        )  # fmt: skip
+
+    def cancel_jobs(self, name: str) -> None:
+        """Cancels all open jobs; their ends follow as events."""
+        state = self.step(name)
+        still_open = (n for n, job in enumerate(state.jobs) if job.outcome == OPEN)
+        self.changes.extend(CancelJob(name, state.iteration, n) for n in still_open)
+
+    def job_ended(self, event: JobFinished) -> None:
+        """Applies the end of a job. Ignores a repeated one, or one of another iteration of the step."""
+        name, index = event.step, event.index
+        state = self.step(name)
+        here = state.status is StepStatus.RUNNING and state.iteration == event.iteration
+        if not here or not 0 <= index < len(state.jobs) or state.jobs[index].outcome != OPEN:
+            return
+        node = self.definition.steps[name]
+        jobs = (*state.jobs[:index], self._job_end(event), *state.jobs[index + 1 :])
+        self.steps[name] = state = replace(state, jobs=jobs)
+        self.moved = True
+        try:
+            plan = self.plan(node) if state.total > 1 else Jobs(())
+        except BadValue as error:
+            self.cancel_jobs(name)
+            self.fail(name, error.error(), state.iteration)
+            return
+        assert isinstance(plan, Jobs), "a step that has jobs was planned with jobs"
+        running = self.status is RunStatus.RUNNING
+        failed = [n for n, job in enumerate(jobs) if job.outcome not in (OPEN, "succeeded")]
+        stopped = bool(failed) and not plan.go_on
+        if running and not stopped and len(jobs) < state.total:
+            self.create_jobs(node, plan)
+        elif any(job.outcome == OPEN for job in jobs):
+            if stopped and failed == [index]:
+                self.cancel_jobs(name)
+        elif not running and (failed or len(jobs) < state.total):
+            self.cancelled(name)
+        elif stopped:
+            # Prefer the error of a failed job to that of a job that was cancelled because of it.
+            first = next((n for n in failed if jobs[n].outcome != "cancelled"), failed[0])
+            where = {"index": first} if state.total > 1 else {}
+            self.fail(name, {**(jobs[first].error or {}), **where}, state.iteration)
+        else:
+            self.succeed(name, self._jobs_result(node, jobs))
+
+    def _job_end(self, event: JobFinished) -> JobState:
+        if event.outcome is not Outcome.SUCCEEDED:
+            outcome = event.outcome.name.lower()
+            return JobState(outcome, None, values.error_of(event.error, outcome))
+        if event.step not in self.definition.read:
+            return JobState("succeeded")
+        others = sum(job.size for job in self.step(event.step).jobs)
+        try:
+            size = values.size_of(event.result, max(0, self.room(event.step) - others))
+        except BadValue as error:
+            return JobState("failed", None, unkept(error))
+        return JobState("succeeded", event.result, size=size)
+
+    def _jobs_result(self, node: Node, jobs: tuple[JobState, ...]) -> Any:
+        if node.name not in self.definition.read:
+            return None
+        found = [job.result if job.outcome == "succeeded" else {"error": job.error} for job in jobs]
+        return node.kind.result(node.raw, found)
+
+
+def unkept(error: BadValue) -> dict[str, Any]:
+    """The error of a step whose result is too large or cannot be stored."""
+    return {**error.error(), "message": f"the result, which a template reads, {error.message}"}

@@ -108,6 +108,23 @@ SDK_LAYERS = (
     "taskflow.apps",
     "taskflow._cli",
 )
+# The same for the coordinator: its duties by folder, the gRPC services on top.
+COORDINATOR = "taskflow_server.coordinator"
+COORDINATOR_LAYERS = (
+    f"{COORDINATOR}.settings",
+    f"{COORDINATOR}.shared",
+    f"{COORDINATOR}.entries",
+    f"{COORDINATOR}.outcomes",
+    f"{COORDINATOR}.perform",
+    f"{COORDINATOR}.workers",
+    f"{COORDINATOR}.lanes",
+    f"{COORDINATOR}.ownership",
+    f"{COORDINATOR}.runs",
+    f"{COORDINATOR}.api",
+    f"{COORDINATOR}.service",
+    f"{COORDINATOR}.__main__",
+    COORDINATOR,
+)
 NOBODY_IMPORTS = ("taskflow_server.cluster", "taskflow_server.cli")
 
 
@@ -162,14 +179,14 @@ def test_a_module_imports_only_what_its_package_may() -> None:
     assert wrong == {}
 
 
-def test_a_module_of_the_sdk_imports_nothing_above_it() -> None:
+@pytest.mark.parametrize(("package", "layers"), [("taskflow", SDK_LAYERS), (COORDINATOR, COORDINATOR_LAYERS)])
+def test_a_module_imports_nothing_above_its_layer(package: str, layers: tuple[str, ...]) -> None:
     upward = [
         (module, name)
         for module, path in modules()
-        if inside(module, "taskflow")
+        if inside(module, package)
         for name in imported(path)
-        if inside(name, "taskflow")
-        and SDK_LAYERS.index(home_of(name, SDK_LAYERS)) > SDK_LAYERS.index(home_of(module, SDK_LAYERS))
+        if inside(name, package) and layers.index(home_of(name, layers)) > layers.index(home_of(module, layers))
     ]
 
     assert upward == []

@@ -34,15 +34,16 @@ class Shared:
         self._number = 0
         self.permits_wanted = asyncio.Event()
         self.paused_wanted = asyncio.Event()
+        self.lost = asyncio.Event()  # the shards must be taken over anew: a fence has failed, or memory is wrong
         limits = Limits(self.permits_wanted.set, self.paused_wanted.set)
         self.table = DispatchTable(
-            self._token, depth=settings.lane_depth, limits=limits, max_handouts=settings.max_handouts
-        )
+            self._token, depth=settings.lane_depth, limits=limits, max_handouts=settings.max_handouts,
+            damaged=self.lost.set,
+        )  # fmt: skip
         self.permits = Permits(self.table)
         self.executor_leases = ExecutorLeases(self.table)
         self.valid_until = 0.0  # by the real clock: the end of the last renewal in Postgres
         self.standby = False  # as last read, another member owns the shards
-        self.lost = asyncio.Event()  # a fence has failed: other coordinators own these shards
         self.paused: frozenset[str] = frozenset()  # paused queues of the owned shards
         self.hungry: dict[LaneKey, Lane] = {}  # lanes with jobs to read, as far as there is room
         self.queue_memory = settings.memory_bytes  # bytes for waiting jobs in the queue service, from its hello

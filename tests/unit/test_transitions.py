@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from taskflow_server.core.dispatch.records import Entry
+from taskflow_server.core.dispatch.table import DispatchTable
 from taskflow_server.core.dispatch.transitions import TRANSITIONS, Event, ImpossibleTransition, Phase, check
+from taskflow_server.core.lanes import LaneKey
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {field.name for field in dataclasses.fields(Entry)}
@@ -48,6 +50,17 @@ def test_an_event_leads_where_the_table_says_and_nowhere_else(event: Event) -> N
             else:
                 with pytest.raises(ImpossibleTransition):
                     check(event, before, after)
+
+
+def test_an_event_that_meets_a_job_where_it_cannot_be_says_that_the_table_is_damaged() -> None:
+    found: list[str] = []
+    table = DispatchTable(lambda shard, epoch: b"", depth=1, damaged=lambda: found.append("damaged"))
+    entry = Entry(b"j" * 16, LaneKey("q", "", 5), 0, 1, 0)
+
+    with pytest.raises(ImpossibleTransition, match="ended does not lead from NEW to ENDING"):
+        table.end(entry)
+
+    assert found == ["damaged"] and entry.phase is Phase.NEW
 
 
 def changes(path: Path) -> Iterator[str]:

@@ -29,13 +29,16 @@ class JobTable:
         depth: int,
         limits: Limits | None = None,
         max_handouts: int = 1 << 30,
+        damaged: Callable[[], None] = lambda: None,
     ) -> None:
         """`token(shard, epoch)` makes an exec_id; `depth`: limit of the jobs of one lane in the queue service;
-        `max_handouts`: limit of hand-outs without a start, after which the job fails (R4)."""
+        `max_handouts`: limit of hand-outs without a start, after which the job fails (R4); `damaged` is called when the
+        table is found to be wrong, and must be built anew by a takeover."""
         self._token = token
         self.limits = Limits(lambda: None, lambda: None) if limits is None else limits
         self.depth = depth
         self.max_handouts = max_handouts
+        self._damaged = damaged
         self.shards: dict[int, Shard] = {}
         self.lanes: dict[LaneKey, Lane] = {}
         self.by_exec: dict[bytes, Entry] = {}
@@ -52,6 +55,7 @@ class JobTable:
     def move(self, entry: Entry, event: Event, phase: Phase) -> None:
         """Makes every change of a phase. Raises ImpossibleTransition."""
         if not ALLOWED[event][entry.phase] >> phase & 1:  # looked up here: it is done four times per job
+            self._damaged()
             check(event, entry.phase, phase)
         entry.phase = phase
 

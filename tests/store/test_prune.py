@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -446,6 +446,15 @@ def test_a_retry_waits_for_a_batch_and_makes_no_job_wait_that_is_gone(database: 
 # -- killed ----------------------------------------------------------------------------------
 
 PRUNED = ("history-whole", "keys-lead", "key-once")  # checks that find what a prune leaves behind
+
+
+def found_in(database: str, queue: str, ids: Sequence[UUID]) -> list[str]:
+    """What the checks find of these jobs. Some earlier tests leave rows behind that no prune leaves."""
+    found = contradictions(results(database, *PRUNED, limit=1_000_000))
+    names = [f"{queue}-", *(str(id) for id in ids)]
+    return [each for part in found.values() for each in part if any(name in each for name in names)]
+
+
 POINTS = ("closed", "keys_deleted", "jobs_detached", "jobs_dropped", "attempts_detached", "attempts_dropped")
 
 
@@ -466,7 +475,7 @@ def test_killed_between_two_steps_it_shows_no_half_job_and_is_completed_later(
     assert left["attempts"] >= left["jobs"], "no job without its attempts"
     assert left["cancels"] >= left["jobs"], "no page reads a job that was cancelled before it was read"
     assert left["job_keys"] <= left["jobs"], "no key leads to a job that is gone"
-    assert contradictions(results(database, *PRUNED)) == {}
+    assert found_in(database, queue, ids) == []
     with pytest.raises(NotFound, match="is past its retention and is being deleted"):
         retry(database, ids[0])
     with pytest.raises(psycopg.errors.CheckViolation):
@@ -487,7 +496,7 @@ def test_killed_in_a_batch_it_has_deleted_whole_jobs_only(database: str, day: da
 
     assert killed.returncode == -9, killed.stderr
     assert days.of(database, *ids) == days.whole(1500)
-    assert contradictions(results(database, *PRUNED)) == {}
+    assert found_in(database, queue, ids) == []
     assert unfinished(database, queue) == 1
     assert pruned(database)[day].deleted == 1499
     assert days.of(database, *ids) == days.whole(1)

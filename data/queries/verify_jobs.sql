@@ -131,7 +131,8 @@ with given as (
             select a.job_id, a.attempt, a.exec_id from taskflow.attempts a
             where a.job_id > %(low)s::uuid and a.job_id <= %(high)s::uuid
             union all
-            select l.job_id, l.attempt, l.exec_id from taskflow.leases l
+            -- One that is written before its hand-out has none yet (A12).
+            select l.job_id, l.attempt, nullif(l.exec_id, '00000000-0000-0000-0000-000000000000') from taskflow.leases l
             where l.job_id > %(low)s::uuid and l.job_id <= %(high)s::uuid
         ) x
         where x.exec_id is not null

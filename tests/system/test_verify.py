@@ -116,6 +116,15 @@ def test_an_event_of_a_run_that_has_ended_counts_when_it_stays_while_its_owner_l
     assert contradictions(results(dsn, "run-hears", pause=hear)) == {}
 
 
+LEASE_FIRST = """
+insert into taskflow.leases (job_id, exec_id, shard, priority, attempt, tries, handouts, started, queue, task)
+select j.id, '00000000-0000-0000-0000-000000000000', q.shard, j.priority, a.attempt + 1, a.tries, 1, false,
+    j.queue, j.task
+from taskflow.jobs j join taskflow.queues q on q.name = j.queue join taskflow.attempts a on a.job_id = j.id
+where a.exec_id is not null order by j.id, a.attempt desc limit 1
+"""
+
+
 @pytest.mark.feature("M.14")
 def test_what_a_prune_may_have_deleted_meanwhile_is_no_finding(copy: Copy) -> None:
     dsn = copy(seed_of("history-whole"), seed_of("firing-made"))
@@ -126,6 +135,16 @@ def test_what_a_prune_may_have_deleted_meanwhile_is_no_finding(copy: Copy) -> No
 
     assert [(result.found, "prune" in result.skipped) for result in meanwhile] == [(0, True), (0, True)]
     assert list(contradictions(afterwards)) == ["history-whole", "firing-made"]
+
+
+@pytest.mark.feature("M.14")
+def test_a_lease_row_that_is_written_before_its_hand_out_is_no_finding(copy: Copy) -> None:
+    """A job in doubt (A12): the row has no exec_id yet, which the column holds as zeros."""
+    dsn = copy()
+    rows.run(dsn, LEASE_FIRST)
+
+    assert rows.found(dsn, "select from taskflow.leases where exec_id = '00000000-0000-0000-0000-000000000000'")
+    assert contradictions(results(dsn, "attempt-fenced")) == {}
 
 
 @pytest.mark.feature("M.14", "X.11")

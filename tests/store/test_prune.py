@@ -449,7 +449,7 @@ PRUNED = ("history-whole", "keys-lead", "key-once")  # checks that find what a p
 
 
 def found_in(database: str, queue: str, ids: Sequence[UUID]) -> list[str]:
-    """What the checks find of these jobs. Some earlier tests leave rows behind that no prune leaves."""
+    """The findings about these jobs. Some earlier tests leave rows behind that no prune leaves."""
     found = contradictions(results(database, *PRUNED, limit=1_000_000))
     names = [f"{queue}-", *(str(id) for id in ids)]
     return [each for part in found.values() for each in part if any(name in each for name in names)]

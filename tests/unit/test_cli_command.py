@@ -93,9 +93,12 @@ def _plugins(folder: Path, **points: str) -> dict[str, str]:
 
 
 def test_help_is_quick() -> None:
-    """By the CPU that it takes, since other tests run beside it: on a quiet machine, the time that a person waits."""
-    times = []
-    for _ in range(5):
+    """By the CPU that it takes, since other tests run beside it: on a quiet machine, the time that a person waits.
+
+    They share caches and cores with it, which only adds: the least of some runs counts.
+    """
+    times: list[float] = []
+    while len(times) < 20 and min(times, default=1.0) > 0.3:
         before = _cpu_of_children()
         assert _run("--help", fresh=True).returncode == 0
         times.append(_cpu_of_children() - before)

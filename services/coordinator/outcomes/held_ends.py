@@ -107,6 +107,3 @@ class HeldEnds:
             )  # fmt: skip
         else:
             log.warning("a transaction held the end of its attempt: session terminated", job=show(job), seconds=seconds)
-
-
-__all__ = ["HeldEnds"]

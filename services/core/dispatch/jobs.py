@@ -91,9 +91,6 @@ class JobTable:
         self.adopted = [e for e in self.adopted if e.shard != number]
 
     # -- admission ---------------------------------------------------------------------------
-    def room(self, key: LaneKey) -> int:
-        return self.depth - self.waiting[key]
-
     def admit(self, entry: Entry, *, in_doubt: bool) -> None:
         """Admits a job from a page, an offer or a due row. `in_doubt`: it stays in doubt until its shard has settled.
 
